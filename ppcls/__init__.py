@@ -1,0 +1,27 @@
+"""ppcls: PaddlePaddle-native image classification."""
+
+from typing import TYPE_CHECKING, Any
+
+from ppcls import environment
+
+if TYPE_CHECKING:
+    from ppcls.api import create_model, list_models
+    from ppcls.inference.predictor import Predictor
+
+__version__ = "0.1.0"
+__all__ = ["Predictor", "create_model", "list_models"]
+
+environment.prepare()
+
+
+def __getattr__(name: str) -> Any:
+    """The public names, imported when first used: `import ppcls` imports no paddle."""
+    if name == "Predictor":
+        from ppcls.inference.predictor import Predictor
+
+        return Predictor
+    if name in __all__:
+        from ppcls import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'ppcls' has no attribute {name!r}")

@@ -1,0 +1,53 @@
+"""The public functions on networks."""
+
+from collections.abc import Mapping
+from os import PathLike
+
+import numpy as np
+from paddle import nn
+
+from ppcls.log import say
+from ppcls.models import zoo
+from ppcls.weights import files, load, store
+
+
+def create_model(
+    name: str,
+    num_classes: int = 1000,
+    weights: str | Mapping[str, np.ndarray] | bool | None = None,
+    *,
+    in_channels: int = 3,
+    new_head: bool = False,
+    source: str | PathLike[str] = "weights",
+) -> nn.Layer:
+    """A network: normalised float32 images [N, in_channels, H, W] to float32 logits [N, classes].
+
+    Args:
+        name: one of `ppcls.list_models()`.
+        num_classes: size of the classifier.
+        weights: a file, a registered tag, True for the registered default, or name → array;
+            None: fresh ones from Paddle's generator.
+        in_channels: 1, 3 or 4.
+        new_head: keep a fresh classifier where that of the weights has another size.
+        source: what errors call weights that are given as arrays.
+
+    Raises:
+        ValueError: an unknown name, or weights that cannot be read or do not fit; nothing of them
+            is left in a network.
+    """
+    if weights is None or weights is False:
+        return zoo.build(name, num_classes, in_channels)
+    if isinstance(weights, Mapping):
+        tensors, notes = weights, ()
+    else:
+        zoo.spec_of(name)
+        path = store.find(name, store.DEFAULT if weights is True else str(weights)).path
+        checkpoint = files.read(path)
+        tensors, source, notes = checkpoint.tensors, path, checkpoint.notes
+    net = zoo.build(name, num_classes, in_channels)
+    for note in (*notes, *load.put(net, tensors, str(source), new_head)):
+        say(note)
+    return net
+
+
+list_models = zoo.list_models

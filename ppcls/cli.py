@@ -1,0 +1,166 @@
+"""The command line: `ppcls train …`; the scripts in tools/ and deploy/ call the same functions."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ppcls import __version__
+from ppcls.errors import UserError
+
+INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0, 2 for a mistake of the user's."""
+    parser = argparse.ArgumentParser(prog="ppcls", description="PaddlePaddle image classification")
+    parser.add_argument("--version", action="version", version=f"ppcls {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for add in (add_train, add_eval, add_export, add_predict, add_models, add_data):
+        add(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return options.run(options)
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"error: {line}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def script(command: str) -> None:
+    """What tools/<command>.py does: the command with the script's own arguments."""
+    sys.exit(main([command, *sys.argv[1:]]))
+
+
+def add_command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument("-c", "--config", required=required, help="recipe file (configs/*.yaml)")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a key of the recipe, such as train.epochs=10 or train.ops.0.scale=[0.5,1]",
+    )
+
+
+# --------------------------------------------------------------------------- train, eval, export
+
+
+def add_train(commands) -> None:
+    parser = add_command(commands, "train", run_train, "train as a recipe says")
+    add_recipe_options(parser, required=True)
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+
+
+def run_train(options: argparse.Namespace) -> int:
+    from ppcls.config.load import load
+    from ppcls.recipe import Recipe
+
+    recipe = load(Recipe, options.config, options.override)
+    from ppcls.train.start import train
+
+    done = train(recipe, options.resume, options.overwrite)
+    return 0 if done else INTERRUPTED
+
+
+def add_eval(commands) -> None:
+    parser = add_command(commands, "eval", run_eval, "score a trained network on labelled photos")
+    add_recipe_options(parser, required=False)
+    parser.add_argument("--weights", help="checkpoint; default: the best one of the config's run")
+
+
+def run_eval(options: argparse.Namespace) -> int:
+    from ppcls.evaluation import score
+    from ppcls.trained import open_trained
+
+    score(open_trained(options.config, options.override, options.weights))
+    return 0
+
+
+def add_export(commands) -> None:
+    parser = add_command(commands, "export", run_export, "write a static inference model")
+    add_recipe_options(parser, required=False)
+    parser.add_argument("--weights", help="checkpoint; default: the best one of the config's run")
+    parser.add_argument("--output", help="folder to write; default: exported/<run's name>")
+    parser.add_argument("--check", nargs="+", default=[], metavar="PHOTO", help="compare on these")
+
+
+def run_export(options: argparse.Namespace) -> int:
+    from ppcls.export import export
+    from ppcls.trained import open_trained
+
+    trained = open_trained(options.config, options.override, options.weights)
+    output = Path(options.output or Path("exported") / trained.recipe.folder.name)
+    export(trained, output, options.check)
+    return 0
+
+
+# --------------------------------------------------------------------------- predict
+
+
+def add_predict(commands) -> None:
+    parser = add_command(commands, "predict", run_predict, "name photos with an exported folder")
+    parser.add_argument("--model-dir", required=True, help="folder that tools/export.py wrote")
+    parser.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER|LIST")
+    parser.add_argument("--topk", type=positive, help="classes per photo; default: 5")
+    parser.add_argument("--batch-size", type=positive, default=8)
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
+    parser.add_argument("--threads", type=positive, help="CPU threads; default: all cores")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write a .csv or .json file, too")
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1")
+    return int(text)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    from ppcls.inference.predictor import Predictor
+    from ppcls.inference.results import report
+
+    predictor = Predictor(options.model_dir, options.device, options.threads)
+    report(predictor, options.photos, options.topk, options.batch_size, options.save)
+    return 0
+
+
+# --------------------------------------------------------------------------- models, data
+
+
+def add_models(commands) -> None:
+    parser = add_command(commands, "models", run_models, "list the networks")
+    parser.add_argument("pattern", nargs="?", default="*", help='such as "*_vd*"')
+
+
+def run_models(options: argparse.Namespace) -> int:
+    from ppcls.models.zoo import list_models
+
+    names = list_models(options.pattern)
+    print("\n".join(names))
+    return 0 if names else 1
+
+
+def add_data(commands) -> None:
+    parser = add_command(commands, "data", run_data, "write out a built-in data set")
+    parser.add_argument("name", help="digits or solar_cells")
+    parser.add_argument("--to", type=Path, metavar="DIR", help="default: data/<name>")
+
+
+def run_data(options: argparse.Namespace) -> int:
+    from ppcls.data import builtin
+
+    folder = builtin.write(options.name, options.to or Path("data") / options.name)
+    print(f"{builtin.describe(options.name)}\n{folder}")
+    return 0

@@ -1,0 +1,112 @@
+"""Configuration files and `-o` overrides to one validated value of a node class.
+
+All mistakes are reported at once, each with its place: `configs/x.yaml:10: unknown key
+'train.ops.0.scael'; did you mean 'scale'?`
+"""
+
+import copy
+import difflib
+import typing
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from ppcls.config.tree import Tree, dotted_name, override, read
+from ppcls.errors import UserError
+
+Node = TypeVar("Node")
+
+
+def load(schema: type[Node], path: str | Path, overrides: Sequence[str] = ()) -> Node:
+    """Read a YAML file, its bases and the overrides into `schema`.
+
+    Raises:
+        UserError: one line for each mistake, with the file and line or the override.
+    """
+    return resolve(schema, read(Path(path)), overrides)
+
+
+def from_plain(schema: type[Node], value: Any, source: str, overrides: Sequence[str] = ()) -> Node:
+    """Validate a plain tree, such as a checkpoint's recipe; `source` stands for it in errors."""
+    return resolve(schema, Tree(copy.deepcopy(value), {(): source}), overrides)
+
+
+def to_plain(value: Any) -> dict:
+    """The node as nested dicts, lists and scalars; `from_plain` reads it back."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def to_yaml(value: Any) -> str:
+    """The node as a YAML document that `load` reads back."""
+    return yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=100)
+
+
+def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
+    mistakes, value = [], None
+    for item in overrides:
+        try:
+            override(tree, item)
+        except UserError as error:
+            mistakes.append(str(error))
+    try:
+        value = TypeAdapter(schema).validate_python(tree.value)
+    except ValidationError as error:
+        mistakes += [explain(e, schema, tree) for e in error.errors()]
+    if mistakes or value is None:
+        raise UserError("\n".join(dict.fromkeys(mistakes)))
+    return value
+
+
+def explain(error: Any, schema: type, tree: Tree) -> str:
+    """One line for one of pydantic's errors."""
+    at, place = tree.locate(error["loc"])
+    name, kind, context = dotted_name(at), error["type"], error.get("ctx", {})
+    if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        return f"{place}: unknown key {name!r}; {suggest(at[-1], known(schema, error['loc'][:-1]))}"
+    if kind == "missing":
+        return f"{place}: missing key {error['loc'][-1]!r} under {name or 'the top'!r}"
+    if kind == "union_tag_not_found":
+        return f"{place}: missing key {context['discriminator']} under {name!r}"
+    if kind == "union_tag_invalid":
+        tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        key = f"{name}.{context['discriminator'].strip(chr(39))}"
+        _, place = tree.locate((*at, context["discriminator"].strip("'")))
+        return f"{place}: {key}: unknown {context['tag']!r}; {suggest(context['tag'], tags)}"
+    if kind == "dataclass_type":
+        return f"{place}: {name} should be a mapping with keys {', '.join(known(schema, at))}"
+    if kind == "value_error":
+        return f"{place}: {name + ': ' if name else ''}{context['error']}"
+    message = error["msg"].removeprefix("Input ")
+    return f"{place}: {name}: {message} (got {error['input']!r})"
+
+
+def suggest(word: Any, choices: Sequence[str]) -> str:
+    """The nearest of the choices as a question, or all of them."""
+    close = difflib.get_close_matches(str(word), choices, 1)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(choices)}"
+
+
+def known(schema: type, loc: Sequence[str | int]) -> list[str]:
+    """The key names of the node that validation had reached at `loc`."""
+    classes = [schema]
+    for part in loc:
+        inner = []
+        for cls in classes:
+            hints = typing.get_type_hints(cls, include_extras=True)
+            if part in hints:
+                inner += node_classes(hints[part])
+            elif any(part in typing.get_args(hint) for hint in hints.values()):  # a union's tag
+                inner.append(cls)
+        classes = inner or classes  # a list index leads nowhere new
+    return sorted({f.name for cls in classes for f in fields(cls)})
+
+
+def node_classes(hint: Any) -> list[type]:
+    """The node classes a type annotation mentions."""
+    if is_dataclass(hint):
+        return [typing.cast(type, hint)]
+    return [cls for arg in typing.get_args(hint) for cls in node_classes(arg)]

@@ -1,0 +1,64 @@
+"""What a configuration node is: a frozen, typed dataclass that refuses unknown keys.
+
+A stateless thing (a transform, a schedule) is its own node and is called; a stateful one has a
+`build(...)`. Where several kinds may stand, they form a union told apart by `kind` (or `op`).
+"""
+
+import re
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from typing_extensions import dataclass_transform
+
+Class = TypeVar("Class")
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
+def node(cls: type[Class]) -> type[Class]:
+    """Make a class a configuration node."""
+    config = ConfigDict(extra="forbid")
+    return pydantic_dataclass(config=config, frozen=True, kw_only=True)(cls)  # type: ignore
+
+
+Int = Annotated[int, Field(strict=True)]
+Count = Annotated[int, Field(strict=True, gt=0)]
+Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+Flag = Annotated[bool, Field(strict=True)]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A length of training: epochs, steps or percent of the run."""
+
+    amount: float
+    unit: str  # "epochs", "steps" or "percent"
+
+    def steps(self, epoch_steps: int, total_steps: int) -> int:
+        """The span in steps, rounded to the nearest."""
+        per_unit = {"epochs": epoch_steps, "steps": 1, "percent": total_steps / 100}[self.unit]
+        return round(self.amount * per_unit)
+
+    def __str__(self) -> str:
+        return f"{self.amount:g}%" if self.unit == "percent" else f"{self.amount:g} {self.unit}"
+
+
+UNITS = {"": "epochs", "ep": "epochs", "steps": "steps", "%": "percent"}
+UNITS |= {"epoch": "epochs", "epochs": "epochs", "step": "steps"}
+
+
+def parse_span(value: Any) -> Span:
+    """Read 5, "5 epochs", "5ep", "500 steps" or "10%"."""
+    if isinstance(value, Span):
+        return value
+    match = re.fullmatch(r"(\d+\.?\d*)\s*([a-z%]*)", str(value).strip())
+    if not match or match[2] not in UNITS or isinstance(value, bool):
+        raise ValueError('a duration is a number of epochs, or like "5 epochs", "500 steps", "10%"')
+    return Span(float(match[1]), UNITS[match[2]])
+
+
+Duration = Annotated[Span, BeforeValidator(parse_span), PlainSerializer(str)]

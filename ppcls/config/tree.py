@@ -1,0 +1,165 @@
+"""A YAML document as plain values, each remembered with the place it was written at."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ppcls.errors import UserError
+
+At = tuple[str | int, ...]  # the keys and list indices that lead to a value
+TAGS = ("kind", "op")  # the keys that say which member of a union a mapping is
+
+
+@dataclass
+class Tree:
+    """Nested dicts and lists, and for each path of keys the `file:line` or `-o` it came from."""
+
+    value: Any
+    places: dict[At, str] = field(default_factory=dict)
+
+    def locate(self, loc: tuple) -> tuple[At, str]:
+        """The part of `loc` that is in the document, and the nearest place known for it."""
+        at: At = ()
+        value, place = self.value, self.places.get((), "")
+        for part in loc:
+            inside = (isinstance(value, dict) and part in value) or (
+                isinstance(value, list) and isinstance(part, int) and part < len(value)
+            )
+            if inside:  # validation also lists union members, which are in no document
+                at, value = (*at, part), value[part]
+                place = self.places.get(at, place)
+        return at, place
+
+
+class Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number."""
+
+
+EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
+
+
+def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
+    """The file's tree merged over the trees of the files its `_base_` names."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a UTF-8 text file") from None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not YAML: {error}".replace("\n", " ")) from None
+    own = Tree({}, {} if node else {(): str(path)})
+    own.value = construct(node, path, (), own.places) if node else {}
+    if not isinstance(own.value, dict):
+        raise UserError(f"{path}:1: a recipe is a mapping of keys, such as 'model:'")
+    merged = Tree({})
+    for base in bases(own, path):
+        if base.resolve() in ancestors:
+            raise UserError(f"{own.places[('_base_',)]}: _base_ leads back to {base}")
+        inherited = read(base, (*ancestors, path.resolve()))
+        merged = Tree(merge(merged.value, inherited.value), merged.places | inherited.places)
+    return Tree(merge(merged.value, own.value), merged.places | own.places)
+
+
+def bases(own: Tree, path: Path) -> list[Path]:
+    """The existing files named by `_base_`, which is taken out of the tree."""
+    names = own.value.pop("_base_", [])
+    names = [names] if isinstance(names, str) else names
+    place = own.places.get(("_base_",), "")
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{place}: _base_ should be a file name or a list of them")
+    files = [path.parent / name for name in names]
+    for file in files:
+        if not file.is_file():
+            raise UserError(f"{place}: _base_ names {file}, which does not exist")
+    return files
+
+
+def construct(node: yaml.Node, path: Path, at: At, places: dict[At, str]) -> Any:
+    """The plain value of a YAML node; fills `places`."""
+    places.setdefault(at, f"{path}:{node.start_mark.line + 1}")
+    if isinstance(node, yaml.MappingNode):
+        tree = {}
+        for key_node, value in node.value:
+            key, place = key_node.value, f"{path}:{key_node.start_mark.line + 1}"
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise UserError(f"{place}: a key should be a word")
+            if key in tree:
+                raise UserError(f"{place}: key {key!r} stands twice")
+            places[(*at, key)] = place
+            tree[key] = construct(value, path, (*at, key), places)
+        return tree
+    if isinstance(node, yaml.SequenceNode):
+        return [construct(v, path, (*at, i), places) for i, v in enumerate(node.value)]
+    try:
+        return Loader("").construct_object(node)
+    except (yaml.YAMLError, ValueError):
+        raise UserError(f"{places[at]}: {node.value!r} cannot be read as {node.tag}") from None
+
+
+def merge(base: Any, over: Any) -> Any:
+    """Mappings merge key by key, unless their tags differ; anything else is replaced whole."""
+    if not (isinstance(base, dict) and isinstance(over, dict)) or tags_differ(base, over):
+        return over
+    return {**base, **{k: merge(base[k], v) if k in base else v for k, v in over.items()}}
+
+
+def tags_differ(base: dict, over: dict) -> bool:
+    """Whether the two are different members of a union, so that the base's keys mean nothing."""
+    return any(tag in base and tag in over and base[tag] != over[tag] for tag in TAGS)
+
+
+def override(tree: Tree, item: str) -> None:
+    """Set `a.b.0.c=value` in the tree; the value is YAML."""
+    dotted, equals, text = item.partition("=")
+    place = f"-o {item}"
+    if not equals or not dotted:
+        raise UserError(f"{place}: should be key.key=value")
+    try:
+        value = yaml.load(text, Loader)
+    except yaml.YAMLError:
+        raise UserError(f"{place}: {text!r} is not YAML; quote it?") from None
+    *parents, last = dotted.split(".")
+    node, at = tree.value, ()
+    for part in parents:
+        key = child_key(node, part, place, at)
+        if isinstance(node, dict) and not isinstance(node.get(key), (dict, list)):
+            if node.get(key) is not None:
+                raise UserError(f"{place}: {dotted_name((*at, key))} is a value, not a mapping")
+            node[key] = {}
+        node, at = node[key], (*at, key)
+        tree.places.setdefault(at, place)
+    key = child_key(node, last, place, at)
+    if isinstance(node, dict) and tags_differ(node, {key: value}):
+        node.clear()
+    node[key] = merge(node.get(key), value) if isinstance(node, dict) else value
+    tree.places[(*at, key)] = place
+
+
+def child_key(node: Any, part: str, place: str, at: At) -> str | int:
+    """`part` as the key of a mapping or the index of a list."""
+    if not isinstance(node, list):
+        return part
+    if not part.isdigit() or int(part) >= len(node):
+        name = dotted_name(at)
+        raise UserError(f"{place}: {name} is a list of {len(node)}; its entries count from 0")
+    return int(part)
+
+
+def dotted_name(at: At) -> str:
+    return ".".join(map(str, at))
+
+
+def differences(old: Any, new: Any, at: At = ()) -> list[str]:
+    """One line for each value that differs between two plain trees."""
+    if isinstance(old, dict) and isinstance(new, dict) and not tags_differ(old, new):
+        keys = sorted(set(old) | set(new))
+        return [line for k in keys for line in differences(old.get(k), new.get(k), (*at, k))]
+    return [] if old == new else [f"{dotted_name(at)}: {old} -> {new}"]

@@ -1,0 +1,214 @@
+"""Data sets that come with pip packages, written out as ordinary folders one can look at."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from os import PathLike
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from ppcls.data.datasets import Paths, Samples, split
+from ppcls.data.lists import near
+from ppcls.errors import UserError
+
+SEED = 2018  # of the split; a written folder never depends on a run's own seed
+
+
+class Photo(NamedTuple):
+    """One photo to write: its file name, class, the group it is split within, how to save it."""
+
+    file: str
+    name: str
+    stratum: str
+    save: Callable[[Path], object]
+
+
+@dataclass(frozen=True)
+class BuiltIn:
+    """What a data set is, and whence; `photos()` yields all of them, `size` of them in number."""
+
+    description: str
+    size: int
+    split: str
+    holdout: float
+    licence: str
+    source: str
+    package: str
+    photos: Callable[[], list[Photo]]
+
+
+def write(name: str, to: str | PathLike) -> Path:
+    """Write a data set as TO/train/CLASS/PHOTO.png, TO/eval/CLASS/PHOTO.png and TO/README.txt.
+
+    Always the same photos on both sides. A complete folder is returned as it is; the folder
+    appears whole or not at all. Raises UserError for an unknown name, a missing pip package, and a
+    folder that is incomplete or holds something else.
+    """
+    known, to = lookup(name), Path(to)
+    if is_complete(name, to):
+        return to
+    refuse_other(name, to)
+    photos = known.photos()
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as temporary:
+        fresh = Path(temporary) / to.name
+        write_parts(name, photos, fresh)
+        try:
+            fresh.rename(to)
+        except OSError:
+            # Another process may have been first; then its folder is as good as ours.
+            if not is_complete(name, to):
+                raise
+    return to
+
+
+def describe(name: str) -> str:
+    """What the data set is, its licence, source and pip package, one line each."""
+    known = lookup(name)
+    return (
+        f"{name}: {known.description}\n"
+        f"Licence: {known.licence}\n"
+        f"Source: {known.source}\n"
+        f"Package: {known.package} (pip install {known.package})"
+    )
+
+
+def sample_photos(to: str | PathLike) -> list[Path]:
+    """Copy scikit-learn's two photographs (CC BY 2.0), china.jpg and flower.jpg, into a folder.
+
+    Raises UserError where scikit-learn is missing or a file of that name holds something else.
+    """
+    source, to = package_folder("sklearn", "scikit-learn") / "datasets/images", Path(to)
+    to.mkdir(parents=True, exist_ok=True)
+    for name in ("china.jpg", "flower.jpg"):
+        data = (source / name).read_bytes()
+        if (to / name).exists() and (to / name).read_bytes() != data:
+            raise UserError(f"{to / name} is another photo; name another folder or move it away")
+        (to / name).write_bytes(data)
+    return [to / "china.jpg", to / "flower.jpg"]
+
+
+def lookup(name: str) -> BuiltIn:
+    """The table's row; UserError for a name that is not in it."""
+    if name not in TABLE:
+        known = " and ".join(NAMES)
+        raise UserError(f"no built-in data set {name!r}, only {known}{near(name, NAMES)}")
+    return TABLE[name]
+
+
+def is_complete(name: str, to: Path) -> bool:
+    """True for a folder that `write` made and that still has every photo."""
+    return is_ours(name, to) and photo_count(to) == TABLE[name].size
+
+
+def is_ours(name: str, to: Path) -> bool:
+    """True where the folder's README begins as `write` begins it."""
+    readme = to / "README.txt"
+    return readme.is_file() and readme.read_bytes().startswith(title(name).encode())
+
+
+def refuse_other(name: str, to: Path) -> None:
+    """UserError where `to` is anything but absent or an empty folder."""
+    if is_ours(name, to):
+        found = f"has {photo_count(to)} of the {TABLE[name].size} photos of {name!r}"
+        raise UserError(f"{to} {found}; delete the folder, and it is written anew")
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise UserError(f"{to} holds something else than {name!r}; name another folder for it")
+
+
+def photo_count(to: Path) -> int:
+    """Photos in TO/train/*/ and TO/eval/*/."""
+    return sum(1 for part in ("train", "eval") for _ in to.glob(f"{part}/*/*.png"))
+
+
+def write_parts(name: str, photos: list[Photo], to: Path) -> None:
+    """Write train/ and eval/, divided within each stratum, and the README."""
+    known = TABLE[name]
+    strata = sorted({photo.stratum for photo in photos})
+    groups = np.array([strata.index(photo.stratum) for photo in photos], np.int64)
+    files = Paths([photo.file for photo in photos])
+    place = {photo.file: photo for photo in photos}
+    parts = split(Samples(files, groups, (), name), known.holdout, SEED)
+    for part, samples in zip(("train", "eval"), parts, strict=True):
+        for photo in map(place.__getitem__, samples.paths):
+            folder = to / part / photo.name
+            folder.mkdir(parents=True, exist_ok=True)
+            photo.save(folder / photo.file)
+    sizes = f"train/ has {len(parts[0])} photos, eval/ has {len(parts[1])}."
+    text = f"{title(name)}\n\n{describe(name)}\nSplit: {known.split} {sizes}\n"
+    (to / "README.txt").write_text(text, encoding="utf-8")
+
+
+def title(name: str) -> str:
+    """The first line of a written folder's README, by which it is known again."""
+    return f"Written by ppcls: the data set {name}"
+
+
+def digits() -> list[Photo]:
+    """scikit-learn's handwritten digits, grey values 0..16 stretched to 0..255."""
+    package_folder("sklearn", "scikit-learn")
+    from sklearn.datasets import load_digits  # a slow import that only this function needs
+
+    values, labels = load_digits(return_X_y=True)
+    pixels = np.round(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
+    return [
+        Photo(f"digit{i:04}.png", str(label), str(label), Image.fromarray(image).save)
+        for i, (image, label) in enumerate(zip(pixels, labels, strict=True))
+    ]
+
+
+def solar_cells() -> list[Photo]:
+    """The package's own files; split within class and cell type (mono- or polycrystalline)."""
+    folder = package_folder("elpv_dataset", "elpv-dataset") / "data"
+    photos = []
+    for line in (folder / "labels.csv").read_text().splitlines():
+        file, probability, cell_type = line.split()
+        name = "defective" if float(probability) >= 0.5 else "functional"
+        save = partial(shutil.copyfile, folder / file)
+        photos.append(Photo(Path(file).name, name, f"{name} {cell_type}", save))
+    return photos
+
+
+def package_folder(module: str, package: str) -> Path:
+    """Where an installed module lies, without importing it; UserError where it is not installed."""
+    spec = find_spec(module)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(f"{package} is not installed; run: pip install {package}")
+    return Path(spec.submodule_search_locations[0])
+
+
+TABLE = {
+    "digits": BuiltIn(
+        description="1,797 handwritten digits, 8x8 pixels, grey (values 0..16 stretched to 0..255)",
+        size=1797,
+        split="80/20 within each digit, shuffled with a fixed seed (the writers are not known).",
+        holdout=0.2,
+        licence="as distributed with scikit-learn (BSD 3-Clause)",
+        source="UCI Optical Recognition of Handwritten Digits, test part; Alpaydin and Kaynak 1998",
+        package="scikit-learn",
+        photos=digits,
+    ),
+    "solar_cells": BuiltIn(
+        description=(
+            "2,624 electroluminescence photographs of solar cells, 300x300 pixels, grey; "
+            "defective where the experts' defect probability is 2/3 or 1, functional where 0 or 1/3"
+        ),
+        size=2624,
+        split=(
+            "75/25 within each class and cell type (mono- or polycrystalline), shuffled with a "
+            "fixed seed; as many for training as in Deitsch et al., not the very same photos."
+        ),
+        holdout=0.25,
+        licence="CC BY-NC-SA 4.0 (no commercial use)",
+        source="Deitsch et al. 2019, arXiv:1807.02894; github.com/zae-bayern/elpv-dataset",
+        package="elpv-dataset",
+        photos=solar_cells,
+    ),
+}
+NAMES = tuple(TABLE)

@@ -1,0 +1,245 @@
+"""What a data set holds: paths, labels and class names, from a folder per class or a list file."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ppcls.data.images import SUFFIXES
+from ppcls.data.lists import at_most, near, read_list, read_names, single_names
+from ppcls.errors import UserError
+
+LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
+PARTS = {"train", "val", "valid", "validation", "eval", "test"}
+TABLE_ROWS = 20  # classes up to which a summary has a line for each
+
+
+class Paths:
+    """Paths in one block of bytes, so that a million pickle in milliseconds."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.text = "\0".join(paths).encode("utf-8", "surrogateescape")
+        breaks = np.flatnonzero(np.frombuffer(self.text, np.uint8) == 0)
+        self.ends = np.append(breaks, len(self.text))[: len(paths)]
+        self.starts = np.append(0, breaks + 1)[: len(paths)]
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> str:
+        return self.text[self.starts[index] : self.ends[index]].decode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """A data set without its pixels: paths, labels (int64 [N]) and names (() when unknown).
+
+    `source` is the folder or list file it came from, `lines` (int64 [N]) each photo's line there.
+    """
+
+    paths: Paths
+    labels: np.ndarray
+    names: tuple[str, ...]
+    source: str
+    lines: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def where(self, index: int) -> str:
+        """The place to look for photo `index`: `cats/1.jpg`, or `list.txt:17 (cats/1.jpg)`."""
+        path = self.paths[index]
+        return path if self.lines is None else f"{self.source}:{self.lines[index]} ({path})"
+
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "Samples":
+        """The photos at `indices`, in that order, with the same names."""
+        indices = np.asarray(indices, np.int64)
+        paths = Paths([self.paths[int(index)] for index in indices])
+        lines = None if self.lines is None else self.lines[indices]
+        return Samples(paths, self.labels[indices], self.names, self.source, lines)
+
+    def counts(self, num_classes: int) -> np.ndarray:
+        """Photos per class, int64 [num_classes]."""
+        return np.bincount(self.labels, minlength=num_classes)
+
+    def class_name(self, label: int) -> str:
+        """The name of a class, or its number where names are unknown."""
+        return self.names[label] if self.names else str(label)
+
+
+def open_samples(
+    path: str | PathLike,
+    root: str | PathLike | None = None,
+    labels: str | PathLike | None = None,
+) -> Samples:
+    """Open a folder with one sub-folder per class, or a list file with `path label` in each line.
+
+    A folder's classes are its sub-folders, numbered in the order of their names (so "10" stands
+    before "2"). In a list file (.txt, .tsv, .lst or no suffix) the last field is the label: a tab
+    divides it from the path, or spaces where a line has no tab. A .csv file has a header with a
+    path and a label column. Relative paths start at `root`, else at the list's own folder. Labels
+    are integers ≥ 0, or names out of the label file `labels` (one name per line); in a CSV file
+    without one, names are sorted and numbered. With a label file, a folder may lack some classes.
+    No photo is opened. Raises UserError, with file:line where a list is wrong.
+    """
+    path = os.fspath(path)
+    names = read_names(labels) if labels is not None else ()
+    if os.path.isdir(path):
+        return open_folder(path, names)
+    if not os.path.exists(path):
+        raise UserError(f"{path}: no such folder or list file")
+    if Path(path).suffix.lower() not in LIST_SUFFIXES:
+        raise UserError(f"{path}: a list of photos ends in .txt, .tsv, .lst or .csv")
+    listed, numbers, lines, names = read_list(path, names)
+    start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
+    paths = Paths([photo if os.path.isabs(photo) else start + photo for photo in listed])
+    return Samples(paths, numbers, names, path, lines)
+
+
+def open_folder(path: str, names: tuple[str, ...]) -> Samples:
+    """A folder per class; with `names` given, every sub-folder must be among them."""
+    entries = visible(path)
+    folders = [entry.name for entry in entries if entry.is_dir()]
+    stray = [entry.name for entry in entries if not entry.is_dir() and is_photo(entry.name)]
+    if not folders:
+        found = f"but {len(stray)} photos lie directly in it" if stray else "but there is none"
+        raise UserError(f"{path}: expected one sub-folder per class, {found}")
+    if stray:
+        advice = "move them into a class folder or away"
+        raise UserError(f"{path}: photos lie beside the class folders, {advice}: {at_most(stray)}")
+    if set(folders) <= PARTS:
+        advice = f"open one part, such as {os.path.join(path, folders[-1])}"
+        raise UserError(f"{path}: {at_most(folders)}: parts of a data set, not classes; {advice}")
+    numbers = single_names(names or tuple(folders))
+    unknown = [f"{name!r}{near(name, numbers)}" for name in folders if name not in numbers]
+    if unknown:
+        raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
+    photos = {name: list(photos_in(os.path.join(path, name))) for name in folders}
+    empty = [name for name in folders if not photos[name]]
+    if empty:
+        raise UserError(f"{path}: no photos ({', '.join(SUFFIXES)}) in: {', '.join(empty)}")
+    sizes = [len(photos[name]) for name in folders]
+    labels = np.repeat(np.array([numbers[name] for name in folders], np.int64), sizes)
+    paths = Paths([photo for name in folders for photo in photos[name]])
+    return Samples(paths, labels, names or tuple(folders), path)
+
+
+def photos_in(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every photo below a folder, through symbolic links too; UserError where links go round."""
+    real = os.path.realpath(folder)
+    if real in above:
+        raise UserError(f"{folder}: a symbolic link to a folder above itself; remove it")
+    for entry in visible(folder):
+        if entry.is_dir():
+            yield from photos_in(entry.path, (*above, real))
+        elif is_photo(entry.name):
+            yield entry.path
+
+
+def visible(folder: str) -> list[os.DirEntry[str]]:
+    """The entries of a folder that are not hidden, sorted by name."""
+    with os.scandir(folder) as entries:
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def is_photo(name: str) -> bool:
+    """True for a file name with a photo's suffix in any case."""
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def missing(samples: Samples, limit: int = 10) -> list[str]:
+    """Where the first `limit` photos stand that do not exist; each folder is listed only once."""
+    listings: dict[str, set[str]] = {}
+    absent = []
+    for index, path in enumerate(samples.paths):
+        folder, name = os.path.split(path)
+        if folder not in listings:
+            listings[folder] = plain_files(folder or ".")
+        # A link, or a spelling that only this file system takes, is not in the listing.
+        if name not in listings[folder] and not os.path.isfile(path):
+            absent.append(samples.where(index))
+            if len(absent) == limit:
+                break
+    return absent
+
+
+def plain_files(folder: str) -> set[str]:
+    """Names of the files in a folder, without links; none where there is no such folder."""
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:
+        return set()
+
+
+def check(samples: Samples, num_classes: int, what: str) -> None:
+    """UserError unless names and labels fit `num_classes`; `what` ("train") begins the message."""
+    setting = f"model.num_classes is {num_classes}"
+    if samples.names and len(samples.names) != num_classes:
+        fix = f"set -o model.num_classes={len(samples.names)}"
+        found = f"{samples.source} has {len(samples.names)} classes"
+        raise UserError(f"{what}: {found} but {setting}; {fix}")
+    outside = np.flatnonzero(samples.labels >= num_classes)
+    if len(outside):
+        label, top = samples.labels[outside[0]], samples.labels.max()
+        more = f" (and {len(outside) - 1} more like it)" if len(outside) > 1 else ""
+        fix = "mend the list" if samples.names else f"set -o model.num_classes={top + 1}"
+        place = samples.where(int(outside[0]))
+        raise UserError(f"{what}: {place}: label {label}{more} but {setting}; {fix}")
+
+
+def split(samples: Samples, holdout: float, seed: int) -> tuple[Samples, Samples]:
+    """Hold out a share of every class: (train, held_out), the same for the same files and seed.
+
+    Each class with two photos or more has at least one on both sides. A photo that is listed twice
+    stays on one side. Neither the order of listing nor the folder's own place matters.
+    """
+    if not 0 < holdout < 1:
+        raise UserError(f"the share to hold out lies between 0 and 1, not {holdout}")
+    held: set[str] = set()
+    for label in np.unique(samples.labels):
+        members = np.flatnonzero(samples.labels == label).tolist()
+        own = sorted({samples.paths[index] for index in members})
+        count = min(max(int(len(own) * holdout + 0.5), 1), len(own) - 1)
+        order = np.random.default_rng([seed, label]).permutation(len(own))
+        held.update(own[index] for index in order[:count])
+    is_held = np.array([path in held for path in samples.paths], bool)
+    return samples.subset(np.flatnonzero(~is_held)), samples.subset(np.flatnonzero(is_held))
+
+
+def summary(samples: Samples) -> list[str]:
+    """Lines to print: total, classes, photos per class (above 20 classes only the extremes)."""
+    counts = samples.counts(len(samples.names) or int(samples.labels.max(initial=-1)) + 1)
+    names = [samples.class_name(label) for label in range(len(counts))]
+    lines = [f"{samples.source}: {len(samples):,} photos, {len(counts):,} classes"]
+    if len(counts) <= TABLE_ROWS:
+        width = max(map(len, names), default=0)
+        return lines + [f"  {n:<{width}}  {c:>7,}" for n, c in zip(names, counts, strict=True)]
+    filled = np.flatnonzero(counts)
+    low, high = filled[counts[filled].argmin()], filled[counts[filled].argmax()]
+    lines.append(f"  smallest class: {names[low]} ({counts[low]:,})")
+    lines.append(f"  median: {np.median(counts[filled]):,g}")
+    lines.append(f"  largest class: {names[high]} ({counts[high]:,})")
+    absent = [names[label] for label in np.flatnonzero(counts == 0)]
+    return lines + ([f"  {len(absent)} without photos: {at_most(absent)}"] if absent else [])
+
+
+def align(train: Samples, evaluation: Samples) -> None:
+    """UserError unless both have the same names in the same order (or one has none)."""
+    if not (train.names and evaluation.names) or train.names == evaluation.names:
+        return
+    lacking = sorted(set(train.names) - set(evaluation.names))
+    surplus = sorted(set(evaluation.names) - set(train.names))
+    differences = [f"lacks {at_most(list(map(repr, lacking)))}"] if lacking else []
+    differences += [f"has besides {at_most(list(map(repr, surplus)))}"] if surplus else []
+    differences = differences or ["has the same classes in another order"]
+    fix = "make the classes the same, or open both with one label file that names them all"
+    found = f"{evaluation.source} {' and '.join(differences)}"
+    raise UserError(f"{found}, compared with {train.source}; {fix}")

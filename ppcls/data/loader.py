@@ -1,0 +1,146 @@
+"""Photos to uint8 batches, in this process or in worker processes, with the same numbers.
+
+The order of an epoch comes from (seed, epoch) and a photo's augmentation from (seed, epoch, index):
+a batch depends neither on the number of workers nor on where a run was interrupted. Workers are
+started afresh (not forked) and import no paddle.
+"""
+
+import multiprocessing
+import signal
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppcls.data import images
+from ppcls.data.datasets import Samples
+from ppcls.data.preprocess import Preprocess
+from ppcls.data.transforms import TrainOp, apply
+from ppcls.errors import PhotoError, UserError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: uint8 [N, H, W, C]; labels: int64 [N]; indices: int64 [N] into the data set."""
+
+    images: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+
+
+@dataclass(frozen=True)
+class TrainView:
+    """How training sees a photo: through random operations, seeded per epoch and photo."""
+
+    ops: tuple[TrainOp, ...]
+    size: int
+    channels: int
+    seed: int
+
+    def __call__(self, photo: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        rng = np.random.default_rng([self.seed, epoch, index])
+        return apply(self.ops, photo, rng, self.size)
+
+
+@dataclass(frozen=True)
+class EvalView:
+    """How evaluation sees a photo: always the same."""
+
+    preprocess: Preprocess
+
+    @property
+    def channels(self) -> int:
+        return self.preprocess.channels
+
+    def __call__(self, photo: np.ndarray, epoch: int, index: int) -> np.ndarray:
+        return self.preprocess(photo)
+
+
+View = TrainView | EvalView
+Part = tuple[Samples, View]
+
+
+def load_batch(part: Part, indices: np.ndarray, epoch: int) -> Batch:
+    """Read and transform the photos of one batch.
+
+    Raises:
+        PhotoError: a photo cannot be read; names it and the line that lists it.
+    """
+    samples, view = part
+    pixels = []
+    for index in indices:
+        try:
+            photo = images.read(samples.paths[index], view.channels)
+            pixels.append(view(photo, epoch, int(index)))
+        except UserError as error:
+            reason = str(error).removeprefix(f"{samples.paths[index]}: ")
+            raise PhotoError(f"{samples.where(index)}: {reason}") from None
+    return Batch(np.stack(pixels), samples.labels[indices], indices)
+
+
+class Reader:
+    """Batches of several data sets (`parts`), read ahead by `workers` processes."""
+
+    def __init__(self, parts: Mapping[str, Part], workers: int):
+        self.parts, self.workers = dict(parts), workers
+        self.pool: ProcessPoolExecutor | None = None
+
+    def batches(self, name: str, order: Sequence[np.ndarray], epoch: int = 0) -> Iterator[Batch]:
+        """The batches of one part whose photo indices `order` lists."""
+        if not self.workers:
+            yield from (load_batch(self.parts[name], indices, epoch) for indices in order)
+            return
+        pending: deque[Future[Batch]] = deque()
+        try:
+            for indices in order:
+                pending.append(self.started().submit(work, name, indices, epoch))
+                if len(pending) > 2 * self.workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        except BrokenProcessPool:
+            raise UserError(
+                "a data worker was ended from outside, most likely for lack of memory; "
+                "fewer workers need less: -o data.workers=0"
+            ) from None
+        finally:
+            for future in pending:
+                future.cancel()
+
+    def started(self) -> ProcessPoolExecutor:
+        if not self.pool:
+            context = multiprocessing.get_context("spawn")
+            self.pool = ProcessPoolExecutor(self.workers, context, start_work, (self.parts,))
+        return self.pool
+
+    def close(self) -> None:
+        if self.pool:
+            self.pool.shutdown(cancel_futures=True)
+            self.pool = None
+
+
+worker_parts: dict[str, Part] = {}  # in a worker process: the reader's parts
+
+
+def start_work(parts: dict[str, Part]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to handle
+    worker_parts.update(parts)
+
+
+def work(name: str, indices: np.ndarray, epoch: int) -> Batch:
+    return load_batch(worker_parts[name], indices, epoch)
+
+
+def train_order(count: int, batch: int, drop_last: bool, seed: int, epoch: int) -> list[np.ndarray]:
+    """The photo indices of each batch of an epoch, shuffled by (seed, epoch)."""
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    batches = [order[i : i + batch] for i in range(0, count, batch)]
+    return batches[: count // batch] if drop_last else batches
+
+
+def eval_order(count: int, batch: int) -> list[np.ndarray]:
+    """The photo indices of each batch, in order, the last one maybe smaller."""
+    return [np.arange(i, min(i + batch, count)) for i in range(0, count, batch)]

@@ -1,0 +1,236 @@
+"""What every photo goes through before the network, in evaluation and deployment.
+
+Also read and written as the `transform_ops` of PaddleX and PaddleClas.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+from pydantic import ValidationError
+
+from ppcls.config.node import Count, Float, Positive, node
+from ppcls.data.geometry import Backend, Interpolation, center_crop, resize_short
+from ppcls.errors import UserError
+
+
+@node
+class Preprocess:
+    """The short side resized to `resize` pixels, the middle `crop` x `crop` cut out, and per
+    channel (pixel / 255 - mean) / std.
+    """
+
+    resize: Count = 256
+    crop: Count = 224
+    interpolation: Interpolation = "bilinear"
+    backend: Backend = "cv2"
+    mean: tuple[Float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
+
+    def __post_init__(self):
+        if self.resize < self.crop:
+            raise ValueError(
+                f"resize {self.resize} is below crop {self.crop}: raise resize or lower crop"
+            )
+        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3, 4):
+            raise ValueError(
+                f"mean has {len(self.mean)} values and std {len(self.std)}: give each one value "
+                "per channel, 1 (grey), 3 (RGB) or 4 (RGBA)"
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of a photo: 1, 3 or 4."""
+        return len(self.mean)
+
+    @property
+    def scale(self) -> np.ndarray:
+        """float32 [C], the factor in: normalised = pixel * scale + offset."""
+        return (1 / (255 * np.array(self.std))).astype(np.float32)
+
+    @property
+    def offset(self) -> np.ndarray:
+        """float32 [C], the summand in: normalised = pixel * scale + offset."""
+        return (-np.array(self.mean) / np.array(self.std)).astype(np.float32)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, C] to uint8 [crop, crop, C]; UserError for an image extremely narrow."""
+        resized = resize_short(image, self.resize, self.interpolation, self.backend)
+        return np.ascontiguousarray(center_crop(resized, self.crop))
+
+    def normalize(self, images: np.ndarray) -> np.ndarray:
+        """uint8 [N, H, W, C] to float32 [N, C, H, W]: pixel * scale, rounded, + offset."""
+        count, height, width, channels = images.shape
+        result = np.empty((count, channels, height, width), np.float32)
+        scale, offset = self.scale, self.offset
+        # A plane at a time stays in the cache; a whole batch at once takes five times as long.
+        for image, planes in zip(images, result, strict=True):
+            for channel, plane in enumerate(planes):
+                np.multiply(image[..., channel], scale[channel], out=plane, dtype=np.float32)
+                np.add(plane, offset[channel], out=plane)
+        return result
+
+    def to_ops(self) -> list[dict[str, Any]]:
+        """The `transform_ops` of an inference.yml, with the names PaddleX 3 knows."""
+        resize = {
+            "resize_short": self.resize,
+            "interpolation": WRITTEN[self.backend][self.interpolation],
+            "backend": self.backend,
+        }
+        normalize = {
+            "channel_num": self.channels,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "scale": 1 / 255,
+            "order": "",
+        }
+        return [
+            {"ResizeImage": resize},
+            {"CropImage": {"size": self.crop}},
+            {"NormalizeImage": normalize},
+            {"ToCHWImage": None},
+        ]
+
+    @classmethod
+    def from_ops(cls, ops: list[dict[str, Any]]) -> "Preprocess":
+        """Read `transform_ops` as `to_ops`, PaddleX or PaddleClas write them.
+
+        UserError names an op or argument that is unknown or that no Preprocess can represent.
+        """
+        found = read_ops(ops)
+        fields = {
+            **read_resize(found["ResizeImage"]),
+            **read_crop(found["CropImage"]),
+            **read_normalize(found["NormalizeImage"]),
+        }
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = "".join(f"{part}: " for part in first["loc"])
+            problem = first["msg"].removeprefix("Value error, ")
+            raise UserError(f"transform_ops: {place}{problem}") from None
+
+
+# PaddleX's names of interpolations, by backend …
+WRITTEN = {
+    "cv2": {
+        "nearest": "NEAREST",
+        "bilinear": "LINEAR",
+        "bicubic": "BICUBIC",
+        "area": "AREA",
+        "lanczos": "LANCZOS4",
+    },
+    "pil": {
+        "nearest": "NEAREST",
+        "bilinear": "BILINEAR",
+        "bicubic": "BICUBIC",
+        "area": "BOX",
+        "lanczos": "LANCZOS4",
+    },
+}
+# … and what it and PaddleClas read, in any case; nothing given means bilinear (cv2), bicubic (pil).
+READ = {name: ours for names in WRITTEN.values() for ours, name in names.items()}
+READ |= {"LANCZOS": "lanczos"}
+
+# The ops known here, in their order, and what PaddleX and PaddleClas take for what is left out.
+KNOWN: dict[str, dict[str, Any]] = {
+    "DecodeImage": {
+        "to_rgb": True,
+        "img_mode": "RGB",
+        "channel_first": False,
+        "to_np": True,
+        "backend": "cv2",
+    },
+    "ResizeImage": {
+        "resize_short": None,
+        "size": None,
+        "interpolation": None,
+        "backend": "cv2",
+        "return_numpy": True,
+    },
+    "CropImage": {"size": 224},
+    "NormalizeImage": {
+        "channel_num": 3,
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "scale": 1 / 255,
+        "order": "",
+    },
+    "ToCHWImage": {},
+}
+
+
+def read_ops(ops: Any) -> dict[str, dict[str, Any]]:
+    """Arguments by op, left-out ones filled in; UserError unless all are known and in order."""
+    names, found = [], {}
+    for entry in ops if isinstance(ops, list) else [ops]:
+        if not isinstance(entry, dict) or len(entry) != 1:
+            raise UserError(f"transform_ops: {entry!r} is not an op like CropImage: {{size: 224}}")
+        ((name, given),) = entry.items()
+        if name not in KNOWN:
+            raise UserError(f"transform_ops: unknown op {name!r}; known are {', '.join(KNOWN)}")
+        if not isinstance(given or {}, dict) or set(given or {}) - set(KNOWN[name]):
+            raise UserError(f"{name}: cannot read {given!r}; known are {', '.join(KNOWN[name])}")
+        names.append(name)
+        found[name] = {**KNOWN[name], **(given or {})}
+    needed = [name for name in KNOWN if name != "DecodeImage" or name in names]
+    if names != needed:
+        raise UserError(
+            f"transform_ops: {names} cannot be represented, only {needed} in this order"
+        )
+    decode = found.get("DecodeImage", KNOWN["DecodeImage"])
+    if not decode["to_rgb"] or decode["img_mode"] != "RGB" or decode["channel_first"]:
+        raise UserError("DecodeImage: only RGB with channels last can be represented")
+    return found
+
+
+def read_resize(arguments: dict[str, Any]) -> dict[str, Any]:
+    """ResizeImage's part of a Preprocess, by field."""
+    if not arguments["resize_short"]:
+        raise UserError(
+            f"ResizeImage: size {arguments['size']} does not keep a photo's shape and cannot be "
+            "represented; use resize_short"
+        )
+    backend = str(arguments["backend"]).lower()
+    name = arguments["interpolation"] or ("BICUBIC" if backend == "pil" else "LINEAR")
+    if str(name).upper() not in READ:
+        raise UserError(f"ResizeImage: unknown interpolation {name!r}; known are {', '.join(READ)}")
+    interpolation = READ[str(name).upper()]
+    resize = arguments["resize_short"]
+    return {"resize": resize, "interpolation": interpolation, "backend": backend}
+
+
+def read_crop(arguments: dict[str, Any]) -> dict[str, Any]:
+    """CropImage's part: its side, given as a number or as two equal ones."""
+    size = arguments["size"]
+    width, height = size if isinstance(size, list) and len(size) == 2 else (size, size)
+    if width != height:
+        raise UserError(f"CropImage: size {size} is not square and cannot be represented")
+    return {"crop": width}
+
+
+def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
+    """NormalizeImage's part: mean and std of pixels scaled to 0..1, whatever its own scale is."""
+    mean, std, scale = arguments["mean"], arguments["std"], arguments["scale"]
+    if arguments["order"] not in ("", "hwc"):
+        raise UserError(f"NormalizeImage: order {arguments['order']!r} is not '' or 'hwc'")
+    for values in (mean, std):
+        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+            raise UserError("NormalizeImage: mean and std are lists of one number per channel")
+    if arguments["channel_num"] != len(mean):
+        raise UserError(
+            f"NormalizeImage: channel_num {arguments['channel_num']} with a mean of "
+            f"{len(mean)} values cannot be represented"
+        )
+    top, _, bottom = str(scale).partition("/")
+    try:
+        factor = 255 * float(top) / float(bottom or 1)
+    except (ValueError, ZeroDivisionError):
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise UserError(f"NormalizeImage: scale {scale!r} is not a number above 0, like 1.0/255.0")
+    # PaddleClas also writes 1/255 rounded, as 0.00392157.
+    if abs(factor - 1) < 1e-6:
+        factor = 1.0
+    return {"mean": [value / factor for value in mean], "std": [value / factor for value in std]}

@@ -1,0 +1,57 @@
+"""What must stand in the environment before Paddle is first imported.
+
+`import paddle` sets one thread unless OMP_NUM_THREADS is set, and then warns of it. On x86 its
+matrix products are MKL's, which MKL_NUM_THREADS tells apart, without a warning and as fast. That
+MKL takes a slow path on AMD processors unless MKL_DEBUG_CPU_TYPE=5 asks for the AVX2 one. What the
+user has set stays.
+"""
+
+import os
+import platform
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+X86 = platform.machine().lower() in ("x86_64", "amd64")
+# The variables that set the number of threads, the one that counts first.
+THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
+
+
+def prepare() -> None:
+    """Set thread count and MKL's code path where the user has not; call before `import paddle`."""
+    if not any(name in os.environ for name in THREADS):
+        os.environ[THREADS[0]] = str(core_count())
+    cpuinfo = read("/proc/cpuinfo")
+    if "AuthenticAMD" in cpuinfo and " avx2 " in cpuinfo:
+        os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
+    os.environ.setdefault("GLOG_minloglevel", "2")  # errors alone from Paddle's core
+    # Of no use to anyone who trains: a compiler cache is missing, batch norm tracks its statistics.
+    warnings.filterwarnings("ignore", message="No ccache found")
+    warnings.filterwarnings("ignore", message="When training, we now always track")
+
+
+def threads() -> int:
+    """The number of CPU threads in force."""
+    set_to = [os.environ[name] for name in THREADS if name in os.environ]
+    return int(set_to[0]) if set_to and set_to[0].isdigit() else 1
+
+
+def core_count() -> int:
+    """Physical cores this process may use: its CPU set without hyperthreads, within its quota."""
+    allowed: Iterable[int] = range(os.cpu_count() or 1)
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        allowed = os.sched_getaffinity(0)
+    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = len({read(siblings.format(cpu)) or cpu for cpu in allowed})
+    quota, _, period = read("/sys/fs/cgroup/cpu.max").partition(" ")
+    if quota.isdigit():
+        cores = min(cores, max(1, int(quota) // int(period)))
+    return cores
+
+
+def read(path: str) -> str:
+    """The file's text, or "" where this system has no such file."""
+    try:
+        return Path(path).read_text()
+    except OSError:
+        return ""

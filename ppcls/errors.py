@@ -1,0 +1,12 @@
+"""The one exception whose text is written for the user."""
+
+
+class UserError(ValueError):
+    """A mistake the user can mend: says where it is and what to do.
+
+    The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class PhotoError(UserError):
+    """A photo that cannot be read; what was trained before it is still good."""

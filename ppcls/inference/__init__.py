@@ -1,0 +1,1 @@
+"""Prediction with an exported folder; needs neither recipes nor networks."""

@@ -1,0 +1,150 @@
+"""Layers that several backbones share.
+
+No `forward` calls `zip(..., strict=True)`: Paddle's export to static graphs does not know it.
+"""
+
+from typing import Literal
+
+import paddle
+from paddle import nn
+from paddle.nn import functional as F
+
+
+def conv2d(
+    cin: int,
+    cout: int,
+    kernel: int,
+    stride: int = 1,
+    padding: int | Literal["SAME"] = 0,
+    groups: int = 1,
+    bias: bool = False,
+) -> nn.Conv2D:
+    """Convolution with He's normal weights for the fan-out (arXiv:1502.01852) and zero bias."""
+    # Every input feeds cout / groups outputs; a depthwise layer so gets sqrt(2) / kernel, which is
+    # what EfficientNet's authors draw from.
+    scale = (2 * groups / (cout * kernel**2)) ** 0.5
+    return nn.Conv2D(
+        cin,
+        cout,
+        kernel,
+        stride,
+        padding,
+        groups=groups,
+        weight_attr=nn.initializer.Normal(0.0, scale),
+        bias_attr=nn.initializer.Constant(0.0) if bias else False,
+    )
+
+
+def classifier(cin: int, num_classes: int) -> nn.Linear:
+    """The last layer, which gives logits for pooled features."""
+    # Normal(0, 0.01) after arXiv:1706.02677: whatever the number of classes, the logits start near
+    # zero and the first loss near log(num_classes).
+    return nn.Linear(
+        cin,
+        num_classes,
+        weight_attr=nn.initializer.Normal(0.0, 0.01),
+        bias_attr=nn.initializer.Constant(0.0),
+    )
+
+
+class ConvNorm(nn.Layer):
+    """Convolution, batch norm and, unless `act` is None, an activation."""
+
+    def __init__(
+        self,
+        cin: int,
+        cout: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        act: type[nn.Layer] | None = nn.ReLU,
+        padding: Literal["SAME"] | None = None,  # None: half the kernel on every side
+        **norm,
+    ):
+        super().__init__()
+        self.conv = conv2d(cin, cout, kernel, stride, padding or (kernel - 1) // 2, groups)
+        self.norm = nn.BatchNorm2D(cout, **norm)
+        self.act = act() if act else nn.Identity()
+
+    def forward(self, x):
+        return self.act(self.norm(self.conv(x)))
+
+
+class SqueezeExcite(nn.Layer):
+    """Scale every channel by a gate computed from all channels' means (arXiv:1709.01507)."""
+
+    def __init__(self, channels, squeezed, act=nn.ReLU):
+        super().__init__()
+        self.gate = nn.Sequential(
+            nn.AdaptiveAvgPool2D(1),
+            conv2d(channels, squeezed, 1, bias=True),
+            act(),
+            conv2d(squeezed, channels, 1, bias=True),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x):
+        return x * self.gate(x)
+
+
+class HierarchicalConv(nn.Layer):
+    """Res2Net's 3x3 (arXiv:1904.01169): convolve each part of the channels but the last.
+
+    With stride 1 the previous part's result is added to a part first; with stride 2 it is not, and
+    the last part, otherwise passed on as it is, is averaged.
+    """
+
+    def __init__(self, channels, stride, scales):
+        super().__init__()
+        self.scales, self.chained = scales, stride == 1
+        part = channels // scales
+        self.convs = nn.LayerList([ConvNorm(part, part, 3, stride) for _ in range(scales - 1)])
+        self.pool = nn.AvgPool2D(3, stride, padding=1) if stride > 1 else nn.Identity()
+
+    def forward(self, x):
+        *parts, last = paddle.split(x, self.scales, axis=1)
+        outs = []
+        for i, conv in enumerate(self.convs):
+            outs.append(conv(parts[i] + outs[-1] if i > 0 and self.chained else parts[i]))
+        return paddle.concat([*outs, self.pool(last)], axis=1)
+
+
+class SplitAttention(nn.Layer):
+    """ResNeSt's 3x3 (arXiv:2004.08955): `radix` convolutions of the channels' parts, mixed.
+
+    The weights of the mixture are a softmax over the splits, channel by channel; a single split
+    has a sigmoid gate.
+    """
+
+    def __init__(self, channels, radix):
+        super().__init__()
+        self.radix, self.channels = radix, channels
+        squeezed = max(channels * radix // 4, 32)
+        self.conv = ConvNorm(channels, channels * radix, 3, groups=radix)
+        self.pool = nn.AdaptiveAvgPool2D(1)
+        self.squeeze = ConvNorm(channels, squeezed, 1)
+        self.excite = conv2d(squeezed, channels * radix, 1, bias=True)
+
+    def forward(self, x):
+        splits = paddle.split(self.conv(x), self.radix, axis=1)
+        gates = self.excite(self.squeeze(self.pool(paddle.add_n(splits))))
+        if self.radix == 1:
+            return splits[0] * F.sigmoid(gates)
+        gates = F.softmax(gates.reshape([-1, self.radix, self.channels, 1, 1]), axis=1)
+        gates = paddle.unbind(gates, axis=1)
+        return paddle.add_n([splits[i] * gates[i] for i in range(self.radix)])
+
+
+class DropPath(nn.Layer):
+    """Zero whole samples with probability `rate` while training (arXiv:1603.09382).
+
+    The samples kept are divided by `1 - rate`, so that the expectation stays. In evaluation mode
+    the input comes back as it is.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        return F.dropout(x, self.rate, axis=0, training=self.training)

@@ -1,0 +1,121 @@
+"""A run as one frozen, typed value: this page is what a recipe file may say."""
+
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from ppcls.config.node import Count, Duration, Flag, Int, Share, Span, node
+from ppcls.data.builtin import NAMES
+from ppcls.data.preprocess import Preprocess
+from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop, TrainOp
+from ppcls.models.zoo import spec_of
+from ppcls.train.optim import AnyOptimizer, Momentum
+from ppcls.train.schedule import Schedule
+from ppcls.train.task import Classify
+
+
+def known_model(name: str) -> str:
+    spec_of(name)  # raises with the near names
+    return name
+
+
+def known_builtin(name: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"unknown data set {name!r}; known: {', '.join(NAMES)}")
+    return name
+
+
+@node
+class Model:
+    """The network and what its weights start from."""
+
+    name: Annotated[str, AfterValidator(known_model)]
+    num_classes: Count | None = None  # None: as many as the training data has
+    in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
+    weights: str | None = None  # a file, a registered tag, or "true" for the registered default
+    new_head: Flag = False  # start the classifier afresh where its size differs from the weights'
+    freeze: tuple[str, ...] = ()  # parameters left as they are, as in ["stem.*", "stages.0.*"]
+
+
+@node
+class Data:
+    """Photos and labels: folders with one sub-folder per class, or list files."""
+
+    builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
+    train: str | None = None
+    eval: str | None = None
+    root: str | None = None  # where relative paths of list files start; None: beside the list
+    labels: str | None = None  # a file of class names, or "imagenet"
+    holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
+    workers: Annotated[Int, Field(ge=0)] = 2  # processes that read photos; 0: the training one
+
+    def __post_init__(self):
+        if self.builtin and (self.train or self.eval):
+            raise ValueError("give builtin, or train and eval, not both; -o data.builtin=null")
+        if self.eval and self.holdout:
+            raise ValueError("give eval or holdout, not both; -o data.holdout=0")
+        if self.holdout == 1:
+            raise ValueError("holdout=1 leaves nothing to train on; 0.2 keeps a fifth")
+
+
+@node
+class Train:
+    """How long, on what crops, and with which optimizer."""
+
+    epochs: Count
+    batch_size: Count
+    drop_last: Flag = True  # leave out an epoch's last, smaller batch
+    size: Count | None = None  # side of the training images; None: that of evaluation
+    ops: tuple[TrainOp, ...] = (RandomResizedCrop(), HorizontalFlip())
+    optimizer: AnyOptimizer = Momentum()
+    schedule: Schedule
+    without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
+    log_every: Count = 10  # steps
+    save_every: Duration = Span(1, "epochs")
+
+
+@node
+class Eval:
+    """When and in what batches the evaluation photos are classified."""
+
+    batch_size: Count = 64
+    every: Count = 1  # epochs
+
+
+@node
+class Recipe:
+    """Everything a run is made from; written into the run's folder and its checkpoints."""
+
+    model: Model
+    data: Data = field(default_factory=Data)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    task: Classify = Classify()
+    train: Train
+    eval: Eval = field(default_factory=Eval)
+    device: Literal["auto", "cpu", "gpu"] = "auto"
+    seed: Annotated[Int, Field(ge=0)] = 0
+    output: str | None = None  # None: runs/<model name>
+
+    def __post_init__(self):
+        if self.preprocess.channels != self.model.in_channels:
+            raise ValueError(
+                f"preprocess.mean and std have {self.preprocess.channels} values and "
+                f"model.in_channels is {self.model.in_channels}: give one value per channel"
+            )
+
+    @property
+    def folder(self) -> Path:
+        """Where the run writes its log and checkpoints."""
+        return Path(self.output or f"runs/{self.model.name}")
+
+    @property
+    def train_size(self) -> int:
+        """Side of the training images, in pixels."""
+        return self.train.size or self.preprocess.crop
+
+
+# What may change when a run is resumed, because it changes no number of it.
+HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_every"}
+HARMLESS |= {"eval.batch_size", "train.without"}

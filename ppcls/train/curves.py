@@ -1,0 +1,40 @@
+"""A run's records as a picture."""
+
+from pathlib import Path
+
+from ppcls.log import read_records
+
+
+def draw(records_path: Path, picture: Path) -> None:
+    """Loss, accuracy and learning rate over the steps, as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    records = read_records(records_path)
+    train = [r for r in records if r["event"] == "train"]
+    evals = [r for r in records if r["event"] == "eval"]
+    figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
+    panels = [
+        (loss, "loss", [("training", train, "loss"), ("evaluation", evals, "loss")]),
+        (accuracy, "accuracy", [("training top-1", train, "top1"), ("top-1", evals, "top1")]),
+        (rate, "learning rate", [("learning rate", train, "lr")]),
+    ]
+    if any("top5" in r for r in evals):
+        panels[1][2].append(("top-5", evals, "top5"))
+    for axes, title, lines in panels:
+        for label, points, key in lines:
+            marker = "o" if points is evals else None
+            axes.plot(
+                [r["step"] for r in points],
+                [r[key] for r in points],
+                marker=marker,
+                markersize=3,
+                label=label,
+            )
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(picture, dpi=110)
+    plt.close(figure)

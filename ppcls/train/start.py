@@ -1,0 +1,113 @@
+"""From a recipe to a running trainer: checks first, then the run's folder, then steps."""
+
+from pathlib import Path
+
+from ppcls import environment
+from ppcls.config.load import to_plain, to_yaml
+from ppcls.config.tree import differences
+from ppcls.data.datasets import summary
+from ppcls.data.loader import load_batch
+from ppcls.device import select
+from ppcls.errors import UserError
+from ppcls.log import say
+from ppcls.recipe import HARMLESS, Recipe
+from ppcls.train import checkpoint
+from ppcls.train.checkpoint import BEST, LATEST
+from ppcls.train.inputs import open_inputs
+from ppcls.train.trainer import Trainer
+from ppcls.weights import files
+
+
+def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool:
+    """Train as the recipe says; False when a signal ended the run before its last step.
+
+    Args:
+        resume: go on from the run's `latest.safetensors`.
+        overwrite: start anew although the run's folder holds an earlier run.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    folder = recipe.folder
+    latest = folder / LATEST
+    if latest.exists() and not (resume or overwrite):
+        raise UserError(
+            f"{folder} already holds a run: --resume goes on with it, --overwrite starts anew, "
+            "-o output=FOLDER writes elsewhere"
+        )
+    if resume and not latest.exists():
+        raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
+    device = select(recipe.device)
+    recipe, inputs = open_inputs(recipe)
+    saved = files.read(latest) if resume else None
+    record = checkpoint.read_record(latest, saved) if saved else None
+    if record:
+        check_same(recipe, record, len(inputs.train), latest)
+    trainer = Trainer(recipe, inputs, fresh=not resume)
+    if saved and record:
+        checkpoint.restore(latest, saved, trainer.net, trainer.optimizer)
+        trainer.step, trainer.best = record.step, record.best
+    load_batch(trainer.reader.parts["train"], trainer.order(0)[0][:1], 0)  # train.ops fit together
+    make_folder(folder, keep=resume)
+    (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
+    say("\n".join(summary(inputs.train)))
+    say(header(trainer, device))
+    done = trainer.run()
+    if done:
+        say(f"finished: {folder / (BEST if trainer.best else LATEST)}, {folder / 'curves.png'}")
+    return done
+
+
+def header(trainer: Trainer, device: str) -> str:
+    """What is about to run, in one block of lines."""
+    recipe = trainer.recipe
+    train, model = recipe.train, recipe.model
+    count = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
+    where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
+    lines = [
+        f"{model.name}: {count / 1e6:.2f} M parameters, {model.num_classes} classes, "
+        f"{recipe.train_size} px, on {where}",
+        f"{train.epochs} epochs of {trainer.epoch_steps} steps of {train.batch_size} photos, "
+        f"writing to {recipe.folder}",
+    ]
+    published = train.schedule.for_batch
+    if published and published != train.batch_size:
+        lr = train.schedule.lr
+        lines.append(
+            f"learning rate {lr:g} was chosen for a batch of {published}: "
+            f"{lr * train.schedule.scale(train.batch_size):g} for {train.batch_size}, in proportion"
+        )
+    if train.without:
+        lines.append(
+            f"note: the published recipe also has {', '.join(train.without)}: not here yet"
+        )
+    if trainer.step:
+        lines.append(f"resuming after step {trainer.step} of {trainer.total_steps}")
+    return "\n".join(lines)
+
+
+def check_same(recipe: Recipe, record: checkpoint.Record, photos: int, path: Path) -> None:
+    """The run that goes on must be the run that was saved."""
+    lines = differences(record.recipe, to_plain(recipe))
+    lines = [line for line in lines if line.split(":")[0] not in HARMLESS]
+    if photos != record.photos:
+        lines.append(f"training photos: {record.photos} -> {photos}")
+    if lines:
+        raise UserError(
+            f"{path} was made by another recipe ({'; '.join(lines)}): resume with the old values, "
+            f"or start a new run from its weights with -o model.weights={path} output=FOLDER"
+        )
+
+
+def make_folder(folder: Path, keep: bool) -> None:
+    """Create the run's folder, without what an earlier run left unless it goes on."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".writable").touch()
+        (folder / ".writable").unlink()
+        for name in () if keep else ("run.jsonl", LATEST, BEST, "curves.png"):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"output: {folder} cannot be written ({error.strerror}): -o output=FOLDER"
+        ) from None

@@ -1,0 +1,222 @@
+"""The training loop: a plain loop over steps, whose every number is a function of the step."""
+
+import math
+import time
+from pathlib import Path
+
+import numpy as np
+import paddle
+from paddle import nn
+
+import ppcls
+from ppcls import log, metrics
+from ppcls.api import create_model
+from ppcls.config.load import to_plain
+from ppcls.data.loader import Batch, Part, Reader, eval_order, train_order
+from ppcls.errors import PhotoError, UserError
+from ppcls.log import say
+from ppcls.models.normalize import Normalize
+from ppcls.recipe import Recipe
+from ppcls.train import checkpoint, curves
+from ppcls.train.evaluate import describe, evaluate
+from ppcls.train.freeze import freeze
+from ppcls.train.inputs import Inputs, eval_view, train_view
+from ppcls.train.interrupt import Interrupt
+
+
+class Trainer:
+    """One run. State: the step, the best scores, the network and the optimizer; nothing else."""
+
+    def __init__(self, recipe: Recipe, inputs: Inputs, fresh: bool = True):
+        """`fresh`: start from the recipe's weights, which a resumed run has no use for."""
+        self.recipe, self.inputs, self.folder = recipe, inputs, recipe.folder
+        self.epoch_steps = len(self.order(0))
+        if not self.epoch_steps:
+            raise UserError(
+                f"data.train has {len(inputs.train)} photos, fewer than one batch of "
+                f"{recipe.train.batch_size}: -o train.batch_size={len(inputs.train)} "
+                "or -o train.drop_last=false"
+            )
+        self.total_steps = self.epoch_steps * recipe.train.epochs
+        paddle.seed(recipe.seed)
+        model = recipe.model
+        self.net = create_model(
+            model.name,
+            model.num_classes or 0,
+            model.weights if fresh else None,
+            in_channels=model.in_channels,
+            new_head=model.new_head,
+        )
+        self.frozen = freeze(self.net, model.freeze)
+        normalize = Normalize(recipe.preprocess.scale, recipe.preprocess.offset)
+        self.network = nn.Sequential(normalize, self.net)
+        parameters = [p for p in self.net.parameters() if not p.stop_gradient]
+        self.optimizer = recipe.train.optimizer.build(parameters)
+        self.task = recipe.task.build(self.network)
+        parts: dict[str, Part] = {"train": (inputs.train, train_view(recipe))}
+        if inputs.eval:
+            parts["eval"] = (inputs.eval, eval_view(recipe))
+        self.reader = Reader(parts, recipe.data.workers)
+        self.step = 0
+        self.best: dict[str, float] = {}
+        self.scores: dict[str, float] = {}
+
+    # ------------------------------------------------------------------ the loop
+
+    def run(self) -> bool:
+        """Train to the end; False when a signal ended the run early, its state saved."""
+        with Interrupt() as self.interrupt, log.Scalars(self.folder, self.step) as self.scalars:
+            try:
+                while self.step < self.total_steps and not self.interrupt.asked:
+                    self.run_epoch()
+            except PhotoError as error:
+                raise UserError(f"{error}{self.save_rest()}") from None
+            finally:
+                self.reader.close()
+            if self.step < self.total_steps:
+                say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
+        curves.draw(self.folder / "run.jsonl", self.folder / "curves.png")
+        return self.step == self.total_steps
+
+    def run_epoch(self) -> None:
+        """The rest of the epoch that the step is in, and what is due at its steps."""
+        epoch, start = divmod(self.step, self.epoch_steps)
+        order = self.order(epoch)
+        batches = self.reader.batches("train", order[start:], epoch)
+        name = f"epoch {epoch + 1}/{self.recipe.train.epochs}"
+        progress = log.Progress(batches, name, len(order), start)
+        self.set_training()
+        window = Window()
+        for batch in progress:
+            window.add(*self.advance(batch), labels=batch.labels)
+            if self.step % self.recipe.train.log_every == 0 or self.step == self.total_steps:
+                self.record_train(window)
+                progress.note = f"loss {window.loss:.4f}"
+                window = Window()
+            self.do_what_is_due()
+            if self.interrupt.asked:
+                return
+
+    def advance(self, batch: Batch) -> tuple[float, np.ndarray]:
+        """One optimizer step; returns its loss and logits."""
+        self.optimizer.set_lr(self.rate(self.step))
+        paddle.seed(step_seed(self.recipe.seed, self.step))
+        loss, logits = self.task(paddle.to_tensor(batch.images), paddle.to_tensor(batch.labels))
+        value = float(loss)
+        if not math.isfinite(value):
+            raise UserError(
+                f"the loss became {value} at step {self.step} (epoch "
+                f"{self.step // self.epoch_steps + 1}), learning rate {self.rate(self.step):.3g}: "
+                "lower train.schedule.lr or lengthen train.schedule.warmup; first photo of the "
+                f"batch: {self.inputs.train.where(int(batch.indices[0]))}"
+            )
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        self.step += 1
+        return value, logits.numpy()
+
+    def do_what_is_due(self) -> None:
+        """Evaluate and save where the recipe says so, after the step just done."""
+        train, done = self.recipe.train, self.step == self.total_steps
+        self.scores = {}
+        if self.inputs.eval and self.step % self.epoch_steps == 0:
+            epoch = self.step // self.epoch_steps
+            if done or epoch % self.recipe.eval.every == 0:
+                self.evaluate(epoch)
+        span = max(1, train.save_every.steps(self.epoch_steps, self.total_steps))
+        if done or self.step % span == 0:
+            self.save(checkpoint.LATEST)
+
+    def evaluate(self, epoch: int) -> None:
+        samples, classes = self.inputs.eval, self.recipe.model.num_classes or 0
+        assert samples
+        order = eval_order(len(samples), self.recipe.eval.batch_size)
+        batches = log.Progress(self.reader.batches("eval", order), "evaluation", len(order))
+        self.scores = evaluate(self.network, batches, classes)
+        self.set_training()
+        self.scalars.write("eval", self.step, epoch=epoch, **self.scores)
+        better = self.scores["top1"] > self.best.get("top1", -1)
+        say(f"epoch {epoch}: {describe(self.scores)}{' (best)' if better else ''}")
+        if better:
+            self.best = self.scores | {"step": self.step}
+            self.save(checkpoint.BEST)
+
+    # ------------------------------------------------------------------ small parts
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        train = self.recipe.train
+        count = len(self.inputs.train)
+        return train_order(count, train.batch_size, train.drop_last, self.recipe.seed, epoch)
+
+    def set_training(self) -> None:
+        self.network.train()
+        for layer in self.frozen:
+            layer.eval()
+
+    def rate(self, step: int) -> float:
+        train = self.recipe.train
+        return train.schedule(step, self.epoch_steps, self.total_steps, train.batch_size)
+
+    def record_train(self, window: "Window") -> None:
+        self.scalars.write(
+            "train",
+            self.step,
+            epoch=(self.step - 1) // self.epoch_steps + 1,
+            loss=window.loss,
+            top1=window.top1,
+            lr=self.rate(self.step - 1),
+            images_per_second=window.speed,
+        )
+
+    def save(self, name: str) -> Path:
+        record = checkpoint.Record(
+            recipe=to_plain(self.recipe),
+            labels=list(self.inputs.names),
+            step=self.step,
+            epoch_steps=self.epoch_steps,
+            photos=len(self.inputs.train),
+            best=self.best,
+            scores=self.scores,
+            versions={"ppcls": ppcls.__version__, "paddle": paddle.__version__},
+        )
+        optimizer = self.optimizer if name == checkpoint.LATEST else None
+        checkpoint.save(self.folder / name, self.net, optimizer, record)
+        return self.folder / name
+
+    def save_rest(self) -> str:
+        """Save what was trained since the last checkpoint; returns the words that say so."""
+        if not self.step:
+            return ""
+        path = self.save(checkpoint.LATEST)
+        return f"; saved {path}; to go on: the same command with --resume"
+
+
+class Window:
+    """Sums over the steps between two log lines."""
+
+    def __init__(self):
+        self.start, self.losses, self.right, self.photos = time.monotonic(), [], 0, 0
+
+    def add(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
+        self.losses.append(loss)
+        self.right += metrics.correct(logits, labels, 1)
+        self.photos += len(labels)
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses) / len(self.losses)
+
+    @property
+    def top1(self) -> float:
+        return self.right / self.photos
+
+    @property
+    def speed(self) -> float:
+        """Photos a second."""
+        return round(self.photos / (time.monotonic() - self.start), 2)
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of what a step draws on the device (dropout, drop path)."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])

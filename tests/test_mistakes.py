@@ -1,0 +1,210 @@
+"""Each mistake of a user's: one clear line, exit code 2, no traceback, nothing half-written."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+from ppcls.weights import files
+
+TRAIN = ("train", "-c", "recipe.yaml")
+
+
+def listing(folder):
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
+@pytest.fixture
+def fails(workdir, run):
+    """Run a command that must fail with one line that holds all the words and leave no file."""
+
+    def fails(*command, words):
+        before = listing(workdir)
+        code, _, err = run(*command)
+        assert code == 2
+        lines = err.splitlines()
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        for word in words:
+            assert word in lines[0], f"{word!r} is not in {lines[0]!r}"
+        assert listing(workdir) == before
+
+    return fails
+
+
+RECIPE_MISTAKES = [
+    ("train.epcohs=3", ["-o train.epcohs=3: unknown key 'train.epcohs'; did you mean 'epochs'?"]),
+    ("train.epochs=many", ["-o train.epochs=many: train.epochs: should be a valid integer"]),
+    ("train.epochs=0", ["train.epochs: should be greater than 0"]),
+    (
+        "model.name=ResNet50vd",
+        ["model.name: unknown model 'ResNet50vd'; did you mean 'ResNet50_vd'"],
+    ),
+    ("train.optimizer.kind=adamm", ["unknown 'adamm'; did you mean 'adamw'?"]),
+    (
+        "train.batch_size=13",
+        ["12 photos, fewer than one batch of 13", "train.batch_size=12", "drop_last"],
+    ),
+    (
+        "model.num_classes=3",
+        ["photos/train has 2 classes but model.num_classes is 3", "-o model.num_c"],
+    ),
+    (
+        "data.train=gone",
+        ["data.train: gone does not exist (looked in", "sub-folder", "-o data.train="],
+    ),
+    ("data.train=null", ["data.train is not given"]),
+    ("data.builtin=digits", ["give builtin, or train and eval"]),
+    ("data.builtin=digit", ["unknown data set 'digit'"]),
+    ("preprocess.crop=64", ["preprocess", "resize"]),
+    ("model.in_channels=1", ["preprocess.mean and std have 3 values and model.in_channels is 1"]),
+    ("train.ops=[{op: horizontal_flip}]", ["train.ops must end in an image of 32x32"]),
+    ("model.weights=gone.safetensors", ["gone.safetensors: no such file"]),
+    ("model.weights=recipe.yaml", ["recipe.yaml"]),
+    ("model.freeze=[steem.*]", ["model.freeze: 'steem.*' matches no parameter; there are stem.*"]),
+    ("device=gpu", ["device: gpu was asked for", "-o device=cpu"]),
+    ("device=tpu", ["device: should be 'auto', 'cpu' or 'gpu'"]),
+    ("output=recipe.yaml/x", ["output: recipe.yaml/x cannot be written", "-o output=FOLDER"]),
+    ("data.holdout=0.2", ["give eval or holdout"]),
+]
+
+
+@pytest.mark.parametrize(("item", "words"), RECIPE_MISTAKES, ids=[m[0] for m in RECIPE_MISTAKES])
+def test_mistakes_in_a_recipe(fails, item, words):
+    fails(*TRAIN, "-o", item, words=words)
+
+
+def test_mistakes_in_files(workdir, fails):
+    (workdir / "typo.yaml").write_text("_base_: recipe.yaml\ntrain:\n  epcohs: 3\n")
+    fails("train", "-c", "typo.yaml", words=["typo.yaml:3: unknown key 'train.epcohs'", "'epochs'"])
+    (workdir / "orphan.yaml").write_text("\n_base_: nowhere.yaml\n")
+    fails("train", "-c", "orphan.yaml", words=["orphan.yaml:2: _base_ names nowhere.yaml"])
+    fails("train", "-c", "gone.yaml", words=["gone.yaml: cannot be read: No such file"])
+
+
+LISTS = [
+    ("photos/train/ant/0.png 0\n\nphotos/train/bee/0.png 1\n", ["list.txt:2", "blank line"]),
+    ("photos/train/ant/0.png\n", ["list.txt:1", "path label"]),
+    ("photos/train/ant/0.png x\n", ["list.txt:1", "label 'x' is not an integer"]),
+    ("photos/train/ant/0.png 0\nphotos/train/ant/9.png 1\n", ["list.txt:2", "ant/9.png", "exist"]),
+    (
+        "photos/train/ant/0.png 0\nphotos/train/ant/1.png 2\n",
+        ["list.txt:2", "label 2", "num_classes"],
+    ),
+    ("", ["list.txt"]),
+]
+
+
+@pytest.mark.parametrize(("text", "words"), LISTS)
+def test_mistakes_in_a_list(workdir, fails, text, words):
+    (workdir / "list.txt").write_text(text)
+    fails(*TRAIN, "-o", "data.train=list.txt", "train.batch_size=1", words=words)
+
+
+def test_an_empty_class_folder(workdir, fails):
+    (workdir / "photos/train/cat").mkdir()
+    fails(*TRAIN, words=["no photos", "cat"])
+
+
+def test_output_folder_not_writable(workdir, fails, monkeypatch):
+    (workdir / "locked").mkdir()
+    (workdir / "locked").chmod(0o500)
+    real = type(workdir).mkdir
+
+    def mkdir(self, *arguments, **options):  # root may write anywhere
+        if "locked" in str(self):
+            raise PermissionError(13, "Permission denied")
+        return real(self, *arguments, **options)
+
+    monkeypatch.setattr(type(workdir), "mkdir", mkdir)
+    fails(*TRAIN, "-o", "output=locked/run", words=["output: locked/run cannot be written"])
+
+
+def broken(path, kind):
+    data = path.read_bytes()
+    damaged = {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not a photo\n" * 9}
+    path.write_bytes(damaged[kind])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text"])
+def test_a_broken_photo_stops_training_and_what_was_trained_is_saved(workdir, run, kind, workers):
+    if workers and kind != "empty":
+        pytest.skip("one kind is enough to cross processes")
+    broken(workdir / "photos/train/bee/3.png", kind)
+    code, _, err = run(*TRAIN, "-o", "train.batch_size=1", f"data.workers={workers}")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "photos/train/bee/3.png: " in err
+    assert err.count("3.png") == 1
+    if "saved" in err:
+        assert (workdir / "runs/small/latest.safetensors").exists()
+        broken_copy = workdir / "photos/train/bee/3.png"
+        shutil.copy(workdir / "photos/train/bee/4.png", broken_copy)
+        code, *_ = run(*TRAIN, "-o", "train.batch_size=1", f"data.workers={workers}", "--resume")
+        assert code == 0
+
+
+def test_a_broken_photo_in_a_list_is_named_with_its_line(workdir, run):
+    broken(workdir / "photos/eval/bee/1.png", "truncated")
+    lines = [f"photos/eval/bee/{i}.png 1" for i in range(3)]
+    (workdir / "list.txt").write_text("\n".join(lines) + "\n")
+    code, _, err = run(*TRAIN, "-o", "data.eval=list.txt", "train.epochs=1")
+    assert code == 2
+    assert "list.txt:2 (photos/eval/bee/1.png): " in err
+
+
+@pytest.fixture
+def trained(workdir, run):
+    assert run(*TRAIN, "-o", "train.epochs=1")[0] == 0
+    return workdir / "runs/small/best.safetensors"
+
+
+def test_mistakes_about_checkpoints(trained, workdir, fails):
+    weights = f"model.weights={trained}"
+    other = ["-o", weights, "model.name=RegNetX_200MF", "output=runs/other"]
+    fails(*TRAIN, *other, words=["best.safetensors: not weights of this network"])
+    shutil.copytree(workdir / "photos/train/ant", workdir / "photos/train/cow")
+    head = ["-o", weights, "model.num_classes=3", "data.eval=null", "output=runs/other"]
+    fails(*TRAIN, *head, words=["its classifier has 2 classes, this network's has 3", "new_head"])
+    (workdir / "noise.safetensors").write_bytes(np.random.default_rng(0).bytes(1000))
+    fails("eval", "--weights", "noise.safetensors", words=["noise.safetensors"])
+    fails(
+        "export", "-c", "recipe.yaml", "-o", "output=runs/none", words=["no weights", "--weights"]
+    )
+    fails("export", words=["-c CONFIG", "--weights CHECKPOINT"])
+    plain = workdir / "plain.safetensors"
+    files.write_safetensors(plain, files.read(trained).tensors, {})
+    fails("eval", "--weights", plain, words=["plain.safetensors: holds no recipe", "-c CONFIG"])
+
+
+def test_resuming_with_another_recipe_lists_what_differs(trained, fails):
+    changed = ["-o", "train.epochs=1", "train.schedule.lr=0.1", "seed=3", "--resume"]
+    fails(*TRAIN, *changed, words=["train.schedule.lr: 0.05 -> 0.1", "seed: 0 -> 3", "latest"])
+    fails(*TRAIN, "-o", "output=runs/none", "--resume", words=["there is no run to resume"])
+
+
+def test_resuming_with_other_data(trained, workdir, fails):
+    (workdir / "photos/train/bee/5.png").unlink()
+    fails(*TRAIN, "-o", "train.epochs=1", "--resume", words=["training photos: 12 -> 11"])
+
+
+def test_a_truncated_checkpoint(trained, workdir, fails):
+    latest = workdir / "runs/small/latest.safetensors"
+    latest.write_bytes(latest.read_bytes()[:-1000])
+    fails(*TRAIN, "-o", "train.epochs=1", "--resume", words=["latest.safetensors: ", "damaged"])
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer_moves(workdir, run):
+    options = [
+        "-o",
+        "train.schedule.lr=1e30",
+        "train.schedule.warmup=0",
+        "train.save_every=1 steps",
+    ]
+    code, _, err = run(*TRAIN, *options)
+    assert code == 2
+    assert "the loss became" in err
+    assert "learning rate" in err
+    saved = files.read(workdir / "runs/small/latest.safetensors").tensors
+    assert all(np.isfinite(value).all() for value in saved.values())
