@@ -154,13 +154,17 @@ def run_models(options: argparse.Namespace) -> int:
 
 def add_data(commands) -> None:
     parser = add_command(commands, "data", run_data, "write out a built-in data set")
-    parser.add_argument("name", help="digits or solar_cells")
+    parser.add_argument("name", help="digits, solar_cells, or photos: scikit-learn's two")
     parser.add_argument("--to", type=Path, metavar="DIR", help="default: data/<name>")
 
 
 def run_data(options: argparse.Namespace) -> int:
     from ppcls.data import builtin
 
-    folder = builtin.write(options.name, options.to or Path("data") / options.name)
+    to = options.to or Path("data") / options.name
+    if options.name == "photos":
+        print("\n".join(map(str, builtin.copy_sample_photos(to))))
+        return 0
+    folder = builtin.write(options.name, to)
     print(f"{builtin.describe(options.name)}\n{folder}")
     return 0

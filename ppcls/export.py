@@ -19,7 +19,8 @@ from ppcls.train.inputs import open_eval
 from ppcls.trained import Trained
 
 CHECKED = 8  # photos that the exported and the trained network are compared on
-TOLERANCE = 1e-4  # largest difference of a probability
+TOLERANCE = 1e-4  # largest difference of a probability …
+ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself
 
 
 def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
@@ -45,7 +46,7 @@ def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
         size, channels = preprocess.crop, preprocess.channels
         spec = paddle.static.InputSpec([None, channels, size, size], "float32", "image")
         paddle.jit.save(network, str(temporary / "inference"), input_spec=[spec])
-        found = [str(p) for p in photos] or check_photos(trained, temporary)
+        found = [str(p) for p in photos] or check_photos(trained)
         check = compare(network, temporary, trained, found)
         (temporary / manifest.FILE).write_text(describe(trained, check).to_yaml(), encoding="utf-8")
         shutil.rmtree(output, ignore_errors=True)
@@ -67,13 +68,13 @@ def check_target(output: Path) -> None:
         raise UserError(f"{output} exists and is no exported folder; --output FOLDER")
 
 
-def check_photos(trained: Trained, scratch: Path) -> list[str]:
+def check_photos(trained: Trained) -> list[str]:
     """Evaluation photos spread over the data set or, where it is not here, scikit-learn's two."""
     try:
         samples = open_eval(trained.recipe)
     except UserError as error:
         say(f"note: compared on scikit-learn's sample photos, for lack of evaluation data: {error}")
-        return [str(path) for path in builtin.sample_photos(scratch / "photos")]
+        return [str(path) for path in builtin.sample_photos()]
     chosen = np.linspace(0, len(samples) - 1, min(CHECKED, len(samples))).astype(int)
     return [samples.paths[index] for index in chosen]
 
@@ -83,13 +84,17 @@ def compare(network: nn.Layer, folder: Path, trained: Trained, photos: list[str]
     preprocess = trained.recipe.preprocess
     pixels = [preprocess(images.read(photo, preprocess.channels)) for photo in photos]
     inputs = preprocess.normalize(np.stack(pixels))
+    rounding = np.float32(1) + np.finfo(np.float32).eps
     with paddle.no_grad():
         expected = network(paddle.to_tensor(inputs)).numpy()
+        rounded = network(paddle.to_tensor(inputs * rounding)).numpy()
+    # A hardly trained network can be so unsteady that no other order of additions agrees with it.
+    allowed = max(TOLERANCE, ROUNDINGS * float(np.abs(rounded - expected).max()))
     difference = float(np.abs(PaddleInference(folder).run(inputs) - expected).max())
-    if not difference <= TOLERANCE:  # also when it is not a number
+    if not difference <= allowed:  # also when it is not a number
         raise UserError(
             f"the exported network differs from {trained.source} by {difference:.2g} in a "
-            f"probability on {len(photos)} photos (at most {TOLERANCE:g} is allowed); "
+            f"probability on {len(photos)} photos (at most {allowed:.2g} is allowed); "
             "nothing was exported"
         )
     return {"photos": len(photos), "largest_difference": difference}

@@ -1,13 +1,9 @@
 """A small set of photos, a small recipe, and the command line in this process."""
 
-import ppcls  # noqa: I001  before paddle: it sets the threads that paddle takes at import
-import cv2
-import numpy as np
 import pytest
+from photos import write_photo
 
-from ppcls.cli import main
-
-assert ppcls
+from ppcls.cli import main  # importing ppcls before paddle sets the threads that paddle takes
 
 RECIPE = """
 model: {name: EfficientNetLite0, num_classes: 2}
@@ -19,16 +15,9 @@ train:
   batch_size: 4
   log_every: 1
   optimizer: {kind: momentum, weight_decay: 1e-4}
-  schedule: {lr: 0.05, warmup: 1 steps}
+  schedule: {lr: 0.005, warmup: 1 steps}
 output: runs/small
 """
-
-
-def write_photo(path, seed, shape=(48, 40, 3)):
-    """A photo of random pixels, different for each seed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    assert cv2.imwrite(str(path), pixels)
 
 
 @pytest.fixture

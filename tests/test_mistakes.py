@@ -180,7 +180,7 @@ def test_mistakes_about_checkpoints(trained, workdir, fails):
 
 def test_resuming_with_another_recipe_lists_what_differs(trained, fails):
     changed = ["-o", "train.epochs=1", "train.schedule.lr=0.1", "seed=3", "--resume"]
-    fails(*TRAIN, *changed, words=["train.schedule.lr: 0.05 -> 0.1", "seed: 0 -> 3", "latest"])
+    fails(*TRAIN, *changed, words=["train.schedule.lr: 0.005 -> 0.1", "seed: 0 -> 3", "latest"])
     fails(*TRAIN, "-o", "output=runs/none", "--resume", words=["there is no run to resume"])
 
 

@@ -79,19 +79,22 @@ def describe(name: str) -> str:
     )
 
 
-def sample_photos(to: str | PathLike) -> list[Path]:
-    """Copy scikit-learn's two photographs (CC BY 2.0), china.jpg and flower.jpg, into a folder.
+def sample_photos() -> list[Path]:
+    """scikit-learn's two photographs (CC BY 2.0), china.jpg and flower.jpg, in its package."""
+    folder = package_folder("sklearn", "scikit-learn") / "datasets/images"
+    return [folder / "china.jpg", folder / "flower.jpg"]
 
-    Raises UserError where scikit-learn is missing or a file of that name holds something else.
-    """
-    source, to = package_folder("sklearn", "scikit-learn") / "datasets/images", Path(to)
+
+def copy_sample_photos(to: str | PathLike) -> list[Path]:
+    """Copy the two photographs into a folder; UserError where a file there is another photo."""
+    to = Path(to)
     to.mkdir(parents=True, exist_ok=True)
-    for name in ("china.jpg", "flower.jpg"):
-        data = (source / name).read_bytes()
-        if (to / name).exists() and (to / name).read_bytes() != data:
-            raise UserError(f"{to / name} is another photo; name another folder or move it away")
-        (to / name).write_bytes(data)
-    return [to / "china.jpg", to / "flower.jpg"]
+    for photo in sample_photos():
+        data, copy = photo.read_bytes(), to / photo.name
+        if copy.exists() and copy.read_bytes() != data:
+            raise UserError(f"{copy} is another photo; name another folder or move it away")
+        copy.write_bytes(data)
+    return [to / photo.name for photo in sample_photos()]
 
 
 def lookup(name: str) -> BuiltIn:

@@ -183,15 +183,15 @@ def test_two_processes_at_once(tmp_path, small):
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 
 
-def test_sample_photos(tmp_path):
+def test_copy_sample_photos(tmp_path):
     datasets_module = pytest.importorskip("sklearn.datasets")
     for _ in range(2):
-        photos = builtin.sample_photos(tmp_path / "photos")
+        photos = builtin.copy_sample_photos(tmp_path / "photos")
     assert [p.name for p in photos] == ["china.jpg", "flower.jpg"]
     for photo, pixels in zip(photos, datasets_module.load_sample_images().images, strict=True):
         with Image.open(photo) as image:
             assert np.array_equal(np.asarray(image), pixels)
     photos[0].write_bytes(b"mine")
     with pytest.raises(UserError, match=r"china\.jpg is another photo"):
-        builtin.sample_photos(tmp_path / "photos")
+        builtin.copy_sample_photos(tmp_path / "photos")
     assert photos[0].read_bytes() == b"mine"

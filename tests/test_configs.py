@@ -1,0 +1,80 @@
+"""Every config loads, is short, and says what the published recipe says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ppcls.config.load import load
+from ppcls.recipe import Recipe
+from ppcls.train.schedule import Cosine, Step
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+COMPLETE = [path for path in CONFIGS if path.parent.name != "_base_"]
+PUBLISHED = json.loads((ROOT / "tests/golden/complexity.json").read_text())
+
+
+@pytest.mark.parametrize("path", COMPLETE, ids=lambda path: path.stem)
+def test_every_config_loads(path):
+    recipe = load(Recipe, path)
+    assert recipe.preprocess.channels == recipe.model.in_channels
+    if path.parent == ROOT / "configs":
+        assert path.stem == recipe.model.name
+        assert len(path.read_text().splitlines()) <= 10
+        assert recipe.train.schedule.for_batch, "the batch its learning rate was published for"
+
+
+def test_every_published_name_has_a_config():
+    assert len(PUBLISHED) == 55
+    assert set(PUBLISHED) <= {path.stem for path in COMPLETE}
+
+
+def test_every_base_is_used():
+    text = "".join(path.read_text() for path in CONFIGS)
+    for path in CONFIGS:
+        if path.parent.name == "_base_":
+            assert f"_base_: {path.name}" in text or f"_base_/{path.name}" in text
+
+
+def numbers(name):
+    recipe = load(Recipe, ROOT / f"configs/{name}.yaml")
+    train = recipe.train
+    schedule = train.schedule
+    return (
+        train.epochs,
+        (schedule.lr, schedule.for_batch),
+        train.optimizer.weight_decay,
+        recipe.task.loss.smoothing,
+        (recipe.preprocess.resize, recipe.preprocess.crop),
+        type(schedule.decay),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("ResNet50", (120, (0.1, 256), 1e-4, 0.0, (256, 224), Step)),
+        ("ResNet50_vd", (200, (0.1, 256), 7e-5, 0.1, (256, 224), Cosine)),
+        ("ResNet101_vd", (200, (0.1, 256), 1e-4, 0.1, (256, 224), Cosine)),
+        ("ResNeXt101_64x4d", (120, (0.1, 256), 1.5e-4, 0.0, (256, 224), Step)),
+        ("ResNeXt152_64x4d", (120, (0.1, 256), 1.8e-4, 0.0, (256, 224), Step)),
+        ("SE_ResNeXt101_32x4d", (200, (0.1, 256), 7e-5, 0.1, (256, 224), Cosine)),
+        ("ResNeSt50", (300, (0.1, 256), 7e-5, 0.1, (256, 224), Cosine)),
+        ("RegNetX_4GF", (100, (0.4, 512), 5e-5, 0.0, (256, 224), Cosine)),
+        ("EfficientNetB0", (360, (0.032, 512), 1e-5, 0.1, (256, 224), Cosine)),
+        ("EfficientNetB7", (360, (0.032, 512), 1e-5, 0.1, (632, 600), Cosine)),
+        ("Fix_ResNeXt101_32x48d_wsl", (120, (0.1, 256), 1e-4, 0.0, (320, 320), Step)),
+    ],
+)
+def test_published_numbers(name, expected):
+    assert numbers(name) == expected
+
+
+def test_what_is_not_there_yet_is_said():
+    assert load(Recipe, ROOT / "configs/ResNet50_vd.yaml").train.without == ("mixup 0.2",)
+    assert load(Recipe, ROOT / "configs/ResNet50.yaml").train.without == ()
+    assert load(Recipe, ROOT / "configs/ResNeSt50.yaml").train.without == (
+        "mixup 0.2",
+        "AutoAugment",
+    )

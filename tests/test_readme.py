@@ -1,0 +1,67 @@
+"""Every command of the README runs as it stands there, on a few photos of one's own."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from photos import write_photo
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
+SET_UP = [line for line in COMMANDS if line.startswith("python3 -m venv")]  # run by .ci/run
+SHORTER = ("-o", "train.epochs=1", "preprocess.resize=64", "preprocess.crop=64")  # tests are short
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A clone as a user sees it, with eight photos of ants and bees."""
+    folder = tmp_path_factory.mktemp("clone")
+    for name in ("configs", "deploy", "ppcls", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    for i, place in enumerate(("train/ants", "train/bees", "val/ants", "val/bees")):
+        for j in range(4 if i < 2 else 2):
+            write_photo(folder / "photos" / place / f"{j}.jpg", 10 * i + j, (80, 100, 3))
+    return folder
+
+
+def execute(folder, words):
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+def test_the_first_lines_set_everything_up():
+    assert COMMANDS[:2] == SET_UP
+    assert len(SET_UP) == 2
+
+
+def test_every_command_runs_in_order(folder):
+    commands = [line for line in COMMANDS if line not in SET_UP and "solar_cells" not in line]
+    assert len(commands) == 8
+    for line in commands:
+        words = shlex.split(line)
+        assert words[0] == "python"
+        training = SHORTER if "tools/train.py" in words else ()
+        out = execute(folder, [sys.executable, *words[1:], *training])
+    assert "palace" in out
+    assert "daisy" in out
+    assert len((folder / "results.csv").read_text().splitlines()) == 1 + 2 * 4
+
+
+def test_the_python_example_runs(folder):
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = code.replace("exported/own_photos", "exported/lite0")
+    assert "'ResNet50_vd'" in execute(folder, [sys.executable, "-c", code])
+
+
+def test_the_files_the_readme_names_exist():
+    for name in re.findall(r"(?:configs|tools|deploy)/[\w/]+\.(?:yaml|py)", README):
+        assert (ROOT / name).is_file(), name
+    for name in re.findall(r"\]\((\w+\.md)\)", README):
+        assert (ROOT / name).is_file(), name
