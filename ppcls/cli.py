@@ -148,8 +148,10 @@ def run_models(options: argparse.Namespace) -> int:
     from ppcls.models.zoo import list_models
 
     names = list_models(options.pattern)
+    if not names:
+        raise UserError(f"no network's name matches {options.pattern!r}")
     print("\n".join(names))
-    return 0 if names else 1
+    return 0
 
 
 def add_data(commands) -> None:

@@ -55,7 +55,7 @@ def read(folder: Path) -> Manifest:
         labels = tuple(str(name) for name in top.get("label_list") or ())
         model = str(document["Global"]["model_name"])
     except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else error
+        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
     try:
         preprocess = Preprocess.from_ops(ops)

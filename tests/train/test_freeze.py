@@ -1,0 +1,44 @@
+"""Frozen parameters and the layers kept in evaluation mode with them."""
+
+from dataclasses import replace
+
+import pytest
+
+from ppcls.errors import UserError
+from ppcls.models import zoo
+from ppcls.train.freeze import freeze
+
+
+@pytest.fixture
+def net():
+    return zoo.network(replace(zoo.spec_of("ResNet18"), depths=(1, 1, 1, 1)), 3)
+
+
+def test_patterns_name_what_is_frozen(net):
+    frozen = freeze(net, ("stem.*", "stages.0.*"))
+    stopped = {
+        n.split(".")[0]
+        for n, p in net.stages.named_parameters()
+        if p.stop_gradient and not n.endswith(("_mean", "_variance"))
+    }
+    assert stopped == {"0"}
+    assert all(not p.stop_gradient for p in net.head.parameters())
+    net.train()
+    for layer in frozen:
+        layer.eval()
+    norms = {n: layer.training for n, layer in net.named_sublayers() if n.endswith("norm")}
+    assert {n for n, training in norms.items() if not training} == {
+        n for n in norms if n.startswith(("stem.", "stages.0."))
+    }
+
+
+def test_nothing_is_frozen_unasked(net):
+    assert freeze(net, ()) == []
+    assert not net.stem[0].conv.weight.stop_gradient
+
+
+def test_a_pattern_without_effect_and_one_too_many(net):
+    with pytest.raises(UserError, match=r"'layers.*' matches no parameter; there are stem"):
+        freeze(net, ("stem.*", "layers.*"))
+    with pytest.raises(UserError, match="nothing is left to train"):
+        freeze(net, ("*",))
