@@ -2,7 +2,9 @@
 
 from paddle import nn
 
+from ppcls.data.datasets import Samples
 from ppcls.data.loader import Reader, eval_order
+from ppcls.errors import UserError
 from ppcls.log import Progress, say
 from ppcls.models.normalize import Normalize
 from ppcls.train.evaluate import describe, evaluate
@@ -14,10 +16,11 @@ def score(trained: Trained) -> dict[str, float]:
     """Evaluate and print; returns top-k accuracies and loss as in training.
 
     Raises:
-        UserError: no evaluation data, labels outside the network's classes, a broken photo.
+        UserError: no evaluation data, other classes than the network's, a broken photo.
     """
     recipe = trained.recipe
     samples = open_eval(recipe)
+    check_names(samples, trained)
     network = nn.Sequential(
         Normalize(recipe.preprocess.scale, recipe.preprocess.offset), trained.net
     )
@@ -30,3 +33,18 @@ def score(trained: Trained) -> dict[str, float]:
         reader.close()
     say(f"{trained.source} on {len(samples)} photos: {describe(scores)}")
     return scores
+
+
+def check_names(samples: Samples, trained: Trained) -> None:
+    """The photos' classes must be the network's; names of another kind are compared by order."""
+    own, names = trained.names, samples.names
+    if not own or not names or own == names:
+        return
+    shared = set(own) & set(names)
+    if shared:
+        odd = sorted(set(names) ^ set(own)) or ["the order"]
+        raise UserError(
+            f"{samples.source}: its classes are not those of {trained.source}; "
+            f"what differs: {', '.join(odd[:5])}"
+        )
+    say(f"note: {names[0]!r} is taken for {own[0]!r} and so on, in order: no name is in both")

@@ -246,3 +246,16 @@ def test_frozen_parts_stay_bit_identical(workdir, run):
     expected = {name for name in before if name.startswith(("stem.", "stages.0."))}
     assert expected <= same
     assert not any(name.endswith(("_mean", "conv.weight")) for name in same - expected)
+
+
+def test_other_classes_than_the_network_has_are_not_scored(trained, workdir, run):
+    options = ("eval", "--weights", "runs/small/best.safetensors")
+    (workdir / "photos/eval/bee").rename(workdir / "photos/eval/wasp")
+    code, _, err = run(*options)
+    assert code == 2
+    assert "photos/eval: its classes are not those of runs/small/best.safetensors" in err
+    assert "bee, wasp" in err
+    (workdir / "photos/eval/ant").rename(workdir / "photos/eval/n01")
+    code, out, _ = run(*options)
+    assert code == 0
+    assert "note: 'n01' is taken for 'ant' and so on, in order" in out
