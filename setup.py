@@ -22,7 +22,7 @@ lint = ["ruff>=0.9", "import-linter>=2.1", "pyright>=1.1.390"]
 setup(
     name="ppcls",
     version=version,
-    description="PaddlePaddle-native image classification: train, distil, export, predict",
+    description="PaddlePaddle-native image classification: train, evaluate, export, predict",
     long_description=(here / "README.md").read_text(),
     long_description_content_type="text/markdown",
     license="Apache-2.0",

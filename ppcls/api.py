@@ -41,9 +41,10 @@ def create_model(
         tensors, notes = weights, ()
     else:
         zoo.spec_of(name)
-        path = store.find(name, store.DEFAULT if weights is True else str(weights)).path
-        checkpoint = files.read(path)
-        tensors, source, notes = checkpoint.tensors, path, checkpoint.notes
+        found = store.find(name, store.DEFAULT if weights is True else str(weights))
+        checkpoint = files.read(found.path)
+        tensors, source = checkpoint.tensors, found.path
+        notes = tuple(filter(None, (found.about, *checkpoint.notes)))
     net = zoo.build(name, num_classes, in_channels)
     for note in (*notes, *load.put(net, tensors, str(source), new_head)):
         say(note)

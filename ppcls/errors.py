@@ -8,5 +8,5 @@ class UserError(ValueError):
     """
 
 
-class PhotoError(UserError):
-    """A photo that cannot be read; what was trained before it is still good."""
+class DataError(UserError):
+    """Photos that cannot be read; what was trained before them is still good."""

@@ -1,14 +1,12 @@
 """A trained network's scores on its recipe's evaluation photos."""
 
-from paddle import nn
-
 from ppcls.data.datasets import Samples
-from ppcls.data.loader import Reader, eval_order
+from ppcls.data.loader import Reader
 from ppcls.errors import UserError
-from ppcls.log import Progress, say
+from ppcls.inputs import eval_view, open_eval
+from ppcls.log import say
 from ppcls.models.normalize import Normalize
 from ppcls.train.evaluate import describe, evaluate
-from ppcls.train.inputs import eval_view, open_eval
 from ppcls.trained import Trained
 
 
@@ -19,16 +17,12 @@ def score(trained: Trained) -> dict[str, float]:
         UserError: no evaluation data, other classes than the network's, a broken photo.
     """
     recipe = trained.recipe
-    samples = open_eval(recipe)
+    samples = open_eval(recipe, trained.classes)
     check_names(samples, trained)
-    network = nn.Sequential(
-        Normalize(recipe.preprocess.scale, recipe.preprocess.offset), trained.net
-    )
+    network = Normalize.before(trained.net, recipe.preprocess.scale, recipe.preprocess.offset)
     reader = Reader({"eval": (samples, eval_view(recipe))}, recipe.data.workers)
-    order = eval_order(len(samples), recipe.eval.batch_size)
     try:
-        batches = Progress(reader.batches("eval", order), "evaluation", len(order))
-        scores = evaluate(network, batches, trained.classes)
+        scores = evaluate(network, reader.evaluation(recipe.eval.batch_size), trained.classes)
     finally:
         reader.close()
     say(f"{trained.source} on {len(samples)} photos: {describe(scores)}")

@@ -14,13 +14,14 @@ from ppcls.data import builtin, images
 from ppcls.errors import UserError
 from ppcls.inference import manifest
 from ppcls.inference.engines import PaddleInference
+from ppcls.inputs import open_eval
 from ppcls.log import say
-from ppcls.train.inputs import open_eval
 from ppcls.trained import Trained
 
 CHECKED = 8  # photos that the exported and the trained network are compared on
 TOLERANCE = 1e-4  # largest difference of a probability …
-ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself
+ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
+LIMIT = 0.05  # … but never more than this
 
 
 def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
@@ -35,6 +36,7 @@ def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
     Raises:
         UserError: `output` is something else or not writable, or the networks differ.
     """
+    output = output.resolve()
     check_target(output)
     temporary = output.with_name(output.name + ".incomplete")
     preprocess = trained.recipe.preprocess
@@ -49,8 +51,7 @@ def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
         found = [str(p) for p in photos] or check_photos(trained)
         check = compare(network, temporary, trained, found)
         (temporary / manifest.FILE).write_text(describe(trained, check).to_yaml(), encoding="utf-8")
-        shutil.rmtree(output, ignore_errors=True)
-        temporary.rename(output)
+        move(temporary, output)
         say(f"{output}: exported {trained.source}; {words(check)}")
     except OSError as error:
         raise UserError(
@@ -59,6 +60,14 @@ def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return output
+
+
+def move(temporary: Path, output: Path) -> None:
+    """Replace an export's files; the manifest, without which it is none, goes first, comes last."""
+    output.mkdir(exist_ok=True)
+    (output / manifest.FILE).unlink(missing_ok=True)
+    for file in sorted(temporary.iterdir(), key=lambda file: file.name == manifest.FILE):
+        file.replace(output / file.name)
 
 
 def check_target(output: Path) -> None:
@@ -71,7 +80,7 @@ def check_target(output: Path) -> None:
 def check_photos(trained: Trained) -> list[str]:
     """Evaluation photos spread over the data set or, where it is not here, scikit-learn's two."""
     try:
-        samples = open_eval(trained.recipe)
+        samples = open_eval(trained.recipe, trained.classes)
     except UserError as error:
         say(f"note: compared on scikit-learn's sample photos, for lack of evaluation data: {error}")
         return [str(path) for path in builtin.sample_photos()]
@@ -89,21 +98,23 @@ def compare(network: nn.Layer, folder: Path, trained: Trained, photos: list[str]
         expected = network(paddle.to_tensor(inputs)).numpy()
         rounded = network(paddle.to_tensor(inputs * rounding)).numpy()
     # A hardly trained network can be so unsteady that no other order of additions agrees with it.
-    allowed = max(TOLERANCE, ROUNDINGS * float(np.abs(rounded - expected).max()))
-    difference = float(np.abs(PaddleInference(folder).run(inputs) - expected).max())
+    unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
+    allowed = min(max(TOLERANCE, unsteady), LIMIT)
+    engine = PaddleInference(folder, trained.recipe.device)
+    difference = float(np.abs(engine.run(inputs) - expected).max())
     if not difference <= allowed:  # also when it is not a number
         raise UserError(
             f"the exported network differs from {trained.source} by {difference:.2g} in a "
             f"probability on {len(photos)} photos (at most {allowed:.2g} is allowed); "
             "nothing was exported"
         )
-    return {"photos": len(photos), "largest_difference": difference}
+    return {"photos": len(photos), "largest_difference": difference, "allowed": allowed}
 
 
 def words(check: dict[str, Any]) -> str:
     return (
         f"on {check['photos']} photos its probabilities differ from the trained network's by "
-        f"{check['largest_difference']:.1e} at most"
+        f"{check['largest_difference']:.1e} at most (allowed: {check['allowed']:.1e})"
     )
 
 
@@ -111,7 +122,7 @@ def describe(trained: Trained, check: dict[str, Any]) -> manifest.Manifest:
     recipe = trained.recipe
     about = {
         "source": str(trained.source),
-        "num_classes": recipe.model.num_classes,
+        "num_classes": trained.classes,
         "scores": trained.scores,
         "check": check,
         "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},

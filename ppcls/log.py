@@ -1,6 +1,7 @@
 """What a run says: lines for people, a progress bar, and records for programs."""
 
 import json
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -54,7 +55,10 @@ class Scalars:
         kept = [r for r in read_records(path) if r["step"] <= step]  # a resumed run goes on there
         path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
         self.file = path.open("a", encoding="utf-8")
+        shutil.rmtree(folder / "vdl", ignore_errors=True)
         self.writer = LogWriter(str(folder / "vdl"))
+        for record in kept:
+            self.draw(record)
 
     def __enter__(self) -> "Scalars":
         return self
@@ -67,8 +71,11 @@ class Scalars:
         record = {"event": event, "step": step, "time": round(time.time(), 3), **values}
         self.file.write(json.dumps(record) + "\n")
         self.file.flush()
-        for name, value in values.items():
-            self.writer.add_scalar(f"{event}/{name}", value, step)
+        self.draw(record)
+
+    def draw(self, record: dict) -> None:
+        for name in record.keys() - {"event", "step", "time"}:
+            self.writer.add_scalar(f"{record['event']}/{name}", record[name], record["step"])
 
 
 def read_records(path: Path) -> list[dict]:

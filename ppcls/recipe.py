@@ -1,10 +1,11 @@
 """A run as one frozen, typed value: this page is what a recipe file may say."""
 
+import math
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from ppcls.config.node import Count, Duration, Flag, Int, Share, Span, node
 from ppcls.data.builtin import NAMES
@@ -27,6 +28,10 @@ def known_builtin(name: str) -> str:
     return name
 
 
+# YAML's true is written as the word that `ppcls.weights.store` knows.
+Weights = Annotated[str, BeforeValidator(lambda value: "true" if value is True else value)]
+
+
 @node
 class Model:
     """The network and what its weights start from."""
@@ -34,7 +39,7 @@ class Model:
     name: Annotated[str, AfterValidator(known_model)]
     num_classes: Count | None = None  # None: as many as the training data has
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
-    weights: str | None = None  # a file, a registered tag, or "true" for the registered default
+    weights: Weights | None = None  # a file, a registered tag, or true for the registered default
     new_head: Flag = False  # start the classifier afresh where its size differs from the weights'
     freeze: tuple[str, ...] = ()  # parameters left as they are, as in ["stem.*", "stages.0.*"]
 
@@ -53,9 +58,15 @@ class Data:
 
     def __post_init__(self):
         if self.builtin and (self.train or self.eval):
-            raise ValueError("give builtin, or train and eval, not both; -o data.builtin=null")
+            raise ValueError(
+                "builtin stands for train and eval: give one or the other, "
+                "-o data.train=null data.eval=null or -o data.builtin=null"
+            )
         if self.eval and self.holdout:
-            raise ValueError("give eval or holdout, not both; -o data.holdout=0")
+            raise ValueError(
+                "holdout takes evaluation photos from train: give eval or holdout, "
+                "-o data.eval=null or -o data.holdout=0"
+            )
         if self.holdout == 1:
             raise ValueError("holdout=1 leaves nothing to train on; 0.2 keeps a fifth")
 
@@ -74,6 +85,16 @@ class Train:
     without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
     log_every: Count = 10  # steps
     save_every: Duration = Span(1, "epochs")
+
+    def __post_init__(self):
+        warmup = self.schedule.warmup
+        longest = {"epochs": self.epochs, "percent": 100, "steps": math.inf}[warmup.unit]
+        if warmup.amount > longest:
+            raise ValueError(
+                f"a warm-up of {warmup} is longer than the run of {self.epochs} epochs"
+            )
+        if not self.save_every.amount:
+            raise ValueError("save_every should be more than 0, such as 1 epoch or 500 steps")
 
 
 @node
@@ -116,6 +137,6 @@ class Recipe:
         return self.train.size or self.preprocess.crop
 
 
-# What may change when a run is resumed, because it changes no number of it.
+# What may change when a run is resumed: it changes nothing but, for the device, the rounding.
 HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_every"}
 HARMLESS |= {"eval.batch_size", "train.without"}

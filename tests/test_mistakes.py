@@ -1,10 +1,15 @@
 """Each mistake of a user's: one clear line, exit code 2, no traceback, nothing half-written."""
 
+import json
+import os
 import shutil
+import signal
 
 import numpy as np
 import pytest
 
+from ppcls.data.loader import Reader
+from ppcls.train.task import Classify
 from ppcls.weights import files
 
 TRAIN = ("train", "-c", "recipe.yaml")
@@ -54,7 +59,7 @@ RECIPE_MISTAKES = [
         ["data.train: gone does not exist (looked in", "sub-folder", "-o data.train="],
     ),
     ("data.train=null", ["data.train is not given"]),
-    ("data.builtin=digits", ["give builtin, or train and eval"]),
+    ("data.builtin=digits", ["-o data.builtin=digits: data: builtin stands for train and eval"]),
     ("data.builtin=digit", ["unknown data set 'digit'"]),
     ("preprocess.crop=64", ["preprocess", "resize"]),
     ("model.in_channels=1", ["preprocess.mean and std have 3 values and model.in_channels is 1"]),
@@ -65,7 +70,11 @@ RECIPE_MISTAKES = [
     ("device=gpu", ["device: gpu was asked for", "-o device=cpu"]),
     ("device=tpu", ["device: should be 'auto', 'cpu' or 'gpu'"]),
     ("output=recipe.yaml/x", ["output: recipe.yaml/x cannot be written", "-o output=FOLDER"]),
-    ("data.holdout=0.2", ["give eval or holdout"]),
+    ("data.holdout=0.2", ["-o data.holdout=0.2: data: holdout", "give eval or holdout"]),
+    ("train.schedule.warmup=3 epochs", ["a warm-up of 3 epochs is longer than the run of 2"]),
+    ("train.save_every=0", ["save_every should be more than 0"]),
+    ("train.ops.0.scale=[0.5,1]", ["the file has no list train.ops; give it whole"]),
+    ("output=2024-13-01", ["is not YAML; quote it?"]),
 ]
 
 
@@ -186,7 +195,7 @@ def test_resuming_with_another_recipe_lists_what_differs(trained, fails):
 
 def test_resuming_with_other_data(trained, workdir, fails):
     (workdir / "photos/train/bee/5.png").unlink()
-    fails(*TRAIN, "-o", "train.epochs=1", "--resume", words=["training photos: 12 -> 11"])
+    fails(*TRAIN, "-o", "train.epochs=1", "--resume", words=["data.train: 12 photos", "11 photos"])
 
 
 def test_a_truncated_checkpoint(trained, workdir, fails):
@@ -195,7 +204,7 @@ def test_a_truncated_checkpoint(trained, workdir, fails):
     fails(*TRAIN, "-o", "train.epochs=1", "--resume", words=["latest.safetensors: ", "damaged"])
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_optimizer_moves(workdir, run):
+def test_weights_that_are_no_numbers_are_never_saved(workdir, run):
     options = [
         "-o",
         "train.schedule.lr=1e30",
@@ -204,7 +213,79 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_moves(workdir, run
     ]
     code, _, err = run(*TRAIN, *options)
     assert code == 2
-    assert "the loss became" in err
-    assert "learning rate" in err
-    saved = files.read(workdir / "runs/small/latest.safetensors").tensors
-    assert all(np.isfinite(value).all() for value in saved.values())
+    assert "lower train.schedule.lr" in err
+    for path in (workdir / "runs/small").glob("*.safetensors"):
+        assert all(np.isfinite(value).all() for value in files.read(path).tensors.values())
+
+
+def test_a_loss_that_is_no_number_stops_before_the_optimizer_moves(workdir, run, monkeypatch):
+    real = Classify.build
+
+    def build(self, network):
+        step, count = real(self, network), iter(range(9))
+
+        def broken(images, labels):
+            loss, logits = step(images, labels)
+            return (loss * float("nan") if next(count) == 2 else loss), logits
+
+        return broken
+
+    monkeypatch.setattr(Classify, "build", build)
+    code, _, err = run(*TRAIN, "-o", "train.save_every=1 steps")
+    assert code == 2
+    assert "the loss became nan after step 2, at learning rate" in err
+    saved = files.read(workdir / "runs/small/latest.safetensors")
+    assert json.loads(saved.metadata["ppcls"])["step"] == 2
+
+
+def test_a_signal_during_evaluation_is_made_good_on_resume(workdir, run, monkeypatch):
+    assert run(*TRAIN, "-o", "output=runs/whole")[0] == 0
+    real, calls = Reader.evaluation, []
+
+    def evaluation(self, batch):
+        calls.append(batch)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Reader, "evaluation", evaluation)
+        code, out, _ = run(*TRAIN)
+    assert code == 130
+    assert "stopping after this step" in out
+    assert "interrupted at step 6 of 6; saved" in out
+    code, out, _ = run(*TRAIN, "--resume")
+    assert code == 0
+    assert "epoch 2: top-1" in out
+    whole, resumed = (
+        files.read(workdir / f"runs/{name}/best.safetensors") for name in ("whole", "small")
+    )
+    assert whole.metadata["ppcls"].replace("runs/whole", "") == resumed.metadata["ppcls"].replace(
+        "runs/small", ""
+    )
+
+
+def test_resuming_with_the_classes_swapped(trained, workdir, fails):
+    for part in ("train", "eval"):
+        (workdir / "photos" / part / "ant").rename(workdir / "photos" / part / "zant")
+    fails(*TRAIN, "-o", "train.epochs=1", "--resume", words=["class names: ['ant', 'bee'] -> ["])
+
+
+def test_without_a_run_starting_weights_are_not_taken_for_trained_ones(workdir, fails):
+    options = ["-c", "recipe.yaml", "-o", "model.weights=imagenet", "model.new_head=true"]
+    fails("eval", *options, words=["no weights: there is no runs/small/best.safetensors yet"])
+    fails("export", *options, words=["no weights: there is no runs/small/best.safetensors yet"])
+
+
+def test_class_names_that_are_too_few(trained, workdir, fails):
+    (workdir / "names.txt").write_text("ant\nbee\ncow\n")
+    options = ["--weights", trained, "-o", "data.labels=names.txt"]
+    fails("export", *options, words=["there are 3 class names and the network has 2 classes"])
+
+
+def test_a_holdout_of_nothing(workdir, fails):
+    for name in ("ant", "bee"):
+        for i in range(1, 6):
+            (workdir / f"photos/train/{name}/{i}.png").unlink()
+    options = ["data.eval=null", "data.holdout=0.3", "train.batch_size=2"]
+    fails(*TRAIN, "-o", *options, words=["data.holdout: photos/train has too few photos"])

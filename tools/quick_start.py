@@ -9,7 +9,7 @@ STEPS = (
     "tools/eval.py -c configs/quick_start/digits.yaml",
     "tools/export.py -c configs/quick_start/digits.yaml",
     "deploy/predict.py --model-dir exported/digits data/digits/eval/7 --topk 2 "
-    "--save exported/digits/predictions.csv",
+    "--save runs/digits/predictions.csv",
 )
 
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ppcls.config.tree import Tree, dotted_name, override, read
+from ppcls.config.tree import TAGS, Tree, dotted_name, override, read
 from ppcls.errors import UserError
 
 Node = TypeVar("Node")
@@ -32,7 +32,7 @@ def load(schema: type[Node], path: str | Path, overrides: Sequence[str] = ()) ->
 
 def from_plain(schema: type[Node], value: Any, source: str, overrides: Sequence[str] = ()) -> Node:
     """Validate a plain tree, such as a checkpoint's recipe; `source` stands for it in errors."""
-    return resolve(schema, Tree(copy.deepcopy(value), {(): source}), overrides)
+    return resolve(schema, Tree(value, {(): source}), overrides)
 
 
 def to_plain(value: Any) -> dict:
@@ -47,9 +47,14 @@ def to_yaml(value: Any) -> str:
 
 def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
     mistakes, value = [], None
-    for item in overrides:
+    # The kind of a thing comes first: a change of it would undo what is set of it.
+    for item in sorted(
+        overrides, key=lambda item: item.partition("=")[0].split(".")[-1] not in TAGS
+    ):
+        changed = copy.deepcopy(tree)
         try:
-            override(tree, item)
+            override(changed, item)
+            tree = changed
         except UserError as error:
             mistakes.append(str(error))
     try:
@@ -79,7 +84,7 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
     if kind == "dataclass_type":
         return f"{place}: {name} should be a mapping with keys {', '.join(known(schema, at))}"
     if kind == "value_error":
-        return f"{place}: {name + ': ' if name else ''}{context['error']}"
+        return f"{tree.overridden(at, place)}: {name + ': ' if name else ''}{context['error']}"
     message = error["msg"].removeprefix("Input ")
     return f"{place}: {name}: {message} (got {error['input']!r})"
 

@@ -44,7 +44,8 @@ class Span:
         return round(self.amount * per_unit)
 
     def __str__(self) -> str:
-        return f"{self.amount:g}%" if self.unit == "percent" else f"{self.amount:g} {self.unit}"
+        amount = int(self.amount) if self.amount == int(self.amount) else self.amount
+        return f"{amount}%" if self.unit == "percent" else f"{amount} {self.unit}"
 
 
 UNITS = {"": "epochs", "ep": "epochs", "steps": "steps", "%": "percent"}

@@ -33,6 +33,11 @@ class Tree:
                 place = self.places.get(at, place)
         return at, place
 
+    def overridden(self, at: At, place: str) -> str:
+        """The last override of something under `at`, else `place`."""
+        items = [p for key, p in self.places.items() if key[: len(at)] == at and p[:3] == "-o "]
+        return items[-1] if items else place
+
 
 class Loader(yaml.SafeLoader):
     """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number."""
@@ -56,7 +61,10 @@ def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}".replace("\n", " ")) from None
     own = Tree({}, {} if node else {(): str(path)})
-    own.value = construct(node, path, (), own.places) if node else {}
+    try:
+        own.value = construct(node, path, (), own.places) if node else {}
+    except RecursionError:
+        raise UserError(f"{path}: an alias (*name) stands for something it is part of") from None
     if not isinstance(own.value, dict):
         raise UserError(f"{path}:1: a recipe is a mapping of keys, such as 'model:'")
     merged = Tree({})
@@ -124,15 +132,13 @@ def override(tree: Tree, item: str) -> None:
         raise UserError(f"{place}: should be key.key=value")
     try:
         value = yaml.load(text, Loader)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise UserError(f"{place}: {text!r} is not YAML; quote it?") from None
     *parents, last = dotted.split(".")
     node, at = tree.value, ()
     for part in parents:
         key = child_key(node, part, place, at)
-        if isinstance(node, dict) and not isinstance(node.get(key), (dict, list)):
-            if node.get(key) is not None:
-                raise UserError(f"{place}: {dotted_name((*at, key))} is a value, not a mapping")
+        if isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
         node, at = node[key], (*at, key)
         tree.places.setdefault(at, place)
@@ -145,8 +151,13 @@ def override(tree: Tree, item: str) -> None:
 
 def child_key(node: Any, part: str, place: str, at: At) -> str | int:
     """`part` as the key of a mapping or the index of a list."""
-    if not isinstance(node, list):
+    if isinstance(node, dict):
+        if part.isdigit() and part not in node:
+            name = dotted_name(at)
+            raise UserError(f"{place}: the file has no list {name}; give it whole, -o {name}=[…]")
         return part
+    if not isinstance(node, list):
+        raise UserError(f"{place}: {dotted_name(at)} is a value, not a mapping")
     if not part.isdigit() or int(part) >= len(node):
         name = dotted_name(at)
         raise UserError(f"{place}: {name} is a list of {len(node)}; its entries count from 0")
@@ -157,9 +168,11 @@ def dotted_name(at: At) -> str:
     return ".".join(map(str, at))
 
 
-def differences(old: Any, new: Any, at: At = ()) -> list[str]:
-    """One line for each value that differs between two plain trees."""
+def differences(old: Any, new: Any, at: At = ()) -> dict[str, str]:
+    """Each key whose value differs between two plain trees, with the words "old -> new"."""
     if isinstance(old, dict) and isinstance(new, dict) and not tags_differ(old, new):
-        keys = sorted(set(old) | set(new))
-        return [line for k in keys for line in differences(old.get(k), new.get(k), (*at, k))]
-    return [] if old == new else [f"{dotted_name(at)}: {old} -> {new}"]
+        found = {}
+        for key in sorted(set(old) | set(new)):
+            found |= differences(old.get(key), new.get(key), (*at, key))
+        return found
+    return {} if old == new else {dotted_name(at): f"{old} -> {new}"}

@@ -1,5 +1,7 @@
 """Data sets that come with pip packages, written out as ordinary folders one can look at."""
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -55,7 +57,7 @@ def write(name: str, to: str | PathLike) -> Path:
         return to
     refuse_other(name, to)
     photos = known.photos()
-    to.parent.mkdir(parents=True, exist_ok=True)
+    make(to.parent)
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as temporary:
         fresh = Path(temporary) / to.name
         write_parts(name, photos, fresh)
@@ -88,13 +90,22 @@ def sample_photos() -> list[Path]:
 def copy_sample_photos(to: str | PathLike) -> list[Path]:
     """Copy the two photographs into a folder; UserError where a file there is another photo."""
     to = Path(to)
-    to.mkdir(parents=True, exist_ok=True)
+    make(to)
     for photo in sample_photos():
         data, copy = photo.read_bytes(), to / photo.name
         if copy.exists() and copy.read_bytes() != data:
             raise UserError(f"{copy} is another photo; name another folder or move it away")
         copy.write_bytes(data)
     return [to / photo.name for photo in sample_photos()]
+
+
+def make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); --to FOLDER") from None
 
 
 def lookup(name: str) -> BuiltIn:

@@ -1,6 +1,7 @@
 """What a data set holds: paths, labels and class names, from a folder per class or a list file."""
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data.images import SUFFIXES
-from ppcls.data.lists import at_most, near, read_list, read_names, single_names
+from ppcls.data.lists import at_most, listed_paths, near, read_list, read_names, single_names
 from ppcls.errors import UserError
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
@@ -67,6 +68,13 @@ class Samples:
     def counts(self, num_classes: int) -> np.ndarray:
         """Photos per class, int64 [num_classes]."""
         return np.bincount(self.labels, minlength=num_classes)
+
+    def digest(self) -> str:
+        """A number that changes with the photos' file names, their labels and their order."""
+        names = "\0".join(os.path.basename(path) for path in self.paths)
+        return (
+            f"{zlib.crc32(self.labels.tobytes(), zlib.crc32(names.encode(errors='replace'))):08x}"
+        )
 
     def class_name(self, label: int) -> str:
         """The name of a class, or its number where names are unknown."""
@@ -140,6 +148,31 @@ def photos_in(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
             yield from photos_in(entry.path, (*above, real))
         elif is_photo(entry.name):
             yield entry.path
+
+
+def find_photos(path: str | PathLike) -> list[str]:
+    """The photos meant by a photo, a folder (all in it) or a list file, whose labels are let go.
+
+    Raises UserError for a folder without photos and for lines of a list that name no photo.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        photos = list(photos_in(path))
+        if not photos:
+            raise UserError(f"{path}: no photos in this folder ({', '.join(SUFFIXES)})")
+        return photos
+    if Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
+        return [path]
+    found, mistakes = [], []
+    for line, names in listed_paths(path):
+        choices = [os.path.join(os.path.dirname(path), name) for name in names]
+        existing = [choice for choice in choices if os.path.isfile(choice)]
+        found += existing[:1]
+        if not existing:
+            mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
+    if mistakes or not found:
+        raise UserError(at_most(mistakes, "\n") or f"{path}: lists no photos")
+    return found
 
 
 def visible(folder: str) -> list[os.DirEntry[str]]:

@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
@@ -53,6 +53,22 @@ def read_list(
         raise UserError(f"{path}: lists no photos")
     labels = np.fromiter(map(numbers.__getitem__, rows.labels), np.int64, len(rows.labels))
     return rows.photos, labels, np.array(rows.lines, np.int64), names
+
+
+def listed_paths(path: str | PathLike) -> Iterator[tuple[int, list[str]]]:
+    """For each photo of a list file its line and what its path may be: a label may follow it."""
+    if Path(path).suffix.lower() == ".csv":
+        rows = csv_rows(path)
+        for line, text in rows.mistakes:
+            raise UserError(f"{path}:{line}: {text}")
+        yield from ((line, [photo]) for line, photo in zip(rows.lines, rows.photos, strict=True))
+        return
+    for number, line in enumerate(split_lines(read_text(path)), 1):
+        whole = line.strip(" \t")
+        if not whole:
+            raise UserError(f"{path}:{number}: blank line; one photo a line is expected")
+        before_label = whole.rpartition("\t" if "\t" in whole else " ")[0].rstrip(" \t")
+        yield number, [whole, before_label] if before_label else [whole]
 
 
 def read_names(path: str | PathLike) -> tuple[str, ...]:

@@ -6,11 +6,15 @@ started afresh (not forked) and import no paddle.
 """
 
 import multiprocessing
+import multiprocessing.connection
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +23,8 @@ from ppcls.data import images
 from ppcls.data.datasets import Samples
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.transforms import TrainOp, apply
-from ppcls.errors import PhotoError, UserError
+from ppcls.errors import DataError, UserError
+from ppcls.log import Progress
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,7 @@ def load_batch(part: Part, indices: np.ndarray, epoch: int) -> Batch:
     """Read and transform the photos of one batch.
 
     Raises:
-        PhotoError: a photo cannot be read; names it and the line that lists it.
+        DataError: a photo cannot be read; names it and the line that lists it.
     """
     samples, view = part
     pixels = []
@@ -77,7 +82,7 @@ def load_batch(part: Part, indices: np.ndarray, epoch: int) -> Batch:
             pixels.append(view(photo, epoch, int(index)))
         except UserError as error:
             reason = str(error).removeprefix(f"{samples.paths[index]}: ")
-            raise PhotoError(f"{samples.where(index)}: {reason}") from None
+            raise DataError(f"{samples.where(index)}: {reason}") from None
     return Batch(np.stack(pixels), samples.labels[indices], indices)
 
 
@@ -102,7 +107,7 @@ class Reader:
             while pending:
                 yield pending.popleft().result()
         except BrokenProcessPool:
-            raise UserError(
+            raise DataError(
                 "a data worker was ended from outside, most likely for lack of memory; "
                 "fewer workers need less: -o data.workers=0"
             ) from None
@@ -110,10 +115,18 @@ class Reader:
             for future in pending:
                 future.cancel()
 
+    def evaluation(self, batch: int) -> Progress[Batch]:
+        """Every photo of the part "eval", in order, with a progress bar."""
+        order = eval_order(len(self.parts["eval"][0]), batch)
+        return Progress(self.batches("eval", order), "evaluation", len(order))
+
     def started(self) -> ProcessPoolExecutor:
         if not self.pool:
             context = multiprocessing.get_context("spawn")
             self.pool = ProcessPoolExecutor(self.workers, context, start_work, (self.parts,))
+            with ignored_signals():  # which new processes inherit
+                for _ in range(self.workers):  # a process is started for each
+                    self.pool.submit(int)
         return self.pool
 
     def close(self) -> None:
@@ -125,9 +138,31 @@ class Reader:
 worker_parts: dict[str, Part] = {}  # in a worker process: the reader's parts
 
 
+@contextmanager
+def ignored_signals() -> Iterator[None]:
+    """No Ctrl-C or SIGTERM meanwhile, where signals can be set; they are the main process's."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def start_work(parts: dict[str, Part]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the training process's to handle
     worker_parts.update(parts)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def end_with_parent() -> None:
+    """A worker whose training process was killed has nobody to work for."""
+    parent = multiprocessing.parent_process()
+    assert parent
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 def work(name: str, indices: np.ndarray, epoch: int) -> Batch:

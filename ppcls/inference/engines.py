@@ -21,23 +21,30 @@ class PaddleInference:
             threads: CPU threads; None: the number ppcls found at import.
 
         Raises:
-            UserError: files missing, or a GPU asked for that is not there.
+            UserError: files missing or damaged, or a GPU asked for that is not there.
         """
         from paddle import inference
 
-        from ppcls.device import select
+        from ppcls.device import choose
 
         config = inference.Config(*program_files(folder))
         config.disable_glog_info()
         config.enable_new_executor(True)  # without it, memory_optim fails on Paddle 3's format
         config.enable_memory_optim()
-        if select(device) == "gpu":
+        if choose(device) == "gpu":
             config.enable_use_gpu(GPU_MEMORY_MB, 0)
         else:
             config.disable_gpu()
             config.enable_mkldnn()
             config.set_cpu_math_library_num_threads(threads or environment.threads())
-        self.predictor = inference.create_predictor(config)
+        try:
+            self.predictor = inference.create_predictor(config)
+        except (RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise UserError(
+                f"{folder}: inference.json or inference.pdiparams is damaged, or of another "
+                f"version of Paddle; export it again ({reason})"
+            ) from None
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         self.output = self.predictor.get_output_handle(self.predictor.get_output_names()[0])
 

@@ -54,11 +54,12 @@ def read(folder: Path) -> Manifest:
         top = document.get("PostProcess", {}).get("Topk", {})
         labels = tuple(str(name) for name in top.get("label_list") or ())
         model = str(document["Global"]["model_name"])
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+        topk = max(1, int(top.get("topk", 5)))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
     try:
         preprocess = Preprocess.from_ops(ops)
     except ValueError as error:
         raise UserError(f"{path}: PreProcess: {error}") from None
-    return Manifest(model, preprocess, labels, top.get("topk", 5), document.get(OWN, {}))
+    return Manifest(model, preprocess, labels, topk, document.get(OWN, {}))

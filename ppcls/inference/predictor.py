@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data import images
+from ppcls.data.datasets import find_photos
 from ppcls.errors import UserError
 from ppcls.inference import manifest
 from ppcls.inference.engines import PaddleInference
@@ -42,8 +43,9 @@ class Predictor:
         Raises:
             ValueError: the folder is incomplete, or the device is not there.
         """
-        self.manifest = manifest.read(Path(folder))
-        self.engine = PaddleInference(Path(folder), device, threads)
+        self.folder = Path(folder)
+        self.manifest = manifest.read(self.folder)
+        self.engine = PaddleInference(self.folder, device, threads)
 
     def predict(
         self, photos: Photo | Sequence[Photo], topk: int | None = None, batch_size: int = 8
@@ -59,19 +61,26 @@ class Predictor:
         Raises:
             ValueError: a photo that is missing or broken, named.
         """
-        return list(self.stream(photos, topk, batch_size))
+        return list(self.stream(find(photos), topk, batch_size))
 
     def stream(
-        self, photos: Photo | Sequence[Photo], topk: int | None = None, batch_size: int = 8
+        self, photos: Sequence[Photo], topk: int | None = None, batch_size: int = 8
     ) -> Iterator[Prediction]:
-        """As `predict`, one batch at a time."""
-        found = find(photos)
-        for i in range(0, len(found), batch_size):
-            yield from self.predict_batch(found[i : i + batch_size], topk or self.manifest.topk)
+        """As `predict` for photo files and arrays, one batch at a time."""
+        topk = self.manifest.topk if topk is None else topk
+        if topk < 1 or batch_size < 1:
+            raise UserError(f"topk ({topk}) and batch_size ({batch_size}) should be at least 1")
+        for i in range(0, len(photos), batch_size):
+            yield from self.predict_batch(photos[i : i + batch_size], topk)
 
     def predict_batch(self, photos: Sequence[Photo], topk: int) -> Iterator[Prediction]:
         start = time.perf_counter()
         scores = self.engine.run(self.prepare(photos))
+        if self.manifest.labels and len(self.manifest.labels) != scores.shape[1]:
+            raise UserError(
+                f"{self.folder}: inference.yml has {len(self.manifest.labels)} labels and the "
+                f"network {scores.shape[1]} classes; export it again"
+            )
         milliseconds = (time.perf_counter() - start) * 1000 / len(photos)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :topk]
         for photo, row, classes in zip(photos, scores, best, strict=True):
@@ -106,34 +115,5 @@ def find(photos: Photo | Sequence[Photo]) -> list[Photo]:
         photos = [photos]
     found: list[Photo] = []
     for photo in photos:
-        found += [photo] if isinstance(photo, np.ndarray) else find_files(Path(photo))
+        found += [photo] if isinstance(photo, np.ndarray) else find_photos(photo)
     return found
-
-
-def find_files(path: Path) -> list[Photo]:
-    if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in images.SUFFIXES)
-        if not files:
-            raise UserError(
-                f"{path}: no photos in this folder ({', '.join(sorted(images.SUFFIXES))})"
-            )
-        return list(files)
-    if path.suffix.lower() in (".txt", ".lst") and path.is_file():
-        return read_list(path)
-    return [path]
-
-
-def read_list(path: Path) -> list[Photo]:
-    """The photos of a list file, one a line, relative to it; a label after the path is let go."""
-    photos: list[Photo] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        whole = path.parent / line.strip()
-        labelled = path.parent / line.strip().rpartition("\t" if "\t" in line else " ")[0].rstrip()
-        if not line.strip():
-            raise UserError(f"{path}:{number}: blank line; one photo a line is expected")
-        if not whole.is_file() and not labelled.is_file():
-            raise UserError(f"{path}:{number}: {whole} does not exist")
-        photos.append(whole if whole.is_file() else labelled)
-    if not photos:
-        raise UserError(f"{path}: names no photos")
-    return photos

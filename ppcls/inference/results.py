@@ -51,7 +51,8 @@ def write(save: Path, results: Sequence[Prediction]) -> None:
     """The whole file under a temporary name, then renamed."""
     text = to_csv(results) if save.suffix.lower() == ".csv" else to_json(results)
     temporary = save.with_name(save.name + ".incomplete")
-    temporary.write_text(text, encoding="utf-8", newline="")
+    # A file name that is not UTF-8 is written with the bytes it has.
+    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
     temporary.replace(save)
 
 

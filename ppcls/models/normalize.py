@@ -14,5 +14,10 @@ class Normalize(nn.Layer):
             tensor = paddle.to_tensor(values.reshape(1, -1, 1, 1), dtype="float32")
             self.register_buffer(name, tensor, persistable=False)
 
+    @staticmethod
+    def before(net: nn.Layer, scale: np.ndarray, offset: np.ndarray) -> nn.Sequential:
+        """The layer and a network that takes what it gives."""
+        return nn.Sequential(Normalize(scale, offset), net)
+
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         return images.transpose([0, 3, 1, 2]).astype("float32") * self.scale + self.offset

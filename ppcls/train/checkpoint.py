@@ -31,7 +31,7 @@ class Record:
     labels: list[str]  # class names; empty: unknown
     step: int  # steps done
     epoch_steps: int
-    photos: int  # training photos
+    data: dict[str, str]  # "train" and "eval": how many photos, and their digest
     best: dict[str, float] = field(default_factory=dict)  # scores of the best evaluation so far
     scores: dict[str, float] = field(default_factory=dict)  # scores of these weights, if evaluated
     versions: dict[str, str] = field(default_factory=dict)
@@ -42,6 +42,12 @@ def save(path: Path, net: nn.Layer, optimizer: Optimizer | None, record: Record)
     tensors = {name: value.numpy() for name, value in net.state_dict().items()}
     if optimizer:
         tensors |= slots(net, optimizer)
+    for name, value in tensors.items():
+        if not np.isfinite(value).all():
+            raise UserError(
+                f"after step {record.step}, {name} holds NaN or infinity, so {path} was not "
+                "written (an earlier one stays): lower train.schedule.lr or lengthen its warmup"
+            )
     files.write_safetensors(path, tensors, {RECORD: json.dumps(asdict(record))})
 
 
@@ -52,7 +58,10 @@ def read_record(path: Path, checkpoint: files.Checkpoint) -> Record:
             f"{path}: weights alone, no state of a run to resume; "
             f"to start a new run from them: -o model.weights={path}"
         )
-    return Record(**json.loads(checkpoint.metadata[RECORD]))
+    try:
+        return Record(**json.loads(checkpoint.metadata[RECORD]))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: written by another version of ppcls ({error})") from None
 
 
 def restore(path: Path, checkpoint: files.Checkpoint, net: nn.Layer, optimizer: Optimizer) -> None:

@@ -1,7 +1,17 @@
 """Ctrl-C and SIGTERM end a run after the step under way, so that its state can be saved."""
 
 import signal
+from collections.abc import Iterable, Iterator
 from types import FrameType
+from typing import TypeVar
+
+from ppcls.log import say
+
+Item = TypeVar("Item")
+
+
+class Interrupted(Exception):  # noqa: N818  it is no error
+    """A signal came while something was under way that can be done again."""
 
 
 class Interrupt:
@@ -22,3 +32,11 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        say("stopping after this step; once more to quit at once, without saving")
+
+    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, until a signal comes: then `Interrupted` is raised."""
+        for item in items:
+            if self.asked:
+                raise Interrupted
+            yield item

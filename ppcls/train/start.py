@@ -9,13 +9,13 @@ from ppcls.data.datasets import summary
 from ppcls.data.loader import load_batch
 from ppcls.device import select
 from ppcls.errors import UserError
+from ppcls.inputs import Inputs, note_preprocess, open_inputs
 from ppcls.log import say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint
 from ppcls.train.checkpoint import BEST, LATEST
-from ppcls.train.inputs import open_inputs
 from ppcls.train.trainer import Trainer
-from ppcls.weights import files
+from ppcls.weights import files, store
 
 
 def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool:
@@ -30,7 +30,7 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     """
     folder = recipe.folder
     latest = folder / LATEST
-    if latest.exists() and not (resume or overwrite):
+    if any((folder / name).exists() for name in (LATEST, BEST)) and not (resume or overwrite):
         raise UserError(
             f"{folder} already holds a run: --resume goes on with it, --overwrite starts anew, "
             "-o output=FOLDER writes elsewhere"
@@ -42,16 +42,19 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     saved = files.read(latest) if resume else None
     record = checkpoint.read_record(latest, saved) if saved else None
     if record:
-        check_same(recipe, record, len(inputs.train), latest)
+        check_same(recipe, record, inputs, latest)
     trainer = Trainer(recipe, inputs, fresh=not resume)
     if saved and record:
         checkpoint.restore(latest, saved, trainer.net, trainer.optimizer)
-        trainer.step, trainer.best = record.step, record.best
+        trainer.step, trainer.best, trainer.scores = record.step, record.best, record.scores
     load_batch(trainer.reader.parts["train"], trainer.order(0)[0][:1], 0)  # train.ops fit together
     make_folder(folder, keep=resume)
     (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
     say("\n".join(summary(inputs.train)))
     say(header(trainer, device))
+    if recipe.model.weights and not resume:
+        source = store.find(recipe.model.name, recipe.model.weights)
+        note_preprocess(recipe, source.preprocess, source.path)
     done = trainer.run()
     if done:
         say(f"finished: {folder / (BEST if trainer.best else LATEST)}, {folder / 'curves.png'}")
@@ -86,15 +89,16 @@ def header(trainer: Trainer, device: str) -> str:
     return "\n".join(lines)
 
 
-def check_same(recipe: Recipe, record: checkpoint.Record, photos: int, path: Path) -> None:
+def check_same(recipe: Recipe, record: checkpoint.Record, inputs: Inputs, path: Path) -> None:
     """The run that goes on must be the run that was saved."""
-    lines = differences(record.recipe, to_plain(recipe))
-    lines = [line for line in lines if line.split(":")[0] not in HARMLESS]
-    if photos != record.photos:
-        lines.append(f"training photos: {record.photos} -> {photos}")
-    if lines:
+    found = differences(record.recipe, to_plain(recipe))
+    found = {key: change for key, change in found.items() if key not in HARMLESS}
+    found |= differences(record.data, inputs.digests(), ("data",))
+    found |= differences(record.labels, list(inputs.names), ("class names",))
+    if found:
+        lines = "; ".join(f"{key}: {change}" for key, change in found.items())
         raise UserError(
-            f"{path} was made by another recipe ({'; '.join(lines)}): resume with the old values, "
+            f"{path} was made otherwise ({lines}): resume with the old values, "
             f"or start a new run from its weights with -o model.weights={path} output=FOLDER"
         )
 

@@ -6,22 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import paddle
-from paddle import nn
 
 import ppcls
 from ppcls import log, metrics
 from ppcls.api import create_model
 from ppcls.config.load import to_plain
-from ppcls.data.loader import Batch, Part, Reader, eval_order, train_order
-from ppcls.errors import PhotoError, UserError
+from ppcls.data.loader import Batch, Part, Reader, train_order
+from ppcls.errors import DataError, UserError
+from ppcls.inputs import Inputs, eval_view, train_view
 from ppcls.log import say
 from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
 from ppcls.train import checkpoint, curves
 from ppcls.train.evaluate import describe, evaluate
 from ppcls.train.freeze import freeze
-from ppcls.train.inputs import Inputs, eval_view, train_view
-from ppcls.train.interrupt import Interrupt
+from ppcls.train.interrupt import Interrupt, Interrupted
 
 
 class Trainer:
@@ -48,16 +47,16 @@ class Trainer:
             new_head=model.new_head,
         )
         self.frozen = freeze(self.net, model.freeze)
-        normalize = Normalize(recipe.preprocess.scale, recipe.preprocess.offset)
-        self.network = nn.Sequential(normalize, self.net)
+        scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
+        self.network = Normalize.before(self.net, scale, offset)
         parameters = [p for p in self.net.parameters() if not p.stop_gradient]
         self.optimizer = recipe.train.optimizer.build(parameters)
         self.task = recipe.task.build(self.network)
         parts: dict[str, Part] = {"train": (inputs.train, train_view(recipe))}
-        if inputs.eval:
+        if inputs.eval is not None:
             parts["eval"] = (inputs.eval, eval_view(recipe))
         self.reader = Reader(parts, recipe.data.workers)
-        self.step = 0
+        self.step, self.window = 0, Window()
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
 
@@ -67,16 +66,21 @@ class Trainer:
         """Train to the end; False when a signal ended the run early, its state saved."""
         with Interrupt() as self.interrupt, log.Scalars(self.folder, self.step) as self.scalars:
             try:
+                if self.step and not self.scores:  # cut before the evaluation at this step
+                    self.do_what_is_due()
                 while self.step < self.total_steps and not self.interrupt.asked:
                     self.run_epoch()
-            except PhotoError as error:
+            except Interrupted:
+                self.scores = {}
+            except DataError as error:
                 raise UserError(f"{error}{self.save_rest()}") from None
             finally:
                 self.reader.close()
-            if self.step < self.total_steps:
+            done = self.step == self.total_steps and not self.interrupt.asked
+            if not done:
                 say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
         curves.draw(self.folder / "run.jsonl", self.folder / "curves.png")
-        return self.step == self.total_steps
+        return done
 
     def run_epoch(self) -> None:
         """The rest of the epoch that the step is in, and what is due at its steps."""
@@ -86,13 +90,12 @@ class Trainer:
         name = f"epoch {epoch + 1}/{self.recipe.train.epochs}"
         progress = log.Progress(batches, name, len(order), start)
         self.set_training()
-        window = Window()
+        self.window.start_clock()
         for batch in progress:
-            window.add(*self.advance(batch), labels=batch.labels)
+            self.window.add(*self.advance(batch), labels=batch.labels)
             if self.step % self.recipe.train.log_every == 0 or self.step == self.total_steps:
-                self.record_train(window)
-                progress.note = f"loss {window.loss:.4f}"
-                window = Window()
+                progress.note = f"loss {self.window.loss:.4f}"
+                self.record_train()
             self.do_what_is_due()
             if self.interrupt.asked:
                 return
@@ -104,12 +107,7 @@ class Trainer:
         loss, logits = self.task(paddle.to_tensor(batch.images), paddle.to_tensor(batch.labels))
         value = float(loss)
         if not math.isfinite(value):
-            raise UserError(
-                f"the loss became {value} at step {self.step} (epoch "
-                f"{self.step // self.epoch_steps + 1}), learning rate {self.rate(self.step):.3g}: "
-                "lower train.schedule.lr or lengthen train.schedule.warmup; first photo of the "
-                f"batch: {self.inputs.train.where(int(batch.indices[0]))}"
-            )
+            raise self.diverged("loss", value)
         loss.backward()
         self.optimizer.step()
         self.optimizer.clear_grad()
@@ -120,7 +118,7 @@ class Trainer:
         """Evaluate and save where the recipe says so, after the step just done."""
         train, done = self.recipe.train, self.step == self.total_steps
         self.scores = {}
-        if self.inputs.eval and self.step % self.epoch_steps == 0:
+        if self.inputs.eval is not None and self.step % self.epoch_steps == 0:
             epoch = self.step // self.epoch_steps
             if done or epoch % self.recipe.eval.every == 0:
                 self.evaluate(epoch)
@@ -129,18 +127,20 @@ class Trainer:
             self.save(checkpoint.LATEST)
 
     def evaluate(self, epoch: int) -> None:
-        samples, classes = self.inputs.eval, self.recipe.model.num_classes or 0
-        assert samples
-        order = eval_order(len(samples), self.recipe.eval.batch_size)
-        batches = log.Progress(self.reader.batches("eval", order), "evaluation", len(order))
-        self.scores = evaluate(self.network, batches, classes)
+        batches = self.reader.evaluation(self.recipe.eval.batch_size)
+        classes = self.recipe.model.num_classes or 0
+        scores = evaluate(self.network, self.interrupt.watch(batches), classes)
         self.set_training()
-        self.scalars.write("eval", self.step, epoch=epoch, **self.scores)
-        better = self.scores["top1"] > self.best.get("top1", -1)
-        say(f"epoch {epoch}: {describe(self.scores)}{' (best)' if better else ''}")
+        if not math.isfinite(scores["loss"]):
+            raise self.diverged("loss of the evaluation", scores["loss"])
+        self.scores = scores
+        self.scalars.write("eval", self.step, epoch=epoch, **scores)
+        better = scores["top1"] > self.best.get("top1", -1)
+        say(f"epoch {epoch}: {describe(scores)}{' (best)' if better else ''}")
         if better:
-            self.best = self.scores | {"step": self.step}
+            self.best = scores | {"step": self.step}
             self.save(checkpoint.BEST)
+        self.window.start_clock()
 
     # ------------------------------------------------------------------ small parts
 
@@ -158,16 +158,26 @@ class Trainer:
         train = self.recipe.train
         return train.schedule(step, self.epoch_steps, self.total_steps, train.batch_size)
 
-    def record_train(self, window: "Window") -> None:
+    def diverged(self, what: str, value: float) -> UserError:
+        """The error that ends a run before it saves anything that is no number."""
+        rate = self.rate(max(0, self.step - 1))
+        return UserError(
+            f"the {what} became {value} after step {self.step}, at learning rate {rate:.3g}: "
+            "lower train.schedule.lr or lengthen train.schedule.warmup; the last checkpoint stays"
+        )
+
+    def record_train(self) -> None:
+        """Write what the steps since the last such record came to."""
         self.scalars.write(
             "train",
             self.step,
             epoch=(self.step - 1) // self.epoch_steps + 1,
-            loss=window.loss,
-            top1=window.top1,
+            loss=self.window.loss,
+            top1=self.window.top1,
             lr=self.rate(self.step - 1),
-            images_per_second=window.speed,
+            images_per_second=self.window.speed,
         )
+        self.window = Window()
 
     def save(self, name: str) -> Path:
         record = checkpoint.Record(
@@ -175,7 +185,7 @@ class Trainer:
             labels=list(self.inputs.names),
             step=self.step,
             epoch_steps=self.epoch_steps,
-            photos=len(self.inputs.train),
+            data=self.inputs.digests(),
             best=self.best,
             scores=self.scores,
             versions={"ppcls": ppcls.__version__, "paddle": paddle.__version__},
@@ -193,15 +203,21 @@ class Trainer:
 
 
 class Window:
-    """Sums over the steps between two log lines."""
+    """Sums over the steps between two records; evaluations do not count as time."""
 
     def __init__(self):
-        self.start, self.losses, self.right, self.photos = time.monotonic(), [], 0, 0
+        self.losses, self.right, self.photos, self.seconds = [], 0, 0, 0.0
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        self.mark = time.monotonic()
 
     def add(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
         self.losses.append(loss)
         self.right += metrics.correct(logits, labels, 1)
         self.photos += len(labels)
+        now = time.monotonic()
+        self.seconds, self.mark = self.seconds + now - self.mark, now
 
     @property
     def loss(self) -> float:
@@ -214,7 +230,7 @@ class Window:
     @property
     def speed(self) -> float:
         """Photos a second."""
-        return round(self.photos / (time.monotonic() - self.start), 2)
+        return round(self.photos / max(self.seconds, 1e-9), 2)
 
 
 def step_seed(seed: int, step: int) -> int:

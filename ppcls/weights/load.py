@@ -38,7 +38,7 @@ def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head:
         if not new_head:
             raise UserError(
                 f"{source}: its classifier has {found} classes, this network's has {own}: "
-                f"-o model.num_classes={found}, or -o model.new_head=true to train a new one"
+                f"-o model.num_classes={found}, or when training -o model.new_head=true"
             )
         weights = {name: value for name, value in weights.items() if name not in wrong}
         notes.append(f"{source}: classifier of {found} classes left out; the new one has {own}")

@@ -57,8 +57,3 @@ def registered(model: str, tag: str, facts: dict[str, Any]) -> Source:
         )
     path = Path(spec.origin).parent / facts["file"]
     return Source(path, facts["labels"], facts["preprocess"], facts["about"])
-
-
-def tags(model: str) -> list[str]:
-    """The tags registered for a network, the default first."""
-    return list(registry().get(model, {}))

@@ -101,6 +101,12 @@ def test_another_kind_replaces_the_base_mapping(write):
     assert load(Sample, base, overrides).train.optimizer == Adam(beta=0.8)
 
 
+def test_overrides_of_one_thing_come_in_any_order(write):
+    path = write("a.yml", "name: x\ntrain: {optimizer: {kind: sgd}}\n")
+    overrides = ["train.optimizer.beta=0.8", "train.optimizer.kind=adam"]
+    assert load(Sample, path, overrides).train.optimizer == Adam(beta=0.8)
+
+
 def test_overrides_reach_into_lists_and_keep_equals_signs(write):
     path = write("a.yml", "name: x\ntrain: {ops: [{op: flip}, {op: crop}]}\n")
     value = load(Sample, path, ["train.ops.1.scale=[0.5, 1]", "name=a=b", "train.ops.0.prob=0"])
@@ -153,6 +159,7 @@ def test_all_mistakes_at_once_each_with_its_place(write):
         ("", "a.yml: missing key 'name' under 'the top'"),
         ("name: x\n_base_: gone.yml\n", "a.yml:2: _base_ names gone.yml, which does not exist"),
         ("_base_: a.yml\n", "a.yml:1: _base_ leads back to a.yml"),
+        ("name: &a {x: *a}\n", "a.yml: an alias (*name) stands for something it is part of"),
         ("_base_: 3\n", "a.yml:1: _base_ should be a file name or a list of them"),
         ("name: !!python/name:os.system x\n", "a.yml:1: 'x' cannot be read as "),
     ],
@@ -194,9 +201,9 @@ def test_a_value_survives_yaml_and_plain_form(write):
     plain = to_plain(value)
     assert from_plain(Sample, plain, "x") == value
     changed = from_plain(Sample, plain, "x", ["train.epochs=2", "train.ops.0.scale.0=0.5"])
-    assert differences(plain, to_plain(changed)) == [
-        "train.epochs: 10 -> 2",
-        "train.ops: [{'op': 'crop', 'scale': [1e-05, 1.0]}] -> "
+    assert differences(plain, to_plain(changed)) == {
+        "train.epochs": "10 -> 2",
+        "train.ops": "[{'op': 'crop', 'scale': [1e-05, 1.0]}] -> "
         "[{'op': 'crop', 'scale': [0.5, 1.0]}]",
-    ]
+    }
     assert plain == to_plain(value), "overrides must not change the caller's tree"

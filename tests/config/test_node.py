@@ -16,6 +16,7 @@ from ppcls.config.node import Count, Duration, Float, Share, Span
         ("2ep", Span(2, "epochs"), 20),
         ("7 steps", Span(7, "steps"), 7),
         ("10%", Span(10, "percent"), 20),
+        ("1000000 steps", Span(1_000_000, "steps"), 1_000_000),
     ],
 )
 def test_durations_in_each_unit(text, span, steps):

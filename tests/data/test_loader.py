@@ -7,7 +7,7 @@ from ppcls.data.datasets import open_samples
 from ppcls.data.loader import EvalView, Reader, TrainView, eval_order, train_order
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
-from ppcls.errors import PhotoError, UserError
+from ppcls.errors import DataError, UserError
 
 TRAIN = TrainView((RandomResizedCrop(), HorizontalFlip()), size=24, channels=3, seed=3)
 EVAL = EvalView(Preprocess(resize=28, crop=24))
@@ -73,7 +73,7 @@ def test_an_epoch_has_every_photo_once(drop_last, sizes):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_photo_is_named_once(reader, workdir, workers):
     (workdir / "photos/train/bee/0.png").write_bytes(b"\x89PNG")
-    with pytest.raises(PhotoError, match=r"^photos/train/bee/0.png: (?!photos)") as caught:
+    with pytest.raises(DataError, match=r"^photos/train/bee/0.png: (?!photos)") as caught:
         read(reader(workers), "eval", eval_order(12, 4))
     assert isinstance(caught.value, UserError)
 

@@ -3,7 +3,10 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from ppcls.config.load import to_plain
+from ppcls.config.tree import differences
 from ppcls.data import builtin, datasets
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import EvalView, TrainView
@@ -26,6 +29,11 @@ class Inputs:
     eval: Samples | None
     names: tuple[str, ...]
 
+    def digests(self) -> dict[str, str]:
+        """What a resumed run must find again: how many photos, and which."""
+        parts = {"train": self.train, "eval": self.eval}
+        return {k: f"{len(v)} photos ({v.digest()})" for k, v in parts.items() if v is not None}
+
 
 def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
     """Open and check the data; returns the recipe with its number of classes filled in, too.
@@ -34,32 +42,40 @@ def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
         UserError: data that is missing, malformed, or at odds with `model.num_classes`.
     """
     data = located(recipe.data)
-    train = open_part("data.train", data.train, data)
+    train, evaluation = open_part("data.train", data.train, data), None
     if data.eval:
         evaluation = open_part("data.eval", data.eval, data)
         datasets.align(train, evaluation)
     elif data.holdout:
-        train, evaluation = datasets.split(train, data.holdout, recipe.seed)
-    else:
-        evaluation = None
+        train, evaluation = hold_out(train, data.holdout, recipe.seed)
     count = recipe.model.num_classes or len(train.names) or int(train.labels.max()) + 1
     datasets.check(train, count, "data.train")
-    if evaluation:
+    if evaluation is not None:
         datasets.check(evaluation, count, "data.eval")
     recipe = replace(recipe, model=replace(recipe.model, num_classes=count))
     return recipe, Inputs(train, evaluation, train.names)
 
 
-def open_eval(recipe: Recipe) -> Samples:
-    """The evaluation photos alone, as `open_inputs` would choose them."""
+def open_eval(recipe: Recipe, classes: int) -> Samples:
+    """The evaluation photos alone, as `open_inputs` chooses them, for a network of `classes`."""
     data = located(recipe.data)
-    if data.holdout:
-        return datasets.split(open_part("data.train", data.train, data), data.holdout, recipe.seed)[
-            1
-        ]
-    samples = open_part("data.eval", data.eval, data)
-    datasets.check(samples, recipe.model.num_classes or len(samples.names), "data.eval")
+    if data.holdout and not data.eval:
+        train = open_part("data.train", data.train, data)
+        samples = hold_out(train, data.holdout, recipe.seed)[1]
+    else:
+        samples = open_part("data.eval", data.eval, data)
+    datasets.check(samples, classes, "data.eval")
     return samples
+
+
+def hold_out(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+    rest, held = datasets.split(train, share, seed)
+    if not len(held):
+        raise UserError(
+            f"data.holdout: {train.source} has too few photos to keep any for evaluation; "
+            "-o data.holdout=0 trains without"
+        )
+    return rest, held
 
 
 def located(data: Data) -> Data:
@@ -96,6 +112,15 @@ def class_names(labels: str | None) -> tuple[str, ...]:
     """The class names of a recipe's `data.labels`, () for None."""
     file = labels_file(labels)
     return datasets.read_names(file) if file else ()
+
+
+def note_preprocess(recipe: Recipe, trained_with: dict[str, Any] | None, source: object) -> None:
+    """Say where the recipe's preprocessing is not the one that weights were trained with."""
+    own = to_plain(recipe.preprocess)
+    found = differences(trained_with, {key: own[key] for key in trained_with or {}})
+    if trained_with and found:
+        text = "; ".join(f"{key}: {change}" for key, change in found.items())
+        say(f"note: preprocess is not what {source} was trained with ({text})")
 
 
 def train_view(recipe: Recipe) -> TrainView:
