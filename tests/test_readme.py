@@ -54,6 +54,14 @@ def test_every_command_runs_in_order(folder):
     assert len((folder / "results.csv").read_text().splitlines()) == 1 + 2 * 4
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_solar_cells_reach_what_the_readme_says(folder):
+    (line,) = [line for line in COMMANDS if "solar_cells" in line]
+    out = execute(folder, [sys.executable, *shlex.split(line)[1:]])
+    assert float(re.findall(r"top-1 (\S+) %", out)[-1]) >= 84
+
+
 def test_the_python_example_runs(folder):
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     code = code.replace("exported/own_photos", "exported/lite0")
