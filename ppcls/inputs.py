@@ -84,7 +84,7 @@ def located(data: Data) -> Data:
         return data
     folder = Path("data") / data.builtin
     if not folder.exists():
-        say(f"writing {builtin.describe(data.builtin)} to {folder}")
+        say(f"writing {folder}\n{builtin.describe(data.builtin)}")
     builtin.write(data.builtin, folder)
     return replace(data, builtin=None, train=str(folder / "train"), eval=str(folder / "eval"))
 
