@@ -25,7 +25,9 @@ def create_model(
     Args:
         name: one of `ppcls.list_models()`.
         num_classes: size of the classifier.
-        weights: a file, a registered tag, True for the registered default, or name → array;
+        weights: a file, a URL, hf://org/name, a registered tag, True for the registered default,
+            or name → array; under the names of ppcls, PaddleClas, timm, torchvision or
+            efficientnet-pytorch. The network is built as the project they come from builds it.
             None: fresh ones from Paddle's generator.
         in_channels: 1, 3 or 4.
         new_head: keep a fresh classifier where that of the weights has another size.
@@ -35,17 +37,19 @@ def create_model(
         ValueError: an unknown name, or weights that cannot be read or do not fit; nothing of them
             is left in a network.
     """
+    spec = zoo.spec_of(name)
+    zoo.check_numbers(name, num_classes, in_channels)
     if weights is None or weights is False:
-        return zoo.build(name, num_classes, in_channels)
+        return zoo.network(spec, num_classes, in_channels)
     if isinstance(weights, Mapping):
-        tensors, notes = weights, ()
+        tensors, notes = load.arrays(weights, str(source))
     else:
-        zoo.spec_of(name)
         found = store.find(name, store.DEFAULT if weights is True else str(weights))
         checkpoint = files.read(found.path)
         tensors, source = checkpoint.tensors, found.path
-        notes = tuple(filter(None, (found.about, *checkpoint.notes)))
-    net = zoo.build(name, num_classes, in_channels)
+        notes = filter(None, (found.about, *checkpoint.notes))
+    spec = load.structure(spec, tensors, str(source))
+    net = zoo.network(spec, num_classes, in_channels)
     for note in (*notes, *load.put(net, tensors, str(source), new_head)):
         say(note)
     return net

@@ -9,6 +9,7 @@ from pathlib import Path
 from ppcls import __version__
 from ppcls.errors import UserError
 
+WEIGHTS_HELP = "file, URL, hf://org/name or registered tag; default: the best of the config's run"
 INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
 
 
@@ -17,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ppcls", description="PaddlePaddle image classification")
     parser.add_argument("--version", action="version", version=f"ppcls {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_train, add_eval, add_export, add_predict, add_models, add_data):
+    for add in (add_train, add_eval, add_export, add_predict, add_models, add_weights, add_data):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -82,7 +83,10 @@ def run_train(options: argparse.Namespace) -> int:
 def add_eval(commands) -> None:
     parser = add_command(commands, "eval", run_eval, "score a trained network on labelled photos")
     add_recipe_options(parser, required=False)
-    parser.add_argument("--weights", help="checkpoint; default: the best one of the config's run")
+    parser.add_argument(
+        "--weights",
+        help="file, URL, hf://org/name or registered tag; default: the best of the config's run",
+    )
 
 
 def run_eval(options: argparse.Namespace) -> int:
@@ -96,7 +100,10 @@ def run_eval(options: argparse.Namespace) -> int:
 def add_export(commands) -> None:
     parser = add_command(commands, "export", run_export, "write a static inference model")
     add_recipe_options(parser, required=False)
-    parser.add_argument("--weights", help="checkpoint; default: the best one of the config's run")
+    parser.add_argument(
+        "--weights",
+        help="file, URL, hf://org/name or registered tag; default: the best of the config's run",
+    )
     parser.add_argument("--output", help="folder to write; default: exported/<run's name>")
     parser.add_argument("--check", nargs="+", default=[], metavar="PHOTO", help="compare on these")
 
@@ -140,7 +147,7 @@ def run_predict(options: argparse.Namespace) -> int:
     return 0
 
 
-# --------------------------------------------------------------------------- models, data
+# --------------------------------------------------------------------------- models, weights, data
 
 
 def add_models(commands) -> None:
@@ -155,6 +162,24 @@ def run_models(options: argparse.Namespace) -> int:
     if not names:
         raise UserError(f"no network's name matches {options.pattern!r}")
     print("\n".join(names))
+    return 0
+
+
+def add_weights(commands) -> None:
+    parser = commands.add_parser("weights", help="convert checkpoints", description="Checkpoints")
+    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    parser = add_command(actions, "convert", run_convert, "give a checkpoint a project's names")
+    parser.add_argument("source", type=Path, metavar="IN", help="checkpoint of any kind and names")
+    parser.add_argument("target", type=Path, metavar="OUT", help=".safetensors, .pdparams or .npz")
+    names = ("native", "paddleclas", "timm", "efficientnet-pytorch")
+    parser.add_argument("--to", required=True, choices=names, help="whose names to write")
+    parser.add_argument("--model", help="the network's name; default: as the checkpoint says")
+
+
+def run_convert(options: argparse.Namespace) -> int:
+    from ppcls.weights.convert import convert_file
+
+    print("\n".join(convert_file(options.source, options.target, options.to, options.model)))
     return 0
 
 

@@ -39,7 +39,7 @@ class Model:
     name: Annotated[str, AfterValidator(known_model)]
     num_classes: Count | None = None  # None: as many as the training data has
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
-    weights: Weights | None = None  # a file, a registered tag, or true for the registered default
+    weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
     new_head: Flag = False  # start the classifier afresh where its size differs from the weights'
     freeze: tuple[str, ...] = ()  # parameters left as they are, as in ["stem.*", "stages.0.*"]
 

@@ -77,7 +77,7 @@ def where(recipe: Recipe | None, weights: str | None) -> store.Source:
     """The weights given, else those of the recipe's run."""
     if not recipe:
         assert weights
-        return store.Source(Path(weights))
+        return store.locate(weights)
     if weights:
         return store.find(recipe.model.name, weights)
     for name in (BEST, LATEST):

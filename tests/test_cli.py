@@ -6,7 +6,9 @@ from ppcls import __version__
 from ppcls.models.zoo import list_models
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "export", "predict", "models", "data"])
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "export", "predict", "models", "weights", "data"]
+)
 def test_every_command_explains_itself(run, capsys, command):
     with pytest.raises(SystemExit) as ended:
         run(command, "--help")

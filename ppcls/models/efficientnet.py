@@ -15,6 +15,7 @@ class EfficientNet(nn.Layer):
 
     def __init__(self, spec: EfficientNetSpec, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
+        self.spec = spec
         conv = conv_norm(spec)
         self.stem = conv(in_channels, spec.stem, 3, 2)
         self.stages = nn.LayerList()

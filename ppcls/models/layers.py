@@ -90,16 +90,17 @@ class SqueezeExcite(nn.Layer):
 class HierarchicalConv(nn.Layer):
     """Res2Net's 3x3 (arXiv:1904.01169): convolve each part of the channels but the last.
 
-    With stride 1 the previous part's result is added to a part first; with stride 2 it is not, and
-    the last part, otherwise passed on as it is, is averaged.
+    When `chained`, the previous part's result is added to a part first and the last part is passed
+    on as it is. Otherwise the last part goes through `mean`, which has the stride of the others.
     """
 
-    def __init__(self, channels, stride, scales):
+    def __init__(self, channels, stride, scales, chained, mean):
         super().__init__()
-        self.scales, self.chained = scales, stride == 1
+        assert stride == 1 or not chained, "a strided result is too small to be added"
+        self.scales, self.chained = scales, chained
         part = channels // scales
         self.convs = nn.LayerList([ConvNorm(part, part, 3, stride) for _ in range(scales - 1)])
-        self.pool = nn.AvgPool2D(3, stride, padding=1) if stride > 1 else nn.Identity()
+        self.pool = nn.Identity() if chained else mean
 
     def forward(self, x):
         *parts, last = paddle.split(x, self.scales, axis=1)

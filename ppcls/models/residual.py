@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
@@ -12,7 +13,7 @@ from ppcls.models.layers import (
     SqueezeExcite,
     classifier,
 )
-from ppcls.models.residual_specs import ResidualSpec, Stem
+from ppcls.models.residual_specs import ResidualSpec, Stem, built_otherwise
 
 
 class ResidualNet(nn.Layer):
@@ -20,13 +21,16 @@ class ResidualNet(nn.Layer):
 
     def __init__(self, spec: ResidualSpec, num_classes: int = 1000, in_channels: int = 3):
         super().__init__()
+        self.spec = spec
+        for name in built_otherwise(spec):
+            self.register_buffer(name, paddle.full([1], float(getattr(spec, name))))
         self.stem = make_stem(spec.stem, in_channels)
         self.stages = nn.LayerList()
         cin = spec.stem.widths[-1]
         for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
             stride = 2 if stage > 0 or not spec.stem.pool else 1
-            first = Block(spec, stage, cin, stride, projects=True)
-            others = [Block(spec, stage, width, 1, projects=False) for _ in range(depth - 1)]
+            first = Block(spec, stage, cin, stride, first=True)
+            others = [Block(spec, stage, width, 1, first=False) for _ in range(depth - 1)]
             self.stages.append(nn.Sequential(first, *others))
             cin = width
         self.pool = nn.AdaptiveAvgPool2D(1)
@@ -52,9 +56,11 @@ class ResidualNet(nn.Layer):
 class Block(nn.Layer):
     """A residual branch added to a shortcut, which is projected or the input itself."""
 
-    def __init__(self, spec: ResidualSpec, stage: int, cin: int, stride: int, projects: bool):
+    def __init__(self, spec: ResidualSpec, stage: int, cin: int, stride: int, first: bool):
         super().__init__()
         cout = spec.widths[stage]
+        projects = first and (stage > 0 or spec.first_projects)
+        assert projects or (cin == cout and stride == 1), "only a projection changes the shape"
         if spec.mids is None:
             branch: list[nn.Layer] = [
                 ConvNorm(cin, cout, 3, stride),
@@ -64,7 +70,7 @@ class Block(nn.Layer):
             mid = spec.mids[stage]
             branch = [
                 ConvNorm(cin, mid, 1),
-                *spatial(spec, mid, stride, spec.groups[stage]),
+                *spatial(spec, mid, stride, spec.groups[stage], first),
                 ConvNorm(mid, cout, 1, act=None),
             ]
         if spec.se:
@@ -86,13 +92,17 @@ def make_stem(stem: Stem, in_channels: int) -> nn.Sequential:
     return nn.Sequential(*convs, *pool)
 
 
-def spatial(spec: ResidualSpec, mid: int, stride: int, groups: int) -> Sequence[nn.Layer]:
+def spatial(
+    spec: ResidualSpec, mid: int, stride: int, groups: int, first: bool
+) -> Sequence[nn.Layer]:
     """The layers between a bottleneck's two 1x1 convolutions."""
     assert groups == 1 or (spec.scales == 1 and spec.radix == 0), "only plain 3x3 take groups"
+    mean = nn.AvgPool2D(3, stride, padding=1, exclusive=not spec.padding_counts)
     if spec.scales > 1:
-        return [HierarchicalConv(mid, stride, spec.scales)]
+        chained = stride == 1 and (spec.first_chains or not first)
+        return [HierarchicalConv(mid, stride, spec.scales, chained, mean)]
     if spec.radix:  # strides by pooling, so that the split convolution sees every pixel
-        pool = [nn.AvgPool2D(3, stride, padding=1)] if stride > 1 else []
+        pool = [mean] if stride > 1 else []
         attend = [SplitAttention(mid, spec.radix)]
         return [*pool, *attend] if spec.pool_first else [*attend, *pool]
     return [ConvNorm(mid, mid, 3, stride, groups)]

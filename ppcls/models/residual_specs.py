@@ -33,7 +33,25 @@ class ResidualSpec:
     scales: int = 1  # Res2Net's parts of the 3x3; 1: plain
     radix: int = 0  # ResNeSt's splits of the 3x3; 0: plain
     pool_first: bool = False  # ResNeSt-fast averages before its 3x3 rather than after
+    first_projects: bool = True  # the first block of stage 1 projects its shortcut
+    first_chains: bool = True  # Res2Net's first block of stage 1 chains its convolutions
+    padding_counts: bool = False  # 3x3 means take in the zeros around the image
     resolution: int = 224  # side of the images the published figures were counted at, pixels
+
+
+# What projects build with or without in a network of the same name. The tensors' shapes need not
+# tell it: a network built otherwise than PaddleClas's has a buffer named like the field, so that
+# its weights do, in whatever file they are kept.
+BUILT = {
+    "first_projects": "a projection in stage 1's first block",
+    "first_chains": "a chain of convolutions in stage 1's first block",
+    "padding_counts": "the padding counted in 3x3 means",
+}
+
+
+def built_otherwise(spec: ResidualSpec) -> list[str]:
+    """The fields of `BUILT` that differ from PaddleClas's."""
+    return [name for name in BUILT if getattr(spec, name) != getattr(ResidualSpec, name)]
 
 
 # --------------------------------------------------------------------------- the families' rules

@@ -57,9 +57,14 @@ def build(name: str, num_classes: int = 1000, in_channels: int = 3) -> "nn.Layer
     Raises:
         UserError: the name is unknown, or a number is below 1.
     """
+    spec = spec_of(name)
+    check_numbers(name, num_classes, in_channels)
+    return network(spec, num_classes, in_channels)
+
+
+def check_numbers(name: str, num_classes: int, in_channels: int) -> None:
     if num_classes < 1 or in_channels < 1:
         raise UserError(f"{name}: {num_classes=} and {in_channels=} must be at least 1")
-    return network(spec_of(name), num_classes, in_channels)
 
 
 def network(spec: Spec, num_classes: int = 1000, in_channels: int = 3) -> "nn.Layer":

@@ -17,7 +17,7 @@ from paddle.optimizer import Optimizer
 
 from ppcls.errors import UserError
 from ppcls.weights import files
-from ppcls.weights.load import OPTIMIZER, assign
+from ppcls.weights.load import OPTIMIZER
 
 LATEST, BEST = "latest.safetensors", "best.safetensors"  # a run's checkpoints
 RECORD = "ppcls"  # the metadata key of the record
@@ -65,15 +65,10 @@ def read_record(path: Path, checkpoint: files.Checkpoint) -> Record:
 
 
 def restore(path: Path, checkpoint: files.Checkpoint, net: nn.Layer, optimizer: Optimizer) -> None:
-    """Put a checkpoint's weights and optimizer slots into a network of the same recipe."""
+    """Put a checkpoint's optimizer slots into the optimizer of a network of the same recipe."""
     saved = {k: v for k, v in checkpoint.tensors.items() if k.startswith(OPTIMIZER)}
     if not saved:
         raise UserError(f"{path}: holds no optimizer state; resume from latest.safetensors")
-    own = net.state_dict()
-    missing = [name for name in own if name not in checkpoint.tensors]
-    if missing:
-        raise UserError(f"{path}: is not of this network: has no {missing[0]!r}")
-    assign(net, {name: checkpoint.tensors[name] for name in own})
     parameters = {name: parameter.name for name, parameter in net.named_parameters()}
     state = {}
     for key, value in saved.items():

@@ -43,7 +43,7 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     record = checkpoint.read_record(latest, saved) if saved else None
     if record:
         check_same(recipe, record, inputs, latest)
-    trainer = Trainer(recipe, inputs, fresh=not resume)
+    trainer = Trainer(recipe, inputs, saved.tensors if saved else None)
     if saved and record:
         checkpoint.restore(latest, saved, trainer.net, trainer.optimizer)
         trainer.step, trainer.best, trainer.scores = record.step, record.best, record.scores

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,10 @@ from ppcls.train.interrupt import Interrupt, Interrupted
 class Trainer:
     """One run. State: the step, the best scores, the network and the optimizer; nothing else."""
 
-    def __init__(self, recipe: Recipe, inputs: Inputs, fresh: bool = True):
-        """`fresh`: start from the recipe's weights, which a resumed run has no use for."""
+    def __init__(
+        self, recipe: Recipe, inputs: Inputs, saved: Mapping[str, np.ndarray] | None = None
+    ):
+        """`saved`: a run's checkpoint to go on with, instead of the recipe's weights."""
         self.recipe, self.inputs, self.folder = recipe, inputs, recipe.folder
         self.epoch_steps = len(self.order(0))
         if not self.epoch_steps:
@@ -42,9 +45,10 @@ class Trainer:
         self.net = create_model(
             model.name,
             model.num_classes or 0,
-            model.weights if fresh else None,
+            model.weights if saved is None else saved,
             in_channels=model.in_channels,
-            new_head=model.new_head,
+            new_head=model.new_head and saved is None,
+            source="the checkpoint",
         )
         self.frozen = freeze(self.net, model.freeze)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset

@@ -60,6 +60,7 @@ def read(path: str | Path) -> Checkpoint:
             kind, tree, metadata = parse(file, path)
             entries, notes = select(tree, path)
             del tree
+            check_count(sum(math.prod(stored.shape) for stored in entries.values()), path)
             tensors, casts = load_all(entries, path)
     except UserError:
         raise
@@ -165,9 +166,14 @@ def type_name(value: Any) -> str:
     return "dict" if isinstance(value, dict) else type(value).__name__
 
 
-def load_all(entries: dict[str, Stored], path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Read the tensors and note their casts; empties `entries`, so that what was cast is freed."""
-    check_count(sum(math.prod(stored.shape) for stored in entries.values()), path)
+def load_all(
+    entries: dict[str, Stored], source: str | Path
+) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read the tensors and note their casts; empties `entries`, so that what was cast is freed.
+
+    Raises:
+        UserError: a tensor holds NaN or infinity.
+    """
     tensors, casts, broken = {}, Counter(), []
     for name in list(entries):
         stored = entries.pop(name)
@@ -179,7 +185,7 @@ def load_all(entries: dict[str, Stored], path: Path) -> tuple[dict[str, np.ndarr
     if broken:
         names = ", ".join(map(repr, broken[:3])) + (" …" if len(broken) > 3 else "")
         raise UserError(
-            f"{path}: NaN or infinity in {len(broken)} of {len(tensors)} tensors ({names}); "
+            f"{source}: NaN or infinity in {len(broken)} of {len(tensors)} tensors ({names}); "
             "use a checkpoint from before training diverged"
         )
     total = len(tensors)
@@ -238,6 +244,16 @@ def write_pdparams(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     names = {name: name for name in tensors}
     with replacing(Path(path)) as file:
         pickle.dump({**tensors, PARAMETER_NAMES: names}, file, protocol=4)
+
+
+def write_npz(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
+    """Write numpy's archive of arrays; atomic.
+
+    Raises:
+        UserError: the file cannot be written; what stood at `path` is then still there.
+    """
+    with replacing(Path(path)) as file:
+        np.savez(file, **tensors)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -1,22 +1,58 @@
 """Weights into a network: all of them, or an error that says which do not fit."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from paddle import nn
 
 from ppcls.errors import UserError
-from ppcls.weights import dialects
+from ppcls.models.residual_specs import ResidualSpec, built_otherwise
+from ppcls.weights import dialects, files
+from ppcls.weights.blocks import Spec
+from ppcls.weights.pickles import Stored
 
 OPTIMIZER = "optimizer/"  # what the slots of an optimizer start with in a run's checkpoint
+
+
+def arrays(weights: Mapping[str, Any], source: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Tensors of any framework as arrays, floats of any width as float32, and notes of the casts.
+
+    Raises:
+        UserError: one holds NaN or infinity, or no numbers.
+    """
+    stored = {}
+    for name, value in weights.items():
+        try:
+            array = np.asarray(value)
+        except (RuntimeError, TypeError, ValueError) as error:  # ragged lists, tensors with grads
+            raise UserError(f"{source}: {name!r} gives no array: {error}") from None
+        dtype = array.dtype.name
+        if not isinstance(name, str) or (array.dtype.kind not in "fiub" and dtype != "bfloat16"):
+            raise UserError(f"{source}: {name!r} should name an array of numbers, not {dtype}")
+        bits = array.view(np.uint16) if dtype == "bfloat16" else array.view()
+        stored[name] = Stored(dtype, array.shape, lambda bits=bits: bits)
+    return files.load_all(stored, source)
+
+
+def structure(spec: Spec, tensors: Mapping[str, np.ndarray], source: str) -> Spec:
+    """The spec of the network to build for these tensors, as their dialect builds it.
+
+    Raises:
+        UserError: no dialect has their names, or their project no such network.
+    """
+    try:
+        return dialects.structure(tensors, spec)
+    except UserError as error:
+        raise UserError(f"{source}: not weights of this network: {error}") from None
 
 
 def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head: bool) -> list[str]:
     """Set every parameter and statistic of `net`; nothing is set when anything does not fit.
 
     Args:
-        net: a network of `ppcls.models`, whose classifier is `net.head`.
-        tensors: name → array in a known dialect; `source` names them in errors.
+        net: a network of `ppcls.models`, whose spec is what `structure` gave for the tensors.
+        tensors: name → float32 array in a known dialect; `source` names them in errors.
         new_head: keep the network's own classifier where its size differs.
 
     Returns:
@@ -26,30 +62,33 @@ def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head:
         UserError: tensors missing, unexpected or misshapen, each named.
     """
     native = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    weights = {name: v for name, v in tensors.items() if not name.startswith(OPTIMIZER)}
+    given = {name: v for name, v in tensors.items() if not name.startswith(OPTIMIZER)}
     try:
-        weights = dialects.to_native(weights, native)
+        weights = dialects.to_native(given, net.spec, native)
     except UserError as error:
         raise UserError(f"{source}: not weights of this network: {error}") from None
-    wrong = [name for name in native if weights[name].shape != native[name]]
-    notes = []
-    if wrong and all(name.startswith("head.") for name in wrong):
-        found, own = weights["head.bias"].shape[0], native["head.bias"][0]
+    notes = about(net.spec, dialects.recognise(given), source)
+    found, own = weights["head.bias"].shape[0], native["head.bias"][0]
+    if found != own:
         if not new_head:
             raise UserError(
                 f"{source}: its classifier has {found} classes, this network's has {own}: "
                 f"-o model.num_classes={found}, or when training -o model.new_head=true"
             )
-        weights = {name: value for name, value in weights.items() if name not in wrong}
+        del weights["head.weight"], weights["head.bias"]
         notes.append(f"{source}: classifier of {found} classes left out; the new one has {own}")
-    elif wrong:
-        name = wrong[0]
-        raise UserError(
-            f"{source}: not weights of this network: {name} should have shape "
-            f"{list(native[name])}, not {list(weights[name].shape)} ({len(wrong)} such tensors)"
-        )
     assign(net, weights)
     return notes
+
+
+def about(spec: Spec, dialect: str, source: str) -> list[str]:
+    """What to say of tensors that came under another project's names."""
+    if dialect == dialects.NATIVE:
+        return []
+    title = dialects.DIALECTS[dialect].title
+    otherwise = built_otherwise(spec) if isinstance(spec, ResidualSpec) else []
+    built = f"; built {dialects.as_built(spec, otherwise)}" if otherwise else ""
+    return [f"{source}: with {title}'s names{built}"]
 
 
 def assign(net: nn.Layer, arrays: Mapping[str, np.ndarray]) -> None:

