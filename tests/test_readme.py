@@ -43,7 +43,7 @@ def test_the_first_lines_set_everything_up():
 
 def test_every_command_runs_in_order(folder):
     commands = [line for line in COMMANDS if line not in SET_UP and "solar_cells" not in line]
-    assert len(commands) == 8
+    assert len(commands) == 9
     for line in commands:
         words = shlex.split(line)
         assert words[0] == "python"
