@@ -18,7 +18,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="ppcls", description="PaddlePaddle image classification")
     parser.add_argument("--version", action="version", version=f"ppcls {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in (add_train, add_eval, add_export, add_predict, add_models, add_weights, add_data):
+    for add in (
+        add_train,
+        add_eval,
+        add_export,
+        add_predict,
+        add_models,
+        add_weights,
+        add_data,
+        add_zoo,
+    ):
         add(commands)
     options = parser.parse_args(arguments)
     try:
@@ -199,3 +208,36 @@ def run_data(options: argparse.Namespace) -> int:
     folder = builtin.write(options.name, to)
     print(f"{builtin.describe(options.name)}\n{folder}")
     return 0
+
+
+# --------------------------------------------------------------------------- zoo
+
+
+def add_zoo(commands) -> None:
+    parser = add_command(commands, "zoo", run_zoo, "prove the networks; write tables and plots")
+    parser.add_argument("what", choices=("verify", "table", "plots"))
+    parser.add_argument("names", nargs="*", help="networks to verify; default: all of the zoo")
+    parser.add_argument("--oracle", type=Path, metavar="DIR", help="figures of other projects")
+    parser.add_argument("--check", action="store_true", help="only say which tables are stale")
+
+
+def run_zoo(options: argparse.Namespace) -> int:
+    if options.what == "verify":
+        from ppcls import figures
+        from ppcls.models import zoo
+        from ppcls.verify import verify
+
+        names = options.names or zoo.list_models()
+        for name in names:
+            zoo.spec_of(name)
+        return 0 if verify(names, figures.read(options.oracle)) else 1
+    if options.what == "plots":
+        from ppcls.docs.plots import write_plots
+
+        print("\n".join(map(str, write_plots())))
+        return 0
+    from ppcls.docs.table import write_tables
+
+    stale = write_tables(options.check)
+    print("\n".join(map(str, stale)) or "up to date")
+    return 1 if stale and options.check else 0

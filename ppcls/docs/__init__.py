@@ -1,0 +1,1 @@
+"""The pages of docs/ that are generated: needed in a clone only."""
