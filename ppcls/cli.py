@@ -115,15 +115,35 @@ def add_export(commands) -> None:
     )
     parser.add_argument("--output", help="folder to write; default: exported/<run's name>")
     parser.add_argument("--check", nargs="+", default=[], metavar="PHOTO", help="compare on these")
+    formats = ("paddle", "onnx", "openvino")
+    parser.add_argument("--format", nargs="+", choices=formats, default=["paddle"])
+    parser.add_argument(
+        "--input",
+        choices=("float32", "uint8"),
+        default="float32",
+        help="uint8: pixels [N, H, W, C], normalised inside the network",
+    )
+    parser.add_argument("--dynamic-size", action="store_true", help="take images of any size")
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--softmax", action="store_true", help="give probabilities (the default)")
+    ends.add_argument("--logits", action="store_true", help="give logits")
+    parser.add_argument("--keep-norms", action="store_true", help="do not fuse batch norms")
 
 
 def run_export(options: argparse.Namespace) -> int:
-    from ppcls.export import export
+    from ppcls.export import Form, export
     from ppcls.trained import open_trained
 
     trained = open_trained(options.config, options.override, options.weights)
     output = Path(options.output or Path("exported") / trained.recipe.folder.name)
-    export(trained, output, options.check)
+    form = Form(
+        formats=list(dict.fromkeys(options.format)),
+        input=options.input,
+        output="logits" if options.logits else "probabilities",
+        dynamic_size=options.dynamic_size,
+        fuse=not options.keep_norms,
+    )
+    export(trained, output, options.check, form)
     return 0
 
 
@@ -132,13 +152,35 @@ def run_export(options: argparse.Namespace) -> int:
 
 def add_predict(commands) -> None:
     parser = add_command(commands, "predict", run_predict, "name photos with an exported folder")
-    parser.add_argument("--model-dir", required=True, help="folder that tools/export.py wrote")
     parser.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER|LIST")
+    add_engine_options(parser)
     parser.add_argument("--topk", type=positive, help="classes per photo; default: 5")
+    parser.add_argument("--save", type=Path, metavar="FILE", help="write a .csv or .json file, too")
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-dir", required=True, help="folder that ppcls, PaddleClas or PaddleX exported"
+    )
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        help="paddle, onednn, onnxruntime, openvino, tensorrt or onnxruntime-tensorrt; "
+        "default: auto, the fastest here, measured once",
+    )
     parser.add_argument("--batch-size", type=positive, default=8)
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    parser.add_argument("--threads", type=positive, help="CPU threads; default: all cores")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write a .csv or .json file, too")
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
+    parser.add_argument("--threads", type=positive, help="CPU threads; default: the fastest")
+    given = parser.add_argument_group("in place of what inference.yml says, or where there is none")
+    given.add_argument("--resize", type=positive, metavar="PIXELS", help="of the short side")
+    given.add_argument("--crop", type=positive, metavar="PIXELS")
+    kinds = ("nearest", "bilinear", "bicubic", "area", "lanczos")
+    given.add_argument("--interpolation", choices=kinds)
+    given.add_argument("--backend", choices=("cv2", "pil"), help="what resizes")
+    given.add_argument("--mean", type=float, nargs="+", help="by channel, of pixels from 0 to 1")
+    given.add_argument("--std", type=float, nargs="+")
+    given.add_argument("--labels", type=Path, metavar="FILE", help="class names, a line each")
 
 
 def positive(text: str) -> int:
@@ -148,11 +190,26 @@ def positive(text: str) -> int:
 
 
 def run_predict(options: argparse.Namespace) -> int:
+    from ppcls.inference.folder import read_labels
     from ppcls.inference.predictor import Predictor
     from ppcls.inference.results import report
 
-    predictor = Predictor(options.model_dir, options.device, options.threads)
-    report(predictor, options.photos, options.topk, options.batch_size, options.save)
+    predictor = Predictor(
+        options.model_dir,
+        options.device,
+        options.threads,
+        options.engine,
+        options.precision,
+        options.batch_size,
+        resize=options.resize,
+        crop=options.crop,
+        interpolation=options.interpolation,
+        backend=options.backend,
+        mean=options.mean,
+        std=options.std,
+        labels=read_labels(options.labels) if options.labels else None,
+    )
+    report(predictor, options.photos, options.topk, options.save)
     return 0
 
 

@@ -30,6 +30,11 @@ def prepare() -> None:
     warnings.filterwarnings("ignore", message="When training, we now always track")
 
 
+def home() -> Path:
+    """ppcls's folder for what it downloads and makes: $PPCLS_HOME or ~/.cache/ppcls."""
+    return Path(os.environ.get("PPCLS_HOME") or "~/.cache/ppcls").expanduser()
+
+
 def threads() -> int:
     """The number of CPU threads in force."""
     set_to = [os.environ[name] for name in THREADS if name in os.environ]

@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,17 @@ import paddle
 from paddle import nn
 
 import ppcls
+from ppcls import environment
 from ppcls.data import builtin, images
 from ppcls.errors import UserError
-from ppcls.inference import manifest
-from ppcls.inference.engines import PaddleInference
+from ppcls.inference import convert, folder, manifest
+from ppcls.inference.engines.base import Settings
+from ppcls.inference.engines.table import open_engine
+from ppcls.inference.predictor import softmax
 from ppcls.inputs import open_eval
 from ppcls.log import say
+from ppcls.models.fuse import fused
+from ppcls.models.normalize import Normalize
 from ppcls.trained import Trained
 
 CHECKED = 8  # photos that the exported and the trained network are compared on
@@ -23,34 +30,57 @@ TOLERANCE = 1e-4  # largest difference of a probability …
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
 
+# Forms of an exported network → the engine that it is checked with.
+FORMATS = {"paddle": "onednn", "onnx": "onnxruntime", "openvino": "openvino"}
 
-def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
-    """Write `inference.json`, `inference.pdiparams` and `inference.yml` into the folder `output`.
 
-    The network takes float32 [N, C, size, size], normalised, and gives probabilities. The files are
-    written beside `output`, compared with the trained network on real photos and only then moved.
+@dataclass(frozen=True)
+class Form:
+    """What to write.
+
+    Attributes:
+        formats: names in `FORMATS`.
+        input: float32, normalised [N, C, H, W], or uint8, pixels [N, H, W, C].
+        output: probabilities or logits.
+        dynamic_size: take images of any height and width, not only the recipe's.
+        fuse: fold batch norms into convolutions.
+    """
+
+    formats: Sequence[str] = ("paddle",)
+    input: str = "float32"
+    output: str = "probabilities"
+    dynamic_size: bool = False
+    fuse: bool = True
+
+
+def export(
+    trained: Trained, output: Path, photos: Sequence[str] = (), form: Form | None = None
+) -> Path:
+    """Write the network and `inference.yml` into the folder `output`.
+
+    The files are written beside `output`, every format is compared with the trained network on
+    real photos, and only then are they moved.
 
     Args:
         photos: photos to compare on; default: of the evaluation data, else scikit-learn's two.
+        form: default: Paddle's format, float32 in, probabilities out.
 
     Raises:
-        UserError: `output` is something else or not writable, or the networks differ.
+        UserError: `output` is something else or not writable, a package is missing, or the
+            networks differ.
     """
+    form = form or Form()
     output = output.resolve()
     check_target(output)
     temporary = output.with_name(output.name + ".incomplete")
-    preprocess = trained.recipe.preprocess
-    network = nn.Sequential(trained.net, nn.Softmax())
-    network.eval()
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
-        size, channels = preprocess.crop, preprocess.channels
-        spec = paddle.static.InputSpec([None, channels, size, size], "float32", "image")
-        paddle.jit.save(network, str(temporary / "inference"), input_spec=[spec])
+        write(trained, form, temporary)
         found = [str(p) for p in photos] or check_photos(trained)
-        check = compare(network, temporary, trained, found)
-        (temporary / manifest.FILE).write_text(describe(trained, check).to_yaml(), encoding="utf-8")
+        check = compare(trained, form, temporary, found)
+        about = describe(trained, form, {"check": check, "files": sizes(temporary)})
+        (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
         move(temporary, output)
         say(f"{output}: exported {trained.source}; {words(check)}")
     except OSError as error:
@@ -62,12 +92,53 @@ def export(trained: Trained, output: Path, photos: Sequence[str] = ()) -> Path:
     return output
 
 
+def write(trained: Trained, form: Form, temporary: Path) -> None:
+    """The network's files in each format, and a manifest to check them with."""
+    preprocess = trained.recipe.preprocess
+    layers = [trained.net]
+    if form.input == "uint8":
+        layers.insert(0, Normalize(preprocess.scale, preprocess.offset))
+    if form.output == "probabilities":
+        layers.append(nn.Softmax())
+    network = nn.Sequential(*layers)
+    network.eval()
+    side = None if form.dynamic_size else preprocess.crop
+    shape = [None, preprocess.channels, side, side]
+    if form.input == "uint8":
+        shape = [None, side, side, preprocess.channels]
+    spec = paddle.static.InputSpec(shape, form.input, "image")
+    with fused(trained.net) if form.fuse else nullcontext():
+        paddle.jit.save(network, str(temporary / folder.NAME), input_spec=[spec])
+    (temporary / manifest.FILE).write_text(describe(trained, form, {}).to_yaml(), encoding="utf-8")
+    files = folder.open_folder(temporary)
+    assert files.program
+    onnx, xml = temporary / folder.ONNX, temporary / folder.OPENVINO
+    if set(form.formats) - {"paddle"}:
+        convert.to_onnx(files.program, files.params, onnx)
+    if "openvino" in form.formats:
+        convert.to_openvino(onnx, xml)
+    if "onnx" not in form.formats:
+        for path in temporary.glob(f"{folder.ONNX}*"):
+            path.unlink()
+    if "paddle" not in form.formats:
+        files.program.unlink()
+        files.params.unlink()
+
+
 def move(temporary: Path, output: Path) -> None:
     """Replace an export's files; the manifest, without which it is none, goes first, comes last."""
     output.mkdir(exist_ok=True)
     (output / manifest.FILE).unlink(missing_ok=True)
+    shutil.rmtree(output / folder.CACHE, ignore_errors=True)
+    for old in folder.network_files(output):
+        old.unlink()
     for file in sorted(temporary.iterdir(), key=lambda file: file.name == manifest.FILE):
         file.replace(output / file.name)
+
+
+def sizes(temporary: Path) -> dict[str, int]:
+    """Bytes of the network's files, by name."""
+    return {path.name: path.stat().st_size for path in folder.network_files(temporary)}
 
 
 def check_target(output: Path) -> None:
@@ -88,27 +159,48 @@ def check_photos(trained: Trained) -> list[str]:
     return [samples.paths[index] for index in chosen]
 
 
-def compare(network: nn.Layer, folder: Path, trained: Trained, photos: list[str]) -> dict[str, Any]:
-    """Both networks on the same photos; an error when they differ by more than the tolerance."""
+def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]) -> dict[str, Any]:
+    """All on the same photos; an error when a format differs by more than the tolerance."""
     preprocess = trained.recipe.preprocess
-    pixels = [preprocess(images.read(photo, preprocess.channels)) for photo in photos]
-    inputs = preprocess.normalize(np.stack(pixels))
+    pixels = np.stack([preprocess(images.read(photo, preprocess.channels)) for photo in photos])
+    inputs = preprocess.normalize(pixels)
     rounding = np.float32(1) + np.finfo(np.float32).eps
+    trained.net.eval()
     with paddle.no_grad():
-        expected = network(paddle.to_tensor(inputs)).numpy()
-        rounded = network(paddle.to_tensor(inputs * rounding)).numpy()
+        expected = softmax(trained.net(paddle.to_tensor(inputs)).numpy())
+        rounded = softmax(trained.net(paddle.to_tensor(inputs * rounding)).numpy())
     # A hardly trained network can be so unsteady that no other order of additions agrees with it.
     unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
     allowed = min(max(TOLERANCE, unsteady), LIMIT)
-    engine = PaddleInference(folder, trained.recipe.device)
-    difference = float(np.abs(engine.run(inputs) - expected).max())
-    if not difference <= allowed:  # also when it is not a number
-        raise UserError(
-            f"the exported network differs from {trained.source} by {difference:.2g} in a "
-            f"probability on {len(photos)} photos (at most {allowed:.2g} is allowed); "
-            "nothing was exported"
-        )
-    return {"photos": len(photos), "largest_difference": difference, "allowed": allowed}
+    given = pixels if form.input == "uint8" else inputs
+    differences = {}
+    for format in form.formats:
+        output = run(temporary, format, given)
+        found = softmax(output) if form.output == "logits" else output
+        differences[format] = float(np.abs(found - expected).max())
+        if not differences[format] <= allowed:  # also when it is not a number
+            raise UserError(
+                f"the exported network ({format}) differs from {trained.source} by "
+                f"{differences[format]:.2g} in a probability on {len(photos)} photos (at most "
+                f"{allowed:.2g} is allowed); nothing was exported"
+            )
+    largest = max(differences.values())
+    return {
+        "photos": len(photos),
+        "largest_difference": largest,
+        "allowed": allowed,
+        "formats": differences,
+    }
+
+
+def run(temporary: Path, format: str, given: np.ndarray) -> np.ndarray:
+    """The output of the network in one of its formats."""
+    files = folder.open_folder(temporary)
+    kept = {"paddle": files.program, "onnx": files.onnx, "openvino": files.openvino}
+    alone = {name: path if name == format else None for name, path in kept.items()}
+    files = replace(files, program=alone["paddle"], onnx=alone["onnx"], openvino=alone["openvino"])
+    settings = Settings(FORMATS[format], threads=environment.threads())
+    return open_engine(files, settings).run(given)
 
 
 def words(check: dict[str, Any]) -> str:
@@ -118,13 +210,21 @@ def words(check: dict[str, Any]) -> str:
     )
 
 
-def describe(trained: Trained, check: dict[str, Any]) -> manifest.Manifest:
+def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.Manifest:
     recipe = trained.recipe
     about = {
         "source": str(trained.source),
         "num_classes": trained.classes,
         "scores": trained.scores,
-        "check": check,
+        **checks,
         "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
     }
-    return manifest.Manifest(recipe.model.name, recipe.preprocess, trained.names, about=about)
+    return manifest.Manifest(
+        recipe.model.name,
+        recipe.preprocess,
+        trained.names,
+        input=form.input,
+        output=form.output,
+        dynamic_size=form.dynamic_size,
+        about=about,
+    )

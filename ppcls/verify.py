@@ -16,7 +16,9 @@ from paddle import nn
 from ppcls import figures
 from ppcls.errors import UserError
 from ppcls.figures import Figures
-from ppcls.inference.engines import PaddleInference
+from ppcls.inference.engines.base import Settings
+from ppcls.inference.engines.table import open_engine
+from ppcls.inference.folder import open_folder
 from ppcls.log import say
 from ppcls.models import complexity, zoo
 from ppcls.models.residual_specs import ResidualSpec, built_otherwise
@@ -244,5 +246,6 @@ def check_export(row: Row, net: nn.Layer, side: int, logits: np.ndarray) -> None
     with tempfile.TemporaryDirectory() as folder:
         spec = paddle.static.InputSpec([None, 3, side, side], "float32", "image")
         paddle.jit.save(net, str(Path(folder) / "inference"), input_spec=[spec])
-        exported = PaddleInference(Path(folder), "cpu").run(image(side))[0]
+        opened = open_folder(Path(folder), {"crop": side, "resize": side})
+        exported = open_engine(opened, Settings("onednn")).run(image(side))[0]
     row.compare("exported", distance(exported, logits), EXPORT_LIMIT)

@@ -14,26 +14,48 @@ from ppcls.errors import UserError
 
 FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know
+INPUTS = ("float32", "uint8")
+OUTPUTS = ("probabilities", "logits")
+PRECISIONS = ("fp32", "int8")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of `inference.yml`; `labels` are () when the class names are unknown."""
+    """The contents of `inference.yml`.
+
+    Attributes:
+        labels: class names; () when unknown.
+        input: float32, normalised [N, C, H, W], or uint8, pixels [N, H, W, C].
+        output: probabilities or logits; None: to be found out from the first results.
+        precision: of the weights and the arithmetic: fp32 or int8.
+        dynamic_size: whether photos of any size fit, not only `preprocess.crop`.
+        about: provenance and checks.
+    """
 
     model: str
     preprocess: Preprocess
     labels: tuple[str, ...] = ()
     topk: int = 5
-    about: dict[str, Any] = field(default_factory=dict)  # provenance and checks
+    input: str = "float32"
+    output: str | None = "probabilities"
+    precision: str = "fp32"
+    dynamic_size: bool = False
+    about: dict[str, Any] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
         top = {"topk": self.topk}
         names = {"label_list": list(self.labels)} if self.labels else {}
+        network = {
+            "input": self.input,
+            "output": self.output,
+            "precision": self.precision,
+            "dynamic_size": self.dynamic_size,
+        }
         document = {
             "Global": {"model_name": self.model},
             "PreProcess": {"transform_ops": self.preprocess.to_ops()},
             "PostProcess": {"Topk": top | names},
-            OWN: self.about,
+            OWN: {"network": network, **self.about},
         }
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
@@ -55,6 +77,11 @@ def read(folder: Path) -> Manifest:
         labels = tuple(str(name) for name in top.get("label_list") or ())
         model = str(document["Global"]["model_name"])
         topk = max(1, int(top.get("topk", 5)))
+        about = dict(document.get(OWN, {}))
+        network = about.pop("network", None) or {
+            "output": None if OWN not in document else OUTPUTS[0]
+        }
+        fields = read_network(network)
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
@@ -62,4 +89,18 @@ def read(folder: Path) -> Manifest:
         preprocess = Preprocess.from_ops(ops)
     except ValueError as error:
         raise UserError(f"{path}: PreProcess: {error}") from None
-    return Manifest(model, preprocess, labels, topk, document.get(OWN, {}))
+    return Manifest(model, preprocess, labels, topk, about=about, **fields)
+
+
+def read_network(network: dict[str, Any]) -> dict[str, Any]:
+    """The fields that tell what goes into the network and comes out; ValueError for others."""
+    allowed = {
+        "input": INPUTS,
+        "output": (*OUTPUTS, None),
+        "precision": PRECISIONS,
+        "dynamic_size": (False, True),
+    }
+    for key, value in network.items():
+        if key not in allowed or value not in allowed[key]:
+            raise ValueError(f"{OWN}.network.{key}: {value!r} is not one this version knows")
+    return network

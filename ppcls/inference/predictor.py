@@ -1,18 +1,28 @@
 """Photos to class names, with an exported folder alone."""
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ppcls import environment
 from ppcls.data import images
 from ppcls.data.datasets import find_photos
 from ppcls.errors import UserError
-from ppcls.inference import manifest
-from ppcls.inference.engines import PaddleInference
+from ppcls.inference.choose import choose
+from ppcls.inference.engines.base import Settings
+from ppcls.inference.engines.table import device_for, open_engine
+from ppcls.inference.folder import open_folder
+
+AUTO = "auto"
+AHEAD = 2  # batches that are being prepared while the network runs
+SUMS_TO_ONE = 1e-3
 
 Photo = str | PathLike[str] | np.ndarray
 
@@ -32,23 +42,47 @@ class Predictor:
     """An exported folder, ready to predict: `Predictor("exported/x").predict(["a.jpg"])`."""
 
     def __init__(
-        self, folder: str | PathLike[str], device: str = "auto", threads: int | None = None
+        self,
+        folder: str | PathLike[str],
+        device: str = "auto",
+        threads: int | None = None,
+        engine: str = AUTO,
+        precision: str = "fp32",
+        batch_size: int = 8,
+        **given: Any,
     ):
-        """Open a folder that `tools/export.py` wrote.
+        """Open a folder that ppcls, PaddleClas or PaddleX exported.
 
         Args:
             device: auto, cpu or gpu.
-            threads: CPU threads; None: all cores.
+            threads: CPU threads; None: as many as are fastest, or with an engine named, all cores.
+            engine: a name in `engines.table.ENGINES`, or auto: the fastest here, measured once.
+            precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
+            batch_size: photos per run of the network; changes the speed alone.
+            given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
+                std (fields of `Preprocess`), and labels, a sequence of class names.
 
         Raises:
-            ValueError: the folder is incomplete, or the device is not there.
+            ValueError: the folder is incomplete, or the device or the engine is not there.
         """
-        self.folder = Path(folder)
-        self.manifest = manifest.read(self.folder)
-        self.engine = PaddleInference(self.folder, device, threads)
+        if batch_size < 1:
+            raise UserError(f"batch_size ({batch_size}) should be at least 1")
+        self.folder = open_folder(Path(folder), given)
+        self.manifest = self.folder.manifest
+        self.batch_size = batch_size
+        settings = Settings(engine, device_for(device), precision, batch=batch_size)
+        if engine == AUTO:
+            self.engine = choose(self.folder, settings, threads)
+        else:
+            settings = replace(settings, threads=threads or environment.threads())
+            self.engine = open_engine(self.folder, settings)
+        self.output = self.manifest.output
 
     def predict(
-        self, photos: Photo | Sequence[Photo], topk: int | None = None, batch_size: int = 8
+        self,
+        photos: Photo | Sequence[Photo],
+        topk: int | None = None,
+        batch_size: int | None = None,
     ) -> list[Prediction]:
         """Classify photos.
 
@@ -56,7 +90,7 @@ class Predictor:
             photos: files, folders (all photos in them), lists of files, or arrays
                 uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA).
             topk: classes per photo; None: what the export says (5).
-            batch_size: photos per run of the network; changes the speed alone.
+            batch_size: photos per run of the network; None: the predictor's.
 
         Raises:
             ValueError: a photo that is missing or broken, named.
@@ -64,24 +98,30 @@ class Predictor:
         return list(self.stream(find(photos), topk, batch_size))
 
     def stream(
-        self, photos: Sequence[Photo], topk: int | None = None, batch_size: int = 8
+        self, photos: Sequence[Photo], topk: int | None = None, batch_size: int | None = None
     ) -> Iterator[Prediction]:
-        """As `predict` for photo files and arrays, one batch at a time."""
+        """As `predict` for photo files and arrays, one batch at a time, the next being prepared."""
         topk = self.manifest.topk if topk is None else topk
-        if topk < 1 or batch_size < 1:
-            raise UserError(f"topk ({topk}) and batch_size ({batch_size}) should be at least 1")
-        for i in range(0, len(photos), batch_size):
-            yield from self.predict_batch(photos[i : i + batch_size], topk)
+        size = self.batch_size if batch_size is None else batch_size
+        if topk < 1 or size < 1:
+            raise UserError(f"topk ({topk}) and batch_size ({size}) should be at least 1")
+        batches = (photos[i : i + size] for i in range(0, len(photos), size))
+        with ThreadPoolExecutor(1) as readers:
+            waiting: deque[tuple[Sequence[Photo], Future]] = deque()
+            for batch in batches:
+                waiting.append((batch, readers.submit(self.prepare, batch)))
+                if len(waiting) > AHEAD:
+                    yield from self.predict_batch(*waiting.popleft(), topk)
+            while waiting:
+                yield from self.predict_batch(*waiting.popleft(), topk)
 
-    def predict_batch(self, photos: Sequence[Photo], topk: int) -> Iterator[Prediction]:
+    def predict_batch(
+        self, photos: Sequence[Photo], prepared: Future, topk: int
+    ) -> Iterator[Prediction]:
+        images, seconds = prepared.result()
         start = time.perf_counter()
-        scores = self.engine.run(self.prepare(photos))
-        if self.manifest.labels and len(self.manifest.labels) != scores.shape[1]:
-            raise UserError(
-                f"{self.folder}: inference.yml has {len(self.manifest.labels)} labels and the "
-                f"network {scores.shape[1]} classes; export it again"
-            )
-        milliseconds = (time.perf_counter() - start) * 1000 / len(photos)
+        scores = self.probabilities(self.engine.run(images))
+        milliseconds = (seconds + time.perf_counter() - start) * 1000 / len(photos)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :topk]
         for photo, row, classes in zip(photos, scores, best, strict=True):
             yield Prediction(
@@ -92,15 +132,41 @@ class Predictor:
                 milliseconds=milliseconds,
             )
 
-    def prepare(self, photos: Iterable[Photo]) -> np.ndarray:
-        """The network's input, float32 [N, C, H, W]."""
+    def prepare(self, photos: Iterable[Photo]) -> tuple[np.ndarray, float]:
+        """The network's input, and the seconds it took."""
+        start = time.perf_counter()
         preprocess = self.manifest.preprocess
-        return preprocess.normalize(
-            np.stack([preprocess(open_photo(p, preprocess.channels)) for p in photos])
-        )
+        pixels = [preprocess(open_photo(p, preprocess.channels)) for p in photos]
+        images = np.stack(pixels)
+        if self.manifest.input == "float32":
+            images = preprocess.normalize(images)
+        return images, time.perf_counter() - start
+
+    def probabilities(self, output: np.ndarray) -> np.ndarray:
+        """The network's output, [N, classes], as probabilities."""
+        if output.ndim != 2:
+            raise UserError(
+                f"{self.folder.path}: the network's output is {list(output.shape)}, not a number "
+                "for each class: is it a classifier?"
+            )
+        if self.manifest.labels and len(self.manifest.labels) != output.shape[1]:
+            raise UserError(
+                f"{self.folder.path}: there are {len(self.manifest.labels)} labels and the "
+                f"network has {output.shape[1]} classes; export it again"
+            )
+        if self.output is None:
+            sums = output.sum(axis=1)
+            summed = bool((output >= 0).all() and np.allclose(sums, 1, atol=SUMS_TO_ONE))
+            self.output = "probabilities" if summed else "logits"
+        return softmax(output) if self.output == "logits" else output
 
     def label(self, index: int) -> str:
         return self.manifest.labels[index] if self.manifest.labels else str(index)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def open_photo(photo: Photo, channels: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from ppcls.log import Progress, say
 
 
 def report(
-    predictor: Predictor, photos: Sequence[str], topk: int | None, batch: int, save: Path | None
+    predictor: Predictor, photos: Sequence[str], topk: int | None, save: Path | None
 ) -> None:
     """Predict, print a line per photo and, when all went well, write `save`.
 
@@ -24,8 +24,9 @@ def report(
     if save:
         check_target(save)
     found = find(photos)
+    say(f"engine: {predictor.engine.settings}")
     results = []
-    stream = predictor.stream(found, topk, batch)
+    stream = predictor.stream(found, topk)
     for prediction in Progress(stream, "predicting", len(found)):
         say(line(prediction))
         results.append(prediction)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import re
 import sys
 import time
@@ -13,14 +12,14 @@ from typing import IO, Any
 from urllib.parse import unquote, urlsplit
 from uuid import uuid4
 
+from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.log import say
 
 
 def folder() -> Path:
     """The folder of downloaded weights: `weights` in $PPCLS_HOME or ~/.cache/ppcls."""
-    home = os.environ.get("PPCLS_HOME") or "~/.cache/ppcls"
-    return Path(home).expanduser() / "weights"
+    return environment.home() / "weights"
 
 
 def place(url: str) -> Path:

@@ -1,0 +1,1 @@
+"""Engines: what runs an exported network. Each is one file here; `ENGINES` lists them."""

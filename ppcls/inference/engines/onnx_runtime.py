@@ -1,0 +1,68 @@
+"""ONNX Runtime: CPU, and on a GPU the CUDA and TensorRT providers (not yet run on one)."""
+
+from typing import Any
+
+import numpy as np
+
+from ppcls.errors import UserError
+from ppcls.inference.convert import onnx_of
+from ppcls.inference.engines.base import Opened, Settings, free, need, refuse_precision
+from ppcls.inference.folder import Folder
+
+ERRORS_ALONE = 3  # severity of what it logs
+
+
+def load(folder: Folder, settings: Settings) -> Opened:
+    """Open the folder's ONNX file, made from Paddle's program where there is none."""
+    gpu = settings.device == "gpu"
+    need("onnxruntime", "onnxruntime", "gpu-deploy" if gpu else "deploy", settings.engine)
+    import onnxruntime
+
+    providers = providers_for(folder, settings)
+    missing = {name for name, _ in providers} - set(onnxruntime.get_available_providers())
+    if missing:
+        raise UserError(
+            f"engine {settings.engine}: the installed onnxruntime has no {missing.pop()}; "
+            "pip install onnxruntime-gpu in its place"
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.log_severity_level = ERRORS_ALONE
+    path = onnx_of(folder)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # its own kinds of errors have no common base of their own
+        reason = " ".join(str(error).split())[-200:]
+        raise UserError(
+            f"{path}: damaged, or of a kind this onnxruntime cannot read; export it again "
+            f"({reason})"
+        ) from None
+    (given,) = session.get_inputs()
+    names = [given.name]
+
+    def call(images: np.ndarray) -> np.ndarray:
+        return session.run(None, dict.fromkeys(names, images))[0]  # type: ignore
+
+    return Opened(call, free(given.shape), "uint8" if given.type == "tensor(uint8)" else "float32")
+
+
+def providers_for(folder: Folder, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
+    """Execution providers with their options, the preferred one first."""
+    cpu = ("CPUExecutionProvider", {})
+    if settings.device == "cpu":
+        refuse_precision(settings, "fp32")
+        return [cpu]
+    cuda = ("CUDAExecutionProvider", {"device_id": 0})
+    if settings.engine == "onnxruntime":
+        refuse_precision(settings, "fp32")
+        return [cuda, cpu]
+    refuse_precision(settings, "fp32", "fp16")
+    options = {
+        "device_id": 0,
+        "trt_fp16_enable": settings.precision == "fp16",
+        "trt_int8_enable": folder.manifest.precision == "int8",
+        "trt_engine_cache_enable": True,
+        "trt_engine_cache_path": str(folder.cache()),
+        "trt_timing_cache_enable": True,
+    }
+    return [("TensorrtExecutionProvider", options), cuda, cpu]

@@ -1,0 +1,46 @@
+"""OpenVINO on the CPU, FP32 and, where the CPU multiplies it, BF16."""
+
+import numpy as np
+
+from ppcls.errors import UserError
+from ppcls.inference.convert import onnx_of
+from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
+from ppcls.inference.folder import Folder
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+def load(folder: Folder, settings: Settings) -> Opened:
+    """Open the folder's OpenVINO files or else its ONNX file, made where there is none."""
+    need("openvino", "openvino", "deploy", settings.engine)
+    import openvino
+
+    if settings.device != "cpu":
+        raise UserError("engine openvino: runs on the CPU; use --device cpu")
+    refuse_precision(settings, *HINTS)
+    core = openvino.Core()
+    known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    if settings.precision == "bf16" and "BF16" not in known:
+        raise UserError(f"engine {settings.engine}: this CPU has no bf16; use fp32")
+    path = folder.openvino or onnx_of(folder)
+    config = {
+        "INFERENCE_PRECISION_HINT": HINTS[settings.precision],  # its default is bf16 where it can
+        "INFERENCE_NUM_THREADS": settings.threads,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    try:
+        network = core.compile_model(core.read_model(str(path)), "CPU", config)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise UserError(
+            f"{path}: damaged, or of a kind this openvino cannot read; export it again ({reason})"
+        ) from None
+    request = network.create_infer_request()
+
+    def call(images: np.ndarray) -> np.ndarray:
+        return np.array(request.infer([images], share_inputs=True)[0])
+
+    given = network.input(0)
+    sides = [s.get_length() if s.is_static else None for s in given.partial_shape]
+    dtype = "uint8" if given.element_type == openvino.Type.u8 else "float32"
+    return Opened(call, (None, *sides[1:]), dtype)

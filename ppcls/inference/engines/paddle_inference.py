@@ -1,0 +1,97 @@
+"""Paddle Inference: its own CPU kernels, oneDNN, or a GPU (not yet run on one)."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+
+from ppcls import environment
+from ppcls.errors import UserError
+from ppcls.inference.engines.base import Opened, Settings, free, refuse_precision
+from ppcls.inference.folder import Folder
+from ppcls.inference.quiet import quiet
+
+GPU_MEMORY_MB = 256  # taken at the start; Paddle grows it as needed
+BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # of /proc/cpuinfo
+
+# In Paddle 3's programs: the operation that takes the input, its shape and its dtype.
+DATA = re.compile(
+    r'"#":"1\.data".{0,200}?"1\.a_intarray","D":\[([-\d,]+)\].{0,80}?"1\.a_dtype","D":"(\w+)"'
+)
+IMAGE_AXES = 4
+
+
+def load(folder: Folder, settings: Settings) -> Opened:
+    """Open with Paddle Inference: engine paddle or onednn on the CPU, paddle on a GPU."""
+    program, params = program_of(folder, settings)
+    return open_program(configure(program, params, settings), program, folder.manifest.input)
+
+
+def program_of(folder: Folder, settings: Settings) -> tuple[Path, Path]:
+    if not folder.program:
+        raise UserError(
+            f"{folder.path}: engine {settings.engine} needs inference.json and "
+            "inference.pdiparams; export with --format paddle"
+        )
+    return folder.program, folder.params
+
+
+def configure(program: Path, params: Path, settings: Settings):
+    from paddle import inference
+
+    config = inference.Config(str(program), str(params))
+    config.disable_glog_info()
+    config.enable_new_executor(True)  # without it, memory_optim fails on Paddle 3's format
+    config.enable_memory_optim()
+    if settings.device == "gpu":
+        refuse_precision(settings, "fp32", "fp16")
+        half = settings.precision == "fp16"
+        kind = inference.PrecisionType.Half if half else inference.PrecisionType.Float32
+        config.enable_use_gpu(GPU_MEMORY_MB, 0, kind)
+        return config
+    config.disable_gpu()
+    config.set_cpu_math_library_num_threads(settings.threads)
+    if settings.engine == "paddle":
+        refuse_precision(settings, "fp32")
+        config.disable_mkldnn()
+        return config
+    refuse_precision(settings, "fp32", "bf16")
+    config.enable_mkldnn()
+    if settings.precision == "bf16":
+        if not any(f" {flag}" in environment.read("/proc/cpuinfo") for flag in BF16_FLAGS):
+            raise UserError(f"engine {settings.engine}: this CPU has no bf16; use fp32")
+        config.enable_mkldnn_bfloat16()
+    return config
+
+
+def open_program(config, program: Path, dtype: str) -> Opened:
+    from paddle import inference
+
+    try:
+        with quiet():  # of what its passes do
+            predictor = inference.create_predictor(config)
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[-200:]
+        raise UserError(
+            f"{program}: this file or the .pdiparams beside it is damaged, or of a version of "
+            f"Paddle that the installed one cannot read; export it again ({reason})"
+        ) from None
+    name = predictor.get_input_names()[0]
+    given = predictor.get_input_handle(name)
+    result = predictor.get_output_handle(predictor.get_output_names()[0])
+
+    def call(images: np.ndarray) -> np.ndarray:
+        given.copy_from_cpu(images)
+        predictor.run()
+        return result.copy_to_cpu()
+
+    return Opened(call, *input_of(program, dtype))
+
+
+def input_of(program: Path, dtype: str) -> tuple[tuple[int | None, ...], str]:
+    """Shape and dtype, read in Paddle 3's form; an older one, which is binary, fits any size."""
+    if program.suffix == ".json":
+        found = re.search(DATA, program.read_text(encoding="utf-8"))
+        if found:
+            return free([int(side) for side in found[1].split(",")]), found[2]
+    return (None,) * IMAGE_AXES, dtype

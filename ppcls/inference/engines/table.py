@@ -1,0 +1,91 @@
+"""The engines by name, and opening one."""
+
+import shutil
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from ppcls.errors import UserError
+from ppcls.inference.engines.base import Engine, Settings, need
+from ppcls.inference.folder import Folder
+
+
+class Entry(NamedTuple):
+    """An engine: its file here, the module it needs, and the devices it runs on."""
+
+    file: str
+    module: str
+    devices: tuple[str, ...]
+
+
+ENGINES = {
+    "paddle": Entry("paddle_inference", "paddle", ("cpu", "gpu")),
+    "onednn": Entry("paddle_inference", "paddle", ("cpu",)),
+    "onnxruntime": Entry("onnx_runtime", "onnxruntime", ("cpu", "gpu")),
+    "openvino": Entry("openvino", "openvino", ("cpu",)),
+    "tensorrt": Entry("tensorrt", "paddle", ("gpu",)),
+    "onnxruntime-tensorrt": Entry("onnx_runtime", "onnxruntime", ("gpu",)),
+}
+EXTRAS = {"paddle": ("paddlepaddle", "cpu"), "onnxruntime": ("onnxruntime", "deploy")}
+
+
+def open_engine(folder: Folder, settings: Settings) -> Engine:
+    """Open the network with an engine.
+
+    Raises:
+        UserError: the engine is unknown, not installed, not for this device or precision, or
+            cannot read the files.
+    """
+    if settings.engine not in ENGINES:
+        raise UserError(f"engine {settings.engine}: unknown; known are auto, {', '.join(ENGINES)}")
+    entry = ENGINES[settings.engine]
+    if settings.device not in entry.devices:
+        raise UserError(
+            f"engine {settings.engine}: runs on a {' or '.join(entry.devices).upper()}, "
+            f"not on a {settings.device.upper()}"
+        )
+    package, extra = EXTRAS.get(entry.module, (entry.module, "deploy"))
+    need(entry.module, package, extra, settings.engine)
+    module = import_module(f"ppcls.inference.engines.{entry.file}")
+    return Engine(folder.path, settings, module.load(folder, settings))
+
+
+def installed(engine: str) -> bool:
+    return find_spec(ENGINES[engine].module) is not None
+
+
+def device_for(asked: str) -> str:
+    """What `auto`, `cpu` or `gpu` comes to on this machine: `cpu` or `gpu`.
+
+    Raises:
+        UserError: a GPU was asked for, and no installed engine sees one.
+    """
+    if asked == "cpu" or (asked == "auto" and not gpu_driver()):
+        return "cpu"
+    if sees_gpu():
+        return "gpu"
+    if asked == "gpu":
+        raise UserError(
+            "--device gpu: neither paddlepaddle nor onnxruntime, as installed, sees a GPU; "
+            "use --device cpu, or install paddlepaddle-gpu or onnxruntime-gpu"
+        )
+    return "cpu"
+
+
+def gpu_driver() -> bool:
+    """Whether NVIDIA's driver is here, which costs no import."""
+    return Path("/dev/nvidiactl").exists() or shutil.which("nvidia-smi") is not None
+
+
+def sees_gpu() -> bool:
+    if installed("paddle"):
+        from paddle import device
+
+        if device.is_compiled_with_cuda() and device.cuda.device_count():
+            return True
+    if installed("onnxruntime") and gpu_driver():
+        import onnxruntime
+
+        return "CUDAExecutionProvider" in onnxruntime.get_available_providers()
+    return False

@@ -1,0 +1,165 @@
+"""A folder with an exported network: ppcls's, PaddleClas's or PaddleX's."""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ppcls import environment
+from ppcls.data.preprocess import Preprocess
+from ppcls.errors import UserError
+from ppcls.inference import manifest, params
+from ppcls.inference.manifest import Manifest
+
+NAME = "inference"
+PROGRAMS = (f"{NAME}.json", f"{NAME}.pdmodel")  # Paddle 3's form, and the older one
+PARAMS, ONNX, OPENVINO, OPENVINO_DATA = (
+    f"{NAME}.{suffix}" for suffix in ("pdiparams", "onnx", "xml", "bin")
+)
+CACHE = "engine_cache"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is there; of `program` (with `params` beside it), `onnx` and `openvino` at least one."""
+
+    path: Path
+    manifest: Manifest
+    program: Path | None = None
+    onnx: Path | None = None
+    openvino: Path | None = None
+
+    @property
+    def params(self) -> Path:
+        return self.path / PARAMS
+
+    @property
+    def files(self) -> list[Path]:
+        """The network's files."""
+        data = [self.path / OPENVINO_DATA] if self.openvino else []
+        found = [self.program, self.program and self.params, self.onnx, self.openvino, *data]
+        return [path for path in found if path]
+
+    def size(self) -> int:
+        """Bytes of the largest form of the network."""
+        return max(path.stat().st_size for path in self.files)
+
+    def fingerprint(self) -> str:
+        """Changes with the network's files; tells nothing of their contents."""
+        states = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
+        return sha256(repr(states).encode()).hexdigest()[:16]
+
+    def cache(self) -> Path:
+        """A folder for what engines make of the network: beside it or, where that cannot be
+        written, in ppcls's own cache. What belongs to other files of the network is left alone.
+        """
+        beside = self.path / CACHE
+        own = beside if os.access(self.path, os.W_OK) else environment.home() / "engines"
+        place = own / self.fingerprint()
+        place.mkdir(parents=True, exist_ok=True)
+        return place
+
+
+def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
+    """Look at a folder.
+
+    Args:
+        given: instead of, or in place of parts of, `inference.yml`: fields of `Preprocess`, and
+            `labels`, a sequence of names. Without that file at least `crop` is needed.
+
+    Raises:
+        UserError: no such folder, or no whole network in it.
+    """
+    about = describe(path, given or {})
+    program = next((path / name for name in PROGRAMS if (path / name).is_file()), None)
+    if program and not (path / PARAMS).is_file():
+        raise UserError(f"{path}: {program.name} is there and {PARAMS} is not; copy it again")
+    onnx, openvino = (path / name for name in (ONNX, OPENVINO))
+    found = Folder(
+        path,
+        about,
+        program,
+        onnx if onnx.is_file() else None,
+        openvino if openvino.is_file() else None,
+    )
+    if not found.files:
+        raise UserError(
+            f"{path}: no {PROGRAMS[0]} and {PARAMS}, nor {ONNX} or {OPENVINO}; "
+            "make them with tools/export.py"
+        )
+    check(found)
+    return found
+
+
+def describe(path: Path, given: dict[str, Any]) -> Manifest:
+    """The folder's manifest with what is given in its place."""
+    fields = {key: value for key, value in given.items() if value is not None}
+    labels = fields.pop("labels", None)
+    if (path / manifest.FILE).is_file() or not (path.is_dir() and "crop" in fields):
+        if path.is_dir() and not (path / manifest.FILE).is_file() and network_files(path):
+            raise UserError(
+                f"{path}: has no {manifest.FILE}; say how photos are prepared: "
+                "--resize 256 --crop 224, and --mean, --std, --interpolation, --labels if needed"
+            )
+        about = manifest.read(path)
+    else:
+        about = Manifest(path.resolve().name, Preprocess(), output=None)
+    try:
+        preprocess = replace(about.preprocess, **fields)
+    except ValueError as error:
+        reason = re.sub(r"\s+", " ", str(error))
+        raise UserError(f"{path}: how photos are prepared: {reason}") from None
+    return replace(about, preprocess=preprocess, labels=tuple(labels or about.labels))
+
+
+def network_files(path: Path) -> list[Path]:
+    """All files of exported networks that are in a folder."""
+    names = (*PROGRAMS, PARAMS, ONNX, f"{ONNX}.data", OPENVINO, OPENVINO_DATA)
+    return [path / name for name in names if (path / name).is_file()]
+
+
+def read_labels(path: Path) -> Sequence[str]:
+    """Class names, a line each; "0 tench" also counts as "tench" where all lines are numbered."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--labels {path}: cannot be read ({error})") from None
+    numbered = [line.partition(" ") for line in lines]
+    if lines and all(number == str(i) and name for i, (number, _, name) in enumerate(numbered)):
+        return [name for _, _, name in numbered]
+    if not lines or not all(line.strip() for line in lines):
+        raise UserError(f"--labels {path}: should have a class name on each line")
+    return lines
+
+
+def check(folder: Folder) -> None:
+    """Refuse files that are cut short or are not those that were exported."""
+    sizes = folder.manifest.about.get("files", {})
+    for path in folder.files:
+        expected, found = sizes.get(path.name), path.stat().st_size
+        if expected not in (None, found):
+            raise UserError(
+                f"{path}: has {found} bytes, {manifest.FILE} says {expected}; "
+                "it is cut short or of another export: export it or copy it again"
+            )
+        if not found:
+            raise UserError(f"{path}: is empty; export it or copy it again")
+    if folder.program:
+        params.check(folder.params)
+    if folder.openvino:
+        check_openvino(folder.openvino)
+
+
+def check_openvino(path: Path) -> None:
+    """OpenVINO maps its weights into memory; one that reaches past their end would crash."""
+    data = path.with_suffix(".bin")
+    if not data.is_file():
+        raise UserError(f"{path}: {data.name} should be beside it; copy it again")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    parts = re.findall(r'<data [^>]*offset="(\d+)"[^>]*size="(\d+)"', text)
+    end = max((int(offset) + int(size) for offset, size in parts), default=0)
+    if data.stat().st_size < end:
+        raise UserError(f"{data}: cut short, {end} bytes are needed; copy it again")

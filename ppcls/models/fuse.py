@@ -1,0 +1,44 @@
+"""Batch norms folded into the convolutions before them, as inference needs them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppcls.models.layers import ConvNorm
+
+
+@contextmanager
+def fused(net: nn.Layer) -> Iterator[None]:
+    """Within the context every `ConvNorm` of `net` is a convolution with a bias, and no norm.
+
+    norm(x) = (x - mean) * weight / sqrt(variance + epsilon) + bias, computed in float64.
+    """
+    kept = []
+    try:
+        for layer in net.sublayers(include_self=True):
+            if isinstance(layer, ConvNorm) and isinstance(layer.norm, nn.BatchNorm2D):
+                kept.append((layer, layer.norm, layer.conv.weight.numpy()))
+                fold(layer)
+        yield
+    finally:
+        for layer, norm, weight in kept:
+            layer.norm, layer.conv.bias = norm, None
+            layer.conv.weight.set_value(weight)
+
+
+def fold(layer: ConvNorm) -> None:
+    conv, norm = layer.conv, layer.norm
+    assert isinstance(norm, nn.BatchNorm2D)
+    assert conv.bias is None
+    parts = (norm.weight, norm.bias, norm._mean, norm._variance)
+    assert conv.weight is not None
+    weight, bias, mean, variance = (part.numpy().astype(np.float64) for part in parts)
+    scale = weight / np.sqrt(variance + norm._epsilon)
+    folded = conv.weight.numpy() * scale.reshape(-1, 1, 1, 1).astype(np.float64)
+    conv.weight.set_value(folded.astype(np.float32))
+    conv.bias = paddle.create_parameter([len(scale)], "float32", is_bias=True)
+    conv.bias.set_value((bias - mean * scale).astype(np.float32))
+    layer.norm = nn.Identity()  # type: ignore
