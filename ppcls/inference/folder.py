@@ -19,6 +19,7 @@ PROGRAMS = (f"{NAME}.json", f"{NAME}.pdmodel")  # Paddle 3's form, and the older
 PARAMS, ONNX, OPENVINO, OPENVINO_DATA = (
     f"{NAME}.{suffix}" for suffix in ("pdiparams", "onnx", "xml", "bin")
 )
+ONNX_DATA = f"{ONNX}.data"  # weights that do not fit into an ONNX file
 CACHE = "engine_cache"
 
 
@@ -39,8 +40,10 @@ class Folder:
     @property
     def files(self) -> list[Path]:
         """The network's files."""
-        data = [self.path / OPENVINO_DATA] if self.openvino else []
-        found = [self.program, self.program and self.params, self.onnx, self.openvino, *data]
+        found = [self.program, self.program and self.params, self.onnx, self.openvino]
+        found += [self.path / OPENVINO_DATA] if self.openvino else []
+        large = self.path / ONNX_DATA
+        found += [large] if self.onnx and large.is_file() else []
         return [path for path in found if path]
 
     def size(self) -> int:
@@ -117,7 +120,7 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
 
 def network_files(path: Path) -> list[Path]:
     """All files of exported networks that are in a folder."""
-    names = (*PROGRAMS, PARAMS, ONNX, f"{ONNX}.data", OPENVINO, OPENVINO_DATA)
+    names = (*PROGRAMS, PARAMS, ONNX, ONNX_DATA, OPENVINO, OPENVINO_DATA)
     return [path / name for name in names if (path / name).is_file()]
 
 

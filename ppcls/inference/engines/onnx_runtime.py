@@ -15,7 +15,7 @@ ERRORS_ALONE = 3  # severity of what it logs
 def load(folder: Folder, settings: Settings) -> Opened:
     """Open the folder's ONNX file, made from Paddle's program where there is none."""
     gpu = settings.device == "gpu"
-    need("onnxruntime", "onnxruntime", "gpu-deploy" if gpu else "deploy", settings.engine)
+    need("onnxruntime", "onnxruntime", "deploy-gpu" if gpu else "deploy", settings.engine)
     import onnxruntime
 
     providers = providers_for(folder, settings)

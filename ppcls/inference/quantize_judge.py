@@ -1,0 +1,157 @@
+"""How well a network in INT8 does beside the one in float: answers, and time."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls.data import images
+from ppcls.data.datasets import Samples, missing, open_samples
+from ppcls.errors import UserError
+from ppcls.inference.engines.base import Engine
+from ppcls.inference.manifest import Manifest
+from ppcls.log import Progress
+
+BATCH = 8
+COMPARED = 500  # unlabelled photos at most
+TIMED = (1, 8)  # batch sizes
+TURNS = 15  # that engines take in being timed
+SETTLE = 0.05  # seconds of untimed runs first, for the other engine's threads still spin
+
+
+@dataclass(frozen=True)
+class Score:
+    """Top-1 in float and in INT8, None for unlabelled photos; and the share of equal answers."""
+
+    top1: tuple[float, float] | None
+    agreement: float
+
+    @property
+    def loss(self) -> float:
+        """What the budget is held against."""
+        return self.top1[0] - self.top1[1] if self.top1 else 1 - self.agreement
+
+    def words(self) -> str:
+        same = f"the same class on {100 * self.agreement:.1f} %"
+        if not self.top1:
+            return same
+        before, after = (100 * share for share in self.top1)
+        return f"top-1 {before:.1f} % in float, {after:.1f} % in int8, {same}"
+
+    def about(self) -> dict[str, Any]:
+        top1 = {"float": self.top1[0], "int8": self.top1[1]} if self.top1 else None
+        return {"top1": top1, "agreement": self.agreement}
+
+    @classmethod
+    def of(cls, about: dict[str, Any]) -> "Score":
+        top1 = about["top1"]
+        return cls((top1["float"], top1["int8"]) if top1 else None, about["agreement"])
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Photos, their labels (int64 [N], None when unknown), the float network's answers on them."""
+
+    source: str
+    paths: Sequence[str]
+    labels: np.ndarray | None
+    manifest: Manifest
+    expected: np.ndarray
+
+    def score(self, engine: Engine) -> Score:
+        found = answers(engine, self.manifest, self.paths)[0]
+        top1 = None
+        if self.labels is not None:
+            right = [float((self.labels == classes).mean()) for classes in (self.expected, found)]
+            top1 = (right[0], right[1])
+        return Score(top1, float((found == self.expected).mean()))
+
+    def advice(self) -> str:
+        return "" if self.labels is not None else "--eval labelled photos, where fewer may count; "
+
+
+def labelled(source: Path, manifest: Manifest, in_float: Engine) -> Judge:
+    """UserError for photos that are missing, or whose classes are not the network's."""
+    samples = open_samples(source)
+    lost = missing(samples)
+    if lost:
+        raise UserError(f"--eval: photos that do not exist: {'; '.join(lost)}")
+    classes = answers(in_float, manifest, [samples.paths[0]])[1]
+    labels = numbers(samples, manifest.labels, classes)
+    paths = list(samples.paths)
+    return Judge(str(source), paths, labels, manifest, answers(in_float, manifest, paths)[0])
+
+
+def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
+    """The photos' labels as the network numbers its classes, by name where it knows the names."""
+    if samples.names and set(samples.names) <= set(names):
+        return np.array([names.index(name) for name in samples.names])[samples.labels]
+    if samples.names and len(samples.names) != classes:
+        raise UserError(
+            f"--eval {samples.source}: has {len(samples.names)} classes, {samples.names[0]!r} …, "
+            f"and the network {classes}; give photos of its classes"
+        )
+    outside = np.flatnonzero(samples.labels >= classes)
+    if len(outside):
+        first = int(outside[0])
+        raise UserError(
+            f"--eval {samples.where(first)}: label {samples.labels[first]}, but the network's "
+            f"{classes} classes end with {classes - 1}; give photos of its classes"
+        )
+    return samples.labels
+
+
+def unlabelled(
+    found: Sequence[str], chosen: Sequence[str], manifest: Manifest, in_float: Engine
+) -> Judge:
+    """Photos that are not calibrated with or, where there are fewer of those, all."""
+    used = set(chosen)
+    others = [path for path in found if path not in used]
+    paths = others if len(others) >= len(chosen) else list(found)
+    step = np.linspace(0, len(paths) - 1, min(COMPARED, len(paths))).astype(int)
+    paths = [paths[i] for i in step]
+    source = "those it was calibrated with" if paths == list(chosen) else "--calibrate"
+    return Judge(source, paths, None, manifest, answers(in_float, manifest, paths)[0])
+
+
+def answers(engine: Engine, manifest: Manifest, paths: Sequence[str]) -> tuple[np.ndarray, int]:
+    """The likeliest class of each photo, int64 [N], and how many classes there are."""
+    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
+    outputs = [engine.run(prepare(manifest, b)) for b in Progress(batches, "comparing", len(batches))]
+    return np.concatenate([output.argmax(axis=1) for output in outputs]), outputs[0].shape[1]
+
+
+def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
+    """Photos as the network takes them."""
+    preprocess = manifest.preprocess
+    pixels = np.stack([preprocess(images.read(path, preprocess.channels)) for path in paths])
+    return pixels if manifest.input == "uint8" else preprocess.normalize(pixels)
+
+
+def milliseconds(engines: Sequence[Engine], manifest: Manifest) -> dict[int, list[float]]:
+    """By batch size the median milliseconds of each engine, timed by turns."""
+    side, channels = manifest.preprocess.crop, manifest.preprocess.channels
+    random = np.random.default_rng(0)
+    measured = {}
+    for batch in TIMED:
+        pixels = random.integers(0, 256, (batch, side, side, channels), np.uint8)
+        given = pixels if manifest.input == "uint8" else manifest.preprocess.normalize(pixels)
+        times: list[list[float]] = [[] for _ in engines]
+        for _ in range(TURNS):
+            for engine, own in zip(engines, times, strict=True):
+                own.append(timed(engine, given))
+        measured[batch] = [round(1000 * float(np.median(own)), 3) for own in times]
+    return measured
+
+
+def timed(engine: Engine, given: np.ndarray) -> float:
+    """Seconds of a run, after others that are not counted."""
+    end = time.perf_counter() + SETTLE
+    while True:
+        start = time.perf_counter()
+        engine.run(given)
+        if time.perf_counter() > end:
+            return time.perf_counter() - start

@@ -1,0 +1,173 @@
+"""An ONNX network in INT8, by ONNX Runtime's quantizer: what is quantized stands between
+QuantizeLinear and DequantizeLinear (QDQ), the rest stays float.
+
+Ranges of activations are the least and greatest values on calibration photos, scales of weights
+are per output channel. Softmax and the output of the last layer stay float.
+"""
+
+import copy
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls import environment
+from ppcls.errors import UserError
+from ppcls.inference.folder import ONNX_DATA
+from ppcls.log import Progress
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+COMPUTED = ("Add", "Mul", "Sigmoid", "GlobalAveragePool", "AveragePool")
+PASSED = ("Relu", "Clip", "MaxPool", "Concat", "Reshape", "Flatten", "Transpose", "Split", "Slice")
+OPSET = 13  # from which on scales may differ by channel
+ERRORS_ALONE = 3  # severity of what ONNX Runtime logs
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What an engine runs fastest.
+
+    Attributes:
+        ops: kinds of operations to quantize.
+        float_outputs: those whose outputs are quantized only where a quantized one takes them.
+        tensorrt: as TensorRT reads it: activations symmetric, too, float biases, and weights in
+            float with a pair of QuantizeLinear and DequantizeLinear of their own.
+    """
+
+    ops: tuple[str, ...]
+    float_outputs: tuple[str, ...]
+    tensorrt: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """The quantizer's own names for this."""
+        common = {"OpTypesToExcludeOutputQuantization": list(self.float_outputs)}
+        if not self.tensorrt:
+            return common
+        return common | {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "AddQDQPairToWeight": True,
+            "DedicatedQDQPair": True,
+        }
+
+
+class Quantizer:
+    """A float network with the ranges of its tensors; writes it in INT8.
+
+    `layers` are the names of the operations that are quantized and may be left in float.
+    """
+
+    def __init__(self, source: Path, scheme: Scheme, images: Iterable[np.ndarray], count: int):
+        """Fold batch norms, and run the network on `count` images, each as it takes them, [1, …].
+
+        Raises:
+            UserError: `source` is above 2 GB, or of an opset without scales per channel.
+        """
+        import onnx
+        from onnxruntime.quantization import quant_pre_process
+
+        check(source)
+        self.scheme = scheme
+        with tempfile.TemporaryDirectory() as temporary:
+            folded = Path(temporary) / "folded.onnx"
+            quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+            self.model = onnx.load(str(folded))
+            self.ranges = calibrate(folded, scheme, Progress(images, "calibrating", count))
+        nodes = self.model.graph.node
+        # What stands before the first convolution normalises pixels, which 8 bits would blur.
+        self.before = [node.name for node in takewhile(lambda n: n.op_type != "Conv", nodes)]
+        self.layers = [
+            node.name
+            for node in nodes
+            if node.op_type in scheme.ops
+            and node.op_type not in PASSED
+            and node.name not in self.before
+        ]
+
+    def write(self, target: Path, in_float: Sequence[str]) -> None:
+        """Write the network with the layers `in_float` left as they are."""
+        self.quantized((), in_float).save_model_to_file(str(target))
+
+    def quantized(self, alone: Sequence[str], in_float: Sequence[str]):
+        """ONNX Runtime's wrapper of the network; `alone`: the only layers to quantize, () for all."""
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+
+        quantizer = QDQQuantizer(
+            copy.deepcopy(self.model),
+            per_channel=True,
+            reduce_range=self.reduced_range,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if self.scheme.tensorrt else QuantType.QUInt8,
+            tensors_range=self.ranges,
+            nodes_to_quantize=list(alone),
+            nodes_to_exclude=[*self.before, *in_float],
+            op_types_to_quantize=list(self.scheme.ops),
+            extra_options=self.scheme.options(),
+        )
+        quantizer.quantize_model()
+        return quantizer.model
+
+    @property
+    def reduced_range(self) -> bool:
+        """Whether weights have 7 bits: x86 without VNNI adds products in pairs into 16 bits, and
+        255 * 127 * 2 overflows those.
+        """
+        vnni = "_vnni" in environment.read("/proc/cpuinfo")
+        return environment.X86 and not vnni and not self.scheme.tensorrt
+
+    def rank(self, images: np.ndarray) -> list[str]:
+        """The layers, first the one that, quantized alone, changes the outputs on `images` most."""
+        expected = outputs(self.model, images)
+        errors = {}
+        for name in Progress(self.layers, "trying layers", len(self.layers)):
+            found = outputs(self.quantized([name], ()).model, images)
+            errors[name] = float(np.square(found - expected).sum())
+        return sorted(errors, key=lambda name: errors[name], reverse=True)
+
+
+def check(source: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(source), load_external_data=False)
+    if source.with_name(ONNX_DATA).exists():
+        raise UserError(f"{source}: is above 2 GB, which ONNX Runtime's quantizer cannot read")
+    found = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if found < OPSET:
+        raise UserError(f"{source}: has ONNX opset {found}; convert it with {OPSET} or later")
+
+
+def calibrate(source: Path, scheme: Scheme, images: Iterable[np.ndarray]):
+    """The least and the greatest value of each tensor."""
+    from onnxruntime.quantization import CalibrationDataReader, create_calibrator
+
+    with tempfile.TemporaryDirectory() as temporary:
+        augmented = Path(temporary) / "augmented.onnx"
+        calibrator = create_calibrator(str(source), scheme.ops, str(augmented))
+        (given,) = calibrator.infer_session.get_inputs()
+
+        class Reader(CalibrationDataReader):
+            batches = iter(images)
+
+            def get_next(self):
+                batch = next(self.batches, None)
+                return None if batch is None else {given.name: batch}
+
+        calibrator.collect_data(Reader())
+        return calibrator.compute_data()
+
+
+def outputs(model, images: np.ndarray) -> np.ndarray:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = environment.threads()
+    options.log_severity_level = ERRORS_ALONE
+    session = onnxruntime.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])
