@@ -26,6 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_models,
         add_weights,
         add_data,
+        add_show_data,
         add_zoo,
     ):
         add(commands)
@@ -92,10 +93,7 @@ def run_train(options: argparse.Namespace) -> int:
 def add_eval(commands) -> None:
     parser = add_command(commands, "eval", run_eval, "score a trained network on labelled photos")
     add_recipe_options(parser, required=False)
-    parser.add_argument(
-        "--weights",
-        help="file, URL, hf://org/name or registered tag; default: the best of the config's run",
-    )
+    parser.add_argument("--weights", help=WEIGHTS_HELP)
 
 
 def run_eval(options: argparse.Namespace) -> int:
@@ -109,10 +107,7 @@ def run_eval(options: argparse.Namespace) -> int:
 def add_export(commands) -> None:
     parser = add_command(commands, "export", run_export, "write a static inference model")
     add_recipe_options(parser, required=False)
-    parser.add_argument(
-        "--weights",
-        help="file, URL, hf://org/name or registered tag; default: the best of the config's run",
-    )
+    parser.add_argument("--weights", help=WEIGHTS_HELP)
     parser.add_argument("--output", help="folder to write; default: exported/<run's name>")
     parser.add_argument("--check", nargs="+", default=[], metavar="PHOTO", help="compare on these")
     formats = ("paddle", "onnx", "openvino")
@@ -264,6 +259,26 @@ def run_data(options: argparse.Namespace) -> int:
         return 0
     folder = builtin.write(options.name, to)
     print(f"{builtin.describe(options.name)}\n{folder}")
+    return 0
+
+
+def add_show_data(commands) -> None:
+    text = "draw what a recipe trains on: a row for each photo, a column for each epoch"
+    parser = add_command(commands, "show-data", run_show_data, text)
+    add_recipe_options(parser, required=True)
+    parser.add_argument("--count", type=positive, default=32, help="photos; default: 32")
+    parser.add_argument("--epochs", type=positive, default=4, help="default: 4")
+    parser.add_argument("--output", type=Path, default=Path("sheet.png"), metavar="FILE")
+    parser.add_argument("--eval", action="store_true", help="what it is scored on instead")
+
+
+def run_show_data(options: argparse.Namespace) -> int:
+    from ppcls.config.load import load
+    from ppcls.recipe import Recipe
+    from ppcls.show_data import show_data
+
+    recipe = load(Recipe, options.config, options.override)
+    print(show_data(recipe, options.output, options.count, options.epochs, options.eval))
     return 0
 
 

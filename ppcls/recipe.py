@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ppcls.config.node import Count, Duration, Flag, Int, Share, Span, node
+from ppcls.config.node import Count, Duration, Flag, Int, Positive, Share, Span, node
 from ppcls.data.builtin import NAMES
+from ppcls.data.ops import TrainOp
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop, TrainOp
+from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
 from ppcls.models.zoo import spec_of
+from ppcls.train.ema import Ema
 from ppcls.train.optim import AnyOptimizer, Momentum
 from ppcls.train.schedule import Schedule
 from ppcls.train.task import Classify
@@ -82,6 +84,13 @@ class Train:
     ops: tuple[TrainOp, ...] = (RandomResizedCrop(), HorizontalFlip())
     optimizer: AnyOptimizer = Momentum()
     schedule: Schedule
+    accumulate: Count = 1  # batches to one optimizer step, as if they were one batch
+    clip_norm: Positive | None = None  # the longest that all gradients together may be
+    decay_norms: Flag = True  # decay biases and the parameters of norms, too
+    lr_scale: dict[str, Positive] = field(default_factory=dict)  # as in {"head.*": 10}
+    ema: Ema | None = None  # evaluate and hand on a moving average of the weights
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all
     without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
     log_every: Count = 10  # steps
     save_every: Duration = Span(1, "epochs")
@@ -95,6 +104,11 @@ class Train:
             )
         if not self.save_every.amount:
             raise ValueError("save_every should be more than 0, such as 1 epoch or 500 steps")
+
+    @property
+    def photos_per_step(self) -> int:
+        """How many photos one optimizer step learns from."""
+        return self.batch_size * self.accumulate
 
 
 @node

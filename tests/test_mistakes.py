@@ -45,7 +45,7 @@ RECIPE_MISTAKES = [
         "model.name=ResNet50vd",
         ["model.name: unknown model 'ResNet50vd'; did you mean 'ResNet50_vd'"],
     ),
-    ("train.optimizer.kind=adamm", ["unknown 'adamm'; did you mean 'adamw'?"]),
+    ("train.optimizer.kind=adamm", ["unknown 'adamm'; did you mean 'adam'?"]),
     (
         "train.batch_size=13",
         ["12 photos, fewer than one batch of 13", "train.batch_size=12", "drop_last"],

@@ -21,8 +21,8 @@ import numpy as np
 
 from ppcls.data import images
 from ppcls.data.datasets import Samples
+from ppcls.data.ops import TrainOp, apply
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.transforms import TrainOp, apply
 from ppcls.errors import DataError, UserError
 from ppcls.log import Progress
 

@@ -1,41 +1,39 @@
-"""Training ops on one photo, the list a recipe may choose from, and how they are run.
+"""Training ops that cut, resize, frame, mirror and turn a photo."""
 
-An op is a node called as `op(image, rng, size)`: uint8 [H, W, C] to the same with other H and W,
-`size` the side in pixels the network is being trained at. The result depends on these three alone;
-the input is never written into; how many random numbers an op draws does not depend on the image.
-Here are the geometric ones; those of another kind have their own module and join `TrainOp`.
-"""
-
-import math
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from ppcls.config.node import Count, Int, Positive, Share, node
-from ppcls.data.geometry import Backend, Interpolation, center_crop, resize, resize_short
-from ppcls.data.preprocess import Preprocess
+from ppcls.config.node import Count, Float, Int, Positive, Share, node
+from ppcls.data.geometry import (
+    Backend,
+    Interpolation,
+    center_crop,
+    random_box,
+    resize,
+    resize_short,
+    rotate,
+)
 from ppcls.errors import UserError
 
-__all__ = ["Preprocess", "TrainOp", "apply"]
-
-# Boxes tried before the crop falls back to the middle.
-TRIES = 10
+Byte = Annotated[Int, Field(ge=0, le=255)]
+NotNegativeInt = Annotated[Int, Field(ge=0)]
 
 
 @node
 class RandomResizedCrop:
     """A random box stretched to size x size (arXiv:1409.4842): its area a uniform share within
     `scale` of the image's, its width / height log-uniform within `ratio`. Of ten boxes the first
-    that fits, or else the largest in the middle with an allowed ratio.
+    that fits, or else the largest in the middle with an allowed ratio. The interpolation "random"
+    is bilinear or bicubic, each half of the time.
     """
 
     op: Literal["random_resized_crop"] = "random_resized_crop"
     scale: tuple[Positive, Positive] = (0.08, 1.0)
     ratio: tuple[Positive, Positive] = (0.75, 1.3333333)
-    interpolation: Interpolation = "bilinear"
+    interpolation: Literal[Interpolation, "random"] = "bilinear"
     backend: Backend = "cv2"
 
     def __post_init__(self):
@@ -47,18 +45,16 @@ class RandomResizedCrop:
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         left, top, width, height = self.box(image.shape[1], image.shape[0], rng)
         part = image[top : top + height, left : left + width]
-        return resize(part, size, size, self.interpolation, self.backend)
+        if self.interpolation == "random":
+            interpolation = "bilinear" if rng.random() < 0.5 else "bicubic"
+        else:
+            interpolation = self.interpolation
+        return resize(part, size, size, interpolation, self.backend)
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Left, top, width and height in pixels of a crop of an image of width x height."""
-        small, large = (share * width * height for share in self.scale)
-        narrow, wide = (math.log(ratio) for ratio in self.ratio)
-        for share, form, x, y in rng.random((TRIES, 4)).tolist():
-            area = small + share * (large - small)
-            ratio = math.exp(narrow + form * (wide - narrow))
-            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
-            if 0 < w <= width and 0 < h <= height:
-                return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
+        if found := random_box(width, height, self.scale, self.ratio, rng):
+            return found
         w = min(width, max(1, round(height * self.ratio[1])))
         h = min(height, max(1, round(width / self.ratio[0])))
         return (width - w) // 2, (height - h) // 2, w, h
@@ -134,7 +130,7 @@ class RandomCrop:
     """
 
     op: Literal["random_crop"] = "random_crop"
-    pad: Annotated[Int, Field(ge=0)] = 0
+    pad: NotNegativeInt = 0
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         height, width = image.shape[:2]
@@ -148,33 +144,56 @@ class RandomCrop:
         return cropped.reshape(size, size, image.shape[2])
 
 
-TrainOp = Annotated[
-    RandomResizedCrop
-    | HorizontalFlip
-    | VerticalFlip
-    | Resize
-    | ResizeShort
-    | CenterCrop
-    | RandomCrop,
-    Field(discriminator="op"),
-]
+BORDERS = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+}
 
 
-def apply(
-    ops: Sequence[TrainOp], image: np.ndarray, rng: np.random.Generator, size: int
-) -> np.ndarray:
-    """The image uint8 [H, W, C] after all ops: uint8 [size, size, C].
+def four_sides(value: Any) -> Any:
+    """One number stands for all sides."""
+    return (value,) * 4 if isinstance(value, int) else value
 
-    UserError where the ops end in another size; equal image, rng state and size give equal results.
+
+@node
+class Pad:
+    """Framed with so many `pixels` on the left, top, right and bottom, or one number for all: of
+    the value `fill`, of the "edge" continued, or of the image mirrored with its border pixels
+    ("symmetric") or without ("reflect").
     """
-    result = image
-    for op in ops:
-        result = op(result, rng, size)
-    if result.shape != (size, size, image.shape[2]) or result.dtype != np.uint8:
-        height, width = result.shape[:2]
-        raise UserError(
-            f"train.ops must end in an image of {size}x{size}; "
-            f"{ops[-1].op if ops else 'without ops'} gave {width}x{height}; "
-            "add random_resized_crop, resize, center_crop or random_crop"
-        )
-    return result
+
+    op: Literal["pad"] = "pad"
+    pixels: Annotated[tuple[NotNegativeInt, ...], BeforeValidator(four_sides)]
+    fill: Byte = 0
+    mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant"
+
+    def __post_init__(self):
+        if len(self.pixels) != 4:
+            raise ValueError("pixels: give one number, or four: left, top, right, bottom")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        left, top, right, bottom = self.pixels
+        border, fill = BORDERS[self.mode], (self.fill,) * 4
+        framed = cv2.copyMakeBorder(image, top, bottom, left, right, border, value=fill)
+        return framed.reshape(*framed.shape[:2], image.shape[2])
+
+
+@node
+class Rotation:
+    """Turned about the middle by degrees drawn evenly from `degrees`, counterclockwise where above
+    0, bilinear; the size stays, and corners where nothing is left are `fill`.
+    """
+
+    op: Literal["rotation"] = "rotation"
+    degrees: tuple[Float, Float] = (-15.0, 15.0)
+    fill: Byte = 0
+
+    def __post_init__(self):
+        if self.degrees[0] > self.degrees[1]:
+            raise ValueError(f"degrees {list(self.degrees)}: give the smaller angle first")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        low, high = self.degrees
+        return rotate(image, low + rng.random() * (high - low), self.fill)

@@ -1,26 +1,32 @@
 """A run's state in one file: weights by name, optimizer slots, and a JSON record as metadata.
 
 The file is a safetensors file. Weights stand under their own names, optimizer slots under
-`optimizer/<parameter>/<slot>`, so that a checkpoint serves as weights, too. Everything else that a
-run needs (order of photos, augmentation, dropout, learning rate) is computed from the step.
+`optimizer/<parameter>/<slot>`, so that a checkpoint serves as weights, too. Where a run keeps a
+moving average of its weights, that stands under the weights' names, for it is what the run's scores
+are of and what it hands on; the weights in training are the slot `trained`. Everything else that a
+run needs (order of photos, augmentation, dropout, learning rate) is computed from the step and the
+record.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
-from paddle.optimizer import Optimizer
+from paddle import Tensor, nn
 
 from ppcls.errors import UserError
+from ppcls.train.ema import Average
+from ppcls.train.rules import Optimizer
 from ppcls.weights import files
 from ppcls.weights.load import OPTIMIZER
 
 LATEST, BEST = "latest.safetensors", "best.safetensors"  # a run's checkpoints
 RECORD = "ppcls"  # the metadata key of the record
+TRAINED = "trained"  # the slot of the weights in training, where there is an average of them
 
 
 @dataclass(frozen=True)
@@ -35,13 +41,27 @@ class Record:
     best: dict[str, float] = field(default_factory=dict)  # scores of the best evaluation so far
     scores: dict[str, float] = field(default_factory=dict)  # scores of these weights, if evaluated
     versions: dict[str, str] = field(default_factory=dict)
+    evaluations: list[dict[str, float]] = field(default_factory=list)  # scores and their "step"
+    loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
 
 
-def save(path: Path, net: nn.Layer, optimizer: Optimizer | None, record: Record) -> None:
-    """Write a checkpoint, whole or not at all; without optimizer: weights only."""
+def save(
+    path: Path,
+    net: nn.Layer,
+    optimizer: Optimizer | None,
+    record: Record,
+    trained: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a checkpoint, whole or not at all; without optimizer: weights only.
+
+    Args:
+        trained: the weights in training, where the network has their average at the moment.
+    """
     tensors = {name: value.numpy() for name, value in net.state_dict().items()}
     if optimizer:
         tensors |= slots(net, optimizer)
+        for name, value in (trained or {}).items():
+            tensors[f"{OPTIMIZER}{name}/{TRAINED}"] = value.numpy()
     for name, value in tensors.items():
         if not np.isfinite(value).all():
             raise UserError(
@@ -64,29 +84,41 @@ def read_record(path: Path, checkpoint: files.Checkpoint) -> Record:
         raise UserError(f"{path}: written by another version of ppcls ({error})") from None
 
 
-def restore(path: Path, checkpoint: files.Checkpoint, net: nn.Layer, optimizer: Optimizer) -> None:
-    """Put a checkpoint's optimizer slots into the optimizer of a network of the same recipe."""
+def restore(
+    path: Path,
+    checkpoint: files.Checkpoint,
+    net: nn.Layer,
+    optimizer: Optimizer,
+    average: Average | None,
+) -> None:
+    """Put a checkpoint's slots where they came from; `net` has the checkpoint's weights."""
     saved = {k: v for k, v in checkpoint.tensors.items() if k.startswith(OPTIMIZER)}
-    if not saved:
+    if not saved and not isinstance(optimizer, paddle.optimizer.SGD):  # which has no slots
         raise UserError(f"{path}: holds no optimizer state; resume from latest.safetensors")
     parameters = {name: parameter.name for name, parameter in net.named_parameters()}
-    state = {}
+    state, trained = {}, {}
     for key, value in saved.items():
         name, slot = key.removeprefix(OPTIMIZER).rsplit("/", 1)
         tensor = paddle.to_tensor(value)
-        tensor.name = state_key = f"{parameters[name]}_{slot}"
-        state[state_key] = tensor
+        if slot == TRAINED:
+            trained[name] = tensor
+        else:
+            tensor.name = state_key = f"{parameters[name]}_{slot}"
+            state[state_key] = tensor
     optimizer.set_state_dict(state)
+    if average:
+        average.restore(trained)
 
 
 def slots(net: nn.Layer, optimizer: Optimizer) -> dict[str, np.ndarray]:
     """The optimizer's tensors by parameter path; Paddle names them by a process-wide counter."""
     state = {k: v for k, v in optimizer.state_dict().items() if isinstance(v, paddle.Tensor)}
+    paths = {parameter.name: path for path, parameter in net.named_parameters()}
     found = {}
-    for name, parameter in net.named_parameters():
-        prefix = parameter.name + "_"
-        for key, value in state.items():
-            if key.startswith(prefix):
-                found[f"{OPTIMIZER}{name}/{key.removeprefix(prefix)}"] = value.numpy()
-    assert len(found) == len(state), "an optimizer slot belongs to no parameter"
+    for key, value in state.items():
+        name = key
+        while name not in paths:
+            name = name.rpartition("_")[0]
+            assert name, "an optimizer slot belongs to no parameter"
+        found[f"{OPTIMIZER}{paths[name]}/{key.removeprefix(name + '_')}"] = value.numpy()
     return found

@@ -1,11 +1,49 @@
-"""The learning rate as a function of the step."""
+"""The learning rate as a function of the step, and of the evaluations done before it."""
 
 import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ppcls.config.node import Count, Duration, Float, NotNegative, Positive, Span, node
+
+Evaluations = Sequence[Mapping[str, float]]  # each with its scores and the "step" it was made at
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in a run a step is; all counts are steps."""
+
+    step: int
+    start: int  # the end of warm-up
+    epoch_steps: int
+    total_steps: int
+    peak: float  # the schedule's learning rate, before scaling
+    evaluations: Evaluations = ()
+
+    def share(self, first: int, last: int) -> float:
+        """How far the step is from one step to another, 0 to 1."""
+        return min(1.0, (self.step - first) / max(1, last - first))
+
+    def steps(self, span: Span) -> int:
+        return span.steps(self.epoch_steps, self.total_steps)
+
+
+def wave(start: float, end: float, share: float) -> float:
+    """Half a cosine wave from start to end."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def not_zero(span: Span) -> Span:
+    if not span.amount:
+        raise ValueError("should be more than 0, such as 1 epoch or 500 steps")
+    return span
+
+
+Part = Annotated[Float, Field(ge=0, le=1)]
+Length = Annotated[Duration, AfterValidator(not_zero)]
 
 
 @node
@@ -13,24 +51,120 @@ class Cosine:
     """Half a cosine wave from 1 after warm-up to `end` at the last step (arXiv:1608.03983)."""
 
     kind: Literal["cosine"] = "cosine"
-    end: Annotated[Float, Field(ge=0, le=1)] = 0.0  # share of the peak left at the end
+    end: Part = 0.0  # share of the peak left at the end
 
-    def __call__(self, step: int, start: int, epoch_steps: int, total_steps: int) -> float:
-        progress = (step - start) / max(1, total_steps - start)
-        return self.end + (1 - self.end) * (1 + math.cos(math.pi * progress)) / 2
+    def __call__(self, at: Moment) -> float:
+        return wave(1.0, self.end, at.share(at.start, at.total_steps))
+
+
+@node
+class Polynomial:
+    """From 1 after warm-up to `end` at the last step, as (1 - progress) ** power; 1: a line."""
+
+    kind: Literal["polynomial"] = "polynomial"
+    power: Positive = 1.0
+    end: Part = 0.0
+
+    def __call__(self, at: Moment) -> float:
+        left = 1 - at.share(at.start, at.total_steps)
+        return self.end + (1 - self.end) * left**self.power
+
+
+@node
+class OneCycle:
+    """One cosine wave up from `start` in the time `rise`, one down to `end` (arXiv:1708.07120).
+
+    Shares of the peak; momentum stays as it is. It has its own rise and takes no warm-up.
+    """
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    rise: Duration = Span(30, "percent")
+    start: Part = 0.04
+    end: Part = 4e-6
+
+    def __call__(self, at: Moment) -> float:
+        top = at.steps(self.rise)
+        if at.step < top:
+            return wave(self.start, 1.0, at.share(0, top))
+        return wave(1.0, self.end, at.share(top, at.total_steps))
+
+
+@node
+class Exponential:
+    """Multiplied by `gamma` in every span of `every` after warm-up, a little at each step."""
+
+    kind: Literal["exponential"] = "exponential"
+    gamma: Positive
+    every: Length = Span(1, "epochs")
+
+    def __call__(self, at: Moment) -> float:
+        return self.gamma ** ((at.step - at.start) / max(1, at.steps(self.every)))
 
 
 @node
 class Step:
-    """Multiplied by `gamma` at each milestone, counted from the start of training."""
+    """Multiplied by `gamma` at each milestone, or `every` so often, from the start of training."""
 
     kind: Literal["step"] = "step"
-    milestones: tuple[Duration, ...]
+    milestones: tuple[Duration, ...] = ()
+    every: Length | None = None
     gamma: Positive = 0.1
 
-    def __call__(self, step: int, start: int, epoch_steps: int, total_steps: int) -> float:
-        passed = [m for m in self.milestones if m.steps(epoch_steps, total_steps) <= step]
-        return self.gamma ** len(passed)
+    def __post_init__(self):
+        if bool(self.milestones) == bool(self.every):
+            raise ValueError("give either milestones, such as [30, 60], or every, such as 30")
+
+    def __call__(self, at: Moment) -> float:
+        if self.every:
+            return self.gamma ** (at.step // max(1, at.steps(self.every)))
+        return self.gamma ** sum(at.steps(span) <= at.step for span in self.milestones)
+
+
+@node
+class Piecewise:
+    """From each milestone on the learning rate in `values`, scaled as `lr` is."""
+
+    kind: Literal["piecewise"] = "piecewise"
+    milestones: tuple[Duration, ...]
+    values: tuple[NotNegative, ...]
+
+    def __post_init__(self):
+        if len(self.values) != len(self.milestones):
+            raise ValueError(
+                f"{len(self.milestones)} milestones and {len(self.values)} values: "
+                "give the learning rate from each milestone on (schedule.lr is that before)"
+            )
+
+    def __call__(self, at: Moment) -> float:
+        pairs = zip(self.milestones, self.values, strict=True)
+        passed = [(at.steps(m), value) for m, value in pairs if at.steps(m) <= at.step]
+        return max(passed, key=lambda pair: pair[0])[1] / at.peak if passed else 1.0
+
+
+@node
+class Plateau:
+    """Multiplied by `gamma` when evaluations brought no better score for as long as `patience`.
+
+    Counted from the best evaluation or the last such cut; those during warm-up do not count.
+    """
+
+    kind: Literal["plateau"] = "plateau"
+    score: Literal["top1", "loss"] = "top1"
+    gamma: Positive = 0.1
+    patience: Length = Span(10, "epochs")
+
+    def __call__(self, at: Moment) -> float:
+        sign = -1 if self.score == "loss" else 1
+        best, since, factor = -math.inf, 0, 1.0
+        for evaluation in at.evaluations:
+            step, score = int(evaluation["step"]), sign * evaluation[self.score]
+            if not at.start <= step <= at.step:
+                continue
+            if score > best:
+                best, since = score, step
+            elif step - since >= at.steps(self.patience):
+                factor, since = factor * self.gamma, step
+        return factor
 
 
 @node
@@ -39,8 +173,14 @@ class Constant:
 
     kind: Literal["constant"] = "constant"
 
-    def __call__(self, step: int, start: int, epoch_steps: int, total_steps: int) -> float:
+    def __call__(self, at: Moment) -> float:
         return 1.0
+
+
+Decay = Annotated[
+    Cosine | Polynomial | OneCycle | Exponential | Step | Piecewise | Plateau | Constant,
+    Field(discriminator="kind"),
+]
 
 
 @node
@@ -51,17 +191,29 @@ class Schedule:
     for_batch: Count | None = None  # the batch `lr` was chosen for; None: the one in use
     warmup: Duration = Span(0, "epochs")
     warmup_start: NotNegative = 0.0  # learning rate of the first step, before scaling
-    decay: Annotated[Cosine | Step | Constant, Field(discriminator="kind")] = Cosine()
+    decay: Decay = Cosine()
+
+    def __post_init__(self):
+        if self.decay.kind == "one_cycle" and self.warmup.amount:
+            raise ValueError("one_cycle rises by itself: warmup=0, and decay.rise for its length")
 
     def scale(self, batch: int) -> float:
         """What `lr` is multiplied by for another batch: in proportion (arXiv:1706.02677)."""
         return batch / (self.for_batch or batch)
 
-    def __call__(self, step: int, epoch_steps: int, total_steps: int, batch: int) -> float:
+    def __call__(
+        self,
+        step: int,
+        epoch_steps: int,
+        total_steps: int,
+        batch: int,
+        evaluations: Evaluations = (),
+    ) -> float:
         """The learning rate of one step, counted from 0, with `batch` photos a step in all."""
         start = self.warmup.steps(epoch_steps, total_steps)
         if step < start:
             lr = self.warmup_start + (self.lr - self.warmup_start) * step / start
         else:
-            lr = self.lr * self.decay(step, start, epoch_steps, total_steps)
+            at = Moment(step, start, epoch_steps, total_steps, self.lr, evaluations)
+            lr = self.lr * self.decay(at)
         return lr * self.scale(batch)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ppcls import environment
-from ppcls.config.load import to_plain, to_yaml
+from ppcls.config.load import from_plain, to_plain, to_yaml
 from ppcls.config.tree import differences
 from ppcls.data.datasets import summary
 from ppcls.data.loader import load_batch
@@ -45,8 +45,8 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
         check_same(recipe, record, inputs, latest)
     trainer = Trainer(recipe, inputs, saved.tensors if saved else None)
     if saved and record:
-        checkpoint.restore(latest, saved, trainer.net, trainer.optimizer)
-        trainer.step, trainer.best, trainer.scores = record.step, record.best, record.scores
+        checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, trainer.average)
+        trainer.take(record)
     load_batch(trainer.reader.parts["train"], trainer.order(0)[0][:1], 0)  # train.ops fit together
     make_folder(folder, keep=resume)
     (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
@@ -65,25 +65,29 @@ def header(trainer: Trainer, device: str) -> str:
     """What is about to run, in one block of lines."""
     recipe = trainer.recipe
     train, model = recipe.train, recipe.model
+    photos = train.photos_per_step
     count = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
     where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
+    parts = f" ({train.accumulate} batches)" if train.accumulate > 1 else ""
     lines = [
         f"{model.name}: {count / 1e6:.2f} M parameters, {model.num_classes} classes, "
         f"{recipe.train_size} px, on {where}",
-        f"{train.epochs} epochs of {trainer.epoch_steps} steps of {train.batch_size} photos, "
+        f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
     ]
     published = train.schedule.for_batch
-    if published and published != train.batch_size:
+    if published and published != photos:
         lr = train.schedule.lr
         lines.append(
             f"learning rate {lr:g} was chosen for a batch of {published}: "
-            f"{lr * train.schedule.scale(train.batch_size):g} for {train.batch_size}, in proportion"
+            f"{lr * train.schedule.scale(photos):g} for {photos}, in proportion"
         )
     if train.without:
         lines.append(
             f"note: the published recipe also has {', '.join(train.without)}: not here yet"
         )
+    if trainer.precision.note():
+        lines.append(trainer.precision.note())
     if trainer.step:
         lines.append(f"resuming after step {trainer.step} of {trainer.total_steps}")
     return "\n".join(lines)
@@ -91,7 +95,9 @@ def header(trainer: Trainer, device: str) -> str:
 
 def check_same(recipe: Recipe, record: checkpoint.Record, inputs: Inputs, path: Path) -> None:
     """The run that goes on must be the run that was saved."""
-    found = differences(record.recipe, to_plain(recipe))
+    # Read as a recipe, the record of an older version has the defaults of keys it did not know.
+    old = from_plain(Recipe, record.recipe, str(path))
+    found = differences(to_plain(old), to_plain(recipe))
     found = {key: change for key, change in found.items() if key not in HARMLESS}
     found |= differences(record.data, inputs.digests(), ("data",))
     found |= differences(record.labels, list(inputs.names), ("class names",))

@@ -1,15 +1,15 @@
 """The training loop: a plain loop over steps, whose every number is a function of the step."""
 
 import math
-import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import paddle
 
 import ppcls
-from ppcls import log, metrics
+from ppcls import log
 from ppcls.api import create_model
 from ppcls.config.load import to_plain
 from ppcls.data.loader import Batch, Part, Reader, train_order
@@ -21,25 +21,25 @@ from ppcls.recipe import Recipe
 from ppcls.train import checkpoint, curves
 from ppcls.train.evaluate import describe, evaluate
 from ppcls.train.freeze import freeze
+from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
+from ppcls.train.precision import Precision
+from ppcls.train.update import NotFinite, Update
+from ppcls.train.window import Window
 
 
 class Trainer:
-    """One run. State: the step, the best scores, the network and the optimizer; nothing else."""
+    """One run. State: the step, scores so far, weights, optimizer, loss scale; nothing else."""
 
     def __init__(
         self, recipe: Recipe, inputs: Inputs, saved: Mapping[str, np.ndarray] | None = None
     ):
         """`saved`: a run's checkpoint to go on with, instead of the recipe's weights."""
         self.recipe, self.inputs, self.folder = recipe, inputs, recipe.folder
+        train = recipe.train
         self.epoch_steps = len(self.order(0))
-        if not self.epoch_steps:
-            raise UserError(
-                f"data.train has {len(inputs.train)} photos, fewer than one batch of "
-                f"{recipe.train.batch_size}: -o train.batch_size={len(inputs.train)} "
-                "or -o train.drop_last=false"
-            )
-        self.total_steps = self.epoch_steps * recipe.train.epochs
+        check(recipe, inputs, self.epoch_steps)
+        self.total_steps = self.epoch_steps * train.epochs
         paddle.seed(recipe.seed)
         model = recipe.model
         self.net = create_model(
@@ -53,9 +53,14 @@ class Trainer:
         self.frozen = freeze(self.net, model.freeze)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
         self.network = Normalize.before(self.net, scale, offset)
+        self.optimizer = train.optimizer.build(groups(self.net, train.decay_norms, train.lr_scale))
+        self.average = train.ema.build(self.net) if train.ema else None
+        self.precision = Precision(train.precision, train.amp_level)
+        counts = inputs.train.counts(model.num_classes or 0).tolist()
+        task = recipe.task.prepared(counts).build(self.precision.around(self.network))
         parameters = [p for p in self.net.parameters() if not p.stop_gradient]
-        self.optimizer = recipe.train.optimizer.build(parameters)
-        self.task = recipe.task.build(self.network)
+        loss_scale = self.precision.scale
+        self.update = Update(task, self.optimizer, parameters, train.clip_norm, loss_scale)
         parts: dict[str, Part] = {"train": (inputs.train, train_view(recipe))}
         if inputs.eval is not None:
             parts["eval"] = (inputs.eval, eval_view(recipe))
@@ -63,6 +68,14 @@ class Trainer:
         self.step, self.window = 0, Window()
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
+        self.evaluations: list[dict[str, float]] = []
+
+    def take(self, record: checkpoint.Record) -> None:
+        """Go on from what a checkpoint's record says; its tensors are restored apart."""
+        self.step, self.best, self.scores = record.step, record.best, record.scores
+        self.evaluations = record.evaluations
+        if self.precision.scale and record.loss_scale:
+            self.precision.scale.restore(record.loss_scale)
 
     # ------------------------------------------------------------------ the loop
 
@@ -90,13 +103,12 @@ class Trainer:
         """The rest of the epoch that the step is in, and what is due at its steps."""
         epoch, start = divmod(self.step, self.epoch_steps)
         order = self.order(epoch)
-        batches = self.reader.batches("train", order[start:], epoch)
         name = f"epoch {epoch + 1}/{self.recipe.train.epochs}"
-        progress = log.Progress(batches, name, len(order), start)
+        progress = log.Progress(self.batches(order[start:], epoch), name, len(order), start)
         self.set_training()
         self.window.start_clock()
-        for batch in progress:
-            self.window.add(*self.advance(batch), labels=batch.labels)
+        for batches in progress:
+            self.window.add(*self.advance(batches), batches)
             if self.step % self.recipe.train.log_every == 0 or self.step == self.total_steps:
                 progress.note = f"loss {self.window.loss:.4f}"
                 self.record_train()
@@ -104,19 +116,18 @@ class Trainer:
             if self.interrupt.asked:
                 return
 
-    def advance(self, batch: Batch) -> tuple[float, np.ndarray]:
+    def advance(self, batches: Sequence[Batch]) -> tuple[float, np.ndarray]:
         """One optimizer step; returns its loss and logits."""
         self.optimizer.set_lr(self.rate(self.step))
         paddle.seed(step_seed(self.recipe.seed, self.step))
-        loss, logits = self.task(paddle.to_tensor(batch.images), paddle.to_tensor(batch.labels))
-        value = float(loss)
-        if not math.isfinite(value):
-            raise self.diverged("loss", value)
-        loss.backward()
-        self.optimizer.step()
-        self.optimizer.clear_grad()
+        try:
+            loss, logits = self.update(batches)
+        except NotFinite as error:
+            raise self.diverged(error.what, error.value) from None
         self.step += 1
-        return value, logits.numpy()
+        if self.average:
+            self.average.update(self.step)
+        return loss, logits
 
     def do_what_is_due(self) -> None:
         """Evaluate and save where the recipe says so, after the step just done."""
@@ -133,11 +144,13 @@ class Trainer:
     def evaluate(self, epoch: int) -> None:
         batches = self.reader.evaluation(self.recipe.eval.batch_size)
         classes = self.recipe.model.num_classes or 0
-        scores = evaluate(self.network, self.interrupt.watch(batches), classes)
+        with self.shown():
+            scores = evaluate(self.network, self.interrupt.watch(batches), classes)
         self.set_training()
         if not math.isfinite(scores["loss"]):
             raise self.diverged("loss of the evaluation", scores["loss"])
         self.scores = scores
+        self.evaluations.append(scores | {"step": self.step})
         self.scalars.write("eval", self.step, epoch=epoch, **scores)
         better = scores["top1"] > self.best.get("top1", -1)
         say(f"epoch {epoch}: {describe(scores)}{' (best)' if better else ''}")
@@ -149,9 +162,21 @@ class Trainer:
     # ------------------------------------------------------------------ small parts
 
     def order(self, epoch: int) -> list[np.ndarray]:
-        train = self.recipe.train
-        count = len(self.inputs.train)
-        return train_order(count, train.batch_size, train.drop_last, self.recipe.seed, epoch)
+        """The photos of each step of an epoch."""
+        train, count = self.recipe.train, len(self.inputs.train)
+        return train_order(count, train.photos_per_step, train.drop_last, self.recipe.seed, epoch)
+
+    def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[list[Batch]]:
+        """The photos of each step, in batches that fit into memory, the last one maybe smaller."""
+        size = self.recipe.train.batch_size
+        parts = [np.split(photos, range(size, len(photos), size)) for photos in order]
+        batches = self.reader.batches("train", [part for step in parts for part in step], epoch)
+        for step in parts:
+            yield [next(batches) for _ in step]
+
+    def shown(self) -> AbstractContextManager[None]:
+        """While entered, the network has the weights that the run evaluates and hands on."""
+        return self.average.shown() if self.average else nullcontext()
 
     def set_training(self) -> None:
         self.network.train()
@@ -159,8 +184,8 @@ class Trainer:
             layer.eval()
 
     def rate(self, step: int) -> float:
-        train = self.recipe.train
-        return train.schedule(step, self.epoch_steps, self.total_steps, train.batch_size)
+        train, lengths = self.recipe.train, (self.epoch_steps, self.total_steps)
+        return train.schedule(step, *lengths, train.photos_per_step, self.evaluations)
 
     def diverged(self, what: str, value: float) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
@@ -193,9 +218,13 @@ class Trainer:
             best=self.best,
             scores=self.scores,
             versions={"ppcls": ppcls.__version__, "paddle": paddle.__version__},
+            evaluations=self.evaluations,
+            loss_scale=self.precision.scale.state() if self.precision.scale else {},
         )
         optimizer = self.optimizer if name == checkpoint.LATEST else None
-        checkpoint.save(self.folder / name, self.net, optimizer, record)
+        with self.shown():
+            trained = self.average.held if self.average else None
+            checkpoint.save(self.folder / name, self.net, optimizer, record, trained)
         return self.folder / name
 
     def save_rest(self) -> str:
@@ -206,35 +235,25 @@ class Trainer:
         return f"; saved {path}; to go on: the same command with --resume"
 
 
-class Window:
-    """Sums over the steps between two records; evaluations do not count as time."""
+def check(recipe: Recipe, inputs: Inputs, epoch_steps: int) -> None:
+    """What a recipe and its data must agree on, before anything is built.
 
-    def __init__(self):
-        self.losses, self.right, self.photos, self.seconds = [], 0, 0, 0.0
-        self.start_clock()
-
-    def start_clock(self) -> None:
-        self.mark = time.monotonic()
-
-    def add(self, loss: float, logits: np.ndarray, labels: np.ndarray) -> None:
-        self.losses.append(loss)
-        self.right += metrics.correct(logits, labels, 1)
-        self.photos += len(labels)
-        now = time.monotonic()
-        self.seconds, self.mark = self.seconds + now - self.mark, now
-
-    @property
-    def loss(self) -> float:
-        return sum(self.losses) / len(self.losses)
-
-    @property
-    def top1(self) -> float:
-        return self.right / self.photos
-
-    @property
-    def speed(self) -> float:
-        """Photos a second."""
-        return round(self.photos / max(self.seconds, 1e-9), 2)
+    Raises:
+        UserError: there is nothing to train on, or nothing to evaluate that is needed.
+    """
+    count, train = len(inputs.train), recipe.train
+    if not epoch_steps:
+        parts = f" ({train.accumulate} batches of {train.batch_size})"
+        raise UserError(
+            f"data.train has {count} photos, fewer than one batch of {train.photos_per_step}"
+            f"{parts if train.accumulate > 1 else ''}: "
+            f"-o train.batch_size={max(1, count // train.accumulate)} or -o train.drop_last=false"
+        )
+    if train.schedule.decay.kind == "plateau" and inputs.eval is None:
+        raise UserError(
+            "train.schedule.decay: plateau needs scores and there is nothing to evaluate: "
+            "-o data.eval=PATH or -o data.holdout=0.2"
+        )
 
 
 def step_seed(seed: int, step: int) -> int:

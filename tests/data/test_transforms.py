@@ -7,22 +7,23 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
+from ppcls.data.ops import TrainOp, apply
 from ppcls.data.transforms import (
     CenterCrop,
     HorizontalFlip,
+    Pad,
     RandomCrop,
     RandomResizedCrop,
     Resize,
     ResizeShort,
-    TrainOp,
+    Rotation,
     VerticalFlip,
-    apply,
 )
 from ppcls.errors import UserError
 
 OPS = [
     RandomResizedCrop(),
-    RandomResizedCrop(backend="pil", interpolation="bicubic"),
+    RandomResizedCrop(backend="pil", interpolation="random"),
     HorizontalFlip(),
     VerticalFlip(),
     Resize(),
@@ -31,6 +32,7 @@ OPS = [
     CenterCrop(),
     RandomCrop(),
     RandomCrop(pad=4),
+    Rotation(),
 ]
 
 
@@ -209,6 +211,48 @@ def test_random_crop_pads_what_is_too_small():
     assert RandomCrop(pad=1)(places(2, 2), rng(), 9).shape == (9, 9, 3)
 
 
+def test_random_interpolation_is_bilinear_or_bicubic():
+    image, found = noise(), []
+    op = RandomResizedCrop(interpolation="random")
+    for seed in range(400):
+        kinds = (RandomResizedCrop(interpolation=kind) for kind in ("bilinear", "bicubic"))
+        choices = [kind(image, rng(seed), 24) for kind in kinds]
+        result = op(image, rng(seed), 24)
+        found.append([np.array_equal(result, choice) for choice in choices].index(True))
+    assert abs(np.mean(found) - 0.5) < 0.08
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "symmetric"])
+def test_pad_is_numpys(channels, mode):
+    image = noise(channels=channels)
+    for pixels, sides in ((3, (3, 3, 3, 3)), ((1, 2, 30, 4), (1, 2, 30, 4)), (0, (0, 0, 0, 0))):
+        left, top, right, bottom = sides
+        fill = {"constant_values": 9} if mode == "constant" else {}
+        wanted = np.pad(image, [(top, bottom), (left, right), (0, 0)], mode, **fill)
+        result = Pad(pixels=pixels, fill=9, mode=mode)(image, rng(), 32)
+        np.testing.assert_array_equal(result, wanted)
+
+
+def test_rotation_draws_its_angle_evenly():
+    image, stream = places(41, 41), rng()
+    angles = []
+    for _ in range(400):
+        turned = Rotation(degrees=(-10.0, 30.0), fill=200)(image, stream, 32)
+        assert turned.shape == image.shape
+        # In the middle a step to the right goes so many rows down (negative: up).
+        rise = (turned[20, 35, 0].astype(float) - turned[20, 5, 0]) / 30
+        angles.append(np.degrees(np.arcsin(np.clip(rise, -1, 1))))
+    assert -12 < min(angles) < -8
+    assert 27 < max(angles) < 32
+    assert abs(np.mean(angles) - 10) < 2
+    assert abs(np.std(angles) - 40 / np.sqrt(12)) < 1
+    corner = Rotation(degrees=(30.0, 30.0), fill=200)(image, rng(), 32)[0, 0]
+    np.testing.assert_array_equal(corner, 200)
+    turned = Rotation(degrees=(90.0, 90.0))(image, rng(), 32)
+    np.testing.assert_array_equal(turned, np.rot90(image))
+
+
 def test_apply_runs_the_ops_in_order():
     ops = (RandomResizedCrop(), HorizontalFlip(), VerticalFlip(prob=1.0))
     image, stream = noise(), rng(5)
@@ -244,6 +288,10 @@ def test_apply_names_ops_that_end_in_another_size(ops, words):
         ({"op": "resize_short", "pixels": 0}, "greater than 0"),
         ({"op": "random_crop", "pad": -1}, "greater than or equal to 0"),
         ({"op": "center_crop", "interpolation": "area"}, "[Uu]nexpected keyword"),
+        ({"op": "pad", "pixels": -1}, "greater than or equal to 0"),
+        ({"op": "pad", "pixels": (1, 2)}, "one number, or four: left, top, right, bottom"),
+        ({"op": "pad", "pixels": 1, "fill": 256}, "less than or equal to 255"),
+        ({"op": "rotation", "degrees": (5, -5)}, "degrees .* smaller angle first"),
         ({"op": "flip"}, "'horizontal_flip', 'vertical_flip'"),
     ],
 )

@@ -39,20 +39,32 @@ def cut(monkeypatch, step):
     monkeypatch.setattr(Trainer, "advance", advance)
 
 
-@pytest.mark.parametrize("kind", ["momentum", "adamw", "rmsprop"])
-@pytest.mark.parametrize("workers", [0, 2])
-def test_six_steps_equal_three_and_three(workdir, run, monkeypatch, workers, kind):
-    if workers and kind != "momentum":
-        pytest.skip("the optimizer does not see the workers")
-    options = [
-        f"data.workers={workers}",
-        f"train.optimizer.kind={kind}",
-        "train.save_every=1 steps",
-    ]
+CASES = {
+    "plain": [],
+    "workers": ["data.workers=2"],
+    "everything": [
+        "train.batch_size=3",
+        "train.accumulate=2",
+        "train.epochs=3",
+        "train.optimizer={kind: lamb, weight_decay: 0.1}",
+        "train.decay_norms=false",
+        "train.lr_scale={'head.*': 10}",
+        "train.clip_norm=0.5",
+        "train.ema={decay: 0.9}",
+        "train.schedule.warmup=0",
+        "train.schedule.decay={kind: plateau, patience: 1 steps}",
+        "task.loss={kind: focal, weights: balanced}",
+    ],
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_six_steps_equal_three_and_three(workdir, run, monkeypatch, case):
+    options = [*CASES[case], "train.save_every=1 steps"]
     assert run(*TRAIN, *options, "output=runs/whole", "data.workers=0")[0] == 0
 
     with monkeypatch.context() as patch:
-        cut(patch, step=4)  # in the middle of the second epoch, after step 3's epoch end
+        cut(patch, step=4)  # after the save at step 3
         with pytest.raises(SystemExit, match="cut"):
             run(*TRAIN, *options, "train.save_every=3 steps", "output=runs/cut")
     assert state(workdir / "runs/cut")[1][0] == 3
@@ -65,6 +77,22 @@ def test_six_steps_equal_three_and_three(workdir, run, monkeypatch, workers, kin
     assert records(workdir / "runs/whole") == records(workdir / "runs/cut")
     moved = files.read(workdir / "runs/whole/best.safetensors").tensors["head.weight"]
     assert np.isfinite(moved).all()
+    if case == "everything":
+        check_everything(workdir / "runs/whole", run)
+
+
+def check_everything(folder, run):
+    """The rate was cut by what the first half had scored; what is handed on is the average."""
+    rates = [r["lr"] for r in records(folder) if r["event"] == "train"]
+    assert rates == pytest.approx([0.005] * 4 + [0.0005] * 2)
+    latest = files.read(folder / "latest.safetensors").tensors
+    trained = [name.split("/")[1] for name in latest if name.endswith("/trained")]
+    assert sorted(trained) == sorted(name for name in latest if "/" not in name)
+    assert np.abs(latest["head.weight"] - latest["optimizer/head.weight/trained"]).max() > 0
+    code, out, _ = run("eval", "--weights", "runs/whole/latest.safetensors")
+    assert code == 0
+    last = [r for r in records(folder) if r["event"] == "eval"][-1]
+    assert f"loss {last['loss']:.4f}" in out
 
 
 def test_a_signal_in_mid_epoch_saves_and_says_how_to_go_on(workdir, run, monkeypatch):
@@ -95,6 +123,21 @@ def test_resuming_a_finished_run_changes_nothing(workdir, run):
     assert code == 0
     assert "finished" in out
     assert state(workdir / "runs/small") == before
+    age(workdir / "runs/small/latest.safetensors")
+    assert run(*TRAIN, "train.epochs=1", "--resume")[0] == 0
+    assert state(workdir / "runs/small") == before
+
+
+def age(path):
+    """Make a checkpoint one of a version that did not know some keys yet."""
+    checkpoint = files.read(path)
+    record = json.loads(checkpoint.metadata["ppcls"])
+    for key in ("evaluations", "loss_scale"):
+        del record[key]
+    for key in ("accumulate", "clip_norm", "decay_norms", "lr_scale", "ema", "precision"):
+        del record["recipe"]["train"][key]
+    del record["recipe"]["task"]["loss"]["weights"]
+    files.write_safetensors(path, checkpoint.tensors, {"ppcls": json.dumps(record)})
 
 
 def test_a_run_is_not_overwritten_unasked(workdir, run):

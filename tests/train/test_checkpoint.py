@@ -1,0 +1,67 @@
+"""Optimizers, restored from a checkpoint into another network, go on bit for bit."""
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+
+from ppcls.errors import UserError
+from ppcls.train import checkpoint, optim
+from ppcls.train.checkpoint import Record
+from ppcls.train.ema import Ema
+from ppcls.train.groups import groups
+from ppcls.weights import files
+
+NODES = [
+    optim.SGD(weight_decay=0.1),
+    optim.Momentum(weight_decay=0.1),
+    optim.Adam(),
+    optim.AdamW(),
+    optim.RMSProp(),
+    optim.Lamb(),
+    optim.Lars(),
+    optim.Lion(weight_decay=0.1),
+]
+RECORD = Record(recipe={}, labels=[], step=3, epoch_steps=3, data={})
+PHOTOS = np.random.default_rng(0).normal(0, 1, (6, 8, 5)).astype("float32")
+
+
+class Run:
+    """A small network in training."""
+
+    def __init__(self, node):
+        paddle.seed(0)
+        self.net = nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1D(4), nn.ReLU(), nn.Linear(4, 3))
+        self.net[0].bias.stop_gradient = True
+        self.optimizer = node.build(groups(self.net, False, {"3.*": 2.0}))
+        self.average = Ema(decay=0.5).build(self.net)
+
+    def steps(self, start, end):
+        for step in range(start, end):
+            self.optimizer.set_lr(0.01 * (step + 1))
+            self.net(paddle.to_tensor(PHOTOS[step])).square().mean().backward()
+            self.optimizer.step()
+            self.optimizer.clear_grad()
+            self.average.update(step + 1)
+
+    def save(self, path):
+        with self.average.shown():
+            checkpoint.save(path, self.net, self.optimizer, RECORD, self.average.held)
+        return {name: value.tobytes() for name, value in files.read(path).tensors.items()}
+
+
+@pytest.mark.parametrize("node", NODES, ids=lambda node: node.kind)
+def test_three_steps_and_three_are_six(tmp_path, node):
+    whole, first, second = Run(node), Run(node), Run(node)
+    whole.steps(0, 6)
+    first.steps(0, 3)
+    first.save(tmp_path / "first")
+    saved = files.read(tmp_path / "first")
+    second.net.set_state_dict({k: v for k, v in saved.tensors.items() if "/" not in k})
+    checkpoint.restore(tmp_path / "first", saved, second.net, second.optimizer, second.average)
+    second.steps(3, 6)
+    assert second.save(tmp_path / "second") == whole.save(tmp_path / "whole")
+    if node.kind != "sgd":
+        bare = files.Checkpoint({"x": np.zeros(1)}, "safetensors", (), {})
+        with pytest.raises(UserError, match="holds no optimizer state"):
+            checkpoint.restore(tmp_path / "x", bare, whole.net, whole.optimizer, None)
