@@ -65,10 +65,20 @@ def importing() -> dict[str, str]:
 
 def to_openvino(source: Path, target: Path) -> None:
     """Write OpenVINO's `target` (.xml) and the .bin beside it from an ONNX file."""
-    try:
-        import openvino
-    except ImportError:
-        raise UserError("--format openvino: pip install 'ppcls[deploy]'") from None
-    openvino.save_model(
-        openvino.Core().read_model(str(source)), str(target), compress_to_fp16=False
-    )
+    if find_spec("openvino") is None:
+        raise UserError("--format openvino: pip install 'ppcls[deploy]'")
+    import openvino
+
+    openvino.save_model(openvino_model(source), str(target), compress_to_fp16=False)
+
+
+def openvino_model(path: Path):
+    """OpenVINO's model of an .xml or .onnx file.
+
+    By the reader for such files alone: left to choose, OpenVINO tries TensorFlow's on a damaged
+    one, whose libraries break Paddle's in the same process.
+    """
+    from openvino.frontend import FrontEndManager
+
+    reader = FrontEndManager().load_by_framework("ir" if path.suffix == ".xml" else "onnx")
+    return reader.convert(reader.load(str(path)))

@@ -1,5 +1,6 @@
 """The engines of a CPU: the network's own numbers, and one line where there are none."""
 
+import ctypes
 import importlib.util
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from ppcls.inference.engines import paddle_inference, table
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.folder import open_folder
+from ppcls.inference.signal_stack import SignalStack
 
 CPU = ("paddle", "onednn", "onnxruntime", "openvino")
 GPU = ("tensorrt", "onnxruntime-tensorrt")
@@ -241,3 +243,13 @@ def test_settings_say_what_runs():
     assert str(settings) == "onednn (fp32, 2 threads)"
     assert str(replace(settings, threads=1, precision="bf16")) == "onednn (bf16, 1 thread)"
     assert str(replace(settings, engine="tensorrt", device="gpu")) == "tensorrt (fp32, GPU)"
+
+
+def test_openvino_leaves_the_signal_stack_alone(exported):
+    """On CPUs with AMX it would put a small one in its place, on which a Ctrl-C crashes."""
+    library = ctypes.CDLL(None)
+    before, after = SignalStack(), SignalStack()
+    library.sigaltstack(None, ctypes.byref(before))
+    open_engine(open_folder(exported), Settings("openvino"))
+    library.sigaltstack(None, ctypes.byref(after))
+    assert bytes(before) == bytes(after)
