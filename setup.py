@@ -18,7 +18,7 @@ training = [
 ]
 # Engines beside Paddle's own, and what makes their files; to make them, Paddle is needed, too.
 convert = ["onnx>=1.16", "paddle2onnx>=2.0"]
-deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", *convert]
+deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", "matplotlib>=3.8", *convert]
 test = ["pytest>=8", "pytest-timeout>=2.3", *deploy]
 lint = ["ruff>=0.9", "import-linter>=2.1", "pyright[nodejs]>=1.1.390"]
 
@@ -47,7 +47,7 @@ setup(
         "cpu": ["paddlepaddle>=3.0", *training],
         "gpu": ["paddlepaddle-gpu>=3.0", *training],
         "deploy": deploy,
-        "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", *convert],
+        "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", "matplotlib>=3.8", *convert],
         "hub": ["huggingface_hub>=0.25"],
         "test": test,
         "dev": [*test, *lint],

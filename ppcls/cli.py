@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         add_eval,
         add_export,
         add_predict,
+        add_quantize,
+        add_bench,
         add_models,
         add_weights,
         add_data,
@@ -206,6 +208,90 @@ def run_predict(options: argparse.Namespace) -> int:
     )
     report(predictor, options.photos, options.topk, options.save)
     return 0
+
+
+# --------------------------------------------------------------------------- quantize, bench
+
+
+def add_quantize(commands) -> None:
+    parser = add_command(commands, "quantize", run_quantize, "an exported network in INT8")
+    parser.add_argument("--model-dir", type=Path, required=True, help="exported folder in float")
+    parser.add_argument("--calibrate", type=Path, required=True, metavar="FOLDER|LIST")
+    engines = ("onnxruntime", "openvino", "onnxruntime-tensorrt", "paddle")
+    parser.add_argument("--engine", choices=engines, default="onnxruntime")
+    parser.add_argument("--output", type=Path, help="default: the model's folder + -int8")
+    parser.add_argument("--eval", type=Path, metavar="FOLDER|LIST", help="labelled photos")
+    parser.add_argument("--budget", type=share, default=0.01, help="loss allowed: 0.01 is a point")
+    parser.add_argument("--photos", type=positive, default=200, help="to calibrate with")
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a share from 0 to 1")
+    return value
+
+
+def run_quantize(options: argparse.Namespace) -> int:
+    from ppcls.inference.quantize import quantize
+
+    quantize(
+        options.model_dir,
+        options.calibrate,
+        options.engine,
+        options.output,
+        options.eval,
+        options.budget,
+        options.photos,
+    )
+    return 0
+
+
+def add_bench(commands) -> None:
+    parser = add_command(commands, "bench", run_bench, "time networks on this machine's engines")
+    parser.add_argument("--models", type=listed, default=[], metavar="NAMES", help="NAME,… or all")
+    parser.add_argument("--model-dir", type=Path, nargs="+", default=[], metavar="DIR")
+    parser.add_argument("--engines", type=listed, default=[], help="default: all of the device")
+    parser.add_argument("--precisions", type=listed, default=["fp32"], help="fp32,bf16,fp16")
+    parser.add_argument("--batch-sizes", type=counts, default=[1, 8], metavar="N,…")
+    parser.add_argument("--threads", type=counts, default=[], metavar="N,…", help="default: all")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--rounds", type=positive, default=5, help="turns of each engine")
+    parser.add_argument(
+        "--seconds", type=float, default=0.5, help="of runs in a turn; at least one run is made"
+    )
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="to time reading with")
+    parser.add_argument("--output", type=Path, default=Path("bench"), metavar="FOLDER")
+    parser.add_argument("--keep", action="store_true", help="keep the exported networks")
+    parser.add_argument("--docs", action="store_true", help="also write docs/benchmarks.md")
+
+
+def listed(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def counts(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",")]
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    from ppcls.bench.plan import Conditions, make_plan
+    from ppcls.bench.run import benchmark
+
+    plan = make_plan(
+        options.models,
+        options.model_dir,
+        Conditions(options.device, options.rounds, options.seconds),
+        options.batch_sizes,
+        options.engines,
+        options.precisions,
+        options.threads,
+    )
+    agrees = benchmark(plan, options.output, options.photos, options.keep, options.docs)
+    return 0 if agrees else 1
 
 
 # --------------------------------------------------------------------------- models, weights, data

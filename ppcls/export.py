@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import paddle
@@ -13,12 +13,12 @@ from paddle import nn
 
 import ppcls
 from ppcls import environment
-from ppcls.data import builtin, images
+from ppcls.data import builtin
 from ppcls.errors import UserError
 from ppcls.inference import convert, folder, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.predictor import softmax
+from ppcls.inference.predictor import open_photo, softmax
 from ppcls.inputs import open_eval
 from ppcls.log import say
 from ppcls.models.fuse import fused
@@ -47,7 +47,7 @@ class Form:
     """
 
     formats: Sequence[str] = ("paddle",)
-    input: str = "float32"
+    input: Literal["float32", "uint8"] = "float32"
     output: str = "probabilities"
     dynamic_size: bool = False
     fuse: bool = True
@@ -162,7 +162,7 @@ def check_photos(trained: Trained) -> list[str]:
 def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]) -> dict[str, Any]:
     """All on the same photos; an error when a format differs by more than the tolerance."""
     preprocess = trained.recipe.preprocess
-    pixels = np.stack([preprocess(images.read(photo, preprocess.channels)) for photo in photos])
+    pixels = np.stack([open_photo(photo, preprocess) for photo in photos])
     inputs = preprocess.normalize(pixels)
     rounding = np.float32(1) + np.finfo(np.float32).eps
     trained.net.eval()

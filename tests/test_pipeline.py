@@ -105,7 +105,7 @@ def test_prediction_is_what_the_trained_network_says(exported, workdir):
     inputs = preprocess.normalize(np.stack([preprocess(image) for image in pixels]))
     expected = paddle.nn.functional.softmax(trained.net(paddle.to_tensor(inputs))).numpy()
 
-    predictor = ppcls.Predictor("exported/small")
+    predictor = ppcls.Predictor("exported/small", engine="onednn")
     for given in (photos, "photos/eval", pixels):
         for batch_size in (1, 4, 8):
             results = predictor.predict(given, batch_size=batch_size)
@@ -121,11 +121,16 @@ def test_results_are_printed_and_saved(exported, workdir, run):
     command = ["predict", "--model-dir", "exported/small", "photos/eval/ant", "--topk", 1, "--save"]
     code, out, _ = run(*command, "results.csv")
     assert code == 0
+    assert "exported/small: measuring which engine is fastest here, once" in out
+    (chosen,) = re.findall("engine: .*", out)
     assert re.search(r"photos/eval/ant/0.png: (ant|bee) 0\.\d{4}  \[\d+\.\d ms\]", out)
     with open("results.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["path"] for row in rows] == [f"photos/eval/ant/{i}.png" for i in range(3)]
-    assert run(*command, "results.json")[0] == 0
+    code, out, _ = run(*command, "results.json")
+    assert code == 0
+    assert "measuring" not in out
+    assert re.findall("engine: .*", out) == [chosen]
     with open("results.json") as file:
         results = json.load(file)
     for row, result in zip(rows, results, strict=True):
@@ -141,7 +146,7 @@ def test_mistakes_at_prediction_write_nothing(exported, workdir, run):
         assert not list(workdir.glob("out.csv*"))
         return err
 
-    good = ("--model-dir", "exported/small")
+    good = ("--engine", "onednn", "--model-dir", "exported/small")
     (workdir / "photos/eval/ant/1.png").write_bytes(b"\x89PNG\r\n")
     assert "photos/eval/ant/1.png: " in fails(*good, "photos/eval/ant")
     assert "gone.jpg: no such file" in fails(*good, "gone.jpg")
@@ -160,7 +165,7 @@ def test_a_list_may_have_labels_and_spaces(exported, workdir):
         (workdir / "photos/eval/bee/0.png").read_bytes()
     )
     (workdir / "list.txt").write_text("photos/eval/a bee.png\nphotos/eval/a bee.png 1\n")
-    first, second = ppcls.Predictor("exported/small").predict("list.txt")
+    first, second = ppcls.Predictor("exported/small", engine="onednn").predict("list.txt")
     assert first.path == second.path == "photos/eval/a bee.png"
 
 
@@ -209,13 +214,15 @@ def test_lists_without_names_predict_class_numbers(workdir, run):
     data = ["data.train=train.txt", "data.eval=eval.txt", "train.epochs=1"]
     assert run("train", "-c", "recipe.yaml", "-o", *data)[0] == 0
     assert run("export", "-c", "recipe.yaml", "--output", "exported/x", "-o", *data)[0] == 0
-    (result,) = ppcls.Predictor("exported/x").predict("photos/eval/ant/0.png", topk=1)
+    predictor = ppcls.Predictor("exported/x", engine="onednn")
+    (result,) = predictor.predict("photos/eval/ant/0.png", topk=1)
     assert result.labels[0] in ("0", "1")
     (workdir / "names.txt").write_text("ant\nbee\n")
     named = [*data, "data.labels=names.txt"]
     assert run("train", "-c", "recipe.yaml", "--overwrite", "-o", *named)[0] == 0
     assert run("export", "-c", "recipe.yaml", "--output", "exported/x", "-o", *named)[0] == 0
-    (result,) = ppcls.Predictor("exported/x").predict("photos/eval/ant/0.png", topk=1)
+    predictor = ppcls.Predictor("exported/x", engine="onednn")
+    (result,) = predictor.predict("photos/eval/ant/0.png", topk=1)
     assert result.labels[0] in ("ant", "bee")
 
 
@@ -227,7 +234,7 @@ def test_grey_and_transparent_photos(workdir, run, channels):
     weights = ("--weights", "runs/small/best.safetensors")
     assert run("export", *weights, "--output", "exported/x")[0] == 0
     rgb = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    results = ppcls.Predictor("exported/x").predict([rgb, "photos/eval/ant/0.png"])
+    results = ppcls.Predictor("exported/x", engine="onednn").predict([rgb, "photos/eval/ant/0.png"])
     assert len(results) == 2
 
 

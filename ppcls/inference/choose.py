@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -83,9 +82,10 @@ def measure(
             refused.append(str(error))
             continue
         expected = output if expected is None else expected
-        difference = float(np.abs(output - expected).max() / np.abs(expected).max())
+        difference = float(np.abs(output - expected).max() / (np.abs(expected).max() or 1))
         if not difference <= AGREE[settings.precision]:  # also when it is not a number
             say(f"note: {settings} is left out: its outputs differ by {difference:.1e}")
+            refused.append(f"outputs of {settings} differ by {difference:.1e}")
             continue
         rivals = [engine] if best is None else [best, engine]
         times = duel(rivals, images)
@@ -177,17 +177,20 @@ def read(folder: Folder) -> dict[str, Any]:
         choices = json.loads((folder.cache() / FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = (c for c in choices.values()) if isinstance(choices, dict) else ()
-    whole = all(isinstance(c, dict) and c.get("engine") in ENGINES for c in known)
-    return choices if whole and isinstance(choices, dict) else {}
+    return choices if isinstance(choices, dict) and all(map(whole, choices.values())) else {}
+
+
+def whole(choice: Any) -> bool:
+    known = isinstance(choice, dict) and str(choice.get("engine")) in ENGINES
+    return known and isinstance(choice.get("threads"), int)
 
 
 def remember(folder: Folder, key: str, choice: dict[str, Any]) -> None:
-    path: Path = folder.cache() / FILE
-    temporary = path.with_name(f"{FILE}.{uuid4().hex}")
     text = json.dumps(read(folder) | {key: choice}, indent=1) + "\n"
     try:
+        path = folder.cache() / FILE
+        temporary = path.with_name(f"{FILE}.{uuid4().hex}")
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
-    except OSError as error:
-        say(f"note: the choice of an engine cannot be kept in {path} ({error.strerror})")
+    except (OSError, UserError) as error:
+        say(f"note: the choice of an engine cannot be kept ({error})")

@@ -1,16 +1,16 @@
 """From one form of an exported network to another: Paddle's to ONNX, ONNX to OpenVINO's."""
 
 import os
+import re
+import subprocess
+import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from ppcls.errors import UserError
 from ppcls.inference.folder import ONNX, Folder
 from ppcls.inference.large import add_weights, is_large
-from ppcls.inference.quiet import quiet
-
-OPSET = 17
-NO_WEIGHTS = "none.pdiparams"  # a file that is not there: paddle2onnx leaves the weights out
 
 
 def onnx_of(folder: Folder) -> Path:
@@ -31,32 +31,20 @@ def to_onnx(program: Path, params: Path, target: Path) -> None:
     Raises:
         UserError: paddle2onnx is not installed, or cannot convert the network.
     """
-    try:
-        import paddle  # noqa: F401  paddle2onnx needs its libraries
-        import polygraphy.config  # noqa: F401  before paddle2onnx lets it install packages
-        import paddle2onnx  # isort: skip
-    except ImportError as error:
-        raise UserError(
-            f"{program}: making ONNX of it needs {error.name}; pip install 'ppcls[deploy]'"
-        ) from None
+    for module in ("paddle", "polygraphy", "paddle2onnx"):
+        if find_spec(module) is None:
+            raise UserError(
+                f"{program}: making ONNX of it needs {module}; pip install 'ppcls[deploy]'"
+            )
     large = is_large(params)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx") as temporary:
         made = Path(temporary) / target.name
-        try:
-            with quiet() as said:
-                paddle2onnx.export(
-                    str(program),
-                    NO_WEIGHTS if large else str(params),
-                    str(made),
-                    opset_version=OPSET,
-                    enable_onnx_checker=not large,
-                    optimize_tool="none" if large else "polygraphy",
-                )
-        except Exception as error:  # its kinds of errors are not told
-            reason = " ".join(f"{error} {said()}".split())[-300:]
-            raise UserError(f"{program}: paddle2onnx cannot convert it ({reason})") from None
-        if not made.is_file() or not made.stat().st_size:
-            reason = " ".join(said().split())[-300:]
+        command = ["-m", "ppcls.inference.to_onnx", program, "" if large else params, made]
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], env=importing(), capture_output=True, check=False
+        )
+        if done.returncode or not made.is_file() or not made.stat().st_size:
+            reason = errors_of(done.stdout + done.stderr)[-300:] or f"exit code {done.returncode}"
             raise UserError(f"{program}: paddle2onnx cannot convert it ({reason})")
         if large:
             add_weights(made, program, params)
@@ -64,12 +52,33 @@ def to_onnx(program: Path, params: Path, target: Path) -> None:
             os.replace(path, target.parent / path.name)
 
 
+def errors_of(output: bytes) -> str:
+    """What a process said of errors, else all that it said, in one line without colours."""
+    lines = re.sub(r"\x1b\[[\d;]*m", "", output.decode("utf-8", "replace")).splitlines()
+    return " ".join(" ".join([line for line in lines if "ERROR" in line] or lines).split())
+
+
+def importing() -> dict[str, str]:
+    """The environment of a process that finds the modules that this one finds."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 def to_openvino(source: Path, target: Path) -> None:
     """Write OpenVINO's `target` (.xml) and the .bin beside it from an ONNX file."""
-    try:
-        import openvino
-    except ImportError:
-        raise UserError("--format openvino: pip install 'ppcls[deploy]'") from None
-    openvino.save_model(
-        openvino.Core().read_model(str(source)), str(target), compress_to_fp16=False
-    )
+    if find_spec("openvino") is None:
+        raise UserError("--format openvino: pip install 'ppcls[deploy]'")
+    import openvino
+
+    openvino.save_model(openvino_model(source), str(target), compress_to_fp16=False)
+
+
+def openvino_model(path: Path):
+    """OpenVINO's model of an .xml or .onnx file.
+
+    By the reader for such files alone: left to choose, OpenVINO tries TensorFlow's on a damaged
+    one, whose libraries break Paddle's in the same process.
+    """
+    from openvino.frontend import FrontEndManager
+
+    reader = FrontEndManager().load_by_framework("ir" if path.suffix == ".xml" else "onnx")
+    return reader.convert(reader.load(str(path)))

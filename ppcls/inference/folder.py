@@ -60,9 +60,15 @@ class Folder:
         written, in ppcls's own cache. What belongs to other files of the network is left alone.
         """
         beside = self.path / CACHE
-        own = beside if os.access(self.path, os.W_OK) else environment.home() / "engines"
+        kept = beside if beside.exists() else self.path
+        own = beside if os.access(kept, os.W_OK) else environment.home() / "engines"
         place = own / self.fingerprint()
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{place}: cannot be made ({error.strerror}); set PPCLS_HOME to a folder"
+            ) from None
         return place
 
 
@@ -140,8 +146,12 @@ def read_labels(path: Path) -> Sequence[str]:
 
 def check(folder: Folder) -> None:
     """Refuse files that are cut short or are not those that were exported."""
-    sizes = folder.manifest.about.get("files", {})
+    sizes = folder.manifest.about.get("files") or {}
+    if not isinstance(sizes, dict):
+        raise UserError(f"{folder.path / manifest.FILE}: ppcls.files: should be sizes by name")
     for path in folder.files:
+        if not path.is_file():
+            raise UserError(f"{path}: should be there, too; copy it again")
         expected, found = sizes.get(path.name), path.stat().st_size
         if expected not in (None, found):
             raise UserError(
@@ -159,8 +169,6 @@ def check(folder: Folder) -> None:
 def check_openvino(path: Path) -> None:
     """OpenVINO maps its weights into memory; one that reaches past their end would crash."""
     data = path.with_suffix(".bin")
-    if not data.is_file():
-        raise UserError(f"{path}: {data.name} should be beside it; copy it again")
     text = path.read_text(encoding="utf-8", errors="replace")
     parts = re.findall(r'<data [^>]*offset="(\d+)"[^>]*size="(\d+)"', text)
     end = max((int(offset) + int(size) for offset, size in parts), default=0)

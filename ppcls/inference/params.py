@@ -72,8 +72,10 @@ def next_tensor(file: BinaryIO) -> Tensor | None:
     version, sequences, tensor_version, length = struct.unpack("<IQIi", head)
     if version or sequences or tensor_version or not 0 <= length < 1 << 16:
         return None
-    kind, dims = None, []
-    for field, value in numbers(file.read(length)):
+    kind, dims, message = None, [], file.read(length)
+    if len(message) < length:
+        return Tensor((1,), 1, file.tell())
+    for field, value in numbers(message):
         if field == 1:
             kind = value
         elif field == 2:

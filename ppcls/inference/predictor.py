@@ -14,6 +14,7 @@ import numpy as np
 from ppcls import environment
 from ppcls.data import images
 from ppcls.data.datasets import find_photos
+from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.inference.choose import choose
 from ppcls.inference.engines.base import Settings
@@ -136,8 +137,7 @@ class Predictor:
         """The network's input, and the seconds it took."""
         start = time.perf_counter()
         preprocess = self.manifest.preprocess
-        pixels = [preprocess(open_photo(p, preprocess.channels)) for p in photos]
-        images = np.stack(pixels)
+        images = np.stack([open_photo(photo, preprocess) for photo in photos])
         if self.manifest.input == "float32":
             images = preprocess.normalize(images)
         return images, time.perf_counter() - start
@@ -169,10 +169,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
-def open_photo(photo: Photo, channels: int) -> np.ndarray:
+def open_photo(photo: Photo, preprocess: Preprocess) -> np.ndarray:
+    """A photo as uint8 [crop, crop, C]; errors about a file name it."""
     if isinstance(photo, np.ndarray):
-        return images.convert(photo, channels)
-    return images.read(photo, channels)
+        return preprocess(images.convert(photo, preprocess.channels))
+    pixels = images.read(photo, preprocess.channels)
+    try:
+        return preprocess(pixels)
+    except UserError as error:
+        raise UserError(f"{photo}: {error}") from None
 
 
 def find(photos: Photo | Sequence[Photo]) -> list[Photo]:

@@ -13,13 +13,13 @@ from ppcls.data.datasets import Samples, missing, open_samples
 from ppcls.errors import UserError
 from ppcls.inference.engines.base import Engine
 from ppcls.inference.manifest import Manifest
-from ppcls.log import Progress
+from ppcls.log import Progress, say
 
 BATCH = 8
 COMPARED = 500  # unlabelled photos at most
 TIMED = (1, 8)  # batch sizes
 TURNS = 15  # that engines take in being timed
-SETTLE = 0.05  # seconds of untimed runs first, for the other engine's threads still spin
+SETTLE = 0.05  # seconds of untimed runs first: the other engine's threads still spin
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Score:
         """What the budget is held against."""
         return self.top1[0] - self.top1[1] if self.top1 else 1 - self.agreement
 
-    def words(self) -> str:
+    def __str__(self) -> str:
         same = f"the same class on {100 * self.agreement:.1f} %"
         if not self.top1:
             return same
@@ -42,13 +42,8 @@ class Score:
         return f"top-1 {before:.1f} % in float, {after:.1f} % in int8, {same}"
 
     def about(self) -> dict[str, Any]:
-        top1 = {"float": self.top1[0], "int8": self.top1[1]} if self.top1 else None
+        top1 = dict(zip(("float", "int8"), self.top1, strict=True)) if self.top1 else None
         return {"top1": top1, "agreement": self.agreement}
-
-    @classmethod
-    def of(cls, about: dict[str, Any]) -> "Score":
-        top1 = about["top1"]
-        return cls((top1["float"], top1["int8"]) if top1 else None, about["agreement"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,14 +58,17 @@ class Judge:
 
     def score(self, engine: Engine) -> Score:
         found = answers(engine, self.manifest, self.paths)[0]
-        top1 = None
-        if self.labels is not None:
-            right = [float((self.labels == classes).mean()) for classes in (self.expected, found)]
-            top1 = (right[0], right[1])
-        return Score(top1, float((found == self.expected).mean()))
+        agreement = float((found == self.expected).mean())
+        if self.labels is None:
+            return Score(None, agreement)
+        before, after = (float((c == self.labels).mean()) for c in (self.expected, found))
+        return Score((before, after), agreement)
 
+    @property
     def advice(self) -> str:
-        return "" if self.labels is not None else "--eval labelled photos, where fewer may count; "
+        if self.labels is None:
+            return "--eval labelled photos: another class is not always a worse one"
+        return "--photos, to calibrate with more"
 
 
 def labelled(source: Path, manifest: Manifest, in_float: Engine) -> Judge:
@@ -86,42 +84,53 @@ def labelled(source: Path, manifest: Manifest, in_float: Engine) -> Judge:
 
 
 def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
-    """The photos' labels as the network numbers its classes, by name where it knows the names."""
+    """The photos' labels as the network numbers its classes: by name where it knows the names."""
     if samples.names and set(samples.names) <= set(names):
         return np.array([names.index(name) for name in samples.names])[samples.labels]
     if samples.names and len(samples.names) != classes:
         raise UserError(
-            f"--eval {samples.source}: has {len(samples.names)} classes, {samples.names[0]!r} …, "
-            f"and the network {classes}; give photos of its classes"
+            f"--eval {samples.source}: has {len(samples.names)} classes ({samples.names[0]} …) and "
+            f"the network {classes}; give photos of its classes"
         )
     outside = np.flatnonzero(samples.labels >= classes)
     if len(outside):
         first = int(outside[0])
         raise UserError(
-            f"--eval {samples.where(first)}: label {samples.labels[first]}, but the network's "
-            f"{classes} classes end with {classes - 1}; give photos of its classes"
+            f"--eval {samples.where(first)}: label {samples.labels[first]}, but the network's last "
+            f"class is {classes - 1}; give photos of its classes"
         )
+    if samples.names and names:
+        say(f"note: {samples.source}: its folders are taken for the network's classes, in order")
     return samples.labels
 
 
 def unlabelled(
-    found: Sequence[str], chosen: Sequence[str], manifest: Manifest, in_float: Engine
+    source: Path,
+    found: Sequence[str],
+    chosen: Sequence[str],
+    manifest: Manifest,
+    in_float: Engine,
 ) -> Judge:
-    """Photos that are not calibrated with or, where there are fewer of those, all."""
+    """Photos that are not calibrated with or, where those are fewer, all."""
     used = set(chosen)
     others = [path for path in found if path not in used]
-    paths = others if len(others) >= len(chosen) else list(found)
-    step = np.linspace(0, len(paths) - 1, min(COMPARED, len(paths))).astype(int)
-    paths = [paths[i] for i in step]
-    source = "those it was calibrated with" if paths == list(chosen) else "--calibrate"
-    return Judge(source, paths, None, manifest, answers(in_float, manifest, paths)[0])
+    paths = others if len(others) >= len(chosen) else found
+    paths = [paths[i] for i in spread(len(paths), COMPARED)]
+    return Judge(str(source), paths, None, manifest, answers(in_float, manifest, paths)[0])
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Up to `count` of the numbers below `total`, evenly spread: photos often stand by class."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 
 def answers(engine: Engine, manifest: Manifest, paths: Sequence[str]) -> tuple[np.ndarray, int]:
     """The likeliest class of each photo, int64 [N], and how many classes there are."""
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    outputs = [engine.run(prepare(manifest, b)) for b in Progress(batches, "comparing", len(batches))]
-    return np.concatenate([output.argmax(axis=1) for output in outputs]), outputs[0].shape[1]
+    progress = Progress(batches, "comparing", len(batches))
+    outputs = (engine.run(prepare(manifest, batch)) for batch in progress)
+    found = [(output.argmax(axis=1), output.shape[1]) for output in outputs]
+    return np.concatenate([classes for classes, _ in found]), found[0][1]
 
 
 def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
@@ -131,19 +140,20 @@ def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
     return pixels if manifest.input == "uint8" else preprocess.normalize(pixels)
 
 
-def milliseconds(engines: Sequence[Engine], manifest: Manifest) -> dict[int, list[float]]:
-    """By batch size the median milliseconds of each engine, timed by turns."""
+def milliseconds(engines: dict[str, Engine], manifest: Manifest) -> dict[str, dict[str, float]]:
+    """By batch size the median of each engine, timed by turns, on noise."""
     side, channels = manifest.preprocess.crop, manifest.preprocess.channels
     random = np.random.default_rng(0)
     measured = {}
     for batch in TIMED:
         pixels = random.integers(0, 256, (batch, side, side, channels), np.uint8)
         given = pixels if manifest.input == "uint8" else manifest.preprocess.normalize(pixels)
-        times: list[list[float]] = [[] for _ in engines]
+        times: dict[str, list[float]] = {name: [] for name in engines}
         for _ in range(TURNS):
-            for engine, own in zip(engines, times, strict=True):
-                own.append(timed(engine, given))
-        measured[batch] = [round(1000 * float(np.median(own)), 3) for own in times]
+            for name, engine in engines.items():
+                times[name].append(timed(engine, given))
+        medians = {name: round(1000 * float(np.median(own)), 2) for name, own in times.items()}
+        measured[f"batch {batch}"] = medians
     return measured
 
 

@@ -1,8 +1,9 @@
 """An ONNX network in INT8, by ONNX Runtime's quantizer: what is quantized stands between
 QuantizeLinear and DequantizeLinear (QDQ), the rest stays float.
 
-Ranges of activations are the least and greatest values on calibration photos, scales of weights
-are per output channel. Softmax and the output of the last layer stay float.
+The range of an activation is the mean over calibration photos of each one's least and greatest
+value, so that a single odd photo does not coarsen all steps. Scales of weights are per output
+channel. Softmax and the output of the last layer stay float.
 """
 
 import copy
@@ -77,7 +78,9 @@ class Quantizer:
             folded = Path(temporary) / "folded.onnx"
             quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
             self.model = onnx.load(str(folded))
-            self.ranges = calibrate(folded, scheme, Progress(images, "calibrating", count))
+            self.given = self.model.graph.input[0].name
+            feeds = ({self.given: image} for image in Progress(images, "calibrating", count))
+            self.ranges = calibrate(folded, scheme, feeds)
         nodes = self.model.graph.node
         # What stands before the first convolution normalises pixels, which 8 bits would blur.
         self.before = [node.name for node in takewhile(lambda n: n.op_type != "Conv", nodes)]
@@ -94,13 +97,13 @@ class Quantizer:
         self.quantized((), in_float).save_model_to_file(str(target))
 
     def quantized(self, alone: Sequence[str], in_float: Sequence[str]):
-        """ONNX Runtime's wrapper of the network; `alone`: the only layers to quantize, () for all."""
+        """The network, wrapped; `alone`: the only layers to quantize, () for all."""
         from onnxruntime.quantization import QDQQuantizer, QuantType
 
         quantizer = QDQQuantizer(
             copy.deepcopy(self.model),
             per_channel=True,
-            reduce_range=self.reduced_range,
+            reduce_range=self.weight_bits < 8,
             weight_qType=QuantType.QInt8,
             activation_qType=QuantType.QInt8 if self.scheme.tensorrt else QuantType.QUInt8,
             tensors_range=self.ranges,
@@ -113,21 +116,30 @@ class Quantizer:
         return quantizer.model
 
     @property
-    def reduced_range(self) -> bool:
-        """Whether weights have 7 bits: x86 without VNNI adds products in pairs into 16 bits, and
-        255 * 127 * 2 overflows those.
-        """
+    def weight_bits(self) -> int:
+        """8, or 7 for x86 without VNNI, where a sum of two 8-bit products overflows 16 bits."""
         vnni = "_vnni" in environment.read("/proc/cpuinfo")
-        return environment.X86 and not vnni and not self.scheme.tensorrt
+        return 7 if environment.X86 and not vnni and not self.scheme.tensorrt else 8
 
     def rank(self, images: np.ndarray) -> list[str]:
         """The layers, first the one that, quantized alone, changes the outputs on `images` most."""
-        expected = outputs(self.model, images)
+        expected = self.run(self.model, images)
         errors = {}
         for name in Progress(self.layers, "trying layers", len(self.layers)):
-            found = outputs(self.quantized([name], ()).model, images)
+            found = self.run(self.quantized([name], ()).model, images)
             errors[name] = float(np.square(found - expected).sum())
         return sorted(errors, key=lambda name: errors[name], reverse=True)
+
+    def run(self, model, images: np.ndarray) -> np.ndarray:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = environment.threads()
+        options.log_severity_level = ERRORS_ALONE
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return np.asarray(session.run(None, {self.given: images})[0])
 
 
 def check(source: Path) -> None:
@@ -141,33 +153,19 @@ def check(source: Path) -> None:
         raise UserError(f"{source}: has ONNX opset {found}; convert it with {OPSET} or later")
 
 
-def calibrate(source: Path, scheme: Scheme, images: Iterable[np.ndarray]):
-    """The least and the greatest value of each tensor."""
+def calibrate(source: Path, scheme: Scheme, feeds: Iterable[dict[str, np.ndarray]]):
+    """The mean over photos of the least and the greatest value of each tensor."""
     from onnxruntime.quantization import CalibrationDataReader, create_calibrator
+
+    class Reader(CalibrationDataReader):
+        rest = iter(feeds)
+
+        def get_next(self):
+            return next(self.rest, None)
 
     with tempfile.TemporaryDirectory() as temporary:
         augmented = Path(temporary) / "augmented.onnx"
-        calibrator = create_calibrator(str(source), scheme.ops, str(augmented))
-        (given,) = calibrator.infer_session.get_inputs()
-
-        class Reader(CalibrationDataReader):
-            batches = iter(images)
-
-            def get_next(self):
-                batch = next(self.batches, None)
-                return None if batch is None else {given.name: batch}
-
+        mean = {"moving_average": True}  # over what is collected at once, a plain mean
+        calibrator = create_calibrator(str(source), scheme.ops, str(augmented), extra_options=mean)
         calibrator.collect_data(Reader())
         return calibrator.compute_data()
-
-
-def outputs(model, images: np.ndarray) -> np.ndarray:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = environment.threads()
-    options.log_severity_level = ERRORS_ALONE
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
-    return np.asarray(session.run(None, {session.get_inputs()[0].name: images})[0])

@@ -56,7 +56,8 @@ class Engine:
         """Images as the network takes them, [N, …], to its output, float32 [N, classes].
 
         Raises:
-            UserError: images of another shape or dtype than the network takes.
+            UserError: images of another shape or dtype than the network takes, or the engine
+                cannot run it on them.
         """
         fits = len(images.shape) == len(self.shape) and all(
             want in (None, have)
@@ -68,7 +69,14 @@ class Engine:
                 f"{self.path}: the network takes {self.dtype} [N, {wanted}], not "
                 f"{images.dtype} {list(images.shape)}; use the --crop it was exported with"
             )
-        return self.call(np.ascontiguousarray(images))
+        try:
+            return self.call(np.ascontiguousarray(images))
+        except Exception as error:  # engines have kinds of their own, without a common base
+            reason = " ".join(str(error).split())[-200:]
+            raise UserError(
+                f"{self.path}: engine {self.settings.engine} cannot run this network on "
+                f"{images.dtype} {list(images.shape)} ({reason})"
+            ) from None
 
 
 def free(shape: object) -> tuple[int | None, ...]:

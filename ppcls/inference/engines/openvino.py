@@ -3,7 +3,8 @@
 import numpy as np
 
 from ppcls.errors import UserError
-from ppcls.inference.convert import onnx_of
+from ppcls.inference import signal_stack
+from ppcls.inference.convert import onnx_of, openvino_model
 from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
 from ppcls.inference.folder import Folder
 
@@ -13,6 +14,11 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 def load(folder: Folder, settings: Settings) -> Opened:
     """Open the folder's OpenVINO files or else its ONNX file, made where there is none."""
     need("openvino", "openvino", "deploy", settings.engine)
+    with signal_stack.kept():
+        return load_here(folder, settings)
+
+
+def load_here(folder: Folder, settings: Settings) -> Opened:
     import openvino
 
     if settings.device != "cpu":
@@ -29,7 +35,7 @@ def load(folder: Folder, settings: Settings) -> Opened:
         "PERFORMANCE_HINT": "LATENCY",
     }
     try:
-        network = core.compile_model(core.read_model(str(path)), "CPU", config)
+        network = core.compile_model(openvino_model(path), "CPU", config)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[-200:]
         raise UserError(

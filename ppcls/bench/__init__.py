@@ -1,0 +1,1 @@
+"""How long networks take on this machine, by engine, precision, batch size and threads."""

@@ -1,0 +1,134 @@
+"""The tables: Markdown in the layout of the published ones, and CSV."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+
+from ppcls.bench.store import Record, cells_of
+from ppcls.docs.facts import ROOT, published
+from ppcls.docs.table import milliseconds, table
+
+COLUMNS = (
+    *("model", "network", "crop", "resize", "engine", "precision", "threads", "batch"),
+    *("median_ms", "p90_ms", "p99_ms", "runs", "images_per_second", "resident_mib"),
+    *("others_percent", "gflops", "peak_gflops", "share_of_fp32_peak"),
+    *("relative_error", "agrees", "interleaved", "failed"),
+)
+DETAILS = COLUMNS[4:18]
+PUBLISHED = ("V100 fp32", "T4 fp32", "GPU not stated fp32")  # latencies that stand beside ours
+PHOTOS = ("resize", "crop", "interpolation", "read_ms", "normalize_ms", "postprocess_ms", "photos")
+FAILED = "FAILED"
+
+
+def to_csv(cells: Iterable[Record]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
+    writer.writeheader()
+    writer.writerows(cells)
+    return text.getvalue()
+
+
+def to_markdown(records: Sequence[Record], details: bool = False) -> str:
+    """All tables, a section each; `details`: also with all figures of each cell."""
+    cells = cells_of(records)
+    compared = [cell for cell in cells if cell.get("relative_error") is not None]
+    done = [cell for cell in cells if "median_ms" in cell]
+    lines = [f"Measured on: {machine_line(records[0])}"]
+    for threads in unique(cell["threads"] for cell in done):
+        own = [cell for cell in done if cell["threads"] == threads]
+        lines += ["", f"## Latency, {plural(threads)}, ms a batch", "", *latencies(own)]
+    if compared:
+        lines += ["", "## Agreement with the dynamic network", "", *agreement(compared)]
+    lines += ["", "## Photos, ms each, one thread", "", *photos(records)]
+    if details:
+        rows = [[str(cell[key]) for key in ("model", *DETAILS)] for cell in done]
+        lines += ["", "## Details", "", *table(("network", *DETAILS), rows)]
+    if len(done) < len(cells):
+        lines += ["", "## Not measured", "", *not_measured(cells)]
+    return "\n".join(lines)
+
+
+def machine_line(header: Record) -> str:
+    machine, about = header["machine"], header["conditions"]
+    gpu = f", {machine['gpu']}" if "gpu" in machine else ""
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB{gpu}; "
+        f"{versions}; {about['rounds']} rounds of up to {about['seconds']} s."
+    )
+
+
+def plural(threads: int) -> str:
+    return f"{threads} thread" + "s" * (threads > 1)
+
+
+def unique(items: Iterable) -> list:
+    return list(dict.fromkeys(items))
+
+
+def latencies(cells: Sequence[Record]) -> list[str]:
+    """Network, crop and resize size, then milliseconds by batch size: measured, and published."""
+    columns = unique((c["engine"], c["precision"], c["batch"]) for c in cells)
+    columns.sort(key=lambda column: (column[1] != "fp32", column[2]))
+    times = {(c["model"], c["engine"], c["precision"], c["batch"]): c["median_ms"] for c in cells}
+    sizes = {c["model"]: (str(c["crop"]), str(c["resize"])) for c in cells}
+    known = {name: own["latency"] for name, own in published_networks().items() if name in sizes}
+    beside = [
+        (kind, batch)
+        for kind in PUBLISHED
+        for batch in unique(str(batch) for *_, batch in columns)
+        if any(batch in own.get(kind, {}) for own in known.values())
+    ]
+    header = ["network", "crop", "resize"]
+    header += [f"{engine} {precision}, {batch}" for engine, precision, batch in columns]
+    header += [f"*{kind}, {batch}*" for kind, batch in beside]
+    rows = (
+        [name, *size]
+        + [milliseconds(times.get((name, *column))) for column in columns]
+        + [milliseconds(known.get(name, {}).get(kind, {}).get(batch)) for kind, batch in beside]
+        for name, size in sizes.items()
+    )
+    return table(header, rows)
+
+
+def published_networks() -> dict[str, dict]:
+    """{} where this is no clone of the repository."""
+    return published() if (ROOT / "docs/published.json").is_file() else {}
+
+
+def photos(records: Iterable[Record]) -> list[str]:
+    header = ("resize", "crop", "interpolation", "decode, resize, crop", "normalise")
+    header += ("postprocess", "photos")
+    return table(header, ([str(r[k]) for k in PHOTOS] for r in records if r["kind"] == "photos"))
+
+
+def agreement(compared: Sequence[Record]) -> list[str]:
+    """Relative errors of logits, the largest over numbers of threads, by engine and precision."""
+    columns = unique((c["engine"], c["precision"]) for c in compared)
+    rows = []
+    for name in unique(c["model"] for c in compared):
+        row = [name]
+        for way in columns:
+            own = [c for c in compared if (c["model"], c["engine"], c["precision"]) == (name, *way)]
+            worst = max((c["relative_error"] for c in own), default=None)
+            text = "" if worst is None else f"{worst:.1e}"
+            row.append(text if all(c["agrees"] for c in own) else f"{text} {FAILED}")
+        rows.append(row)
+    return table(("network", *map(" ".join, columns)), rows)
+
+
+def disagreeing(cells: Iterable[Record]) -> list[str]:
+    return unique(f"{c['model']} with {c['engine']}" for c in cells if c.get("agrees") is False)
+
+
+def not_measured(cells: Iterable[Record]) -> list[str]:
+    """A line for each reason."""
+    sizes: dict[tuple, list[str]] = {}
+    for cell in cells:
+        if "failed" in cell:
+            key = tuple(cell[key] for key in ("model", "engine", "precision", "failed"))
+            sizes.setdefault(key, []).append(str(cell["batch"]))
+    return [
+        f"- {model}, {engine} {precision}, batch {', '.join(unique(own))}: {reason}"
+        for (model, engine, precision, reason), own in sizes.items()
+    ]

@@ -1,0 +1,256 @@
+"""`--engine auto`, with engines of known speed, and once with real ones."""
+
+import json
+import time
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ppcls.errors import UserError
+from ppcls.inference import choose as module
+from ppcls.inference.choose import FILE, choose
+from ppcls.inference.engines.base import Engine, Opened, Settings
+from ppcls.inference.folder import open_folder
+
+WANTED = Settings("auto", batch=2)
+# Milliseconds a run, by engine; of one thread with its number after the name.
+USUAL = {"onednn": 4, "onnxruntime": 1, "openvino": 8, "onnxruntime 1": 4}
+
+
+class Machine:
+    """Engines that sleep, and how often each was opened."""
+
+    def __init__(self):
+        self.times = dict(USUAL)
+        self.broken: dict[str, str] = {}
+        self.off: dict[str, float] = {}  # added to the first output
+        self.output = np.array([[0.25, 0.75]] * 2, np.float32)
+        self.opened: Counter[str] = Counter()
+        self.images: list[np.ndarray] = []
+
+    def open(self, folder, settings):
+        self.opened[settings.engine] += 1
+        if settings.engine in self.broken:
+            raise UserError(self.broken[settings.engine])
+        by_thread = self.times.get(f"{settings.engine} {settings.threads}")
+        seconds = (by_thread or self.times[settings.engine]) / 1000
+        output = self.output + np.array([self.off.get(settings.engine, 0), 0], np.float32)
+
+        def call(images):
+            self.images.append(images)
+            time.sleep(seconds)
+            return output
+
+        return Engine(folder.path, settings, Opened(call, (None, 3, 32, 32), "float32"))
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """In place of the engines of this one; measured for no longer than needed."""
+    made = Machine()
+    monkeypatch.setattr(module, "open_engine", made.open)
+    monkeypatch.setattr(module, "SECONDS", 0.004)
+    monkeypatch.setattr(module, "SETTLE", 0.0)
+    monkeypatch.setattr(module.environment, "threads", lambda: 2)
+    return made
+
+
+@pytest.fixture
+def place(copy):
+    return open_folder(copy("inference.json", "inference.pdiparams", "inference.yml"))
+
+
+def remembered(place):
+    return json.loads((place.cache() / FILE).read_text())
+
+
+def test_the_fastest_is_chosen_said_and_remembered(machine, place, capsys):
+    engine = choose(place, WANTED, None)
+    assert engine.settings == replace(WANTED, engine="onnxruntime", threads=2)
+    assert capsys.readouterr().out == (
+        f"{place.path}: measuring which engine is fastest here, once\n"
+    )
+    ((key, choice),) = remembered(place).items()
+    for part in ("2 of", "paddlepaddle 3.", "onnxruntime 1.", "device cpu", "batch 2", "image 32"):
+        assert part in key
+    assert (choice["engine"], choice["threads"]) == ("onnxruntime", 2)
+    measured = choice["milliseconds"]
+    assert set(measured) == {
+        "onednn (fp32, 2 threads)",
+        "onnxruntime (fp32, 2 threads)",
+        "openvino (fp32, 2 threads)",
+        "onnxruntime (fp32, 1 thread)",
+    }
+    assert measured["onednn (fp32, 2 threads)"] >= 4
+    assert measured["openvino (fp32, 2 threads)"] >= 8
+    assert 1 <= measured["onnxruntime (fp32, 2 threads)"] < 4
+    assert {images.shape for images in machine.images} == {(2, 3, 32, 32)}
+
+    machine.opened.clear()
+    machine.times["onnxruntime"] = 50  # what is remembered is not measured
+    assert choose(place, WANTED, None).settings == engine.settings
+    assert machine.opened == {"onnxruntime": 1}
+    assert capsys.readouterr().out == ""
+
+
+def test_one_thread_where_that_is_faster(machine, place):
+    machine.times["onnxruntime 1"] = 0.3
+    assert choose(place, WANTED, None).settings.threads == 1
+    assert choose(place, WANTED, None).settings.threads == 1  # remembered
+    assert choose(place, WANTED, 2).settings.threads == 2  # as asked for
+
+
+def test_threads_that_are_asked_for_are_taken(machine, place):
+    assert choose(place, WANTED, 3).settings.threads == 3
+    (choice,) = remembered(place).values()
+    assert all("(fp32, 3 threads)" in name for name in choice["milliseconds"])
+
+
+def changes(monkeypatch, place, name):
+    """Settings and threads after one thing has changed."""
+    if name == "batch":
+        return replace(WANTED, batch=4), None
+    if name == "precision":
+        return replace(WANTED, precision="bf16"), None
+    if name == "threads":
+        return WANTED, 2
+    if name == "version":
+        found = module.installed_version
+        other = {"openvino": "9.9"}
+        monkeypatch.setattr(module, "installed_version", lambda p: other.get(p) or found(p))
+    if name == "processor":
+        monkeypatch.setattr(module, "processor", lambda: "another")
+    if name == "cores":
+        monkeypatch.setattr(module.environment, "threads", lambda: 4)
+    if name == "files":
+        place.params.touch()
+    return WANTED, None
+
+
+@pytest.mark.parametrize(
+    "name", ["batch", "precision", "threads", "version", "processor", "cores", "files"]
+)
+def test_what_the_choice_depends_on(machine, place, monkeypatch, name):
+    choose(place, WANTED, None)
+    monkeypatch.setattr(machine, "output", np.array([[0.25, 0.75]] * 4, np.float32))
+    machine.opened.clear()
+    wanted, threads = changes(monkeypatch, place, name)
+    assert choose(place, wanted, threads).settings.engine == "onnxruntime"
+    assert set(machine.opened) == {"onednn", "onnxruntime", "openvino"}
+    if name == "files":
+        assert len(list(place.path.glob(f"engine_cache/*/{FILE}"))) == 2
+        return
+    assert len(remembered(place)) == 2  # the first stays
+    machine.opened.clear()
+    choose(place, wanted, threads)
+    assert machine.opened == {"onnxruntime": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        "\xff",
+        '{"KEY": null}',
+        '{"KEY": {}}',
+        '{"KEY": {"engine": "onednn"}}',
+        '{"KEY": {"engine": "onednn", "threads": "2"}}',
+        '{"KEY": {"engine": "abacus", "threads": 2}}',
+        '{"KEY": {"engine": ["onednn"], "threads": 2}}',
+    ],
+)
+def test_a_damaged_memory_is_measured_anew(machine, place, text):
+    key = module.situation(place, WANTED, None)
+    (place.cache() / FILE).write_bytes(text.replace("KEY", key).encode("latin-1"))
+    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+    assert remembered(place)[key]["engine"] == "onnxruntime"
+
+
+def test_an_engine_that_opens_no_longer_is_measured_anew(machine, place):
+    choose(place, WANTED, None)
+    machine.broken["onnxruntime"] = "engine onnxruntime: not installed"
+    assert choose(place, WANTED, None).settings.engine == "onednn"
+    (choice,) = remembered(place).values()
+    assert choice["engine"] == "onednn"
+
+
+@pytest.mark.parametrize("off", [0.01, float("nan")])
+def test_an_engine_whose_numbers_are_off_is_left_out(machine, place, capsys, off):
+    machine.off["onnxruntime"] = off
+    assert choose(place, WANTED, None).settings.engine == "onednn"
+    said = capsys.readouterr().out
+    assert "note: onnxruntime (fp32, 2 threads) is left out: its outputs differ by " in said
+    (choice,) = remembered(place).values()
+    assert not any("onnxruntime" in name for name in choice["milliseconds"])
+
+
+def test_bf16_may_differ_more(machine, place):
+    machine.off["onnxruntime"] = 0.01
+    chosen = choose(place, replace(WANTED, precision="bf16"), None)
+    assert chosen.settings.engine == "onnxruntime"
+
+
+def test_an_engine_that_cannot_open_is_skipped(machine, place):
+    machine.broken["onednn"] = "engine onednn needs inference.json"
+    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+    assert machine.opened["onednn"] == 1
+
+
+def test_no_engine_that_can_open(machine, place):
+    machine.broken = dict.fromkeys(("onednn", "onnxruntime"), "x: no") | {"openvino": "y: no"}
+    with pytest.raises(UserError) as caught:
+        choose(place, WANTED, None)
+    assert str(caught.value) == f"{place.path}: no engine here can run it: x: no; y: no"
+    assert not (place.cache() / FILE).exists()
+
+
+def test_a_network_whose_outputs_are_no_numbers(machine, place):
+    machine.output = machine.output * np.nan
+    with pytest.raises(UserError, match=r"no engine here can run it: outputs of onednn .* nan"):
+        choose(place, WANTED, None)
+
+
+def test_no_engine_installed(machine, place, monkeypatch):
+    monkeypatch.setattr(module, "installed", lambda name: False)
+    with pytest.raises(UserError, match=r"can run it: none is installed, pip install 'ppcls\[dep"):
+        choose(place, WANTED, None)
+
+
+def test_where_nothing_can_be_kept_a_note_says_so(machine, place, monkeypatch, capsys):
+    def cache(self):
+        raise UserError("nowhere: cannot be made")
+
+    monkeypatch.setattr(type(place), "cache", cache)
+    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+    said = capsys.readouterr().out
+    assert "note: the choice of an engine cannot be kept (nowhere: cannot be made)" in said
+
+
+def test_a_network_of_zeros_is_no_division_by_zero(machine, place):
+    machine.output = np.zeros((2, 2), np.float32)
+    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+
+
+def test_real_engines(place, images, monkeypatch):
+    """Whichever is fastest here, its numbers are those of the engine named."""
+    monkeypatch.setattr(module, "SECONDS", 0.004)
+    monkeypatch.setattr(module, "CANDIDATES", {"cpu": ("onednn", "paddle")})  # nothing to convert
+    inputs = place.manifest.preprocess.normalize(images)
+    chosen = choose(place, WANTED, None)
+    (choice,) = remembered(place).values()
+    assert chosen.settings.engine == choice["engine"]
+    assert len(choice["milliseconds"]) in (2, 3)  # with one thread, where there are more
+    other = module.open_engine(place, Settings("paddle"))
+    np.testing.assert_allclose(chosen.run(inputs), other.run(inputs), atol=2e-6)
+
+
+@pytest.mark.parametrize("source", ["exported", "pixels_in"])
+def test_the_example_is_what_the_network_takes(source, request):
+    found = open_folder(request.getfixturevalue(source))
+    images = module.example(found, 2)
+    assert module.open_engine(found, Settings("onednn")).run(images).shape == (2, 2)

@@ -1,0 +1,228 @@
+"""Folders of exported networks: whole, incomplete, damaged, and without `inference.yml`."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from ppcls.data.preprocess import Preprocess
+from ppcls.errors import UserError
+from ppcls.inference import folder
+from ppcls.inference.engines.base import Settings
+from ppcls.inference.engines.table import open_engine
+from ppcls.inference.folder import open_folder, read_labels
+
+PADDLE = ("inference.json", "inference.pdiparams")
+OPENVINO = ("inference.xml", "inference.bin")
+ENGINES = {
+    "inference.json": "onednn",
+    "inference.pdiparams": "onednn",
+    "inference.onnx": "onnxruntime",
+    "inference.xml": "openvino",
+    "inference.bin": "openvino",
+}
+BESIDE = {
+    "inference.json": PADDLE,
+    "inference.pdiparams": PADDLE,
+    "inference.onnx": ("inference.onnx",),
+    "inference.xml": OPENVINO,
+    "inference.bin": OPENVINO,
+}
+CROP = {"crop": 32, "resize": 36}  # in place of inference.yml
+
+
+def refused(path, given=None, engine="onednn"):
+    """The one line with which opening the folder, or the network in it, ends."""
+    with pytest.raises(UserError) as caught:
+        open_engine(open_folder(path, given), Settings(engine))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_whole_folder(exported):
+    found = open_folder(exported)
+    names = [*PADDLE, "inference.onnx", *OPENVINO]
+    assert [path.name for path in found.files] == names
+    assert found.size() == max((exported / name).stat().st_size for name in names)
+    assert found.manifest.labels == ("ant", "bee")
+
+
+@pytest.mark.parametrize("name", list(ENGINES))
+@pytest.mark.parametrize("known", [True, False], ids=["inference.yml", "flags"])
+def test_files_cut_short(copy, name, known):
+    """Refused by the sizes in inference.yml, and without it by what is inside the files."""
+    place = copy(*BESIDE[name], *(["inference.yml"] if known else []))
+    file = place / name
+    data = file.read_bytes()
+    for left in (0, 1, len(data) // 2, len(data) - 3):
+        file.write_bytes(data[:left])
+        words = refused(place, None if known else CROP, ENGINES[name])
+        assert words.startswith(f"{file}: ")
+        assert re.search("export it again|copy it again", words)
+        if known:
+            assert f"has {left} bytes, inference.yml says {len(data)}" in words
+    file.write_bytes(data)
+    open_engine(open_folder(place, None if known else CROP), Settings(ENGINES[name]))
+
+
+def test_files_of_another_export(copy):
+    place = copy()
+    (place / "inference.onnx").write_bytes((place / "inference.onnx").read_bytes() + b"\0")
+    assert "it is cut short or of another export" in refused(place)
+
+
+def test_an_inference_yml_cut_anywhere(copy):
+    """It is refused, or says less; never a traceback."""
+    place = copy(*PADDLE, "inference.yml")
+    text = (place / "inference.yml").read_text()
+    read, words = 0, []
+    for left in [0, 1, *range(2, len(text), 7), *(m.end() for m in re.finditer(": ?", text))]:
+        (place / "inference.yml").write_text(text[:left])
+        try:
+            open_folder(place)
+            read += 1
+        except UserError as error:
+            words.append(str(error))
+    assert read
+    assert words
+    assert all(line.startswith(f"{place}/inference.") and "\n" not in line for line in words)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        ((), "has no inference.yml; make such a folder with tools/export.py"),
+        (("inference.yml",), "no inference.json and inference.pdiparams, nor inference.onnx or"),
+        (("inference.yml", "inference.json"), "inference.json is there and inference.pdiparams is"),
+        (("inference.yml", "inference.pdiparams"), "no inference.json and inference.pdiparams"),
+        (("inference.yml", "inference.xml"), "inference.bin: should be there, too; copy it again"),
+        (PADDLE, "has no inference.yml; say how photos are prepared: --resize 256 --crop 224"),
+    ],
+)
+def test_files_missing(copy, exported, tmp_path, names, words):
+    place = copy(*names) if names else tmp_path
+    with pytest.raises(UserError) as caught:
+        open_folder(place)
+    assert str(caught.value).startswith(str(place))
+    assert words in str(caught.value)
+
+
+def test_no_folder(tmp_path):
+    assert "gone: does not exist" in refused(tmp_path / "gone")
+    assert "gone: does not exist" in refused(tmp_path / "gone", CROP)
+    (tmp_path / "file").write_text("")
+    assert "file: " in refused(tmp_path / "file", CROP)
+
+
+def test_a_program_of_something_else_than_paddle(copy):
+    place = copy(*PADDLE)
+    program = json.loads((place / "inference.json").read_text())
+    program["base_code"]["magic"] = "not pir"
+    (place / "inference.json").write_text(json.dumps(program, separators=(",", ":")))
+    words = refused(place, CROP)
+    assert "is damaged, or of a version of Paddle that the installed one cannot read" in words
+    for text in ("{}", "[]", "null"):
+        (place / "inference.json").write_text(text)
+        assert "is damaged, or of a version of Paddle" in refused(place, CROP)
+
+
+def test_weights_that_are_fewer_than_the_program_has(copy):
+    from ppcls.inference import params
+
+    place = copy(*PADDLE)
+    file = place / "inference.pdiparams"
+    last = list(params.tensors(file))[-2]
+    file.write_bytes(file.read_bytes()[: last.start + last.bytes])
+    params.check(file)  # each tensor is whole
+    assert ".pdiparams beside it is damaged" in refused(place, CROP)
+
+
+def test_flags_in_place_of_inference_yml(copy, exported):
+    place = copy(*PADDLE)
+    found = open_folder(place, {**CROP, "mean": None, "labels": ["ant", "bee"]})
+    assert found.manifest.preprocess == Preprocess(resize=36, crop=32)
+    assert found.manifest.labels == ("ant", "bee")
+    assert found.manifest.output is None  # seen from the first results
+    assert found.manifest.model == "copy"
+
+
+def test_flags_in_place_of_parts_of_inference_yml(exported):
+    found = open_folder(exported, {"resize": 40, "std": [0.5, 0.5, 0.5], "labels": ["a", "b"]})
+    assert found.manifest.preprocess == Preprocess(resize=40, crop=32, std=(0.5, 0.5, 0.5))
+    assert found.manifest.labels == ("a", "b")
+    assert found.manifest.output == "probabilities"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"crop": 288}, "resize 36 is below crop 288"),
+        ({"std": [0.5]}, "mean has 3 values and std 1"),
+        ({"std": [0.5, 0, 0.5]}, "how photos are prepared: .*greater than 0"),
+        ({"crpo": 32}, "how photos are prepared: .*crpo"),
+    ],
+)
+def test_flags_that_cannot_be(exported, given, words):
+    assert re.search(words, refused(exported, given))
+
+
+def test_labels(tmp_path):
+    file = tmp_path / "names.txt"
+    file.write_text("0 tench\n1 great white shark\n", encoding="utf-8")
+    assert read_labels(file) == ["tench", "great white shark"]
+    file.write_text("tench\n1 great white shark\ncafé", encoding="utf-8")
+    assert read_labels(file) == ["tench", "1 great white shark", "café"]
+    for text in (b"", b"tench\n\nshark\n", b"caf\xe9\n"):
+        file.write_bytes(text)
+        with pytest.raises(UserError, match=r"--labels .*names.txt: (cannot be read|should have)"):
+            read_labels(file)
+    with pytest.raises(UserError, match=r"--labels .*gone.txt: cannot be read"):
+        read_labels(tmp_path / "gone.txt")
+
+
+def test_the_cache_is_beside_the_network_and_of_these_files(copy):
+    place = copy()
+    first = open_folder(place).cache()
+    assert first.parent == place / folder.CACHE
+    assert open_folder(place).cache() == first
+    os.utime(place / "inference.onnx", ns=(1, 1))
+    assert open_folder(place).cache() != first
+
+
+def test_where_the_folder_is_read_only_the_cache_is_ppcls_s_own(copy, home, monkeypatch):
+    place = copy()
+    found = open_folder(place)
+    if os.geteuid():
+        place.chmod(0o500)
+    else:  # root may write anywhere
+        monkeypatch.setattr(folder.os, "access", lambda path, mode: False)
+    try:
+        assert found.cache().parent == home / "engines"
+        assert not (place / folder.CACHE).exists()
+    finally:
+        place.chmod(0o700)
+
+
+def test_where_nothing_can_be_written_a_line_says_so(copy, home, monkeypatch):
+    found = open_folder(copy())
+    monkeypatch.setattr(folder.os, "access", lambda path, mode: False)
+    home.write_text("a file where a folder should be")
+    with pytest.raises(UserError, match=r"engines/.*: cannot be made .*; set PPCLS_HOME"):
+        found.cache()
+
+
+def test_the_form_of_others(copy, images):
+    """PaddleX writes no sizes, no key of ours and the program alone."""
+    place = copy(*PADDLE, "inference.yml")
+    document = yaml.safe_load((place / "inference.yml").read_text())
+    del document["ppcls"]
+    (place / "inference.yml").write_text(yaml.safe_dump(document))
+    found = open_folder(place)
+    assert found.manifest.output is None
+    assert found.manifest.labels == ("ant", "bee")
+    inputs = found.manifest.preprocess.normalize(images)
+    output = open_engine(found, Settings("onednn")).run(inputs)
+    np.testing.assert_allclose(output.sum(1), 1, atol=1e-5)

@@ -1,0 +1,216 @@
+"""Photos in, names out: order, errors, odd photos, and outputs nobody described."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+import small_network
+from PIL import Image, ImageFile
+
+import ppcls
+from ppcls.errors import UserError
+from ppcls.inference import predictor as module
+
+
+@pytest.fixture(scope="session")
+def predictor(exported):
+    return ppcls.Predictor(exported, engine="onednn", batch_size=2)
+
+
+@pytest.fixture
+def photos(images, tmp_path):
+    """Five files of the pixels of `images`."""
+    paths = [tmp_path / f"{index}.png" for index in range(len(images))]
+    for path, pixels in zip(paths, images, strict=True):
+        Image.fromarray(pixels).save(path)
+    return [str(path) for path in paths]
+
+
+def scores(results):
+    """[N, 2] by class."""
+    found = np.zeros((len(results), 2))
+    for row, result in zip(found, results, strict=True):
+        row[result.classes] = result.scores
+    return found
+
+
+def expected(small, images):
+    """What the network itself says of the photos."""
+    preprocess = small.recipe.preprocess
+    pixels = np.stack([preprocess(image) for image in images])
+    return small_network.probabilities(small.net, preprocess.normalize(pixels))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 5, 8])
+def test_order_is_kept(predictor, photos, images, small, batch_size):
+    mixed = [photos[0], images[1], photos[2], photos[3], images[4]] * 3
+    results = predictor.predict(mixed, batch_size=batch_size)
+    assert [r.path for r in results] == [photos[0], None, photos[2], photos[3], None] * 3
+    np.testing.assert_allclose(scores(results), np.tile(expected(small, images), (3, 1)), atol=2e-6)
+    assert all(result.milliseconds > 0 for result in results)
+
+
+def test_photos_are_prepared_while_the_network_runs(predictor, images, monkeypatch):
+    """Never more than AHEAD batches beyond the one that runs."""
+    prepared, real = [], predictor.prepare
+
+    def prepare(photos):
+        assert threading.current_thread() is not threading.main_thread()
+        prepared.append(len(photos))
+        return real(photos)
+
+    monkeypatch.setattr(predictor, "prepare", prepare)
+    stream = predictor.stream([images[0]] * 20)
+    next(stream)
+    time.sleep(0.2)
+    assert 2 <= len(prepared) <= 1 + module.AHEAD
+    assert len(list(stream)) == 19
+    assert prepared == [2] * 10
+
+
+def test_a_stream_left_early_ends_at_once(predictor, images):
+    before = threading.active_count()
+    stream = predictor.stream([images[0]] * 10_000)
+    next(stream)
+    start = time.perf_counter()
+    stream.close()
+    assert time.perf_counter() - start < 5
+    assert threading.active_count() == before
+
+
+def test_an_error_names_the_photo_and_ends_the_stream(predictor, photos, tmp_path):
+    (tmp_path / "3.png").write_bytes(b"\x89PNG\r\n")
+    before = threading.active_count()
+    stream = predictor.stream(photos)
+    assert [next(stream).path for _ in range(2)] == photos[:2]
+    with pytest.raises(UserError, match=r"3\.png: "):
+        list(stream)
+    assert threading.active_count() == before
+
+
+def test_a_photo_too_narrow_is_named(predictor, tmp_path):
+    path = tmp_path / "line.png"
+    Image.new("L", (5000, 1)).save(path)
+    with pytest.raises(UserError) as caught:
+        predictor.predict(path)
+    assert str(caught.value).startswith(f"{path}: an image of 5000x1 pixels is too narrow")
+    with pytest.raises(UserError, match=r"^an image of 5000x1 pixels is too narrow"):
+        predictor.predict(np.zeros((1, 5000, 3), np.uint8))
+
+
+def test_a_photo_of_one_pixel(predictor, small, tmp_path):
+    path = tmp_path / "dot.png"
+    Image.new("RGB", (1, 1), (200, 100, 50)).save(path)
+    whole = np.full((32, 32, 3), (200, 100, 50), np.uint8)
+    found = scores(predictor.predict(path))
+    np.testing.assert_allclose(found, expected(small, [whole]), atol=2e-6)
+
+
+def test_arrays_of_every_kind(predictor, small, images):
+    grey = images[0, :, :, 0]
+    same = [grey, grey[..., None], np.dstack([grey] * 3), np.dstack([grey] * 4)]
+    wanted = np.repeat(expected(small, [np.dstack([grey] * 3)]), 4, axis=0)
+    np.testing.assert_allclose(scores(predictor.predict(same)), wanted, atol=2e-6)
+    with pytest.raises(UserError, match="an image is a uint8 array"):
+        predictor.predict(images[0].astype(np.float32))
+
+
+def test_no_photos(predictor, tmp_path):
+    assert predictor.predict([]) == []
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: no photos in this folder"):
+        predictor.predict(tmp_path / "empty")
+    (tmp_path / "list.txt").write_text("")
+    with pytest.raises(UserError, match=r"list\.txt: lists no photos"):
+        predictor.predict(tmp_path / "list.txt")
+
+
+@pytest.mark.parametrize("options", [{"topk": 0}, {"batch_size": 0}])
+def test_numbers_below_one(predictor, exported, images, options):
+    with pytest.raises(UserError, match=r"topk \(.\) and batch_size \(.\) should be at least 1"):
+        predictor.predict(images[0], **options)
+    with pytest.raises(UserError, match=r"batch_size \(0\) should be at least 1"):
+        ppcls.Predictor(exported, batch_size=0)
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory):
+    """Photos of 20,000 by 20,000 pixels; of the JPEG only the header says so."""
+    place = tmp_path_factory.mktemp("huge")
+    Image.new("1", (20_000, 20_000)).save(place / "huge.png")
+    Image.new("L", (300, 500)).save(place / "huge.jpg")
+    data = (place / "huge.jpg").read_bytes()
+    sides = (500).to_bytes(2, "big") + (300).to_bytes(2, "big")
+    assert data.count(sides) == 1
+    (place / "huge.jpg").write_bytes(data.replace(sides, (20_000).to_bytes(2, "big") * 2))
+    return place
+
+
+@pytest.mark.parametrize("name", ["huge.png", "huge.jpg"])
+def test_a_photo_of_20000_by_20000_pixels(exported, huge, photos, monkeypatch, run, name):
+    """Refused by what its header says: nothing of its size is ever in memory."""
+
+    def decode(image):
+        assert image.size != (20_000, 20_000), "it is decoded"
+        return load(image)
+
+    load = ImageFile.ImageFile.load
+    monkeypatch.setattr(ImageFile.ImageFile, "load", decode)
+    command = ("predict", "--model-dir", exported, "--engine", "onednn", "--batch-size", 1)
+    code, _, err = run(*command, *photos, huge / name)
+    assert code == 2
+    (line,) = err.splitlines()
+    assert line.startswith(f"error: {huge / name}: too large: Image size (400000000 pixels)")
+
+
+def test_logits_become_probabilities(pixels_in, exported, small, images):
+    logits = ppcls.Predictor(pixels_in, engine="onednn")
+    assert logits.output == "logits"
+    np.testing.assert_allclose(
+        scores(logits.predict(list(images))), expected(small, images), atol=2e-6
+    )
+
+
+@pytest.mark.parametrize("ending", ["probabilities", "logits"])
+def test_what_a_network_ends_in_is_seen_from_its_results(copy, images, small, monkeypatch, ending):
+    place = copy("inference.json", "inference.pdiparams")
+    found = ppcls.Predictor(place, engine="onednn", resize=36, crop=32, labels=["a", "b"])
+    assert found.output is None
+    if ending == "logits":
+        run = found.engine.run
+        monkeypatch.setattr(found.engine, "run", lambda images: np.log(run(images)) + 3)
+    results = found.predict(list(images), batch_size=2)
+    assert found.output == ending
+    assert {name for result in results for name in result.labels} == {"a", "b"}
+    np.testing.assert_allclose(scores(results), expected(small, images), atol=2e-6)
+
+
+def test_another_size_than_the_network_takes(exported, pixels_in, images, small):
+    for size in (24, 40):
+        given = {"crop": size, "resize": size}
+        with pytest.raises(UserError, match=r"takes float32 \[N, 3, 32, 32\].*use the --crop it"):
+            ppcls.Predictor(exported, engine="onednn", **given).predict(images[0])
+        (result,) = ppcls.Predictor(pixels_in, engine="onednn", **given).predict(images[0])
+        preprocess = ppcls.Predictor(pixels_in, engine="onednn", **given).manifest.preprocess
+        inputs = preprocess.normalize(preprocess(images[0])[None])
+        wanted = small_network.probabilities(small.net, inputs)
+        np.testing.assert_allclose(scores([result]), wanted, atol=2e-6)
+
+
+def test_auto_says_why_no_engine_takes_another_size(exported):
+    with pytest.raises(UserError) as caught:
+        ppcls.Predictor(exported, crop=24, resize=24)
+    assert str(caught.value).count("the network takes float32 [N, 3, 32, 32]") == 1
+
+
+def test_labels_of_another_number(exported, images):
+    found = ppcls.Predictor(exported, engine="onednn", labels=["a", "b", "c"])
+    with pytest.raises(UserError, match="there are 3 labels and the network has 2 classes"):
+        found.predict(images[0])
+
+
+def test_what_is_no_classifier(predictor, images, monkeypatch):
+    monkeypatch.setattr(predictor.engine, "call", lambda images: np.zeros((1, 2, 8, 8)))
+    with pytest.raises(UserError, match=r"output is \[1, 2, 8, 8\], not a number for each class"):
+        predictor.predict(images[0])
