@@ -1,0 +1,1 @@
+"""The commands of `ppcls`: for each, `add_*` tells its options and `run_*` runs it."""

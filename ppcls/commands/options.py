@@ -1,0 +1,47 @@
+"""What several commands have in common."""
+
+import argparse
+from collections.abc import Callable
+
+
+def add_command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
+    parser.add_argument("-c", "--config", required=required, help="recipe file (configs/*.yaml)")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="set a key of the recipe, such as train.epochs=10 or train.ops.0.scale=[0.5,1]",
+    )
+
+
+def positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1")
+    return int(text)
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a share from 0 to 1")
+    return value
+
+
+def listed(text: str) -> list[str]:
+    return [part for part in text.split(",") if part]
+
+
+def counts(text: str) -> list[int]:
+    return [positive(part) for part in text.split(",")]
