@@ -9,7 +9,6 @@ from ppcls import __version__
 from ppcls.commands import catalogue, deployment, training
 from ppcls.errors import UserError
 
-
 COMMANDS = (
     training.add_train,
     training.add_eval,

@@ -124,7 +124,15 @@ def note_preprocess(recipe: Recipe, trained_with: dict[str, Any] | None, source:
 
 
 def train_view(recipe: Recipe) -> TrainView:
-    return TrainView(recipe.train.ops, recipe.train_size, recipe.model.in_channels, recipe.seed)
+    train, model = recipe.train, recipe.model
+    return TrainView(
+        train.ops,
+        recipe.train_size,
+        model.in_channels,
+        recipe.seed,
+        train.batch_ops,
+        model.num_classes or 0,
+    )
 
 
 def eval_view(recipe: Recipe) -> EvalView:

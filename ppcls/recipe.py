@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from ppcls.config.node import Count, Duration, Flag, Int, Positive, Share, Span, node
+from ppcls.data import batch_ops
+from ppcls.data.batch_ops import BatchOp
 from ppcls.data.builtin import NAMES
 from ppcls.data.ops import TrainOp
 from ppcls.data.preprocess import Preprocess
@@ -82,6 +84,7 @@ class Train:
     drop_last: Flag = True  # leave out an epoch's last, smaller batch
     size: Count | None = None  # side of the training images; None: that of evaluation
     ops: tuple[TrainOp, ...] = (RandomResizedCrop(), HorizontalFlip())
+    batch_ops: tuple[BatchOp, ...] = ()  # mix photos; one at most is applied to a batch
     optimizer: AnyOptimizer = Momentum()
     schedule: Schedule
     accumulate: Count = 1  # batches to one optimizer step, as if they were one batch
@@ -96,6 +99,7 @@ class Train:
     save_every: Duration = Span(1, "epochs")
 
     def __post_init__(self):
+        batch_ops.check(self.batch_ops)
         warmup = self.schedule.warmup
         longest = {"epochs": self.epochs, "percent": 100, "steps": math.inf}[warmup.unit]
         if warmup.amount > longest:

@@ -72,9 +72,19 @@ def test_published_numbers(name, expected):
 
 
 def test_what_is_not_there_yet_is_said():
-    assert load(Recipe, ROOT / "configs/ResNet50_vd.yaml").train.without == ("mixup 0.2",)
-    assert load(Recipe, ROOT / "configs/ResNet50.yaml").train.without == ()
-    assert load(Recipe, ROOT / "configs/ResNeSt50.yaml").train.without == (
-        "mixup 0.2",
-        "AutoAugment",
-    )
+    distilled = load(Recipe, ROOT / "configs/ResNet50_vd_ssld.yaml").train.without
+    assert distilled == ("distillation from a teacher",)
+    assert load(Recipe, ROOT / "configs/ResNet50_vd.yaml").train.without == ()
+
+
+def test_what_the_published_recipes_mix_and_augment():
+    def ops(name):
+        train = load(Recipe, ROOT / f"configs/{name}.yaml").train
+        return [op.op for op in train.ops][2:], [(op.op, op.alpha) for op in train.batch_ops]
+
+    assert ops("ResNet50") == ([], [])
+    assert ops("ResNet50_vc") == ([], [])
+    assert ops("RegNetX_4GF") == ([], [])
+    assert ops("ResNet50_vd") == ([], [("mixup", 0.2)])
+    assert ops("ResNeSt50") == (["auto_augment"], [("mixup", 0.2)])
+    assert ops("EfficientNetB0") == (["auto_augment"], [])

@@ -15,39 +15,64 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ppcls.data import images
+from ppcls.data import batch_ops, images
+from ppcls.data.batch_ops import BatchOp
 from ppcls.data.datasets import Samples
 from ppcls.data.ops import TrainOp, apply
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import DataError, UserError
 from ppcls.log import Progress
 
+MIXED = 1  # tells the random numbers of a batch from those of its first photo
+
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 [N, H, W, C]; labels: int64 [N]; indices: int64 [N] into the data set."""
+    """images: uint8 [N, H, W, C]; labels: int64 [N]; indices: int64 [N] into the data set.
+
+    `shares`: float32 [N, classes] where photos were mixed: how much of each class one shows.
+    """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    shares: np.ndarray | None = None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What to learn: the shares or, without any, the labels."""
+        return self.labels if self.shares is None else self.shares
 
 
 @dataclass(frozen=True)
 class TrainView:
-    """How training sees a photo: through random operations, seeded per epoch and photo."""
+    """How training sees photos: through random operations, seeded per epoch and photo.
+
+    Those that mix a batch of `classes` classes are seeded per epoch and first photo of the batch.
+    """
 
     ops: tuple[TrainOp, ...]
     size: int
     channels: int
     seed: int
+    batch_ops: tuple[BatchOp, ...] = ()
+    classes: int = 0
 
     def __call__(self, photo: np.ndarray, epoch: int, index: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch, index])
         return apply(self.ops, photo, rng, self.size)
+
+    def mix(self, batch: Batch, epoch: int) -> Batch:
+        if not self.batch_ops:
+            return batch
+        rng = np.random.default_rng([self.seed, epoch, int(batch.indices[0]), MIXED])
+        shares = batch_ops.one_hot(batch.labels, self.classes)
+        images, shares = batch_ops.apply(self.batch_ops, batch.images, shares, rng)
+        return replace(batch, images=images, shares=shares)
 
 
 @dataclass(frozen=True)
@@ -62,6 +87,9 @@ class EvalView:
 
     def __call__(self, photo: np.ndarray, epoch: int, index: int) -> np.ndarray:
         return self.preprocess(photo)
+
+    def mix(self, batch: Batch, epoch: int) -> Batch:
+        return batch
 
 
 View = TrainView | EvalView
@@ -83,7 +111,7 @@ def load_batch(part: Part, indices: np.ndarray, epoch: int) -> Batch:
         except UserError as error:
             reason = str(error).removeprefix(f"{samples.paths[index]}: ")
             raise DataError(f"{samples.where(index)}: {reason}") from None
-    return Batch(np.stack(pixels), samples.labels[indices], indices)
+    return view.mix(Batch(np.stack(pixels), samples.labels[indices], indices), epoch)
 
 
 class Reader:

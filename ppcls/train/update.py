@@ -46,7 +46,7 @@ class Update:
         value, logits = 0.0, []
         for batch in batches:
             share = len(batch.images) / photos
-            loss, found = self.task(paddle.to_tensor(batch.images), paddle.to_tensor(batch.labels))
+            loss, found = self.task(paddle.to_tensor(batch.images), paddle.to_tensor(batch.targets))
             value += float(loss) * share
             logits.append(found.numpy())
             if not math.isfinite(value):

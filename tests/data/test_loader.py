@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from ppcls.data.batch_ops import CutMix, Mixup
 from ppcls.data.datasets import open_samples
 from ppcls.data.loader import EvalView, Reader, TrainView, eval_order, train_order
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
 from ppcls.errors import DataError, UserError
 
-TRAIN = TrainView((RandomResizedCrop(), HorizontalFlip()), size=24, channels=3, seed=3)
+MIXED = (Mixup(prob=0.5), CutMix(prob=0.5))
+OPS = (RandomResizedCrop(), HorizontalFlip())
+TRAIN = TrainView(OPS, size=24, channels=3, seed=3, batch_ops=MIXED, classes=2)
 EVAL = EvalView(Preprocess(resize=28, crop=24))
 
 
@@ -29,7 +32,7 @@ def reader(workdir):
 
 def read(reader, name, order, epoch=0):
     batches = list(reader.batches(name, order, epoch))
-    return [(b.images.tobytes(), b.labels.tolist(), b.indices.tolist()) for b in batches]
+    return [(b.images.tobytes(), b.targets.tolist(), b.indices.tolist()) for b in batches]
 
 
 def test_workers_change_nothing(reader):
@@ -86,3 +89,14 @@ def test_a_killed_worker_is_an_error_not_a_hang(reader):
         process.kill()
     with pytest.raises(UserError, match="a data worker was ended from outside"):
         list(batches)
+
+
+def test_training_batches_are_mixed_and_others_are_not(reader):
+    order = [np.arange(8)]
+    (mixed,), (plain,) = (list(reader(0).batches(name, order)) for name in ("train", "eval"))
+    assert plain.shares is None
+    assert plain.targets is plain.labels
+    assert mixed.shares.shape == (8, 2)
+    np.testing.assert_allclose(mixed.shares.sum(axis=1), 1, atol=1e-6)
+    again = next(iter(reader(0).batches("train", order, epoch=1)))
+    assert (again.shares != mixed.shares).any()

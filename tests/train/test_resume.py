@@ -51,6 +51,7 @@ CASES = {
         "train.lr_scale={'head.*': 10}",
         "train.clip_norm=0.5",
         "train.ema={decay: 0.9}",
+        "train.batch_ops=[{op: mixup, prob: 0.5}, {op: cutmix, prob: 0.5}]",
         "train.schedule.warmup=0",
         "train.schedule.decay={kind: plateau, patience: 1 steps}",
         "task.loss={kind: focal, weights: balanced}",
@@ -134,7 +135,15 @@ def age(path):
     record = json.loads(checkpoint.metadata["ppcls"])
     for key in ("evaluations", "loss_scale"):
         del record[key]
-    for key in ("accumulate", "clip_norm", "decay_norms", "lr_scale", "ema", "precision"):
+    for key in (
+        "accumulate",
+        "clip_norm",
+        "decay_norms",
+        "lr_scale",
+        "ema",
+        "precision",
+        "batch_ops",
+    ):
         del record["recipe"]["train"][key]
     del record["recipe"]["task"]["loss"]["weights"]
     files.write_safetensors(path, checkpoint.tensors, {"ppcls": json.dumps(record)})
