@@ -1,6 +1,5 @@
 """A trained network as a folder that predicts without ppcls's training half, checked before use."""
 
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from ppcls.inference import convert, folder, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.predictor import open_photo, softmax
+from ppcls.inference.target import sizes, staged
 from ppcls.inputs import open_eval
 from ppcls.log import say
 from ppcls.models.fuse import fused
@@ -71,24 +71,13 @@ def export(
     """
     form = form or Form()
     output = output.resolve()
-    check_target(output)
-    temporary = output.with_name(output.name + ".incomplete")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
+    with staged(output) as temporary:
         write(trained, form, temporary)
         found = [str(p) for p in photos] or check_photos(trained)
         check = compare(trained, form, temporary, found)
         about = describe(trained, form, {"check": check, "files": sizes(temporary)})
         (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
-        move(temporary, output)
-        say(f"{output}: exported {trained.source}; {words(check)}")
-    except OSError as error:
-        raise UserError(
-            f"{output}: cannot be written ({error.strerror}); --output FOLDER"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    say(f"{output}: exported {trained.source}; {words(check)}")
     return output
 
 
@@ -123,29 +112,6 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     if "paddle" not in form.formats:
         files.program.unlink()
         files.params.unlink()
-
-
-def move(temporary: Path, output: Path) -> None:
-    """Replace an export's files; the manifest, without which it is none, goes first, comes last."""
-    output.mkdir(exist_ok=True)
-    (output / manifest.FILE).unlink(missing_ok=True)
-    shutil.rmtree(output / folder.CACHE, ignore_errors=True)
-    for old in folder.network_files(output):
-        old.unlink()
-    for file in sorted(temporary.iterdir(), key=lambda file: file.name == manifest.FILE):
-        file.replace(output / file.name)
-
-
-def sizes(temporary: Path) -> dict[str, int]:
-    """Bytes of the network's files, by name."""
-    return {path.name: path.stat().st_size for path in folder.network_files(temporary)}
-
-
-def check_target(output: Path) -> None:
-    """Only an earlier export is ever replaced."""
-    free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not free and not (output / manifest.FILE).exists():
-        raise UserError(f"{output} exists and is no exported folder; --output FOLDER")
 
 
 def check_photos(trained: Trained) -> list[str]:

@@ -181,6 +181,18 @@ def test_a_killed_export_is_cleared_away_by_the_next(small, tmp_path):
     assert names(tmp_path / "small") == FILES["paddle"] | {"inference.yml"}
 
 
+def test_an_export_killed_while_it_was_replaced_is_replaced(small, tmp_path):
+    trained, _, photos = small
+    export(trained, tmp_path / "small", photos)
+    (tmp_path / "small/inference.yml").unlink()
+    export(trained, tmp_path / "small", photos)
+    assert names(tmp_path / "small") == FILES["paddle"] | {"inference.yml"}
+    (tmp_path / "small/inference.yml").unlink()
+    (tmp_path / "small/diary.txt").write_text("not an export's")
+    with pytest.raises(UserError, match="is no exported folder"):
+        export(trained, tmp_path / "small", photos)
+
+
 @pytest.mark.parametrize("missing", ["paddle2onnx", "openvino"])
 def test_a_package_that_is_not_installed(small, tmp_path, monkeypatch, missing):
     trained, _, photos = small

@@ -42,6 +42,8 @@ def resize(
     Where it shrinks, Pillow averages over all pixels; OpenCV looks at the nearest few, but for
     "area". PaddleClas's networks were evaluated with OpenCV, EfficientNet's with Pillow.
     """
+    if image.shape[:2] == (height, width):
+        return image
     if backend == "cv2":
         resized = cv2.resize(image, (width, height), interpolation=CV2[interpolation])
     else:

@@ -4,8 +4,10 @@ Also read and written as the `transform_ops` of PaddleX and PaddleClas.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 from pydantic import ValidationError
 
@@ -58,16 +60,17 @@ class Preprocess:
         resized = resize_short(image, self.resize, self.interpolation, self.backend)
         return np.ascontiguousarray(center_crop(resized, self.crop))
 
-    def normalize(self, images: np.ndarray) -> np.ndarray:
+    def normalize(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, C] to float32 [N, C, H, W]: pixel * scale, rounded, + offset."""
-        count, height, width, channels = images.shape
-        result = np.empty((count, channels, height, width), np.float32)
-        scale, offset = self.scale, self.offset
-        # A plane at a time stays in the cache; a whole batch at once takes five times as long.
+        array = isinstance(images, np.ndarray)  # which may be empty
+        height, width, channels = images.shape[1:] if array else images[0].shape
+        result = np.empty((len(images), channels, height, width), np.float32)
+        # A table's look-up gives the same numbers as the arithmetic, in half the time.
+        values = np.arange(256, dtype=np.float32)[:, None] * self.scale
+        tables = np.ascontiguousarray((values + self.offset).T)
         for image, planes in zip(images, result, strict=True):
-            for channel, plane in enumerate(planes):
-                np.multiply(image[..., channel], scale[channel], out=plane, dtype=np.float32)
-                np.add(plane, offset[channel], out=plane)
+            for part, table, plane in zip(cv2.split(image), tables, planes, strict=True):
+                cv2.LUT(part, table, dst=plane)
         return result
 
     def to_ops(self) -> list[dict[str, Any]]:

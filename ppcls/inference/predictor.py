@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from ppcls.data.datasets import find_photos
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.inference.choose import choose
-from ppcls.inference.engines.base import Settings
+from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import device_for, open_engine
 from ppcls.inference.folder import open_folder
 
 AUTO = "auto"
-AHEAD = 2  # batches that are being prepared while the network runs
+AHEAD = 2  # batches, of each that runs, that are being prepared meanwhile
+MANY = 8  # batches of each thread from which on each thread runs its own
+LARGE = 1 << 29  # bytes of a network
 SUMS_TO_ONE = 1e-3
 
 Photo = str | PathLike[str] | np.ndarray
@@ -78,6 +81,7 @@ class Predictor:
             settings = replace(settings, threads=threads or environment.threads())
             self.engine = open_engine(self.folder, settings)
         self.output = self.manifest.output
+        self.threads, self.parallel = threads, None
 
     def predict(
         self,
@@ -101,30 +105,50 @@ class Predictor:
     def stream(
         self, photos: Sequence[Photo], topk: int | None = None, batch_size: int | None = None
     ) -> Iterator[Prediction]:
-        """As `predict` for photo files and arrays, one batch at a time, the next being prepared."""
+        """As `predict` for photo files and arrays, a batch at a time, in their order.
+
+        The next batches are being prepared meanwhile; of many, as many run at once as there are
+        threads, for that wastes least.
+        """
         topk = self.manifest.topk if topk is None else topk
         size = self.batch_size if batch_size is None else batch_size
         if topk < 1 or size < 1:
             raise UserError(f"topk ({topk}) and batch_size ({size}) should be at least 1")
-        batches = (photos[i : i + size] for i in range(0, len(photos), size))
-        with ThreadPoolExecutor(1) as readers:
-            waiting: deque[tuple[Sequence[Photo], Future]] = deque()
+        batches = [photos[i : i + size] for i in range(0, len(photos), size)]
+        engine = self.engine_for(len(batches))
+        streams = engine.settings.streams
+        work = partial(self.prepare_and_run, engine) if streams > 1 else self.prepare
+        with ThreadPoolExecutor(streams) as workers:
+            waiting: deque[tuple[Sequence[Photo], Future[Run]]] = deque()
             for batch in batches:
-                waiting.append((batch, readers.submit(self.prepare, batch)))
-                if len(waiting) > AHEAD:
-                    yield from self.predict_batch(*waiting.popleft(), topk)
+                waiting.append((batch, workers.submit(work, batch)))
+                if len(waiting) > AHEAD * streams:
+                    yield from self.finish(*waiting.popleft(), engine, topk)
             while waiting:
-                yield from self.predict_batch(*waiting.popleft(), topk)
+                yield from self.finish(*waiting.popleft(), engine, topk)
 
-    def predict_batch(
-        self, photos: Sequence[Photo], prepared: Future, topk: int
+    def engine_for(self, batches: int) -> Engine:
+        """The engine for so many batches: for many, one that runs a batch on each thread."""
+        settings, threads = self.engine.settings, self.threads or environment.threads()
+        small = self.folder.size() < LARGE  # else reading photos hardly counts
+        if settings.device != "cpu" or threads == 1 or batches < MANY * threads or not small:
+            return self.engine
+        if self.parallel is None:
+            settings = replace(settings, threads=1, streams=threads)
+            self.parallel = open_engine(self.folder, settings)
+        return self.parallel
+
+    def finish(
+        self, photos: Sequence[Photo], work: "Future[Run]", engine: Engine, topk: int
     ) -> Iterator[Prediction]:
-        images, seconds = prepared.result()
-        start = time.perf_counter()
-        scores = self.probabilities(self.engine.run(images))
-        milliseconds = (seconds + time.perf_counter() - start) * 1000 / len(photos)
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :topk]
-        for photo, row, classes in zip(photos, scores, best, strict=True):
+        done = work.result()
+        if done.output is None:
+            done = run(engine, done)
+        assert done.output is not None
+        scores = self.probabilities(done.output)
+        milliseconds = done.seconds * 1000 / len(photos)
+        for photo, row in zip(photos, scores, strict=True):
+            classes = best_of(row, topk)
             yield Prediction(
                 path=None if isinstance(photo, np.ndarray) else str(photo),
                 classes=classes.tolist(),
@@ -133,14 +157,17 @@ class Predictor:
                 milliseconds=milliseconds,
             )
 
-    def prepare(self, photos: Iterable[Photo]) -> tuple[np.ndarray, float]:
+    def prepare_and_run(self, engine: Engine, photos: Sequence[Photo]) -> "Run":
+        return run(engine, self.prepare(photos))
+
+    def prepare(self, photos: Iterable[Photo]) -> "Run":
         """The network's input, and the seconds it took."""
         start = time.perf_counter()
         preprocess = self.manifest.preprocess
-        images = np.stack([open_photo(photo, preprocess) for photo in photos])
-        if self.manifest.input == "float32":
-            images = preprocess.normalize(images)
-        return images, time.perf_counter() - start
+        images = [open_photo(photo, preprocess) for photo in photos]
+        normal = self.manifest.input == "float32"
+        result = preprocess.normalize(images) if normal else np.stack(images)
+        return Run(result, time.perf_counter() - start)
 
     def probabilities(self, output: np.ndarray) -> np.ndarray:
         """The network's output, [N, classes], as probabilities."""
@@ -162,6 +189,33 @@ class Predictor:
 
     def label(self, index: int) -> str:
         return self.manifest.labels[index] if self.manifest.labels else str(index)
+
+
+def best_of(row: np.ndarray, topk: int) -> np.ndarray:
+    """The classes of the highest numbers, the highest first; of equal ones the first comes first.
+
+    Without sorting all of them, which for 1,000 classes takes as long as reading a photo's file.
+    """
+    if topk >= len(row):
+        return np.argsort(-row, kind="stable")
+    least = np.partition(row, -topk)[-topk]
+    (found,) = np.nonzero(row >= least)
+    return found[np.argsort(-row[found], kind="stable")][:topk]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A batch on its way: images, then output; and the seconds so far."""
+
+    images: np.ndarray
+    seconds: float
+    output: np.ndarray | None = None
+
+
+def run(engine: Engine, prepared: Run) -> Run:
+    start = time.perf_counter()
+    output = engine.run(prepared.images)
+    return Run(prepared.images, prepared.seconds + time.perf_counter() - start, output)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

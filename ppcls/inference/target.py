@@ -16,8 +16,7 @@ def staged(output: Path) -> Iterator[Path]:
     Raises:
         UserError: `output` is something else than an exported folder, or cannot be written.
     """
-    free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not free and not (output / manifest.FILE).exists():
+    if output.exists() and not (output.is_dir() and (is_export(output) or is_rest(output))):
         raise UserError(f"{output} exists and is no exported folder; --output FOLDER")
     temporary = output.with_name(output.name + ".incomplete")
     try:
@@ -31,6 +30,16 @@ def staged(output: Path) -> Iterator[Path]:
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_export(output: Path) -> bool:
+    return (output / manifest.FILE).exists()
+
+
+def is_rest(output: Path) -> bool:
+    """Whether nothing but an export's files is there: one was killed while it was replaced."""
+    own = {path.name for path in folder.network_files(output)} | {folder.CACHE}
+    return all(path.name in own for path in output.iterdir())
 
 
 def move(temporary: Path, output: Path) -> None:

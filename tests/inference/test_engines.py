@@ -1,7 +1,8 @@
 """The engines of a CPU: the network's own numbers, and one line where there are none."""
 
-import ctypes
 import importlib.util
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,6 @@ from ppcls.inference.engines import paddle_inference, table
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.folder import open_folder
-from ppcls.inference.signal_stack import SignalStack
 
 CPU = ("paddle", "onednn", "onnxruntime", "openvino")
 GPU = ("tensorrt", "onnxruntime-tensorrt")
@@ -245,11 +245,22 @@ def test_settings_say_what_runs():
     assert str(replace(settings, engine="tensorrt", device="gpu")) == "tensorrt (fp32, GPU)"
 
 
+SIGNAL_STACK = """
+import ctypes, sys
+from pathlib import Path
+from ppcls.inference.engines.base import Settings
+from ppcls.inference.engines.table import open_engine
+from ppcls.inference.folder import open_folder
+from ppcls.inference.signal_stack import SignalStack
+
+stacks = [SignalStack(), SignalStack()]
+ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stacks[0]))
+open_engine(open_folder(Path(sys.argv[1])), Settings("openvino"))
+ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stacks[1]))
+assert bytes(stacks[0]) == bytes(stacks[1])
+"""
+
+
 def test_openvino_leaves_the_signal_stack_alone(exported):
     """On CPUs with AMX it would put a small one in its place, on which a Ctrl-C crashes."""
-    library = ctypes.CDLL(None)
-    before, after = SignalStack(), SignalStack()
-    library.sigaltstack(None, ctypes.byref(before))
-    open_engine(open_folder(exported), Settings("openvino"))
-    library.sigaltstack(None, ctypes.byref(after))
-    assert bytes(before) == bytes(after)
+    subprocess.run([sys.executable, "-c", SIGNAL_STACK, exported], check=True)

@@ -69,6 +69,41 @@ def test_photos_are_prepared_while_the_network_runs(predictor, images, monkeypat
     assert prepared == [2] * 10
 
 
+@pytest.mark.parametrize("engine", ["paddle", "onednn", "onnxruntime", "openvino"])
+def test_many_batches_run_on_a_thread_each(exported, photos, images, small, monkeypatch, engine):
+    """As many at once as there are threads, with the same answers in the same order."""
+    predictor = ppcls.Predictor(exported, engine=engine, threads=3, batch_size=2)
+    ran, real = set(), module.run
+
+    def run(engine, prepared):
+        assert engine.settings.threads == 1
+        assert engine.settings.streams == 3
+        ran.add(threading.get_ident())
+        time.sleep(0.01)
+        return real(engine, prepared)
+
+    many = photos * 2 * module.MANY
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "run", run)
+        results = predictor.predict(many)
+    assert len(ran) == 3
+    assert [r.path for r in results] == many
+    wanted = np.tile(expected(small, images), (2 * module.MANY, 1))
+    np.testing.assert_allclose(scores(results), wanted, atol=2e-6)
+    assert len(predictor.predict(photos)) == len(photos)
+    assert predictor.engine.settings.threads == 3
+
+
+def test_best_of_is_what_sorting_gives():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        row = rng.integers(0, 9, 30).astype(np.float32)  # with many that are equal
+        topk = int(rng.integers(1, 33))
+        np.testing.assert_array_equal(
+            module.best_of(row, topk), np.argsort(-row, kind="stable")[:topk]
+        )
+
+
 def test_a_stream_left_early_ends_at_once(predictor, images):
     before = threading.active_count()
     stream = predictor.stream([images[0]] * 10_000)

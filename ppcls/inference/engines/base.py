@@ -1,9 +1,11 @@
 """What every engine has in common."""
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,7 +23,8 @@ class Settings:
         engine: a name in `ENGINES`.
         device: cpu or gpu.
         precision: of the arithmetic: fp32, bf16 or fp16; networks in int8 ignore it.
-        threads: of the CPU.
+        threads: of the CPU, for each batch.
+        streams: batches that run at the same time, each called from a thread of its own.
         batch: photos a run, which engines that build for one size are built for.
     """
 
@@ -29,6 +32,7 @@ class Settings:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int = 1
+    streams: int = 1
     batch: int = 8
 
     def __str__(self) -> str:
@@ -77,6 +81,21 @@ class Engine:
                 f"{self.path}: engine {self.settings.engine} cannot run this network on "
                 f"{images.dtype} {list(images.shape)} ({reason})"
             ) from None
+
+
+Own = TypeVar("Own")
+
+
+def per_thread(make: Callable[[], Own]) -> Callable[[], Own]:
+    """A function that gives each thread its own, made when the thread first asks."""
+    local = threading.local()
+
+    def own() -> Own:
+        if not hasattr(local, "own"):
+            local.own = make()
+        return local.own
+
+    return own
 
 
 def free(shape: object) -> tuple[int | None, ...]:

@@ -5,7 +5,7 @@ import numpy as np
 from ppcls.errors import UserError
 from ppcls.inference import signal_stack
 from ppcls.inference.convert import onnx_of, openvino_model
-from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
+from ppcls.inference.engines.base import Opened, Settings, need, per_thread, refuse_precision
 from ppcls.inference.folder import Folder
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -31,8 +31,8 @@ def load_here(folder: Folder, settings: Settings) -> Opened:
     path = folder.openvino or onnx_of(folder)
     config = {
         "INFERENCE_PRECISION_HINT": HINTS[settings.precision],  # its default is bf16 where it can
-        "INFERENCE_NUM_THREADS": settings.threads,
-        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": settings.threads * settings.streams,
+        "NUM_STREAMS": settings.streams,
     }
     try:
         network = core.compile_model(openvino_model(path), "CPU", config)
@@ -41,10 +41,10 @@ def load_here(folder: Folder, settings: Settings) -> Opened:
         raise UserError(
             f"{path}: damaged, or of a kind this openvino cannot read; export it again ({reason})"
         ) from None
-    request = network.create_infer_request()
+    request = per_thread(network.create_infer_request)
 
     def call(images: np.ndarray) -> np.ndarray:
-        return np.array(request.infer([images], share_inputs=True)[0])
+        return np.array(request().infer([images], share_inputs=True)[0])
 
     given = network.input(0)
     sides = [s.get_length() if s.is_static else None for s in given.partial_shape]
