@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import paddle
@@ -33,11 +34,10 @@ def fold(layer: ConvNorm) -> None:
     conv, norm = layer.conv, layer.norm
     assert isinstance(norm, nn.BatchNorm2D)
     assert conv.bias is None
-    parts = (norm.weight, norm.bias, norm._mean, norm._variance)
-    assert conv.weight is not None
+    parts: list[Any] = [norm.weight, norm.bias, norm._mean, norm._variance]
     weight, bias, mean, variance = (part.numpy().astype(np.float64) for part in parts)
     scale = weight / np.sqrt(variance + norm._epsilon)
-    folded = conv.weight.numpy() * scale.reshape(-1, 1, 1, 1).astype(np.float64)
+    folded = conv.weight.numpy() * scale.reshape(-1, 1, 1, 1)  # type: ignore
     conv.weight.set_value(folded.astype(np.float32))
     conv.bias = paddle.create_parameter([len(scale)], "float32", is_bias=True)
     conv.bias.set_value((bias - mean * scale).astype(np.float32))
