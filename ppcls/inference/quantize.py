@@ -94,7 +94,7 @@ def check_engine(engine: str) -> None:
         )
     if engine not in SCHEMES:
         raise UserError(f"--engine {engine}: INT8 is for {', '.join(SCHEMES)}")
-    for module in ("onnxruntime", "onnx"):
+    for module in ("onnxruntime", "onnx", "ml_dtypes"):
         need(module, module, "deploy", engine)
 
 
