@@ -1,7 +1,7 @@
 """`--engine auto`: the fastest engine here, found by measuring once and remembered."""
 
 import json
-import os
+import platform
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -161,7 +161,7 @@ def situation(folder: Folder, wanted: Settings, threads: int | None) -> str:
 def processor() -> str:
     lines = environment.read("/proc/cpuinfo").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or os.uname().machine
+    return next(names, "") or platform.machine()
 
 
 def installed_version(package: str) -> str | None:
