@@ -11,7 +11,6 @@ import argparse
 import math
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -81,8 +80,8 @@ def compare(name: str, path: Path, batch: int, turns: int) -> float:
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(turns):
         for engine, own in zip(engines, times, strict=True):
-            run_for(SETTLE, engine, images)
-            own.extend(run_for(SECONDS, engine, images))
+            choose.timed(engine, images, SETTLE)
+            own.extend(choose.timed(engine, images, SECONDS))
     medians = [1000 * float(np.median(own)) for own in times]
     best = int(np.argmin(medians[1:-1]))
     to_best, to_default = medians[0] / medians[1 + best], medians[-1] / medians[0]
@@ -93,15 +92,6 @@ def compare(name: str, path: Path, batch: int, turns: int) -> float:
         flush=True,
     )
     return to_default
-
-
-def run_for(seconds: float, engine, images: np.ndarray) -> list[float]:
-    times: list[float] = []
-    while sum(times) < seconds:
-        start = time.perf_counter()
-        engine.run(images)
-        times.append(time.perf_counter() - start)
-    return times
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ppcls.bench import plots, tables
 from ppcls.bench.store import Record, cells_of, line
+from ppcls.docs import table
 from ppcls.docs.facts import ROOT
 from ppcls.errors import UserError
 from ppcls.log import read_records
@@ -37,9 +38,5 @@ def stale(page: Path = PAGE, kept: Path = RECORDS) -> bool:
 
 def filled(page: Path, records: Sequence[Record]) -> str:
     """The page's text with the tables of the records between its markers."""
-    text = page.read_text(encoding="utf-8")
-    if (text.count(BEGIN), text.count(END)) != (1, 1) or text.index(BEGIN) > text.index(END):
-        raise UserError(f"{page}: should have one line {BEGIN} and, below it, one line {END}")
-    before, _, rest = text.partition(BEGIN)
     block = tables.to_markdown(records) if records else NOTHING
-    return f"{before}{BEGIN}\n{block}\n{END}{rest.partition(END)[2]}"
+    return table.filled(page, block, BEGIN, END)

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from ppcls.config.node import Count, Int, NotNegative, Positive, Share, node
-from ppcls.data.geometry import random_box
+from ppcls.data.geometry import check_box, random_box
 
 Mode = Literal["pixel", "constant", "mean"]
 
@@ -55,10 +55,7 @@ class RandomErasing:
     mode: Mode = "pixel"
 
     def __post_init__(self):
-        if not self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale {list(self.scale)}: give the smaller share first, at most 1")
-        if self.ratio[0] > self.ratio[1]:
-            raise ValueError(f"ratio {list(self.ratio)}: give the smaller width / height first")
+        check_box(self.scale, self.ratio)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         chance, seed = rng.random(), seed_of(rng)

@@ -77,6 +77,14 @@ def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     return image[top : top + size, left : left + size]
 
 
+def check_box(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    """ValueError for bounds that `random_box` cannot draw within."""
+    if not scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale {list(scale)}: give the smaller share first, at most 1")
+    if ratio[0] > ratio[1]:
+        raise ValueError(f"ratio {list(ratio)}: give the smaller width / height first")
+
+
 def random_box(
     width: int,
     height: int,

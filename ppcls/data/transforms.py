@@ -11,6 +11,7 @@ from ppcls.data.geometry import (
     Backend,
     Interpolation,
     center_crop,
+    check_box,
     random_box,
     resize,
     resize_short,
@@ -37,10 +38,7 @@ class RandomResizedCrop:
     backend: Backend = "cv2"
 
     def __post_init__(self):
-        if not self.scale[0] <= self.scale[1] <= 1:
-            raise ValueError(f"scale {list(self.scale)}: give the smaller share first, at most 1")
-        if self.ratio[0] > self.ratio[1]:
-            raise ValueError(f"ratio {list(self.ratio)}: give the smaller width / height first")
+        check_box(self.scale, self.ratio)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         left, top, width, height = self.box(image.shape[1], image.shape[0], rng)

@@ -172,17 +172,17 @@ def pages() -> dict[Path, str]:
     return {ROOT / "docs/models.md": full_block(), ROOT / "README.md": short_block()}
 
 
-def filled(path: Path, block: str) -> str:
+def filled(path: Path, block: str, begin: str = BEGIN, end: str = END) -> str:
     """The file's text with `block` between its markers.
 
     Raises:
         UserError: not one pair of markers.
     """
     text = path.read_text(encoding="utf-8")
-    if (text.count(BEGIN), text.count(END)) != (1, 1) or text.index(BEGIN) > text.index(END):
-        raise UserError(f"{path}: should have one line {BEGIN} and, below it, one line {END}")
-    before, _, rest = text.partition(BEGIN)
-    return f"{before}{BEGIN}\n{block}\n{END}{rest.partition(END)[2]}"
+    if (text.count(begin), text.count(end)) != (1, 1) or text.index(begin) > text.index(end):
+        raise UserError(f"{path}: should have one line {begin} and, below it, one line {end}")
+    before, _, rest = text.partition(begin)
+    return f"{before}{begin}\n{block}\n{end}{rest.partition(end)[2]}"
 
 
 def write_tables(check: bool = False) -> list[Path]:

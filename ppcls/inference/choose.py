@@ -106,7 +106,7 @@ def duel(engines: list[Engine], images: np.ndarray) -> list[float]:
     for turn in range(TURNS):
         for engine, own in zip(engines, times, strict=True):
             settle(engine, images)
-            own.extend(timed(engine, images))
+            own.extend(timed(engine, images, SECONDS))
         medians = [float(np.median(own)) for own in times]
         if turn and max(medians) > SLOWER * min(medians):
             break
@@ -121,10 +121,10 @@ def settle(engine: Engine, images: np.ndarray) -> None:
             return
 
 
-def timed(engine: Engine, images: np.ndarray) -> list[float]:
-    """Seconds of each of the runs of a turn."""
+def timed(engine: Engine, images: np.ndarray, seconds: float) -> list[float]:
+    """Seconds of each of the runs of a turn of so many seconds."""
     times: list[float] = []
-    while sum(times) < SECONDS:
+    while sum(times) < seconds:
         start = time.perf_counter()
         engine.run(images)
         times.append(time.perf_counter() - start)

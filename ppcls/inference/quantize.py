@@ -169,7 +169,7 @@ class Job:
                 "float": onnx_of(self.folder).stat().st_size,
                 "int8": sum(path.stat().st_size for path in best.folder.files),
             },
-            "milliseconds": quantize_judge.milliseconds(engines, self.folder.manifest),
+            "milliseconds": quantize_judge.milliseconds(engines, self.folder),
             "layers": len(self.quantizer.layers),
             "layers_in_float": list(best.in_float),
             "weight_bits": self.quantizer.weight_bits,

@@ -1,6 +1,5 @@
 """How well a network in INT8 does beside the one in float: answers, and time."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,9 @@ import numpy as np
 from ppcls.data import images
 from ppcls.data.datasets import Samples, missing, open_samples
 from ppcls.errors import UserError
+from ppcls.inference.choose import example, settle, timed
 from ppcls.inference.engines.base import Engine
+from ppcls.inference.folder import Folder
 from ppcls.inference.manifest import Manifest
 from ppcls.log import Progress, say
 
@@ -19,7 +20,7 @@ BATCH = 8
 COMPARED = 500  # unlabelled photos at most
 TIMED = (1, 8)  # batch sizes
 TURNS = 15  # that engines take in being timed
-SETTLE = 0.05  # seconds of untimed runs first: the other engine's threads still spin
+SECONDS = 0.001  # of timed runs in a turn, at least one
 
 
 @dataclass(frozen=True)
@@ -140,28 +141,16 @@ def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
     return pixels if manifest.input == "uint8" else preprocess.normalize(pixels)
 
 
-def milliseconds(engines: dict[str, Engine], manifest: Manifest) -> dict[str, dict[str, float]]:
+def milliseconds(engines: dict[str, Engine], folder: Folder) -> dict[str, dict[str, float]]:
     """By batch size the median of each engine, timed by turns, on noise."""
-    side, channels = manifest.preprocess.crop, manifest.preprocess.channels
-    random = np.random.default_rng(0)
     measured = {}
     for batch in TIMED:
-        pixels = random.integers(0, 256, (batch, side, side, channels), np.uint8)
-        given = pixels if manifest.input == "uint8" else manifest.preprocess.normalize(pixels)
+        given = example(folder, batch)
         times: dict[str, list[float]] = {name: [] for name in engines}
         for _ in range(TURNS):
             for name, engine in engines.items():
-                times[name].append(timed(engine, given))
+                settle(engine, given)
+                times[name] += timed(engine, given, SECONDS)
         medians = {name: round(1000 * float(np.median(own)), 2) for name, own in times.items()}
         measured[f"batch {batch}"] = medians
     return measured
-
-
-def timed(engine: Engine, given: np.ndarray) -> float:
-    """Seconds of a run, after others that are not counted."""
-    end = time.perf_counter() + SETTLE
-    while True:
-        start = time.perf_counter()
-        engine.run(given)
-        if time.perf_counter() > end:
-            return time.perf_counter() - start
