@@ -11,7 +11,7 @@ from ppcls.trained import Trained
 
 
 def score(trained: Trained) -> dict[str, float]:
-    """Evaluate and print; returns top-k accuracies and loss as in training.
+    """Evaluate and print; returns the scores that training gives.
 
     Raises:
         UserError: no evaluation data, other classes than the network's, a broken photo.
@@ -21,10 +21,14 @@ def score(trained: Trained) -> dict[str, float]:
     check_names(samples, trained)
     network = Normalize.before(trained.net, recipe.preprocess.scale, recipe.preprocess.offset)
     reader = Reader({"eval": (samples, eval_view(recipe))}, recipe.data.workers)
+    tally = recipe.task.tally(trained.classes, trained.thresholds)
     try:
-        scores = evaluate(network, reader.evaluation(recipe.eval.batch_size), trained.classes)
+        evaluate(network, reader.evaluation(recipe.eval.batch_size), tally)
     finally:
         reader.close()
+    scores = tally.scores()
+    if recipe.task.several and not trained.thresholds:
+        say("note: F1 is at thresholds chosen on these photos: the checkpoint has none")
     say(f"{trained.source} on {len(samples)} photos: {describe(scores)}")
     return scores
 

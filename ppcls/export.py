@@ -17,7 +17,7 @@ from ppcls.errors import UserError
 from ppcls.inference import convert, folder, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.predictor import open_photo, softmax
+from ppcls.inference.predictor import link, open_photo
 from ppcls.inference.target import sizes, staged
 from ppcls.inputs import open_eval
 from ppcls.log import say
@@ -88,7 +88,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     if form.input == "uint8":
         layers.insert(0, Normalize(preprocess.scale, preprocess.offset))
     if form.output == "probabilities":
-        layers.append(nn.Softmax())
+        layers.append(nn.Sigmoid() if trained.recipe.task.several else nn.Softmax())
     network = nn.Sequential(*layers)
     network.eval()
     side = None if form.dynamic_size else preprocess.crop
@@ -127,14 +127,14 @@ def check_photos(trained: Trained) -> list[str]:
 
 def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]) -> dict[str, Any]:
     """All on the same photos; an error when a format differs by more than the tolerance."""
-    preprocess = trained.recipe.preprocess
+    preprocess, task = trained.recipe.preprocess, trained.recipe.task.kind
     pixels = np.stack([open_photo(photo, preprocess) for photo in photos])
     inputs = preprocess.normalize(pixels)
     rounding = np.float32(1) + np.finfo(np.float32).eps
     trained.net.eval()
     with paddle.no_grad():
-        expected = softmax(trained.net(paddle.to_tensor(inputs)).numpy())
-        rounded = softmax(trained.net(paddle.to_tensor(inputs * rounding)).numpy())
+        expected = link(trained.net(paddle.to_tensor(inputs)).numpy(), task)
+        rounded = link(trained.net(paddle.to_tensor(inputs * rounding)).numpy(), task)
     # A hardly trained network can be so unsteady that no other order of additions agrees with it.
     unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
     allowed = min(max(TOLERANCE, unsteady), LIMIT)
@@ -142,7 +142,7 @@ def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]
     differences = {}
     for format in form.formats:
         output = run(temporary, format, given)
-        found = softmax(output) if form.output == "logits" else output
+        found = link(output, task) if form.output == "logits" else output
         differences[format] = float(np.abs(found - expected).max())
         if not differences[format] <= allowed:  # also when it is not a number
             raise UserError(
@@ -192,5 +192,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         input=form.input,
         output=form.output,
         dynamic_size=form.dynamic_size,
+        task=recipe.task.kind,
+        threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
     )

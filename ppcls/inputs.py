@@ -10,6 +10,7 @@ from ppcls.config.tree import differences
 from ppcls.data import builtin, datasets
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import EvalView, TrainView
+from ppcls.data.split import split
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.recipe import Data, Recipe
@@ -42,13 +43,14 @@ def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
         UserError: data that is missing, malformed, or at odds with `model.num_classes`.
     """
     data = located(recipe.data)
-    train, evaluation = open_part("data.train", data.train, data), None
+    several = recipe.task.several
+    train, evaluation = open_part("data.train", data.train, data, several), None
     if data.eval:
-        evaluation = open_part("data.eval", data.eval, data)
+        evaluation = open_part("data.eval", data.eval, data, several)
         datasets.align(train, evaluation)
     elif data.holdout:
         train, evaluation = hold_out(train, data.holdout, recipe.seed)
-    count = recipe.model.num_classes or len(train.names) or int(train.labels.max()) + 1
+    count = recipe.model.num_classes or train.classes
     datasets.check(train, count, "data.train")
     if evaluation is not None:
         datasets.check(evaluation, count, "data.eval")
@@ -60,16 +62,16 @@ def open_eval(recipe: Recipe, classes: int) -> Samples:
     """The evaluation photos alone, as `open_inputs` chooses them, for a network of `classes`."""
     data = located(recipe.data)
     if data.holdout and not data.eval:
-        train = open_part("data.train", data.train, data)
+        train = open_part("data.train", data.train, data, recipe.task.several)
         samples = hold_out(train, data.holdout, recipe.seed)[1]
     else:
-        samples = open_part("data.eval", data.eval, data)
+        samples = open_part("data.eval", data.eval, data, recipe.task.several)
     datasets.check(samples, classes, "data.eval")
     return samples
 
 
 def hold_out(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
-    rest, held = datasets.split(train, share, seed)
+    rest, held = split(train, share, seed)
     if not len(held):
         raise UserError(
             f"data.holdout: {train.source} has too few photos to keep any for evaluation; "
@@ -89,14 +91,14 @@ def located(data: Data) -> Data:
     return replace(data, builtin=None, train=str(folder / "train"), eval=str(folder / "eval"))
 
 
-def open_part(key: str, path: str | None, data: Data) -> Samples:
+def open_part(key: str, path: str | None, data: Data, several: bool) -> Samples:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
     if not os.path.exists(path):
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )
-    samples = datasets.open_samples(path, data.root, labels_file(data.labels))
+    samples = datasets.open_samples(path, data.root, labels_file(data.labels), several)
     lost = datasets.missing(samples)
     if lost:
         raise UserError(f"{key}: photos that do not exist: {'; '.join(lost)}")

@@ -18,7 +18,7 @@ from ppcls.models.zoo import spec_of
 from ppcls.train.ema import Ema
 from ppcls.train.optim import AnyOptimizer, Momentum
 from ppcls.train.schedule import Schedule
-from ppcls.train.task import Classify
+from ppcls.train.task import Classify, Task
 
 
 def known_model(name: str) -> str:
@@ -130,7 +130,7 @@ class Recipe:
     model: Model
     data: Data = field(default_factory=Data)
     preprocess: Preprocess = field(default_factory=Preprocess)
-    task: Classify = Classify()
+    task: Task = Classify()
     train: Train
     eval: Eval = field(default_factory=Eval)
     device: Literal["auto", "cpu", "gpu"] = "auto"

@@ -39,7 +39,7 @@ def show_data(recipe: Recipe, output: Path, count: int, epochs: int, evaluation:
     epochs = 1 if evaluation else epochs
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
     rows = [row(samples, view, int(index), epochs) for index in chosen]
-    names = [f"{samples.class_name(int(samples.labels[i]))} ({i})" for i in chosen]
+    names = [f"{samples.label_of(i)} ({i})" for i in chosen]
     heads = ["photo", *(["evaluation"] if evaluation else [f"epoch {e}" for e in range(epochs)])]
     picture = sheet(rows, names, heads, min(size, TILE))
     try:

@@ -29,6 +29,7 @@ class Trained:
     names: tuple[str, ...]
     source: Path  # the file its weights come from
     scores: dict[str, float]  # of the checkpoint's last evaluation, {} when unknown
+    thresholds: tuple[float, ...] = ()  # of the classes in multilabel, () when unknown
 
     @property
     def classes(self) -> int:
@@ -70,7 +71,8 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
             f"there are {len(names)} class names and the network has {classes} classes: "
             "give the names of these classes with -o data.labels=FILE"
         )
-    return Trained(recipe, net, names, source.path, record.scores if record else {})
+    scores, thresholds = (record.scores, record.thresholds) if record else ({}, [])
+    return Trained(recipe, net, names, source.path, scores, tuple(thresholds))
 
 
 def where(recipe: Recipe | None, weights: str | None) -> store.Source:

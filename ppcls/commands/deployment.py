@@ -36,6 +36,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--backend", choices=("cv2", "pil"), help="what resizes")
     given.add_argument("--mean", type=float, nargs="+", help="by channel, of pixels from 0 to 1")
     given.add_argument("--std", type=float, nargs="+")
+    given.add_argument("--threshold", type=share, help="of multi-label classes, in place of theirs")
     given.add_argument("--labels", type=Path, metavar="FILE", help="class names, a line each")
 
 
@@ -57,6 +58,7 @@ def run_predict(options: argparse.Namespace) -> int:
         backend=options.backend,
         mean=options.mean,
         std=options.std,
+        threshold=options.threshold,
         labels=read_labels(options.labels) if options.labels else None,
     )
     report(predictor, options.photos, options.topk, options.save)

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ppcls.data.datasets import Paths, Samples, split
+from ppcls.data.datasets import Paths, Samples
 from ppcls.data.lists import near
+from ppcls.data.split import split
 from ppcls.errors import UserError
 
 SEED = 2018  # of the split; a written folder never depends on a run's own seed

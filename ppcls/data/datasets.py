@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data.images import SUFFIXES
+from ppcls.data.label_sets import read_label_sets
 from ppcls.data.lists import at_most, listed_paths, near, read_list, read_names, single_names
 from ppcls.errors import UserError
 
@@ -39,8 +40,9 @@ class Paths:
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """A data set without its pixels: paths, labels (int64 [N]) and names (() when unknown).
+    """A data set without its pixels: paths, labels and names (() when unknown).
 
+    `labels` are int64 [N], or uint8 [N, classes] of 0 and 1 where a photo may have several.
     `source` is the folder or list file it came from, `lines` (int64 [N]) each photo's line there.
     """
 
@@ -52,6 +54,13 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are, as far as names and labels tell."""
+        if self.labels.ndim == 2:
+            return self.labels.shape[1]
+        return len(self.names) or int(self.labels.max(initial=-1)) + 1
 
     def where(self, index: int) -> str:
         """The place to look for photo `index`: `cats/1.jpg`, or `list.txt:17 (cats/1.jpg)`."""
@@ -67,6 +76,8 @@ class Samples:
 
     def counts(self, num_classes: int) -> np.ndarray:
         """Photos per class, int64 [num_classes]."""
+        if self.labels.ndim == 2:
+            return self.labels.sum(axis=0, dtype=np.int64)
         return np.bincount(self.labels, minlength=num_classes)
 
     def digest(self) -> str:
@@ -80,11 +91,18 @@ class Samples:
         """The name of a class, or its number where names are unknown."""
         return self.names[label] if self.names else str(label)
 
+    def label_of(self, index: int) -> str:
+        """What photo `index` shows, in words."""
+        own = self.labels[index]
+        labels = [own] if self.labels.ndim == 1 else np.flatnonzero(own)
+        return ", ".join(self.class_name(int(label)) for label in labels) or "nothing"
+
 
 def open_samples(
     path: str | PathLike,
     root: str | PathLike | None = None,
     labels: str | PathLike | None = None,
+    several: bool = False,
 ) -> Samples:
     """Open a folder with one sub-folder per class, or a list file with `path label` in each line.
 
@@ -94,17 +112,24 @@ def open_samples(
     path and a label column. Relative paths start at `root`, else at the list's own folder. Labels
     are integers ≥ 0, or names out of the label file `labels` (one name per line); in a CSV file
     without one, names are sorted and numbered. With a label file, a folder may lack some classes.
+    With `several`, a list says 0 or 1 for every class (`ppcls.data.label_sets`).
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
     path = os.fspath(path)
     names = read_names(labels) if labels is not None else ()
+    if os.path.isdir(path) and several:
+        raise UserError(
+            f"{path}: a folder for each class gives a photo one label; for several, name a list "
+            "file of 'path<TAB>0,1,0' lines or a CSV file with a column for each class"
+        )
     if os.path.isdir(path):
         return open_folder(path, names)
     if not os.path.exists(path):
         raise UserError(f"{path}: no such folder or list file")
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"{path}: a list of photos ends in .txt, .tsv, .lst or .csv")
-    listed, numbers, lines, names = read_list(path, names)
+    read = read_label_sets if several else read_list
+    listed, numbers, lines, names = read(path, names)
     start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
     paths = Paths([photo if os.path.isabs(photo) else start + photo for photo in listed])
     return Samples(paths, numbers, names, path, lines)
@@ -219,6 +244,15 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
         fix = f"set -o model.num_classes={len(samples.names)}"
         found = f"{samples.source} has {len(samples.names)} classes"
         raise UserError(f"{what}: {found} but {setting}; {fix}")
+    if samples.classes != num_classes and samples.labels.ndim == 2:
+        found = f"{samples.source} has {samples.classes} labels a photo"
+        raise UserError(
+            f"{what}: {found} but {setting}; set -o model.num_classes={samples.classes}"
+        )
+    if samples.labels.ndim == 2:
+        if not samples.labels.any():
+            raise UserError(f"{what}: {samples.source}: no photo in it has any label")
+        return
     outside = np.flatnonzero(samples.labels >= num_classes)
     if len(outside):
         label, top = samples.labels[outside[0]], samples.labels.max()
@@ -228,28 +262,9 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
         raise UserError(f"{what}: {place}: label {label}{more} but {setting}; {fix}")
 
 
-def split(samples: Samples, holdout: float, seed: int) -> tuple[Samples, Samples]:
-    """Hold out a share of every class: (train, held_out), the same for the same files and seed.
-
-    Each class with two photos or more has at least one on both sides. A photo that is listed twice
-    stays on one side. Neither the order of listing nor the folder's own place matters.
-    """
-    if not 0 < holdout < 1:
-        raise UserError(f"the share to hold out lies between 0 and 1, not {holdout}")
-    held: set[str] = set()
-    for label in np.unique(samples.labels):
-        members = np.flatnonzero(samples.labels == label).tolist()
-        own = sorted({samples.paths[index] for index in members})
-        count = min(max(int(len(own) * holdout + 0.5), 1), len(own) - 1)
-        order = np.random.default_rng([seed, label]).permutation(len(own))
-        held.update(own[index] for index in order[:count])
-    is_held = np.array([path in held for path in samples.paths], bool)
-    return samples.subset(np.flatnonzero(~is_held)), samples.subset(np.flatnonzero(is_held))
-
-
 def summary(samples: Samples) -> list[str]:
     """Lines to print: total, classes, photos per class (above 20 classes only the extremes)."""
-    counts = samples.counts(len(samples.names) or int(samples.labels.max(initial=-1)) + 1)
+    counts = samples.counts(samples.classes)
     names = [samples.class_name(label) for label in range(len(counts))]
     lines = [f"{samples.source}: {len(samples):,} photos, {len(counts):,} classes"]
     if len(counts) <= TABLE_ROWS:

@@ -58,10 +58,11 @@ def read_list(
 def listed_paths(path: str | PathLike) -> Iterator[tuple[int, list[str]]]:
     """For each photo of a list file its line and what its path may be: a label may follow it."""
     if Path(path).suffix.lower() == ".csv":
-        rows = csv_rows(path)
-        for line, text in rows.mistakes:
+        header, table, mistakes = csv_fields(path)
+        for line, text in mistakes:
             raise UserError(f"{path}:{line}: {text}")
-        yield from ((line, [photo]) for line, photo in zip(rows.lines, rows.photos, strict=True))
+        place = column(path, [field.lower() for field in header], "path", PATH_COLUMNS)
+        yield from ((line, [fields[place]]) for line, fields in table)
         return
     for number, line in enumerate(split_lines(read_text(path)), 1):
         whole = line.strip(" \t")
@@ -112,28 +113,41 @@ def text_rows(path: str | PathLike) -> Rows:
 
 def csv_rows(path: str | PathLike) -> Rows:
     """Rows of a CSV file whose header names one path and one label column."""
-    rows = Rows([], [], [], [])
+    header, table, mistakes = csv_fields(path)
+    header = [field.lower() for field in header]
+    photo_column = column(path, header, "path", PATH_COLUMNS)
+    label_column = column(path, header, "label", LABEL_COLUMNS)
+    rows = Rows([], [], [], mistakes)
+    for line, row in table:
+        if row[photo_column] and row[label_column]:
+            rows.photos.append(row[photo_column])
+            rows.labels.append(row[label_column])
+            rows.lines.append(line)
+        else:
+            rows.mistakes.append((line, f"no path or no label: {','.join(row)!r}"))
+    return rows
+
+
+def csv_fields(
+    path: str | PathLike,
+) -> tuple[list[str], list[tuple[int, list[str]]], list[tuple[int, str]]]:
+    """A CSV file's header, its rows of as many fields, each with its line, and the mistakes."""
+    table, mistakes = [], []
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     line = 1  # where the present row starts; a quoted field may run over several lines
     try:
-        header = [field.strip().lower() for field in next(reader, [])]
-        photo_column = column(path, header, "path", PATH_COLUMNS)
-        label_column = column(path, header, "label", LABEL_COLUMNS)
+        header = [field.strip() for field in next(reader, [])]
         line = reader.line_num + 1
         for row in reader:
-            if len(row) != len(header):
-                found = f"found {len(row)}: {','.join(row)!r}" if row else "found a blank line"
-                rows.mistakes.append((line, f"expected {len(header)} fields, {found}"))
-            elif not (row[photo_column].strip() and row[label_column].strip()):
-                rows.mistakes.append((line, f"no path or no label: {','.join(row)!r}"))
+            if len(row) == len(header):
+                table.append((line, [field.strip() for field in row]))
             else:
-                rows.photos.append(row[photo_column].strip())
-                rows.labels.append(row[label_column].strip())
-                rows.lines.append(line)
+                found = f"found {len(row)}: {','.join(row)!r}" if row else "found a blank line"
+                mistakes.append((line, f"expected {len(header)} fields, {found}"))
             line = reader.line_num + 1
     except csv.Error as error:
         raise UserError(f"{path}:{line}: not CSV ({error}); is a quote left open?") from error
-    return rows
+    return header, table, mistakes
 
 
 def column(path: str | PathLike, header: list[str], what: str, known: tuple[str, ...]) -> int:
@@ -168,6 +182,8 @@ def label_mistake(label: str, names: tuple[str, ...], is_csv: bool) -> str:
         spaces = not is_csv and any(" " in name for name in names)
         tab = " (a name with spaces needs a tab before it)" if spaces else ""
         return f"label {label!r} is not a class name{near(label, names)}{tab}"
+    if re.fullmatch("[01](,[01])+", label):
+        return f"label {label!r} has several classes: -o task.kind=multilabel learns such lists"
     return f"label {label!r} is not an integer ≥ 0; class names need a label file, one name a line"
 
 

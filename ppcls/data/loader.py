@@ -32,7 +32,8 @@ MIXED = 1  # tells the random numbers of a batch from those of its first photo
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 [N, H, W, C]; labels: int64 [N]; indices: int64 [N] into the data set.
+    """images: uint8 [N, H, W, C]; indices: int64 [N] into the data set; labels: int64 [N], or
+    uint8 [N, classes] of 0 and 1 where a photo may have several.
 
     `shares`: float32 [N, classes] where photos were mixed: how much of each class one shows.
     """

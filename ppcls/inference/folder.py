@@ -77,7 +77,8 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
 
     Args:
         given: instead of, or in place of parts of, `inference.yml`: fields of `Preprocess`, and
-            `labels`, a sequence of names. Without that file at least `crop` is needed.
+            `labels`, a sequence of names, and `threshold`, for several labels. Without that file
+            at least `crop` is needed.
 
     Raises:
         UserError: no such folder, or no whole network in it.
@@ -106,7 +107,7 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
 def describe(path: Path, given: dict[str, Any]) -> Manifest:
     """The folder's manifest with what is given in its place."""
     fields = {key: value for key, value in given.items() if value is not None}
-    labels = fields.pop("labels", None)
+    labels, threshold = fields.pop("labels", None), fields.pop("threshold", None)
     if (path / manifest.FILE).is_file() or not (path.is_dir() and "crop" in fields):
         if path.is_dir() and not (path / manifest.FILE).is_file() and network_files(path):
             raise UserError(
@@ -121,6 +122,12 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
     except ValueError as error:
         reason = re.sub(r"\s+", " ", str(error))
         raise UserError(f"{path}: how photos are prepared: {reason}") from None
+    if threshold is not None:
+        if about.task != "multilabel":
+            raise UserError(
+                f"{path}: is no multi-label network, in it one class wins: no threshold"
+            )
+        about = replace(about, threshold=float(threshold))
     return replace(about, preprocess=preprocess, labels=tuple(labels or about.labels))
 
 

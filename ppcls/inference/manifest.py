@@ -17,6 +17,9 @@ OWN = "ppcls"  # the key of what PaddleX does not know
 INPUTS = ("float32", "uint8")
 OUTPUTS = ("probabilities", "logits")
 PRECISIONS = ("fp32", "int8")
+TASKS = ("classify", "multilabel")
+THRESHOLD = 0.5  # where no other is known
+SEVERAL = "MultiLabelThreshOutput"  # PaddleX's name of post-processing by thresholds
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,9 @@ class Manifest:
         input: float32, normalised [N, C, H, W], or uint8, pixels [N, H, W, C].
         output: probabilities or logits; None: to be found out from the first results.
         precision: of the weights and the arithmetic: fp32 or int8.
+        task: classify, one class wins; multilabel, each class whose probability is above its
+            threshold.
+        threshold: in multilabel, for all classes or for each.
         dynamic_size: whether photos of any size fit, not only `preprocess.crop`.
         about: provenance and checks.
     """
@@ -40,21 +46,29 @@ class Manifest:
     output: str | None = "probabilities"
     precision: str = "fp32"
     dynamic_size: bool = False
+    task: str = "classify"
+    threshold: float | tuple[float, ...] = THRESHOLD
     about: dict[str, Any] = field(default_factory=dict)
 
     def to_yaml(self) -> str:
-        top = {"topk": self.topk}
         names = {"label_list": list(self.labels)} if self.labels else {}
         network = {
             "input": self.input,
             "output": self.output,
             "precision": self.precision,
             "dynamic_size": self.dynamic_size,
+            "task": self.task,
         }
+        if self.task == "multilabel":
+            own = self.threshold
+            threshold = list(own) if isinstance(own, tuple) else own
+            after = {SEVERAL: {"threshold": threshold} | names}
+        else:
+            after = {"Topk": {"topk": self.topk} | names}
         document = {
             "Global": {"model_name": self.model},
             "PreProcess": {"transform_ops": self.preprocess.to_ops()},
-            "PostProcess": {"Topk": top | names},
+            "PostProcess": after,
             OWN: {"network": network, **self.about},
         }
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
@@ -73,7 +87,8 @@ def read(folder: Path) -> Manifest:
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
         ops = document["PreProcess"]["transform_ops"]
-        top = document.get("PostProcess", {}).get("Topk", {})
+        after = document.get("PostProcess", {})
+        top = after.get(SEVERAL) or after.get("Topk", {})
         labels = tuple(str(name) for name in top.get("label_list") or ())
         model = str(document["Global"]["model_name"])
         topk = max(1, int(top.get("topk", 5)))
@@ -81,7 +96,10 @@ def read(folder: Path) -> Manifest:
         network = about.pop("network", None) or {
             "output": None if OWN not in document else OUTPUTS[0]
         }
+        if SEVERAL in after:
+            network = {"task": "multilabel"} | network
         fields = read_network(network)
+        fields["threshold"] = read_thresholds(top.get("threshold", THRESHOLD), len(labels))
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
@@ -99,8 +117,17 @@ def read_network(network: dict[str, Any]) -> dict[str, Any]:
         "output": (*OUTPUTS, None),
         "precision": PRECISIONS,
         "dynamic_size": (False, True),
+        "task": TASKS,
     }
     for key, value in network.items():
         if key not in allowed or value not in allowed[key]:
             raise ValueError(f"{OWN}.network.{key}: {value!r} is not one this version knows")
     return network
+
+
+def read_thresholds(value: Any, classes: int) -> float | tuple[float, ...]:
+    """PaddleX's threshold: a number, one for each class, or {default: 0.5, 3: 0.7} by class."""
+    if isinstance(value, dict):
+        given = {int(key): float(own) for key, own in value.items() if key != "default"}
+        return tuple(given.get(i, float(value.get("default", THRESHOLD))) for i in range(classes))
+    return tuple(float(own) for own in value) if isinstance(value, list) else float(value)

@@ -23,6 +23,7 @@ from ppcls.inference.engines.table import device_for, open_engine
 from ppcls.inference.folder import open_folder
 
 AUTO = "auto"
+MANY_CLASSES = 1 << 30
 AHEAD = 2  # batches, of each that runs, that are being prepared meanwhile
 MANY = 8  # batches of each thread from which on each thread runs its own
 LARGE = 1 << 29  # bytes of a network
@@ -33,7 +34,7 @@ Photo = str | PathLike[str] | np.ndarray
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of one photo, the likeliest first."""
+    """The best classes of one photo, or all above their thresholds; the likeliest first."""
 
     path: str | None  # None: it was given as an array
     classes: list[int]
@@ -64,7 +65,7 @@ class Predictor:
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: photos per run of the network; changes the speed alone.
             given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
-                std (fields of `Preprocess`), and labels, a sequence of class names.
+                std (fields of `Preprocess`), labels, a sequence of class names, and threshold.
 
         Raises:
             ValueError: the folder is incomplete, or the device or the engine is not there.
@@ -94,7 +95,8 @@ class Predictor:
         Args:
             photos: files, folders (all photos in them), lists of files, or arrays
                 uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA).
-            topk: classes per photo; None: what the export says (5).
+            topk: classes per photo; None: what the export says (5). A multi-label network gives
+                all classes above their thresholds, at most `topk` where it is given.
             batch_size: photos per run of the network; None: the predictor's.
 
         Raises:
@@ -110,7 +112,8 @@ class Predictor:
         The next batches are being prepared meanwhile; of many, as many run at once as there are
         threads, for that wastes least.
         """
-        topk = self.manifest.topk if topk is None else topk
+        if topk is None:
+            topk = self.manifest.topk if self.manifest.task == "classify" else MANY_CLASSES
         size = self.batch_size if batch_size is None else batch_size
         if topk < 1 or size < 1:
             raise UserError(f"topk ({topk}) and batch_size ({size}) should be at least 1")
@@ -149,6 +152,9 @@ class Predictor:
         milliseconds = done.seconds * 1000 / len(photos)
         for photo, row in zip(photos, scores, strict=True):
             classes = best_of(row, topk)
+            if self.manifest.task == "multilabel":
+                above = row > np.array(self.manifest.threshold)
+                classes = classes[above[classes]]
             yield Prediction(
                 path=None if isinstance(photo, np.ndarray) else str(photo),
                 classes=classes.tolist(),
@@ -181,11 +187,15 @@ class Predictor:
                 f"{self.folder.path}: there are {len(self.manifest.labels)} labels and the "
                 f"network has {output.shape[1]} classes; export it again"
             )
+        threshold, several = self.manifest.threshold, self.manifest.task == "multilabel"
+        if several and np.ndim(threshold) and len(output[0]) != np.size(threshold):
+            raise UserError(
+                f"{self.folder.path}: there are {np.size(threshold)} thresholds and the network "
+                f"has {output.shape[1]} classes; export it again"
+            )
         if self.output is None:
-            sums = output.sum(axis=1)
-            summed = bool((output >= 0).all() and np.allclose(sums, 1, atol=SUMS_TO_ONE))
-            self.output = "probabilities" if summed else "logits"
-        return softmax(output) if self.output == "logits" else output
+            self.output = "probabilities" if is_probabilities(output, several) else "logits"
+        return output if self.output == "probabilities" else link(output, self.manifest.task)
 
     def label(self, index: int) -> str:
         return self.manifest.labels[index] if self.manifest.labels else str(index)
@@ -216,6 +226,19 @@ def run(engine: Engine, prepared: Run) -> Run:
     start = time.perf_counter()
     output = engine.run(prepared.images)
     return Run(prepared.images, prepared.seconds + time.perf_counter() - start, output)
+
+
+def is_probabilities(output: np.ndarray, several: bool) -> bool:
+    """Whether numbers [N, classes] look like probabilities: from 0 to 1, in a row's sum or each."""
+    sums = output.max(axis=1) if several else output.sum(axis=1)
+    low, high = (0, 1) if several else (1, 1)
+    fits = (sums >= low - SUMS_TO_ONE) & (sums <= high + SUMS_TO_ONE)
+    return bool((output >= 0).all() and fits.all())
+
+
+def link(logits: np.ndarray, task: str) -> np.ndarray:
+    """Logits [N, classes] as probabilities: softmax or, where each class is its own, logistic."""
+    return softmax(logits) if task == "classify" else 1 / (1 + np.exp(-logits))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from ppcls.inference.choose import example, settle, timed
 from ppcls.inference.engines.base import Engine
 from ppcls.inference.folder import Folder
 from ppcls.inference.manifest import Manifest
+from ppcls.inference.predictor import link
 from ppcls.log import Progress, say
 
 BATCH = 8
@@ -25,31 +26,38 @@ SECONDS = 0.001  # of timed runs in a turn, at least one
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 in float and in INT8, None for unlabelled photos; and the share of equal answers."""
+    """Right answers in float and in INT8, None for unlabelled photos; and the share of equal ones.
 
-    top1: tuple[float, float] | None
+    An answer is a photo's class (`name` top1) or each of its labels (label_accuracy).
+    """
+
+    right: tuple[float, float] | None
     agreement: float
+    name: str = "top1"
 
     @property
     def loss(self) -> float:
         """What the budget is held against."""
-        return self.top1[0] - self.top1[1] if self.top1 else 1 - self.agreement
+        return self.right[0] - self.right[1] if self.right else 1 - self.agreement
 
     def __str__(self) -> str:
-        same = f"the same class on {100 * self.agreement:.1f} %"
-        if not self.top1:
+        answer, words = ("class", "top-1") if self.name == "top1" else ("labels", "labels right")
+        same = f"the same {answer} on {100 * self.agreement:.1f} %"
+        if not self.right:
             return same
-        before, after = (100 * share for share in self.top1)
-        return f"top-1 {before:.1f} % in float, {after:.1f} % in int8, {same}"
+        before, after = (100 * share for share in self.right)
+        return f"{words} {before:.1f} % in float, {after:.1f} % in int8, {same}"
 
     def about(self) -> dict[str, Any]:
-        top1 = dict(zip(("float", "int8"), self.top1, strict=True)) if self.top1 else None
-        return {"top1": top1, "agreement": self.agreement}
+        right = dict(zip(("float", "int8"), self.right, strict=True)) if self.right else None
+        return {self.name: right, "agreement": self.agreement}
 
 
 @dataclass(frozen=True, eq=False)
 class Judge:
-    """Photos, their labels (int64 [N], None when unknown), the float network's answers on them."""
+    """Photos, the float network's answers on them and, None when unknown, the right ones: classes
+    int64 [N], or 0 and 1 [N, classes] in multilabel.
+    """
 
     source: str
     paths: Sequence[str]
@@ -60,10 +68,11 @@ class Judge:
     def score(self, engine: Engine) -> Score:
         found = answers(engine, self.manifest, self.paths)[0]
         agreement = float((found == self.expected).mean())
+        name = "top1" if self.manifest.task == "classify" else "label_accuracy"
         if self.labels is None:
-            return Score(None, agreement)
+            return Score(None, agreement, name)
         before, after = (float((c == self.labels).mean()) for c in (self.expected, found))
-        return Score((before, after), agreement)
+        return Score((before, after), agreement, name)
 
     @property
     def advice(self) -> str:
@@ -74,7 +83,7 @@ class Judge:
 
 def labelled(source: Path, manifest: Manifest, in_float: Engine) -> Judge:
     """UserError for photos that are missing, or whose classes are not the network's."""
-    samples = open_samples(source)
+    samples = open_samples(source, several=manifest.task == "multilabel")
     lost = missing(samples)
     if lost:
         raise UserError(f"--eval: photos that do not exist: {'; '.join(lost)}")
@@ -86,6 +95,15 @@ def labelled(source: Path, manifest: Manifest, in_float: Engine) -> Judge:
 
 def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
     """The photos' labels as the network numbers its classes: by name where it knows the names."""
+    if samples.labels.ndim == 2:
+        if samples.classes != classes:
+            raise UserError(
+                f"--eval {samples.source}: has {samples.classes} labels a photo and the network "
+                f"{classes} classes; give photos of its classes"
+            )
+        known = bool(samples.names) and set(samples.names) == set(names)
+        order = [samples.names.index(name) for name in names] if known else slice(None)
+        return samples.labels[:, order]
     if samples.names and set(samples.names) <= set(names):
         return np.array([names.index(name) for name in samples.names])[samples.labels]
     if samples.names and len(samples.names) != classes:
@@ -126,12 +144,20 @@ def spread(total: int, count: int) -> list[int]:
 
 
 def answers(engine: Engine, manifest: Manifest, paths: Sequence[str]) -> tuple[np.ndarray, int]:
-    """The likeliest class of each photo, int64 [N], and how many classes there are."""
+    """The answer on each photo, as `decide` gives it, and how many classes there are."""
     batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
     progress = Progress(batches, "comparing", len(batches))
     outputs = (engine.run(prepare(manifest, batch)) for batch in progress)
-    found = [(output.argmax(axis=1), output.shape[1]) for output in outputs]
+    found = [(decide(manifest, output), output.shape[1]) for output in outputs]
     return np.concatenate([classes for classes, _ in found]), found[0][1]
+
+
+def decide(manifest: Manifest, output: np.ndarray) -> np.ndarray:
+    """Of outputs [N, classes] the likeliest classes int64 [N] or, in multilabel, 0 and 1 of all."""
+    if manifest.task == "classify":
+        return output.argmax(axis=1)
+    probabilities = link(output, manifest.task) if manifest.output == "logits" else output
+    return (probabilities > np.array(manifest.threshold)).astype(np.uint8)
 
 
 def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:

@@ -12,6 +12,8 @@ from ppcls.errors import UserError
 from ppcls.inference.predictor import Prediction, Predictor, find
 from ppcls.log import Progress, say
 
+NOTHING = "no class above its threshold"
+
 
 def report(
     predictor: Predictor, photos: Sequence[str], topk: int | None, save: Path | None
@@ -37,7 +39,7 @@ def report(
 
 def line(prediction: Prediction) -> str:
     pairs = zip(prediction.labels, prediction.scores, strict=True)
-    names = "; ".join(f"{label} {score:.4f}" for label, score in pairs)
+    names = "; ".join(f"{label} {score:.4f}" for label, score in pairs) or NOTHING
     return f"{prediction.path}: {names}  [{prediction.milliseconds:.1f} ms]"
 
 
@@ -58,13 +60,15 @@ def write(save: Path, results: Sequence[Prediction]) -> None:
 
 
 def to_csv(results: Sequence[Prediction]) -> str:
-    """One row per photo and rank."""
+    """One row per photo and rank; a photo without any class has one of rank 0."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["path", "rank", "class", "label", "score", "milliseconds"])
     for p in results:
         for rank, row in enumerate(zip(p.classes, p.labels, p.scores, strict=True), 1):
             writer.writerow([p.path, rank, *row[:2], f"{row[2]:.6f}", f"{p.milliseconds:.2f}"])
+        if not p.classes:
+            writer.writerow([p.path, 0, "", "", "", f"{p.milliseconds:.2f}"])
     return text.getvalue()
 
 

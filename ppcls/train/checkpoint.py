@@ -42,6 +42,7 @@ class Record:
     scores: dict[str, float] = field(default_factory=dict)  # scores of these weights, if evaluated
     versions: dict[str, str] = field(default_factory=dict)
     evaluations: list[dict[str, float]] = field(default_factory=list)  # scores and their "step"
+    thresholds: list[float] = field(default_factory=list)  # of the classes, where several may be
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
 
 

@@ -16,9 +16,13 @@ def draw(records_path: Path, picture: Path) -> None:
     train = [r for r in records if r["event"] == "train"]
     evals = [r for r in records if r["event"] == "eval"]
     figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
+    best = "map" if any("map" in r for r in evals) else "top1"
+    watched = "label_accuracy" if any("label_accuracy" in r for r in train) else "top1"
+    words = {"map": "mAP", "top1": "top-1", "label_accuracy": "labels right"}
+    scores = [(f"training {words[watched]}", train, watched), (words[best], evals, best)]
     panels = [
         (loss, "loss", [("training", train, "loss"), ("evaluation", evals, "loss")]),
-        (accuracy, "accuracy", [("training top-1", train, "top1"), ("top-1", evals, "top1")]),
+        (accuracy, "accuracy", scores),
         (rate, "learning rate", [("learning rate", train, "lr")]),
     ]
     if any("top5" in r for r in evals):

@@ -4,32 +4,31 @@ from collections.abc import Iterable
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 
-from ppcls import metrics
 from ppcls.data.loader import Batch
+from ppcls.train.tally import Tally
+
+WORDS = {"map": "mAP", "f1": "F1"}
 
 
 @paddle.no_grad()
-def evaluate(network: nn.Layer, batches: Iterable[Batch], num_classes: int) -> dict[str, float]:
-    """Top-k accuracies and mean cross entropy; the network is left in evaluation mode.
+def evaluate(network: nn.Layer, batches: Iterable[Batch], tally: Tally) -> Tally:
+    """Let the tally take in all batches and return it; the network is left in evaluation mode.
 
     Args:
-        network: from uint8 images [N, H, W, C] to logits [N, num_classes].
+        network: from uint8 images [N, H, W, C] to logits [N, classes].
     """
     network.eval()
-    ranks = metrics.ranks(num_classes)
-    right, loss, count = dict.fromkeys(ranks, 0), 0.0, 0
     for batch in batches:
-        logits = network(paddle.to_tensor(batch.images)).astype("float32")
-        loss += float(F.cross_entropy(logits, paddle.to_tensor(batch.labels), reduction="sum"))
-        for k in ranks:
-            right[k] += metrics.correct(logits.numpy(), batch.labels, k)
-        count += len(batch.labels)
-    return {f"top{k}": right[k] / count for k in ranks} | {"loss": loss / count}
+        tally.add(network(paddle.to_tensor(batch.images)).astype("float32"), batch.labels)
+    return tally
 
 
 def describe(scores: dict[str, float]) -> str:
     """The scores in words: `top-1 98.06 %, top-5 99.72 %, loss 0.0712`."""
-    shares = [f"top-{k[3:]} {v:.2%}".replace("%", " %") for k, v in scores.items() if k != "loss"]
+    shares = [
+        f"{WORDS.get(name) or name.replace('top', 'top-')} {100 * value:.2f} %"
+        for name, value in scores.items()
+        if name != "loss"
+    ]
     return ", ".join([*shares, f"loss {scores['loss']:.4f}"])

@@ -141,6 +141,7 @@ class Asymmetric:
         return -(shares * right + (1 - shares) * wrong).sum(-1).mean()
 
 
+ManyLabelsLoss = Annotated[BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")]
 AnyLoss = Annotated[
     CrossEntropy | Focal | BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")
 ]

@@ -149,7 +149,7 @@ class Plateau:
     """
 
     kind: Literal["plateau"] = "plateau"
-    score: Literal["top1", "loss"] = "top1"
+    score: Literal["top1", "map", "loss"] = "top1"
     gamma: Positive = 0.1
     patience: Length = Span(10, "epochs")
 

@@ -1,15 +1,18 @@
-"""What a training step computes."""
+"""What a training step computes, and what evaluation counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import field_validator
+import numpy as np
+from pydantic import BeforeValidator, Field, field_validator
 
+from ppcls import metrics
 from ppcls.config.node import node
-from ppcls.train.losses import AnyLoss, CrossEntropy
+from ppcls.train.losses import AnyLoss, BinaryCrossEntropy, CrossEntropy, ManyLabelsLoss
+from ppcls.train.tally import ManyLabels, OneLabel, Tally
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import Tensor
@@ -23,6 +26,9 @@ class Classify:
 
     kind: Literal["classify"] = "classify"
     loss: AnyLoss = CrossEntropy()
+    several: ClassVar[bool] = False  # labels per photo
+    best: ClassVar[str] = "top1"  # the score that chooses the best weights
+    watched: ClassVar[str] = "top1"  # the score of training steps
 
     @field_validator("loss", mode="before")
     @classmethod
@@ -39,9 +45,62 @@ class Classify:
 
         Targets are labels int64 [N] or shares float [N, classes].
         """
+        return step_of(self.loss, network)
 
-        def step(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-            logits = network(images)
-            return self.loss(logits, targets), logits
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return OneLabel(classes)
 
-        return step
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right; a mixed one, shares [N, classes], by its largest share."""
+        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+        return metrics.correct(logits, labels, 1)
+
+
+@node
+class MultiLabel:
+    """Any number of labels per photo, each a yes or no of its own."""
+
+    kind: Literal["multilabel"] = "multilabel"
+    loss: ManyLabelsLoss = BinaryCrossEntropy()
+    several: ClassVar[bool] = True
+    best: ClassVar[str] = "map"
+    watched: ClassVar[str] = "label_accuracy"
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """A loss without a kind is a binary cross entropy."""
+        return {"kind": "bce", **value} if isinstance(value, dict) else value
+
+    def prepared(self, counts: Sequence[int]) -> MultiLabel:
+        """The task for training data with so many photos of each class."""
+        return replace(self, loss=self.loss.prepared(counts))
+
+    def build(self, network: Callable[[Tensor], Tensor]) -> Step:
+        """As of `Classify`; targets are 0 and 1, or between where photos were mixed."""
+        return step_of(self.loss, network)
+
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return ManyLabels(thresholds)
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right, each by the share of its labels that are."""
+        return float(((logits > 0) == (targets > 0.5)).mean(axis=1).sum())
+
+
+def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
+    def step(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = network(images)
+        return loss(logits, targets), logits
+
+    return step
+
+
+def named(value: Any) -> Any:
+    """A task without a kind learns one label per photo."""
+    return {"kind": "classify", **value} if isinstance(value, dict) else value
+
+
+Task = Annotated[
+    Annotated[Classify | MultiLabel, Field(discriminator="kind")], BeforeValidator(named)
+]

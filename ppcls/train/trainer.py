@@ -65,15 +65,16 @@ class Trainer:
         if inputs.eval is not None:
             parts["eval"] = (inputs.eval, eval_view(recipe))
         self.reader = Reader(parts, recipe.data.workers)
-        self.step, self.window = 0, Window()
+        self.step, self.window = 0, Window(recipe.task)
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
+        self.thresholds: list[float] = []
         self.evaluations: list[dict[str, float]] = []
 
     def take(self, record: checkpoint.Record) -> None:
         """Go on from what a checkpoint's record says; its tensors are restored apart."""
         self.step, self.best, self.scores = record.step, record.best, record.scores
-        self.evaluations = record.evaluations
+        self.evaluations, self.thresholds = record.evaluations, record.thresholds
         if self.precision.scale and record.loss_scale:
             self.precision.scale.restore(record.loss_scale)
 
@@ -143,16 +144,18 @@ class Trainer:
 
     def evaluate(self, epoch: int) -> None:
         batches = self.reader.evaluation(self.recipe.eval.batch_size)
-        classes = self.recipe.model.num_classes or 0
+        task = self.recipe.task
+        tally = task.tally(self.recipe.model.num_classes or 0)
         with self.shown():
-            scores = evaluate(self.network, self.interrupt.watch(batches), classes)
+            evaluate(self.network, self.interrupt.watch(batches), tally)
         self.set_training()
+        scores, self.thresholds = tally.scores(), tally.thresholds()
         if not math.isfinite(scores["loss"]):
             raise self.diverged("loss of the evaluation", scores["loss"])
         self.scores = scores
         self.evaluations.append(scores | {"step": self.step})
         self.scalars.write("eval", self.step, epoch=epoch, **scores)
-        better = scores["top1"] > self.best.get("top1", -1)
+        better = scores[task.best] > self.best.get(task.best, -1)
         say(f"epoch {epoch}: {describe(scores)}{' (best)' if better else ''}")
         if better:
             self.best = scores | {"step": self.step}
@@ -202,11 +205,11 @@ class Trainer:
             self.step,
             epoch=(self.step - 1) // self.epoch_steps + 1,
             loss=self.window.loss,
-            top1=self.window.top1,
             lr=self.rate(self.step - 1),
             images_per_second=self.window.speed,
+            **{self.recipe.task.watched: self.window.accuracy},
         )
-        self.window = Window()
+        self.window = Window(self.recipe.task)
 
     def save(self, name: str) -> Path:
         record = checkpoint.Record(
@@ -219,6 +222,7 @@ class Trainer:
             scores=self.scores,
             versions={"ppcls": ppcls.__version__, "paddle": paddle.__version__},
             evaluations=self.evaluations,
+            thresholds=self.thresholds,
             loss_scale=self.precision.scale.state() if self.precision.scale else {},
         )
         optimizer = self.optimizer if name == checkpoint.LATEST else None
@@ -253,6 +257,12 @@ def check(recipe: Recipe, inputs: Inputs, epoch_steps: int) -> None:
         raise UserError(
             "train.schedule.decay: plateau needs scores and there is nothing to evaluate: "
             "-o data.eval=PATH or -o data.holdout=0.2"
+        )
+    score = getattr(train.schedule.decay, "score", "loss")
+    if score not in ("loss", recipe.task.best):
+        raise UserError(
+            f"train.schedule.decay.score: {score} is not scored in {recipe.task.kind}: "
+            f"-o train.schedule.decay.score={recipe.task.best}"
         )
 
 

@@ -5,27 +5,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ppcls import metrics
 from ppcls.data.loader import Batch
+from ppcls.train.task import Task
 
 
 class Window:
     """Sums over the steps between two records; evaluations do not count as time."""
 
-    def __init__(self):
-        self.losses, self.right, self.photos, self.seconds = [], 0, 0, 0.0
+    def __init__(self, task: Task):
+        self.task = task
+        self.losses, self.right, self.photos, self.seconds = [], 0.0, 0, 0.0
         self.start_clock()
 
     def start_clock(self) -> None:
         self.mark = time.monotonic()
 
     def add(self, loss: float, logits: np.ndarray, batches: Sequence[Batch]) -> None:
-        """Take in a step; a mixed photo is right when its largest share is."""
-        targets = np.concatenate([batch.labels for batch in batches])
-        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+        """Take in a step."""
+        targets = np.concatenate([batch.targets for batch in batches])
         self.losses.append(loss)
-        self.right += metrics.correct(logits, labels, 1)
-        self.photos += len(labels)
+        self.right += self.task.right(logits, targets)
+        self.photos += len(targets)
         now = time.monotonic()
         self.seconds, self.mark = self.seconds + now - self.mark, now
 
@@ -34,7 +34,8 @@ class Window:
         return sum(self.losses) / len(self.losses)
 
     @property
-    def top1(self) -> float:
+    def accuracy(self) -> float:
+        """The score that the task watches."""
         return self.right / self.photos
 
     @property

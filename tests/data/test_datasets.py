@@ -9,6 +9,7 @@ import pytest
 
 from ppcls.data import datasets
 from ppcls.data.datasets import Paths, Samples
+from ppcls.data.split import split
 from ppcls.errors import UserError
 
 
@@ -182,40 +183,40 @@ def test_check_names_against_num_classes(tree):
 def test_split_is_stratified_and_complete():
     sizes = [1, 2, 3, 10, 101, 0, 1000]
     samples = listed(sizes)
-    train, held = datasets.split(samples, 0.2, seed=3)
+    train, held = split(samples, 0.2, seed=3)
     assert held.counts(7).tolist() == [0, 1, 1, 2, 20, 0, 200]
     assert (train.counts(7) + held.counts(7)).tolist() == sizes
     assert sorted([*train.paths, *held.paths]) == sorted(samples.paths)
-    assert datasets.split(samples, 0.99, 0)[0].counts(7).tolist() == [1, 1, 1, 1, 1, 0, 10]
+    assert split(samples, 0.99, 0)[0].counts(7).tolist() == [1, 1, 1, 1, 1, 0, 10]
     assert all(held.where(i) == samples.where(int(held.lines[i]) - 1) for i in range(len(held)))
 
 
 def test_split_depends_on_files_and_seed_only():
     samples = listed([50, 80])
-    held = set(datasets.split(samples, 0.3, 1)[1].paths)
+    held = set(split(samples, 0.3, 1)[1].paths)
     order = np.random.default_rng(1).permutation(len(samples))
-    assert set(datasets.split(samples.subset(order), 0.3, 1)[1].paths) == held
-    assert set(datasets.split(samples, 0.3, 2)[1].paths) != held
+    assert set(split(samples.subset(order), 0.3, 1)[1].paths) == held
+    assert set(split(samples, 0.3, 2)[1].paths) != held
     moved = Samples(Paths(["/else/" + p for p in samples.paths]), samples.labels, (), "x")
-    assert {p.removeprefix("/else/") for p in datasets.split(moved, 0.3, 1)[1].paths} == held
+    assert {p.removeprefix("/else/") for p in split(moved, 0.3, 1)[1].paths} == held
 
 
 def test_split_of_a_fixed_list_never_changes():
     samples = Samples([f"{i}.jpg" for i in range(10)], np.zeros(10, np.int64), (), "x")
-    assert list(datasets.split(samples, 0.3, 0)[1].paths) == ["2.jpg", "4.jpg", "6.jpg"]
+    assert list(split(samples, 0.3, 0)[1].paths) == ["2.jpg", "4.jpg", "6.jpg"]
 
 
 def test_split_keeps_a_photo_that_is_listed_twice_on_one_side():
     once = listed([40])
     twice = once.subset([*range(40), *range(40)])
-    train, held = datasets.split(twice, 0.5, 0)
+    train, held = split(twice, 0.5, 0)
     assert not set(train.paths) & set(held.paths)
     assert (len(train), len(held)) == (40, 40)
 
 
 @pytest.mark.parametrize("share", [0, 1, -0.1, 20, float("nan")])
 def test_split_share_lies_between_0_and_1(share):
-    assert message(datasets.split, listed([4]), share, 0).endswith(f"0 and 1, not {share}")
+    assert message(split, listed([4]), share, 0).endswith(f"0 and 1, not {share}")
 
 
 def test_summary():

@@ -1,0 +1,85 @@
+"""List files of photos with any number of labels each: `path<TAB>0,1,0`, or a column a class."""
+
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ppcls.data.lists import (
+    PATH_COLUMNS,
+    Rows,
+    at_most,
+    column,
+    csv_fields,
+    near,
+    text_rows,
+)
+from ppcls.errors import UserError
+
+SPELT = {"0": 0, "1": 1}
+
+
+def read_label_sets(
+    path: str | PathLike, names: tuple[str, ...] = ()
+) -> tuple[list[str], np.ndarray, np.ndarray, tuple[str, ...]]:
+    """A list file's photos as written, labels (uint8 [N, classes], 0 or 1), lines and class names.
+
+    In a CSV file every column but the path's is a class and its header the class's name; with
+    `names` the columns may stand in another order.
+
+    Raises:
+        UserError: up to ten mistakes at once, each with its file:line.
+    """
+    if Path(path).suffix.lower() == ".csv":
+        rows, names = csv_sets(path, names)
+    else:
+        rows = text_rows(path)
+    width = len(names) or (rows.labels[0].count(",") + 1 if rows.labels else 0)
+    sets = {text: parse(text, width) for text in set(rows.labels)}
+    wrong = [i for i, text in enumerate(rows.labels) if sets[text] is None]
+    mistakes = rows.mistakes + [(rows.lines[i], mistake(rows.labels[i], width)) for i in wrong]
+    if mistakes:
+        found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
+        raise UserError(at_most(found, "\n"))
+    if not rows.photos:
+        raise UserError(f"{path}: lists no photos")
+    labels = np.array([sets[text] for text in rows.labels], np.uint8)
+    return rows.photos, labels, np.array(rows.lines, np.int64), names
+
+
+def parse(text: str, width: int) -> list[int] | None:
+    """`0,1,0` as numbers; None for anything else than `width` of 0 and 1."""
+    values = [SPELT.get(part.strip(), -1) for part in text.split(",")]
+    return values if len(values) == width and -1 not in values else None
+
+
+def mistake(text: str, width: int) -> str:
+    shape = ",".join(["0", "1", "0", "…"][: min(width, 4)])
+    return f"expected {width} labels of 0 or 1 like {shape} (one per class), found {text!r}"
+
+
+def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[str, ...]]:
+    """The rows of a CSV file, labels joined with commas, and the classes in their order."""
+    header, table, mistakes = csv_fields(path)
+    lowered = [field.lower() for field in header]
+    photo_column = column(path, lowered, "path", PATH_COLUMNS)
+    classes = [field for index, field in enumerate(header) if index != photo_column]
+    twice = sorted({name for name in classes if classes.count(name) > 1})
+    if not classes or twice or not all(classes):
+        found = f"{at_most(twice)} stands twice" if twice else "a class has no name"
+        raise UserError(f"{path}:1: every column but the path's names a class; {found}")
+    odd = [f"{name!r}{near(name, names)}" for name in classes if names and name not in names]
+    lacking = [repr(name) for name in names if name not in classes]
+    if odd or lacking:
+        what = f"unknown: {at_most(odd)}" if odd else f"without a column: {at_most(lacking)}"
+        raise UserError(f"{path}:1: its columns are not the classes of the label file; {what}")
+    places = [header.index(name) for name in names or classes]
+    rows = Rows([], [], [], mistakes)
+    for line, fields in table:
+        if not fields[photo_column]:
+            mistakes.append((line, f"no path: {','.join(fields)!r}"))
+            continue
+        rows.photos.append(fields[photo_column])
+        rows.labels.append(",".join(fields[place] for place in places))
+        rows.lines.append(line)
+    return rows, names or tuple(classes)

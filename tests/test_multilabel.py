@@ -1,0 +1,225 @@
+"""Several labels per photo, from a list to predictions: coloured patches on grey noise."""
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+from sklearn.metrics import average_precision_score
+
+import ppcls
+from ppcls.config.load import from_plain
+from ppcls.log import read_records
+from ppcls.recipe import Recipe
+from ppcls.train.tally import ManyLabels
+from ppcls.train.task import Classify, MultiLabel
+
+NAMES = ("red", "green", "blue")
+RECIPE = """
+model: {name: ResNet18_vd}
+data: {train: train.csv, eval: eval.csv, workers: 0}
+preprocess: {resize: 32, crop: 32}
+task: {kind: multilabel}
+train:
+  epochs: 5
+  batch_size: 16
+  log_every: 1
+  ops: [{op: resize}, {op: horizontal_flip}]
+  optimizer: {kind: adamw}
+  schedule: {lr: 2e-3}
+output: runs/patches
+"""
+
+
+def patches(labels, rng):
+    """Grey noise with a patch of a pure colour for each label that is set, BGR."""
+    photo = rng.integers(90, 160, (32, 32, 3), dtype=np.uint8)
+    for channel, shown in zip((2, 1, 0), labels, strict=True):
+        if shown:
+            y, x = rng.integers(0, 22, 2)
+            photo[y : y + 10, x : x + 10] = 0
+            photo[y : y + 10, x : x + 10, channel] = 255
+    return photo
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Photos in lists, trained on once; the other tests look at what came out."""
+    folder = tmp_path_factory.mktemp("patches")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 160), ("eval", 60)):
+        rows = [["path", *NAMES]]
+        for i in range(count):
+            labels = (rng.random(3) < 0.4).astype(int)
+            cv2.imwrite(str(folder / f"{part}{i}.png"), patches(labels, rng))
+            rows.append([f"{part}{i}.png", *labels.tolist()])
+        with (folder / f"{part}.csv").open("w", newline="") as file:
+            csv.writer(file).writerows(rows)
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(folder):
+    from ppcls.cli import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "-c", "recipe.yaml"]) == 0
+        formats = ["--format", "paddle", "onnx"]
+        assert main(["export", "-c", "recipe.yaml", "--output", "exported", *formats]) == 0
+    return folder
+
+
+@pytest.fixture
+def here(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    return trained
+
+
+def rows_of(path):
+    return list(csv.reader(Path(path).read_text().splitlines()))[1:]
+
+
+def labels_of(part):
+    rows = rows_of(f"{part}.csv")
+    return [row[0] for row in rows], np.array([row[1:] for row in rows], int)
+
+
+def test_it_learns_each_colour(here):
+    records = read_records(Path("runs/patches/run.jsonl"))
+    evals = [r for r in records if r["event"] == "eval"]
+    assert set(evals[0]) == {"event", "step", "time", "epoch", "map", "f1", "loss"}
+    assert max(r["map"] for r in evals) > 0.9
+    steps = [r for r in records if r["event"] == "train"]
+    assert all(0 <= r["label_accuracy"] <= 1 for r in steps)
+    assert steps[-1]["label_accuracy"] > steps[0]["label_accuracy"]
+
+
+def test_evaluation_repeats_the_score_of_training_at_the_same_thresholds(here, run):
+    records = read_records(Path("runs/patches/run.jsonl"))
+    best = max((r for r in records if r["event"] == "eval"), key=lambda r: r["map"])
+    code, out, _ = run("eval", "-c", "recipe.yaml")
+    assert code == 0
+    assert f"mAP {100 * best['map']:.2f} %, F1 {100 * best['f1']:.2f} %" in out
+
+
+def test_predictions_are_the_classes_above_their_thresholds(here):
+    about = yaml.safe_load(Path("exported/inference.yml").read_text())
+    after = about["PostProcess"]["MultiLabelThreshOutput"]
+    assert after["label_list"] == list(NAMES)
+    assert about["ppcls"]["network"]["task"] == "multilabel"
+    thresholds = after["threshold"]
+    assert len(thresholds) == 3
+    photos, labels = labels_of("eval")
+    found = {}
+    for engine in ("paddle", "onnxruntime"):
+        every = ppcls.Predictor("exported", engine=engine, threshold=0.0).predict(photos)
+        scores = np.array([dict(zip(p.classes, p.scores, strict=True)) for p in every])
+        found[engine] = np.array([[row[c] for c in range(3)] for row in scores])
+        predictions = ppcls.Predictor("exported", engine=engine).predict(photos)
+        for row, own in zip(found[engine], predictions, strict=True):
+            expected = [c for c in np.argsort(-row, kind="stable") if row[c] > thresholds[c]]
+            assert own.classes == expected
+            assert own.labels == [NAMES[c] for c in expected]
+    np.testing.assert_allclose(found["paddle"], found["onnxruntime"], atol=1e-5)
+    # The same scores as in training, from another program: scikit-learn's mean over the classes.
+    records = read_records(Path("runs/patches/run.jsonl"))
+    best = max((r for r in records if r["event"] == "eval"), key=lambda r: r["map"])
+    assert average_precision_score(labels, found["paddle"]) == pytest.approx(best["map"], abs=1e-4)
+
+
+def test_a_photo_without_any_class_is_still_in_the_results(here, run):
+    rng = np.random.default_rng(5)
+    cv2.imwrite("none.png", patches((0, 0, 0), rng))
+    command = ["predict", "--model-dir", "exported", "none.png", "--engine", "paddle"]
+    code, out, _ = run(*command, "--threshold", "1", "--save", "none.csv")
+    assert code == 0
+    assert "none.png: no class above its threshold" in out
+    assert [row[:5] for row in rows_of("none.csv")] == [["none.png", "0", "", "", ""]]
+    code, out, _ = run(*command, "--threshold", "0", "--topk", "2")
+    assert out.count(";") == 1
+
+
+def test_int8_is_judged_label_by_label(here, run):
+    command = ["quantize", "--model-dir", "exported", "--calibrate", "train.csv", "--photos", "20"]
+    code, out, err = run(*command, "--eval", "eval.csv", "--output", "int8", "--budget", "1")
+    assert code == 0, err
+    assert "labels right" in out
+    about = yaml.safe_load(Path("int8/inference.yml").read_text())
+    assert about["ppcls"]["network"]["task"] == "multilabel"
+    assert set(about["ppcls"]["int8"]["label_accuracy"]) == {"float", "int8"}
+
+
+def test_a_run_goes_on_bit_for_bit(here, run):
+    short = ["-o", "data.train=eval.csv", "train.epochs=2", "train.batch_ops=[{op: mixup}]"]
+    assert run("train", "-c", "recipe.yaml", *short, "output=runs/whole")[0] == 0
+    from ppcls.train import trainer
+    from ppcls.weights import files
+
+    steps = []
+    real = trainer.Trainer.advance
+
+    def advance(self, batches):
+        if len(steps) == 4:
+            self.interrupt.asked = True
+        steps.append(1)
+        return real(self, batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainer, "advance", advance)
+        assert run("train", "-c", "recipe.yaml", *short, "output=runs/cut")[0] == 130
+    assert run("train", "-c", "recipe.yaml", *short, "output=runs/cut", "--resume")[0] == 0
+    whole, cut = (files.read(f"runs/{n}/latest.safetensors").tensors for n in ("whole", "cut"))
+    for name, value in whole.items():
+        np.testing.assert_array_equal(value, cut[name])
+
+
+def test_what_does_not_go_with_several_labels_is_said(here, run):
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", "task.loss.kind=focal")
+    assert code == 2
+    assert "task.loss.kind: unknown 'focal'; known: bce, asymmetric" in err
+    code, _, err = run(
+        "train", "-c", "recipe.yaml", "-o", "train.schedule.decay={kind: plateau}", "output=runs/p"
+    )
+    assert code == 2
+    assert "top1 is not scored in multilabel: -o train.schedule.decay.score=map" in err
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", "task={kind: classify}", "output=runs/c")
+    assert code == 2
+    assert "train.csv:1: name one label column" in err
+
+
+def test_a_task_without_a_kind_learns_one_label():
+    plain = {
+        "model": {"name": "ResNet18"},
+        "train": {"epochs": 1, "batch_size": 1, "schedule": {"lr": 1}},
+    }
+    assert isinstance(from_plain(Recipe, plain | {"task": {}}, "a test").task, Classify)
+    several = plain | {"task": {"kind": "multilabel", "loss": {"smoothing": 0.1}}}
+    task = from_plain(Recipe, several, "a test").task
+    assert isinstance(task, MultiLabel)
+    assert task.loss.smoothing == 0.1
+
+
+def test_the_loss_of_evaluation_by_hand():
+    import paddle
+
+    tally = ManyLabels((0.5, 0.5))
+    tally.add(paddle.to_tensor([[0.0, 2.0]]), np.array([[1, 0]], np.uint8))
+    tally.add(paddle.to_tensor([[-1.0, 0.0]]), np.array([[0, 1]], np.uint8))
+    terms = [np.log(2), np.log1p(np.exp(2.0)), np.log1p(np.exp(-1.0)), np.log(2)]
+    scores = tally.scores()
+    assert scores["loss"] == pytest.approx(np.mean(terms), rel=1e-6)
+    # Class 0: found; class 1: asked for below its threshold, and the wrong photo above.
+    assert scores["f1"] == pytest.approx(0.0)
+    assert tally.thresholds() == [0.5, 0.5]
+
+
+def test_the_score_of_a_training_step_by_hand():
+    logits = np.array([[3.0, -1.0], [0.5, 0.2]])
+    assert MultiLabel().right(logits, np.array([[1, 0], [0, 1]])) == 1.5
+    mixed = np.array([[0.3, 0.7], [0.8, 0.2]])
+    assert Classify().right(logits, mixed) == 1
+    assert Classify().right(logits, np.array([0, 1])) == 1
