@@ -14,8 +14,19 @@ Item = TypeVar("Item")
 QUIET_SECONDS = 10  # between plain progress lines when the output is not a terminal
 
 
+quiet = False  # in a process that leaves talking to another
+
+
+def be_quiet() -> None:
+    """Say and show nothing from now on."""
+    global quiet
+    quiet = True
+
+
 def say(text: str) -> None:
     """Print a line without breaking a progress bar."""
+    if quiet:
+        return
     tqdm.write(text, file=sys.stdout)
     sys.stdout.flush()
 
@@ -26,7 +37,7 @@ class Progress(Iterable[Item]):
     def __init__(self, items: Iterable[Item], what: str, total: int, start: int = 0):
         self.items, self.what, self.total, self.done = items, what, total, start
         self.note = ""
-        self.bar = tqdm(total=total, initial=start, desc=what, leave=False, disable=None)
+        self.bar = tqdm(total=total, initial=start, desc=what, leave=False, disable=quiet or None)
         self.said = time.monotonic()
 
     def __iter__(self) -> Iterator[Item]:
@@ -43,6 +54,19 @@ class Progress(Iterable[Item]):
         if self.bar.disable and late and self.done < self.total:
             self.said = time.monotonic()
             say(f"{self.what}: {self.done}/{self.total} {self.note}")
+
+
+class NoScalars:
+    """In a process that leaves writing to another."""
+
+    def __enter__(self) -> "NoScalars":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        pass
+
+    def write(self, event: str, step: int, **values: float) -> None:
+        pass
 
 
 class Scalars:

@@ -162,11 +162,11 @@ def test_a_run_goes_on_bit_for_bit(here, run):
     steps = []
     real = trainer.Trainer.advance
 
-    def advance(self, batches):
+    def advance(self, *step):
         if len(steps) == 4:
             self.interrupt.asked = True
         steps.append(1)
-        return real(self, batches)
+        return real(self, *step)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.Trainer, "advance", advance)

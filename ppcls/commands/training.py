@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ppcls.commands.options import add_command, add_recipe_options, positive
+from ppcls.launch import end_with_launcher, launch, launched
 
 WEIGHTS_HELP = "file, URL, hf://org/name or registered tag; default: the best of the config's run"
 INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
@@ -14,6 +15,9 @@ def add_train(commands) -> None:
     add_recipe_options(parser, required=True)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    parser.add_argument(
+        "--processes", type=positive, default=1, help="that train together on this machine"
+    )
 
 
 def run_train(options: argparse.Namespace) -> int:
@@ -21,6 +25,12 @@ def run_train(options: argparse.Namespace) -> int:
     from ppcls.recipe import Recipe
 
     recipe = load(Recipe, options.config, options.override)
+    if options.processes > 1 and not launched():
+        same = [f"--{name}" for name in ("resume", "overwrite") if getattr(options, name)]
+        overrides = ["-o", *options.override] if options.override else []
+        arguments = ["train", "-c", options.config, *same, *overrides]
+        return launch(arguments, options.processes)
+    end_with_launcher()
     from ppcls.train.start import train
 
     done = train(recipe, options.resume, options.overwrite)

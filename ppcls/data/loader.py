@@ -144,9 +144,12 @@ class Reader:
             for future in pending:
                 future.cancel()
 
-    def evaluation(self, batch: int) -> Progress[Batch]:
-        """Every photo of the part "eval", in order, with a progress bar."""
-        order = eval_order(len(self.parts["eval"][0]), batch)
+    def evaluation(self, batch: int, rank: int = 0, processes: int = 1) -> Progress[Batch]:
+        """Every photo of the part "eval", in order, with a progress bar.
+
+        Of several processes each gets every so manieth batch, the first of them from number `rank`.
+        """
+        order = eval_order(len(self.parts["eval"][0]), batch)[rank::processes]
         return Progress(self.batches("eval", order), "evaluation", len(order))
 
     def started(self) -> ProcessPoolExecutor:

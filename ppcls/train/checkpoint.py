@@ -43,6 +43,7 @@ class Record:
     versions: dict[str, str] = field(default_factory=dict)
     evaluations: list[dict[str, float]] = field(default_factory=list)  # scores and their "step"
     thresholds: list[float] = field(default_factory=list)  # of the classes, where several may be
+    processes: int = 1  # that trained together
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
 
 

@@ -10,10 +10,11 @@ from ppcls.data.loader import load_batch
 from ppcls.device import select
 from ppcls.errors import UserError
 from ppcls.inputs import Inputs, note_preprocess, open_inputs
-from ppcls.log import say
+from ppcls.log import be_quiet, say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint
 from ppcls.train.checkpoint import BEST, LATEST
+from ppcls.train.processes import Processes, join
 from ppcls.train.trainer import Trainer
 from ppcls.weights import files, store
 
@@ -28,6 +29,10 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     Raises:
         UserError: anything the user can mend.
     """
+    device = select(recipe.device)
+    processes = join(device)
+    if not processes.first:
+        be_quiet()
     folder = recipe.folder
     latest = folder / LATEST
     if any((folder / name).exists() for name in (LATEST, BEST)) and not (resume or overwrite):
@@ -37,19 +42,20 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
         )
     if resume and not latest.exists():
         raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
-    device = select(recipe.device)
-    recipe, inputs = open_inputs(recipe)
+    recipe, inputs = first_alone(processes, recipe)
     saved = files.read(latest) if resume else None
     record = checkpoint.read_record(latest, saved) if saved else None
     if record:
-        check_same(recipe, record, inputs, latest)
-    trainer = Trainer(recipe, inputs, saved.tensors if saved else None)
+        check_same(recipe, record, inputs, processes.count, latest)
+    trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes)
     if saved and record:
         checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, trainer.average)
         trainer.take(record)
     load_batch(trainer.reader.parts["train"], trainer.order(0)[0][:1], 0)  # train.ops fit together
-    make_folder(folder, keep=resume)
-    (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
+    processes.gather(None)  # none begins to write while another looks at what is there
+    if processes.first:
+        make_folder(folder, keep=resume)
+        (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
     say("\n".join(summary(inputs.train)))
     say(header(trainer, device))
     if recipe.model.weights and not resume:
@@ -61,16 +67,30 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     return done
 
 
+def first_alone(processes: Processes, recipe: Recipe) -> tuple[Recipe, Inputs]:
+    """Open the data; what has to be written or downloaded for it, the first process does alone."""
+    for turn in (True, False):
+        if processes.first == turn:
+            found = open_inputs(recipe)
+            if recipe.model.weights:
+                store.find(recipe.model.name, recipe.model.weights)
+        processes.gather(None)
+    return found
+
+
 def header(trainer: Trainer, device: str) -> str:
     """What is about to run, in one block of lines."""
     recipe = trainer.recipe
     train, model = recipe.train, recipe.model
-    photos = train.photos_per_step
-    count = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
+    photos = trainer.photos_per_step
+    size = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
     where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
-    parts = f" ({train.accumulate} batches)" if train.accumulate > 1 else ""
+    count = trainer.processes.count
+    where += f", {count} processes" if count > 1 else ""
+    batches = photos // train.batch_size
+    parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
-        f"{model.name}: {count / 1e6:.2f} M parameters, {model.num_classes} classes, "
+        f"{model.name}: {size / 1e6:.2f} M parameters, {model.num_classes} classes, "
         f"{recipe.train_size} px, on {where}",
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
@@ -93,13 +113,16 @@ def header(trainer: Trainer, device: str) -> str:
     return "\n".join(lines)
 
 
-def check_same(recipe: Recipe, record: checkpoint.Record, inputs: Inputs, path: Path) -> None:
+def check_same(
+    recipe: Recipe, record: checkpoint.Record, inputs: Inputs, processes: int, path: Path
+) -> None:
     """The run that goes on must be the run that was saved."""
     # Read as a recipe, the record of an older version has the defaults of keys it did not know.
     old = from_plain(Recipe, record.recipe, str(path))
     found = differences(to_plain(old), to_plain(recipe))
     found = {key: change for key, change in found.items() if key not in HARMLESS}
     found |= differences(record.data, inputs.digests(), ("data",))
+    found |= differences(record.processes, processes, ("processes",))
     found |= differences(record.labels, list(inputs.names), ("class names",))
     if found:
         lines = "; ".join(f"{key}: {change}" for key, change in found.items())

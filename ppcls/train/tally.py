@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -14,7 +14,9 @@ if TYPE_CHECKING:  # a recipe is checked before paddle is imported
 
 
 class Tally(Protocol):
-    """Takes in batches, then gives the scores."""
+    """Takes in batches, then gives the scores; `parts` is what it keeps of each batch, in order."""
+
+    parts: list[Any]
 
     def add(self, logits: Tensor, labels: np.ndarray) -> None:
         """Float32 logits [N, classes] and the labels of a batch."""
@@ -32,20 +34,23 @@ class OneLabel:
     """Top-k accuracies and mean cross entropy."""
 
     def __init__(self, classes: int):
-        self.right, self.loss, self.count = dict.fromkeys(metrics.ranks(classes), 0), 0.0, 0
+        self.ranks = metrics.ranks(classes)
+        self.parts: list[tuple[list[int], float, int]] = []  # right by rank, loss, photos
 
     def add(self, logits: Tensor, labels: np.ndarray) -> None:
         import paddle
         from paddle.nn import functional as F
 
-        self.loss += float(F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum"))
-        for k in self.right:
-            self.right[k] += metrics.correct(logits.numpy(), labels, k)
-        self.count += len(labels)
+        loss = float(F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum"))
+        right = [metrics.correct(logits.numpy(), labels, k) for k in self.ranks]
+        self.parts.append((right, loss, len(labels)))
 
     def scores(self) -> dict[str, float]:
-        shares = {f"top{k}": right / self.count for k, right in self.right.items()}
-        return shares | {"loss": self.loss / self.count}
+        rights, losses, counts = zip(*self.parts, strict=True)
+        count = sum(counts)
+        totals = np.sum(rights, axis=0).tolist()
+        shares = {f"top{k}": right / count for k, right in zip(self.ranks, totals, strict=True)}
+        return shares | {"loss": sum(losses) / count}
 
     def thresholds(self) -> list[float]:
         return []
@@ -58,9 +63,8 @@ class ManyLabels:
     """
 
     def __init__(self, given: Sequence[float] = ()):
-        self.given, self.loss, self.count = list(given), 0.0, 0
-        self.probabilities: list[np.ndarray] = []
-        self.labels: list[np.ndarray] = []
+        self.given = list(given)
+        self.parts: list[tuple[np.ndarray, np.ndarray, float]] = []  # probabilities, labels, loss
 
     def add(self, logits: Tensor, labels: np.ndarray) -> None:
         import paddle
@@ -68,20 +72,22 @@ class ManyLabels:
 
         targets = paddle.to_tensor(labels).astype(logits.dtype)
         terms = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
-        self.loss += float(terms.mean(axis=1).sum())
-        self.count += len(labels)
-        self.probabilities.append(F.sigmoid(logits).numpy())
-        self.labels.append(labels)
+        loss = float(terms.mean(axis=1).sum())
+        self.parts.append((F.sigmoid(logits).numpy(), labels, loss))
 
     def scores(self) -> dict[str, float]:
-        probabilities, labels = np.concatenate(self.probabilities), np.concatenate(self.labels)
+        probabilities, labels = self.joined()
         decisions = probabilities > np.array(self.thresholds())
         return {
             "map": metrics.mean_average_precision(probabilities, labels),
             "f1": float(metrics.f1(decisions, labels).mean()),
-            "loss": self.loss / self.count,
+            "loss": sum(loss for _, _, loss in self.parts) / len(labels),
         }
 
     def thresholds(self) -> list[float]:
-        probabilities, labels = np.concatenate(self.probabilities), np.concatenate(self.labels)
-        return self.given or metrics.best_thresholds(probabilities, labels).tolist()
+        return self.given or metrics.best_thresholds(*self.joined()).tolist()
+
+    def joined(self) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities and labels [N, classes] of all batches."""
+        probabilities, labels, _ = zip(*self.parts, strict=True)
+        return np.concatenate(probabilities), np.concatenate(labels)

@@ -24,7 +24,8 @@ from ppcls.train.freeze import freeze
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
 from ppcls.train.precision import Precision
-from ppcls.train.update import NotFinite, Update
+from ppcls.train.processes import Processes
+from ppcls.train.update import Done, NotFinite, Update
 from ppcls.train.window import Window
 
 
@@ -32,13 +33,19 @@ class Trainer:
     """One run. State: the step, scores so far, weights, optimizer, loss scale; nothing else."""
 
     def __init__(
-        self, recipe: Recipe, inputs: Inputs, saved: Mapping[str, np.ndarray] | None = None
+        self,
+        recipe: Recipe,
+        inputs: Inputs,
+        saved: Mapping[str, np.ndarray] | None = None,
+        processes: Processes | None = None,
     ):
         """`saved`: a run's checkpoint to go on with, instead of the recipe's weights."""
         self.recipe, self.inputs, self.folder = recipe, inputs, recipe.folder
+        self.processes = processes or Processes()
         train = recipe.train
+        self.photos_per_step = train.photos_per_step * self.processes.count
         self.epoch_steps = len(self.order(0))
-        check(recipe, inputs, self.epoch_steps)
+        check(recipe, inputs, self.photos_per_step, self.epoch_steps)
         self.total_steps = self.epoch_steps * train.epochs
         paddle.seed(recipe.seed)
         model = recipe.model
@@ -57,15 +64,21 @@ class Trainer:
         self.average = train.ema.build(self.net) if train.ema else None
         self.precision = Precision(train.precision, train.amp_level)
         counts = inputs.train.counts(model.num_classes or 0).tolist()
-        task = recipe.task.prepared(counts).build(self.precision.around(self.network))
-        parameters = [p for p in self.net.parameters() if not p.stop_gradient]
-        loss_scale = self.precision.scale
-        self.update = Update(task, self.optimizer, parameters, train.clip_norm, loss_scale)
+        task = recipe.task.prepared(counts)
+        self.update = Update(
+            task,
+            task.build(self.precision.around(self.network)),
+            self.optimizer,
+            [p for p in self.net.parameters() if not p.stop_gradient],
+            train.clip_norm,
+            self.precision.scale,
+            self.processes,
+        )
         parts: dict[str, Part] = {"train": (inputs.train, train_view(recipe))}
         if inputs.eval is not None:
             parts["eval"] = (inputs.eval, eval_view(recipe))
         self.reader = Reader(parts, recipe.data.workers)
-        self.step, self.window = 0, Window(recipe.task)
+        self.step, self.window, self.stopping = 0, Window(), False
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self.thresholds: list[float] = []
@@ -82,22 +95,24 @@ class Trainer:
 
     def run(self) -> bool:
         """Train to the end; False when a signal ended the run early, its state saved."""
-        with Interrupt() as self.interrupt, log.Scalars(self.folder, self.step) as self.scalars:
+        scalars = log.Scalars(self.folder, self.step) if self.processes.first else log.NoScalars()
+        with Interrupt() as self.interrupt, scalars as self.scalars:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
                     self.do_what_is_due()
-                while self.step < self.total_steps and not self.interrupt.asked:
+                while self.step < self.total_steps and not self.stopping:
                     self.run_epoch()
             except Interrupted:
-                self.scores = {}
+                self.scores, self.stopping = {}, True
             except DataError as error:
                 raise UserError(f"{error}{self.save_rest()}") from None
             finally:
                 self.reader.close()
-            done = self.step == self.total_steps and not self.interrupt.asked
+            done = self.step == self.total_steps and not self.stopping
             if not done:
                 say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
-        curves.draw(self.folder / "run.jsonl", self.folder / "curves.png")
+        if self.processes.first:
+            curves.draw(self.folder / "run.jsonl", self.folder / "curves.png")
         return done
 
     def run_epoch(self) -> None:
@@ -108,27 +123,37 @@ class Trainer:
         progress = log.Progress(self.batches(order[start:], epoch), name, len(order), start)
         self.set_training()
         self.window.start_clock()
-        for batches in progress:
-            self.window.add(*self.advance(batches), batches)
+        for batches, photos in progress:
+            if self.agreed_to_stop(batches):
+                return
+            assert not isinstance(batches, DataError)
+            self.window.add(self.advance(batches, photos))
             if self.step % self.recipe.train.log_every == 0 or self.step == self.total_steps:
                 progress.note = f"loss {self.window.loss:.4f}"
                 self.record_train()
             self.do_what_is_due()
-            if self.interrupt.asked:
-                return
 
-    def advance(self, batches: Sequence[Batch]) -> tuple[float, np.ndarray]:
-        """One optimizer step; returns its loss and logits."""
+    def agreed_to_stop(self, found: object) -> bool:
+        """Whether a signal came to any process; an error that one found is raised in all."""
+        told = (self.interrupt.asked, str(found) if isinstance(found, DataError) else "")
+        asked, errors = zip(*self.processes.gather(told), strict=True)
+        if any(errors):
+            raise DataError(next(filter(None, errors)))
+        self.stopping = any(asked)
+        return self.stopping
+
+    def advance(self, batches: Sequence[Batch], photos: int) -> Done:
+        """One optimizer step on this process's batches, out of so many photos in all."""
         self.optimizer.set_lr(self.rate(self.step))
-        paddle.seed(step_seed(self.recipe.seed, self.step))
+        paddle.seed(step_seed(self.recipe.seed, self.step, self.processes.rank))
         try:
-            loss, logits = self.update(batches)
+            done = self.update(batches, photos)
         except NotFinite as error:
             raise self.diverged(error.what, error.value) from None
         self.step += 1
         if self.average:
             self.average.update(self.step)
-        return loss, logits
+        return done
 
     def do_what_is_due(self) -> None:
         """Evaluate and save where the recipe says so, after the step just done."""
@@ -143,12 +168,23 @@ class Trainer:
             self.save(checkpoint.LATEST)
 
     def evaluate(self, epoch: int) -> None:
-        batches = self.reader.evaluation(self.recipe.eval.batch_size)
-        task = self.recipe.task
+        processes, task = self.processes, self.recipe.task
         tally = task.tally(self.recipe.model.num_classes or 0)
+        size = self.recipe.eval.batch_size
+        batches = self.reader.evaluation(size, processes.rank, processes.count)
+        self.average_statistics()
+        problem = None
         with self.shown():
-            evaluate(self.network, self.interrupt.watch(batches), tally)
+            try:
+                evaluate(self.network, self.interrupt.watch(batches), tally)
+            except DataError as error:
+                problem = error
+            except Interrupted:
+                assert self.interrupt.asked
         self.set_training()
+        if self.agreed_to_stop(problem):
+            raise Interrupted
+        tally.parts = processes.dealt(tally.parts)
         scores, self.thresholds = tally.scores(), tally.thresholds()
         if not math.isfinite(scores["loss"]):
             raise self.diverged("loss of the evaluation", scores["loss"])
@@ -167,15 +203,33 @@ class Trainer:
     def order(self, epoch: int) -> list[np.ndarray]:
         """The photos of each step of an epoch."""
         train, count = self.recipe.train, len(self.inputs.train)
-        return train_order(count, train.photos_per_step, train.drop_last, self.recipe.seed, epoch)
+        return train_order(count, self.photos_per_step, train.drop_last, self.recipe.seed, epoch)
 
-    def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[list[Batch]]:
-        """The photos of each step, in batches that fit into memory, the last one maybe smaller."""
+    def batches(
+        self, order: Sequence[np.ndarray], epoch: int
+    ) -> Iterator[tuple[list[Batch] | DataError, int]]:
+        """For each step this process's photos, or why there are none, and all processes' number.
+
+        They come in batches that fit into memory, the last one maybe smaller.
+        """
         size = self.recipe.train.batch_size
-        parts = [np.split(photos, range(size, len(photos), size)) for photos in order]
+        own = [self.processes.part(photos) for photos in order]
+        parts = [np.split(photos, range(size, len(photos), size)) for photos in own]
+        parts = [[part for part in step if len(part)] for step in parts]
         batches = self.reader.batches("train", [part for step in parts for part in step], epoch)
-        for step in parts:
-            yield [next(batches) for _ in step]
+        for photos, step in zip(order, parts, strict=True):
+            try:
+                found = [next(batches) for _ in step]
+            except DataError as error:
+                yield error, len(photos)
+                return
+            yield found, len(photos)
+
+    def average_statistics(self) -> None:
+        """Batch norms' statistics, of each process's own photos, become the mean of all."""
+        learnt = {name for name, _ in self.net.named_parameters()}
+        states = [self.net.state_dict(), self.average.held if self.average else {}]
+        self.processes.average([v for state in states for k, v in state.items() if k not in learnt])
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the network has the weights that the run evaluates and hands on."""
@@ -188,7 +242,7 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         train, lengths = self.recipe.train, (self.epoch_steps, self.total_steps)
-        return train.schedule(step, *lengths, train.photos_per_step, self.evaluations)
+        return train.schedule(step, *lengths, self.photos_per_step, self.evaluations)
 
     def diverged(self, what: str, value: float) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
@@ -209,9 +263,13 @@ class Trainer:
             images_per_second=self.window.speed,
             **{self.recipe.task.watched: self.window.accuracy},
         )
-        self.window = Window(self.recipe.task)
+        self.window = Window()
 
     def save(self, name: str) -> Path:
+        """Write a checkpoint; the first process does, when all have come here."""
+        self.average_statistics()
+        if not self.processes.first:
+            return self.folder / name
         record = checkpoint.Record(
             recipe=to_plain(self.recipe),
             labels=list(self.inputs.names),
@@ -224,6 +282,7 @@ class Trainer:
             evaluations=self.evaluations,
             thresholds=self.thresholds,
             loss_scale=self.precision.scale.state() if self.precision.scale else {},
+            processes=self.processes.count,
         )
         optimizer = self.optimizer if name == checkpoint.LATEST else None
         with self.shown():
@@ -239,7 +298,7 @@ class Trainer:
         return f"; saved {path}; to go on: the same command with --resume"
 
 
-def check(recipe: Recipe, inputs: Inputs, epoch_steps: int) -> None:
+def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int) -> None:
     """What a recipe and its data must agree on, before anything is built.
 
     Raises:
@@ -247,11 +306,12 @@ def check(recipe: Recipe, inputs: Inputs, epoch_steps: int) -> None:
     """
     count, train = len(inputs.train), recipe.train
     if not epoch_steps:
-        parts = f" ({train.accumulate} batches of {train.batch_size})"
+        batches = photos_per_step // train.batch_size
+        parts = f" ({batches} batches of {train.batch_size})"
         raise UserError(
-            f"data.train has {count} photos, fewer than one batch of {train.photos_per_step}"
-            f"{parts if train.accumulate > 1 else ''}: "
-            f"-o train.batch_size={max(1, count // train.accumulate)} or -o train.drop_last=false"
+            f"data.train has {count} photos, fewer than one batch of {photos_per_step}"
+            f"{parts if batches > 1 else ''}: "
+            f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
         )
     if train.schedule.decay.kind == "plateau" and inputs.eval is None:
         raise UserError(
@@ -266,6 +326,7 @@ def check(recipe: Recipe, inputs: Inputs, epoch_steps: int) -> None:
         )
 
 
-def step_seed(seed: int, step: int) -> int:
-    """The seed of what a step draws on the device (dropout, drop path)."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
+def step_seed(seed: int, step: int, rank: int) -> int:
+    """The seed of what a process draws on the device in a step (dropout, drop path)."""
+    parts = [seed, step, rank] if rank else [seed, step]
+    return int(np.random.SeedSequence(parts).generate_state(1)[0])

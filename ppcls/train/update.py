@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-import numpy as np
 import paddle
 from paddle import Tensor
 
 from ppcls.data.loader import Batch
 from ppcls.train.groups import gradient_norm, scale_gradients
 from ppcls.train.precision import LossScale
+from ppcls.train.processes import Processes
 from ppcls.train.rules import Optimizer
-from ppcls.train.task import Step
+from ppcls.train.task import Step, Task
 
 
 class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
@@ -21,42 +22,57 @@ class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
         self.what, self.value = what, value
 
 
+@dataclass(frozen=True)
+class Done:
+    """What a step came to in all processes: mean loss, right answers, photos."""
+
+    loss: float
+    right: float
+    photos: int
+
+
 class Update:
     """From batches to changed weights; the gradient is that of the mean over all their photos."""
 
     def __init__(
         self,
-        task: Step,
+        task: Task,
+        step: Step,
         optimizer: Optimizer,
         parameters: Sequence[Tensor],
         clip_norm: float | None,
         scale: LossScale | None,
+        processes: Processes,
     ):
-        self.task, self.optimizer, self.parameters = task, optimizer, parameters
-        self.clip_norm, self.scale = clip_norm, scale
+        self.task, self.step, self.optimizer, self.parameters = task, step, optimizer, parameters
+        self.clip_norm, self.scale, self.processes = clip_norm, scale, processes
 
-    def __call__(self, batches: Sequence[Batch]) -> tuple[float, np.ndarray]:
-        """Do one step; returns its loss and logits.
+    def __call__(self, batches: Sequence[Batch], photos: int) -> Done:
+        """Do one step on this process's batches, out of so many photos in all processes.
 
         Raises:
-            NotFinite: before anything is changed.
+            NotFinite: in all processes, before anything is changed.
         """
-        photos = sum(len(batch.images) for batch in batches)
         factor = self.scale.value if self.scale else 1.0
-        value, logits = 0.0, []
+        value, right = 0.0, 0.0
         for batch in batches:
             share = len(batch.images) / photos
-            loss, found = self.task(paddle.to_tensor(batch.images), paddle.to_tensor(batch.targets))
+            images, targets = paddle.to_tensor(batch.images), paddle.to_tensor(batch.targets)
+            loss, logits = self.step(images, targets)
             value += float(loss) * share
-            logits.append(found.numpy())
+            right += self.task.right(logits.numpy(), batch.targets)
             if not math.isfinite(value):
-                self.optimizer.clear_grad()
-                raise NotFinite("loss", value)
+                break
             (loss * (share * factor)).backward()
+        value, right = self.processes.total([value, right])
+        if not math.isfinite(value):
+            self.optimizer.clear_grad()
+            raise NotFinite("loss", value)
+        self.processes.add_gradients(self.parameters)
         if self.settled(factor):
             self.optimizer.step()
         self.optimizer.clear_grad()
-        return value, np.concatenate(logits)
+        return Done(value, right, photos)
 
     def settled(self, factor: float) -> bool:
         """Unscale and clip the gradients; False: float16 overflowed, so no step."""

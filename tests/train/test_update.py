@@ -10,6 +10,7 @@ from ppcls.train.groups import Group
 from ppcls.train.losses import CrossEntropy
 from ppcls.train.optim import SGD
 from ppcls.train.precision import FIRST_SCALE, LossScale
+from ppcls.train.processes import Processes
 from ppcls.train.task import Classify
 from ppcls.train.update import NotFinite, Update
 
@@ -28,8 +29,13 @@ def build(clip_norm=None, scale=None, loss=None):
     optimizer = SGD().build([Group(net.parameters())])
     optimizer.set_lr(0.5)
     trained = [p for p in net.parameters() if not p.stop_gradient]
-    task = Classify(loss=loss or CrossEntropy(smoothing=0.1)).build(net)
-    return net, Update(task, optimizer, trained, clip_norm, scale)
+    task = Classify(loss=loss or CrossEntropy(smoothing=0.1))
+    update = Update(task, task.build(net), optimizer, trained, clip_norm, scale, Processes())
+    return net, update
+
+
+def run(update, parts):
+    return update(parts, sum(len(part.images) for part in parts))
 
 
 def batches(*sizes, targets=LABELS):
@@ -49,24 +55,25 @@ def weights(net):
 def test_uneven_parts_are_the_whole(targets, loss):
     whole, update = build(loss=loss)
     before = weights(whole)
-    value, logits = update(batches(10, targets=targets))
+    done = run(update, batches(10, targets=targets))
     parts, update = build(loss=loss)
-    found, others = update(batches(4, 4, 2, targets=targets))
+    again = run(update, batches(4, 4, 2, targets=targets))
     assert np.abs(weights(whole) - before).max() > 1e-2
     np.testing.assert_allclose(weights(parts), weights(whole), atol=1e-6)
-    np.testing.assert_allclose(others, logits, atol=1e-6)
-    assert found == pytest.approx(value, rel=1e-6)
+    assert again.loss == pytest.approx(done.loss, rel=1e-6)
+    assert again.right == done.right
+    assert again.photos == done.photos == 10
 
 
 def test_clipping_is_of_all_gradients_together():
     free, update = build()
     start = weights(free)
-    update(batches(10))
+    run(update, batches(10))
     step = weights(free) - start
     length = np.linalg.norm(step) / 0.5
     for limit in (length / 4, length * 2):
         clipped, update = build(clip_norm=float(limit))
-        update(batches(6, 4))
+        run(update, batches(6, 4))
         factor = min(1.0, limit / length)
         np.testing.assert_allclose(weights(clipped) - start, factor * step, atol=1e-6)
 
@@ -74,10 +81,10 @@ def test_clipping_is_of_all_gradients_together():
 @pytest.mark.parametrize("clip_norm", [None, 0.1])
 def test_the_loss_scale_changes_nothing_but_the_range(clip_norm):
     plain, update = build(clip_norm)
-    update(batches(10))
+    run(update, batches(10))
     scale = LossScale()
     scaled, update = build(clip_norm, scale)
-    update(batches(6, 4))
+    run(update, batches(6, 4))
     np.testing.assert_allclose(weights(scaled), weights(plain), atol=1e-6)
     assert scale.state() == {"value": FIRST_SCALE, "good": 1}
 
@@ -87,11 +94,11 @@ def test_a_step_whose_gradients_overflow_is_left_out():
     scale.restore({"value": 1e38, "good": 7})
     net, update = build(scale=scale, loss=CrossEntropy(weights=(1e3, 1e3, 1e3)))
     before = weights(net)
-    update(batches(10))
+    run(update, batches(10))
     np.testing.assert_array_equal(weights(net), before)
     assert scale.state() == {"value": 5e37, "good": 0}
     scale.value = 1.0
-    update(batches(10))
+    run(update, batches(10))
     assert np.abs(weights(net) - before).max() > 0  # nothing of the overflow is left
 
 
@@ -100,7 +107,7 @@ def test_what_is_no_number_changes_nothing():
     before, shares = weights(net), SHARES.copy()
     shares[7, 0] = np.nan  # in the second of the parts
     with pytest.raises(NotFinite) as error:
-        update(batches(6, 4, targets=shares))
+        run(update, batches(6, 4, targets=shares))
     assert error.value.what == "loss"
     np.testing.assert_array_equal(weights(net), before)
     assert all(p.grad is None or not p.grad.numpy().any() for p in net.parameters())
@@ -109,15 +116,15 @@ def test_what_is_no_number_changes_nothing():
 def test_a_gradient_that_is_no_number_is_not_clipped():
     net, update = build(clip_norm=1.0)
     before = weights(net)
-    real = update.task
+    real = update.step
 
     def steep(images, targets):
         loss, logits = real(images, targets)
         return loss + net.head.weight.sum() * 1e38, logits
 
-    update.task = steep
+    update.step = steep
     with pytest.raises(NotFinite) as error:
-        update(batches(10))
+        run(update, batches(10))
     assert error.value.what == "norm of the gradient"
     np.testing.assert_array_equal(weights(net), before)
     assert all(p.grad is None or not p.grad.numpy().any() for p in net.parameters())

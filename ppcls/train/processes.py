@@ -1,0 +1,106 @@
+"""The processes that train together: which one this is, and what they tell one another.
+
+Started by `paddle.distributed.launch` or `ppcls train --processes N`. Every process computes a part
+of each step's photos and adds its gradients to the others'; what decides how a run goes on (a
+signal, an error, a number that is none) is told to all at the same step, so that none waits for
+one that has left.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import paddle
+from paddle import Tensor, distributed
+
+BUCKET = 1 << 24  # numbers that are added up at a time
+
+Item = TypeVar("Item")
+
+
+class Processes:
+    """This process's number among `count`; alone, 0 of 1, it tells nobody anything."""
+
+    def __init__(self, rank: int = 0, count: int = 1):
+        self.rank, self.count = rank, count
+
+    @property
+    def first(self) -> bool:
+        """Whether it is the one that speaks and writes files."""
+        return self.rank == 0
+
+    def part(self, photos: np.ndarray) -> np.ndarray:
+        """Its share of a step's photos: equal parts, in order, the first ones maybe larger."""
+        return np.array_split(photos, self.count)[self.rank]
+
+    def own(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Its share of items that are dealt out one by one; `dealt` puts results together."""
+        return items[self.rank :: self.count]
+
+    def gather(self, value: Item) -> list[Item]:
+        """Everybody's value, by rank; any that can be pickled."""
+        if self.count == 1:
+            return [value]
+        found: list[Item] = []
+        distributed.all_gather_object(found, value)
+        return found
+
+    def dealt(self, results: list[Item]) -> list[Item]:
+        """Everybody's results of their `own` items, in the order of the items."""
+        parts = self.gather(results)
+        longest = max(map(len, parts))
+        return [part[i] for i in range(longest) for part in parts if i < len(part)]
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums over all processes, in float64."""
+        return np.sum(self.gather(list(values)), axis=0).tolist() if self.count > 1 else [*values]
+
+    def add_gradients(self, parameters: Sequence[Tensor]) -> None:
+        """Each gradient becomes the sum of everybody's; none counts as 0."""
+        if self.count == 1:
+            return
+        for bucket in buckets(parameters):
+            own = [paddle.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+            flat = paddle.concat([gradient.flatten() for gradient in own])
+            distributed.all_reduce(flat)
+            pieces = flat.split([parameter.size for parameter in bucket])
+            for parameter, piece in zip(bucket, pieces, strict=True):
+                parameter.grad = piece.reshape(parameter.shape)
+
+    @paddle.no_grad()
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Each tensor becomes the mean of everybody's; equal ones stay exactly as they are."""
+        if self.count == 1 or not tensors:
+            return
+        flat = paddle.concat([tensor.flatten() for tensor in tensors])
+        first = flat.clone()
+        distributed.broadcast(first, 0)
+        rest = flat - first
+        distributed.all_reduce(rest)
+        pieces = (first + rest / self.count).split([tensor.size for tensor in tensors])
+        for tensor, piece in zip(tensors, pieces, strict=True):
+            tensor.set_value(piece.reshape(tensor.shape))
+
+
+def buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
+    """The parameters in groups of about `BUCKET` numbers."""
+    groups: list[list[Tensor]] = [[]]
+    size = 0
+    for parameter in parameters:
+        if groups[-1] and size + parameter.size > BUCKET:
+            groups.append([])
+            size = 0
+        groups[-1].append(parameter)
+        size += parameter.size
+    return groups
+
+
+def join(device: str) -> Processes:
+    """Meet the processes that a launcher started beside this one; alone without a launcher."""
+    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) == 1:
+        return Processes()
+    if device == "cpu":
+        os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+    distributed.init_parallel_env()
+    return Processes(distributed.get_rank(), distributed.get_world_size())

@@ -1,0 +1,168 @@
+"""Two processes that train together: the same scores and losses as one, one end for all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ppcls.log import read_records
+from ppcls.train.processes import Processes, buckets
+from ppcls.weights import files
+
+ALONE = ["-o", "train.batch_size=4", "output=runs/alone"]
+TOGETHER = ["-o", "train.batch_size=2", "output=runs/together"]
+# Without dropout, which each process draws for itself, and without statistics of parts of a batch.
+FROZEN = [
+    "model.name=ResNet18_vd",
+    "model.freeze=['*.norm.*']",
+    "train.ops=[{op: resize}]",
+    "train.drop_last=false",
+]
+
+
+def start(*arguments, **environment):
+    command = [sys.executable, "-m", "ppcls", "train", "-c", "recipe.yaml", *arguments]
+    own = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | environment
+    return subprocess.Popen(
+        command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def run(*arguments):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=240)
+    return process.returncode, out, err
+
+
+def records(name, event):
+    return [r for r in read_records(Path(f"runs/{name}/run.jsonl")) if r["event"] == event]
+
+
+def children(pid):
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(child) for child in listed.read_text().split()]
+
+
+def test_two_processes_compute_what_one_does(workdir):
+    # 10 photos in steps of 4: the last step has one photo for each process.
+    for part, name in (("ant", 5), ("bee", 5)):
+        (workdir / f"photos/train/{part}/{name}.png").unlink()
+    assert run(*ALONE, *FROZEN)[0] == 0
+    code, out, err = run("--processes", "2", *TOGETHER, *FROZEN)
+    assert code == 0, err
+    assert "on cpu (1 threads), 2 processes" in out
+    assert "2 epochs of 3 steps of 4 photos (2 batches)" in out
+    alone, together = records("alone", "train"), records("together", "train")
+    assert [r["step"] for r in together] == [1, 2, 3, 4, 5, 6]
+    for one, two in zip(alone, together, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert two["top1"] == one["top1"]
+    weights = {n: files.read(f"runs/{n}/latest.safetensors").tensors for n in ("alone", "together")}
+    for name, value in weights["alone"].items():
+        if not name.startswith("optimizer/"):
+            np.testing.assert_allclose(weights["together"][name], value, atol=1e-4, err_msg=name)
+    # The same weights give the same score to the last digit, however the photos are dealt out.
+    same = ["model.weights=runs/alone/latest.safetensors", "train.schedule.lr=1e-30"]
+    same += ["train.epochs=1", "eval.batch_size=2", *FROZEN, "train.schedule.warmup=0"]
+    assert run(*ALONE[:2], *same, "output=runs/one")[0] == 0
+    assert run("--processes", "2", *TOGETHER[:2], *same, "output=runs/two")[0] == 0
+    one, two = records("one", "eval")[-1], records("two", "eval")[-1]
+    assert {k: v for k, v in one.items() if k != "time"} == {
+        k: v for k, v in two.items() if k != "time"
+    }
+
+
+@pytest.mark.slow
+def test_statistics_are_averaged_and_a_stopped_run_goes_on_exactly(workdir):
+    options = [*TOGETHER[:2], "train.ema={decay: 0.5}", "train.epochs=3"]
+    assert run("--processes", "2", *options, "output=runs/whole")[0] == 0
+    process = start("--processes", "2", *options, "output=runs/cut")
+    path = Path("runs/cut/run.jsonl")
+    while not (path.exists() and len(path.read_text().splitlines()) >= 2):
+        time.sleep(0.02)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "interrupted at step" in out
+    code, out, err = run("--processes", "2", *options, "output=runs/cut", "--resume")
+    assert code == 0, err
+    assert "resuming after step" in out
+    whole, cut = (files.read(f"runs/{n}/latest.safetensors").tensors for n in ("whole", "cut"))
+    for name, value in whole.items():
+        np.testing.assert_allclose(cut[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
+    code, _, err = run(*options, "output=runs/cut", "--resume")
+    assert code == 2
+    assert "processes: 2 -> 1" in err
+
+
+@pytest.mark.slow
+def test_a_broken_photo_ends_all_with_its_name(workdir):
+    (workdir / "photos/train/bee/3.png").write_bytes(b"no photo")
+    code, out, err = run("--processes", "2", *TOGETHER)
+    assert code == 2
+    assert err.count("photos/train/bee/3.png: not a JPEG") == 1
+    assert "Traceback" not in out + err
+
+
+def test_one_killed_process_ends_all_with_the_reason(workdir):
+    process = start("--processes", "2", *TOGETHER, "train.epochs=1000")
+    path = Path("runs/together/run.jsonl")
+    while not (path.exists() and path.read_text()):
+        time.sleep(0.05)
+        assert process.poll() is None
+    workers = children(process.pid)
+    assert len(workers) == 2
+    started = time.monotonic()
+    os.kill(workers[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - started < 60
+    assert process.returncode == 1
+    assert "process 1 of 2 was ended from outside by signal 9, maybe for lack of memory" in err
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+
+
+@pytest.mark.slow
+def test_processes_without_their_launcher_end(workdir):
+    process = start("--processes", "2", *TOGETHER, "train.epochs=1000")
+    path = Path("runs/together/run.jsonl")
+    while not (path.exists() and path.read_text()):
+        time.sleep(0.05)
+        assert process.poll() is None
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 30
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_parts_of_a_step_are_even_and_complete():
+    photos = np.arange(10)
+    parts = [Processes(rank, 4).part(photos).tolist() for rank in range(4)]
+    assert parts == [[0, 1, 2], [3, 4, 5], [6, 7], [8, 9]]
+    assert [Processes(rank, 4).part(photos[:2]).tolist() for rank in range(4)] == [[0], [1], [], []]
+    assert [list(Processes(rank, 3).own(range(7))) for rank in range(3)] == [
+        [0, 3, 6], [1, 4], [2, 5],
+    ]  # fmt: skip
+
+
+def test_what_was_dealt_out_comes_back_in_order(monkeypatch):
+    parts = [[0, 3, 6], [1, 4], [2, 5]]
+    monkeypatch.setattr(Processes, "gather", lambda self, value: parts)
+    assert Processes(1, 3).dealt(parts[1]) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_buckets_hold_every_parameter_once(monkeypatch):
+    import paddle
+
+    monkeypatch.setattr("ppcls.train.processes.BUCKET", 10)
+    sizes = [4, 4, 4, 25, 1]
+    groups = buckets([paddle.zeros([size]) for size in sizes])
+    assert [[p.size for p in group] for group in groups] == [[4, 4], [4], [25], [1]]
