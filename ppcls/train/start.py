@@ -1,15 +1,19 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ppcls import environment
 from ppcls.config.load import from_plain, to_plain, to_yaml
 from ppcls.config.tree import differences
 from ppcls.data.datasets import summary
 from ppcls.data.loader import load_batch
+from ppcls.data.sizes import in_words, sides
 from ppcls.device import select
 from ppcls.errors import UserError
-from ppcls.inputs import Inputs, note_preprocess, open_inputs
+from ppcls.inputs import Inputs, note_preprocess, open_inputs, train_view
 from ppcls.log import say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint
@@ -47,7 +51,7 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     if saved and record:
         checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, trainer.average)
         trainer.take(record)
-    load_batch(trainer.reader.parts["train"], trainer.order(0)[0][:1], 0)  # train.ops fit together
+    check_ops(recipe, inputs)
     make_folder(folder, keep=resume)
     (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
     say("\n".join(summary(inputs.train)))
@@ -71,7 +75,7 @@ def header(trainer: Trainer, device: str) -> str:
     parts = f" ({train.accumulate} batches)" if train.accumulate > 1 else ""
     lines = [
         f"{model.name}: {count / 1e6:.2f} M parameters, {model.num_classes} classes, "
-        f"{recipe.train_size} px, on {where}",
+        f"{in_words(recipe.train_size)} px, on {where}",
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
     ]
@@ -91,6 +95,13 @@ def header(trainer: Trainer, device: str) -> str:
     if trainer.step:
         lines.append(f"resuming after step {trainer.step} of {trainer.total_steps}")
     return "\n".join(lines)
+
+
+def check_ops(recipe: Recipe, inputs: Inputs) -> None:
+    """The training ops must fit together at every size: seen on the first photo."""
+    view = train_view(recipe)
+    for size in sides(recipe.train_size):
+        load_batch((inputs.train, replace(view, size=size)), np.zeros(1, np.int64), 0)
 
 
 def check_same(recipe: Recipe, record: checkpoint.Record, inputs: Inputs, path: Path) -> None:

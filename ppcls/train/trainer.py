@@ -10,9 +10,9 @@ import paddle
 
 import ppcls
 from ppcls import log
-from ppcls.api import create_model
 from ppcls.config.load import to_plain
 from ppcls.data.loader import Batch, Part, Reader, train_order
+from ppcls.data.sampling import epoch_photos
 from ppcls.errors import DataError, UserError
 from ppcls.inputs import Inputs, eval_view, train_view
 from ppcls.log import say
@@ -23,6 +23,7 @@ from ppcls.train.evaluate import describe, evaluate
 from ppcls.train.freeze import freeze
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
+from ppcls.train.network import network
 from ppcls.train.precision import Precision
 from ppcls.train.update import NotFinite, Update
 from ppcls.train.window import Window
@@ -42,14 +43,7 @@ class Trainer:
         self.total_steps = self.epoch_steps * train.epochs
         paddle.seed(recipe.seed)
         model = recipe.model
-        self.net = create_model(
-            model.name,
-            model.num_classes or 0,
-            model.weights if saved is None else saved,
-            in_channels=model.in_channels,
-            new_head=model.new_head and saved is None,
-            source="the checkpoint",
-        )
+        self.net = network(recipe, saved)
         self.frozen = freeze(self.net, model.freeze)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
         self.network = Normalize.before(self.net, scale, offset)
@@ -162,9 +156,12 @@ class Trainer:
     # ------------------------------------------------------------------ small parts
 
     def order(self, epoch: int) -> list[np.ndarray]:
-        """The photos of each step of an epoch."""
-        train, count = self.recipe.train, len(self.inputs.train)
-        return train_order(count, train.photos_per_step, train.drop_last, self.recipe.seed, epoch)
+        """The photos of each step of an epoch, as virtual indices."""
+        train, model, samples = self.recipe.train, self.recipe.model, self.inputs.train
+        shown = epoch_photos(
+            train.sampler, samples, model.num_classes or 0, train.repeats, self.recipe.seed, epoch
+        )
+        return train_order(shown, train.photos_per_step, train.drop_last)
 
     def batches(self, order: Sequence[np.ndarray], epoch: int) -> Iterator[list[Batch]]:
         """The photos of each step, in batches that fit into memory, the last one maybe smaller."""
@@ -236,10 +233,10 @@ class Trainer:
 
 
 def check(recipe: Recipe, inputs: Inputs, epoch_steps: int) -> None:
-    """What a recipe and its data must agree on, before anything is built.
+    """What a recipe, its data and the device must agree on, before anything is built.
 
     Raises:
-        UserError: there is nothing to train on, or nothing to evaluate that is needed.
+        UserError: there is nothing to train on, or nothing to evaluate that is needed, or no GPU.
     """
     count, train = len(inputs.train), recipe.train
     if not epoch_steps:
@@ -253,6 +250,11 @@ def check(recipe: Recipe, inputs: Inputs, epoch_steps: int) -> None:
         raise UserError(
             "train.schedule.decay: plateau needs scores and there is nothing to evaluate: "
             "-o data.eval=PATH or -o data.holdout=0.2"
+        )
+    if train.sync_norms and not paddle.get_device().startswith("gpu"):
+        raise UserError(
+            "train.sync_norms: Paddle synchronises batch norms on GPUs only and this run is on "
+            f"{paddle.get_device()}: -o train.sync_norms=false"
         )
 
 
