@@ -13,6 +13,8 @@ from ppcls.data.batch_ops import BatchOp
 from ppcls.data.builtin import NAMES
 from ppcls.data.ops import TrainOp
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.sampling import Sampler, Shuffle
+from ppcls.data.sizes import AnySize, Size
 from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
 from ppcls.models.zoo import spec_of
 from ppcls.train.ema import Ema
@@ -82,7 +84,9 @@ class Train:
     epochs: Count
     batch_size: Count
     drop_last: Flag = True  # leave out an epoch's last, smaller batch
-    size: Count | None = None  # side of the training images; None: that of evaluation
+    sampler: Sampler = Shuffle()  # which photos an epoch shows, and how often
+    repeats: Count = 1  # showings of a drawn photo in a step, each augmented differently
+    size: AnySize | None = None  # side of the training images; None: that of evaluation
     ops: tuple[TrainOp, ...] = (RandomResizedCrop(), HorizontalFlip())
     batch_ops: tuple[BatchOp, ...] = ()  # mix photos; one at most is applied to a batch
     optimizer: AnyOptimizer = Momentum()
@@ -94,12 +98,19 @@ class Train:
     ema: Ema | None = None  # evaluate and hand on a moving average of the weights
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all
+    sync_norms: Flag = False  # batch norms with the statistics of all GPUs' batches together
+    recompute: Flag = False  # compute blocks twice instead of keeping what is in them
     without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
     log_every: Count = 10  # steps
     save_every: Duration = Span(1, "epochs")
 
     def __post_init__(self):
         batch_ops.check(self.batch_ops)
+        if self.batch_size % self.repeats:
+            raise ValueError(
+                f"a batch_size of {self.batch_size} is no multiple of repeats: {self.repeats}; "
+                "all showings of a photo belong into one batch"
+            )
         warmup = self.schedule.warmup
         longest = {"epochs": self.epochs, "percent": 100, "steps": math.inf}[warmup.unit]
         if warmup.amount > longest:
@@ -150,11 +161,11 @@ class Recipe:
         return Path(self.output or f"runs/{self.model.name}")
 
     @property
-    def train_size(self) -> int:
-        """Side of the training images, in pixels."""
+    def train_size(self) -> Size:
+        """Side or sides of the training images, in pixels."""
         return self.train.size or self.preprocess.crop
 
 
 # What may change when a run is resumed: it changes nothing but, for the device, the rounding.
 HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_every"}
-HARMLESS |= {"eval.batch_size", "train.without"}
+HARMLESS |= {"eval.batch_size", "train.without", "train.recompute"}

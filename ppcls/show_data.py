@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ppcls.data import images
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import View, load_batch
+from ppcls.data.sizes import in_words, sides
 from ppcls.errors import UserError
 from ppcls.inputs import eval_view, open_inputs, train_view
 from ppcls.recipe import Recipe
@@ -41,14 +42,15 @@ def show_data(recipe: Recipe, output: Path, count: int, epochs: int, evaluation:
     rows = [row(samples, view, int(index), epochs) for index in chosen]
     names = [f"{samples.label_of(i)} ({i})" for i in chosen]
     heads = ["photo", *(["evaluation"] if evaluation else [f"epoch {e}" for e in range(epochs)])]
-    picture = sheet(rows, names, heads, min(size, TILE))
+    picture = sheet(rows, names, heads, min(sides(size)[-1], TILE))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         picture.save(output)
     except (OSError, ValueError) as error:  # ValueError: more pixels than the format allows
         raise UserError(f"{output}: cannot be written ({error})") from None
+    shape = f"{size}x{size}" if isinstance(size, int) else f"{in_words(size)} px"
     what = "evaluation" if evaluation else f"{epochs} epochs of training"
-    return f"{output}: {len(rows)} of {len(samples)} photos at {size}x{size}, {what}"
+    return f"{output}: {len(rows)} of {len(samples)} photos at {shape}, {what}"
 
 
 def row(samples: Samples, view: View, index: int, epochs: int) -> list[np.ndarray]:

@@ -74,6 +74,15 @@ RECIPE_MISTAKES = [
     ("train.schedule.warmup=3 epochs", ["a warm-up of 3 epochs is longer than the run of 2"]),
     ("train.save_every=0", ["save_every should be more than 0"]),
     ("train.ops.0.scale=[0.5,1]", ["the file has no list train.ops; give it whole"]),
+    ("train.sync_norms=true", ["train.sync_norms: Paddle synch", "on GPUs", "on cpu", "=false"]),
+    (
+        "train.sampler={kind: weighted, weights: [1, 2, 3]}",
+        ["train.sampler.weights: 3 weights for 2 classes: give one for each"],
+    ),
+    (
+        "train={ops: [{op: center_crop}], size: {kind: progressive, sizes: {0: 24, 1: 64}}}",
+        ["train.ops: center_crop cannot cut 64x64 out of an image of 40x48"],
+    ),
     ("output=2024-13-01", ["is not YAML; quote it?"]),
 ]
 

@@ -99,6 +99,21 @@ def test_large_and_grey_and_transparent_views_are_shown(run, recipe, workdir):
         assert view.std() > 10
 
 
+def test_sizes_and_samplers_are_shown_as_they_train(run, recipe):
+    given = ["train.size={kind: progressive, sizes: {0: 24, 1: 32}}", "train.repeats=2"]
+    given += ["train.sampler={kind: weighted, weights: [0, 1]}"]
+    command = ("show-data", "-c", recipe, "--count", 1, "--epochs", 2, "-o", *given)
+    code, out, _ = run(*command)
+    assert (code, out) == (0, "sheet.png: 1 of 12 photos at 24 to 32 px, 2 epochs of training\n")
+    drawn, loaded = rgb("sheet.png"), load(Recipe, recipe, given)
+    loaded, inputs = open_inputs(loaded)
+    for epoch, size in enumerate((24, 32)):
+        (batch,) = Reader({"train": (inputs.train, train_view(loaded))}, 0).batches(
+            "train", [np.array([0])], epoch
+        )
+        np.testing.assert_array_equal(tile(drawn, 0, 1 + epoch)[:size, :size], batch.images[0])
+
+
 def test_mistakes_are_said(run, recipe, workdir):
     code, _, err = run("show-data", "-c", recipe, "--output", "sheet.pdf")
     assert code == 2

@@ -112,6 +112,6 @@ def known(schema: type, loc: Sequence[str | int]) -> list[str]:
 
 def node_classes(hint: Any) -> list[type]:
     """The node classes a type annotation mentions."""
-    if is_dataclass(hint):
-        return [typing.cast(type, hint)]
+    if is_dataclass(hint) and isinstance(hint, type):  # pydantic annotates with dataclasses' values
+        return [hint]
     return [cls for arg in typing.get_args(hint) for cls in node_classes(arg)]

@@ -1,6 +1,7 @@
 """Photos to uint8 batches, in this process or in worker processes, with the same numbers.
 
-The order of an epoch comes from (seed, epoch) and a photo's augmentation from (seed, epoch, index):
+The order of an epoch comes from (seed, epoch) and a photo's augmentation from (seed, epoch, virtual
+index), which `ppcls.data.sampling` explains:
 a batch depends neither on the number of workers nor on where a run was interrupted. Workers are
 started afresh (not forked) and import no paddle.
 """
@@ -24,6 +25,7 @@ from ppcls.data.batch_ops import BatchOp
 from ppcls.data.datasets import Samples
 from ppcls.data.ops import TrainOp, apply
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.sizes import Size, side
 from ppcls.errors import DataError, UserError
 from ppcls.log import Progress
 
@@ -51,26 +53,27 @@ class Batch:
 
 @dataclass(frozen=True)
 class TrainView:
-    """How training sees photos: through random operations, seeded per epoch and photo.
+    """How training sees photos: through random operations, seeded per epoch and showing of a photo.
 
-    Those that mix a batch of `classes` classes are seeded per epoch and first photo of the batch.
+    The size of a batch and the operations that mix photos of `classes` classes are seeded per epoch
+    and first showing of the batch. Showings are given as virtual indices.
     """
 
     ops: tuple[TrainOp, ...]
-    size: int
+    size: Size
     channels: int
     seed: int
     batch_ops: tuple[BatchOp, ...] = ()
     classes: int = 0
 
-    def __call__(self, photo: np.ndarray, epoch: int, index: int) -> np.ndarray:
+    def __call__(self, photo: np.ndarray, epoch: int, index: int, first: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch, index])
-        return apply(self.ops, photo, rng, self.size)
+        return apply(self.ops, photo, rng, side(self.size, self.seed, epoch, first))
 
-    def mix(self, batch: Batch, epoch: int) -> Batch:
+    def mix(self, batch: Batch, epoch: int, first: int) -> Batch:
         if not self.batch_ops:
             return batch
-        rng = np.random.default_rng([self.seed, epoch, int(batch.indices[0]), MIXED])
+        rng = np.random.default_rng([self.seed, epoch, first, MIXED])
         shares = batch_ops.one_hot(batch.labels, self.classes)
         images, shares = batch_ops.apply(self.batch_ops, batch.images, shares, rng)
         return replace(batch, images=images, shares=shares)
@@ -86,10 +89,10 @@ class EvalView:
     def channels(self) -> int:
         return self.preprocess.channels
 
-    def __call__(self, photo: np.ndarray, epoch: int, index: int) -> np.ndarray:
+    def __call__(self, photo: np.ndarray, epoch: int, index: int, first: int) -> np.ndarray:
         return self.preprocess(photo)
 
-    def mix(self, batch: Batch, epoch: int) -> Batch:
+    def mix(self, batch: Batch, epoch: int, first: int) -> Batch:
         return batch
 
 
@@ -97,22 +100,22 @@ View = TrainView | EvalView
 Part = tuple[Samples, View]
 
 
-def load_batch(part: Part, indices: np.ndarray, epoch: int) -> Batch:
-    """Read and transform the photos of one batch.
+def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
+    """Read and transform the photos of one batch, given as virtual indices int64 [N].
 
     Raises:
         DataError: a photo cannot be read; names it and the line that lists it.
     """
     samples, view = part
-    pixels = []
-    for index in indices:
+    indices, first, pixels = shown % len(samples), int(shown[0]), []
+    for index, virtual in zip(indices, shown, strict=True):
         try:
             photo = images.read(samples.paths[index], view.channels)
-            pixels.append(view(photo, epoch, int(index)))
+            pixels.append(view(photo, epoch, int(virtual), first))
         except UserError as error:
             reason = str(error).removeprefix(f"{samples.paths[index]}: ")
             raise DataError(f"{samples.where(index)}: {reason}") from None
-    return view.mix(Batch(np.stack(pixels), samples.labels[indices], indices), epoch)
+    return view.mix(Batch(np.stack(pixels), samples.labels[indices], indices), epoch, first)
 
 
 class Reader:
@@ -123,7 +126,7 @@ class Reader:
         self.pool: ProcessPoolExecutor | None = None
 
     def batches(self, name: str, order: Sequence[np.ndarray], epoch: int = 0) -> Iterator[Batch]:
-        """The batches of one part whose photo indices `order` lists."""
+        """The batches of one part whose virtual indices `order` lists."""
         if not self.workers:
             yield from (load_batch(self.parts[name], indices, epoch) for indices in order)
             return
@@ -201,11 +204,10 @@ def work(name: str, indices: np.ndarray, epoch: int) -> Batch:
     return load_batch(worker_parts[name], indices, epoch)
 
 
-def train_order(count: int, batch: int, drop_last: bool, seed: int, epoch: int) -> list[np.ndarray]:
-    """The photo indices of each batch of an epoch, shuffled by (seed, epoch)."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    batches = [order[i : i + batch] for i in range(0, count, batch)]
-    return batches[: count // batch] if drop_last else batches
+def train_order(shown: np.ndarray, batch: int, drop_last: bool) -> list[np.ndarray]:
+    """An epoch's virtual indices in batches, the last one maybe smaller or dropped."""
+    batches = [shown[i : i + batch] for i in range(0, len(shown), batch)]
+    return batches[: len(shown) // batch] if drop_last else batches
 
 
 def eval_order(count: int, batch: int) -> list[np.ndarray]:

@@ -1,15 +1,19 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from ppcls import environment
 from ppcls.config.load import from_plain, to_plain, to_yaml
 from ppcls.config.tree import differences
 from ppcls.data.datasets import summary
 from ppcls.data.loader import load_batch
+from ppcls.data.sizes import in_words, sides
 from ppcls.device import select
 from ppcls.errors import UserError
-from ppcls.inputs import Inputs, note_preprocess, open_inputs
+from ppcls.inputs import Inputs, note_preprocess, open_inputs, train_view
 from ppcls.log import be_quiet, say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint
@@ -51,7 +55,7 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     if saved and record:
         checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, trainer.average)
         trainer.take(record)
-    load_batch(trainer.reader.parts["train"], trainer.order(0)[0][:1], 0)  # train.ops fit together
+    check_ops(recipe, inputs)
     processes.gather(None)  # none begins to write while another looks at what is there
     if processes.first:
         make_folder(folder, keep=resume)
@@ -82,7 +86,7 @@ def header(trainer: Trainer, device: str) -> str:
     """What is about to run, in one block of lines."""
     recipe = trainer.recipe
     train, model = recipe.train, recipe.model
-    photos = trainer.photos_per_step
+    photos = trainer.feed.photos_per_step
     size = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
     where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
     count = trainer.processes.count
@@ -91,7 +95,7 @@ def header(trainer: Trainer, device: str) -> str:
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
         f"{model.name}: {size / 1e6:.2f} M parameters, {model.num_classes} classes, "
-        f"{recipe.train_size} px, on {where}",
+        f"{in_words(recipe.train_size)} px, on {where}",
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
     ]
@@ -111,6 +115,13 @@ def header(trainer: Trainer, device: str) -> str:
     if trainer.step:
         lines.append(f"resuming after step {trainer.step} of {trainer.total_steps}")
     return "\n".join(lines)
+
+
+def check_ops(recipe: Recipe, inputs: Inputs) -> None:
+    """The training ops must fit together at every size: seen on the first photo."""
+    view = train_view(recipe)
+    for size in sides(recipe.train_size):
+        load_batch((inputs.train, replace(view, size=size)), np.zeros(1, np.int64), 0)
 
 
 def check_same(

@@ -1,7 +1,7 @@
 """The training loop: a plain loop over steps, whose every number is a function of the step."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -10,9 +10,8 @@ import paddle
 
 import ppcls
 from ppcls import log
-from ppcls.api import create_model
 from ppcls.config.load import to_plain
-from ppcls.data.loader import Batch, Part, Reader, train_order
+from ppcls.data.loader import Batch, Part, Reader
 from ppcls.errors import DataError, UserError
 from ppcls.inputs import Inputs, eval_view, train_view
 from ppcls.log import say
@@ -20,9 +19,11 @@ from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
 from ppcls.train import checkpoint, curves
 from ppcls.train.evaluate import describe, evaluate
+from ppcls.train.feed import Feed, check
 from ppcls.train.freeze import freeze
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
+from ppcls.train.network import network
 from ppcls.train.precision import Precision
 from ppcls.train.processes import Processes
 from ppcls.train.update import Done, NotFinite, Update
@@ -43,20 +44,13 @@ class Trainer:
         self.recipe, self.inputs, self.folder = recipe, inputs, recipe.folder
         self.processes = processes or Processes()
         train = recipe.train
-        self.photos_per_step = train.photos_per_step * self.processes.count
-        self.epoch_steps = len(self.order(0))
-        check(recipe, inputs, self.photos_per_step, self.epoch_steps)
+        self.feed = Feed(recipe, inputs, self.processes)
+        self.epoch_steps = len(self.feed.order(0))
+        check(recipe, inputs, self.feed.photos_per_step, self.epoch_steps)
         self.total_steps = self.epoch_steps * train.epochs
         paddle.seed(recipe.seed)
         model = recipe.model
-        self.net = create_model(
-            model.name,
-            model.num_classes or 0,
-            model.weights if saved is None else saved,
-            in_channels=model.in_channels,
-            new_head=model.new_head and saved is None,
-            source="the checkpoint",
-        )
+        self.net = network(recipe, saved)
         self.frozen = freeze(self.net, model.freeze)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
         self.network = Normalize.before(self.net, scale, offset)
@@ -118,9 +112,10 @@ class Trainer:
     def run_epoch(self) -> None:
         """The rest of the epoch that the step is in, and what is due at its steps."""
         epoch, start = divmod(self.step, self.epoch_steps)
-        order = self.order(epoch)
+        order = self.feed.order(epoch)
         name = f"epoch {epoch + 1}/{self.recipe.train.epochs}"
-        progress = log.Progress(self.batches(order[start:], epoch), name, len(order), start)
+        steps = self.feed.steps(self.reader, order[start:], epoch)
+        progress = log.Progress(steps, name, len(order), start)
         self.set_training()
         self.window.start_clock()
         for batches, photos in progress:
@@ -200,31 +195,6 @@ class Trainer:
 
     # ------------------------------------------------------------------ small parts
 
-    def order(self, epoch: int) -> list[np.ndarray]:
-        """The photos of each step of an epoch."""
-        train, count = self.recipe.train, len(self.inputs.train)
-        return train_order(count, self.photos_per_step, train.drop_last, self.recipe.seed, epoch)
-
-    def batches(
-        self, order: Sequence[np.ndarray], epoch: int
-    ) -> Iterator[tuple[list[Batch] | DataError, int]]:
-        """For each step this process's photos, or why there are none, and all processes' number.
-
-        They come in batches that fit into memory, the last one maybe smaller.
-        """
-        size = self.recipe.train.batch_size
-        own = [self.processes.part(photos) for photos in order]
-        parts = [np.split(photos, range(size, len(photos), size)) for photos in own]
-        parts = [[part for part in step if len(part)] for step in parts]
-        batches = self.reader.batches("train", [part for step in parts for part in step], epoch)
-        for photos, step in zip(order, parts, strict=True):
-            try:
-                found = [next(batches) for _ in step]
-            except DataError as error:
-                yield error, len(photos)
-                return
-            yield found, len(photos)
-
     def average_statistics(self) -> None:
         """Batch norms' statistics, of each process's own photos, become the mean of all."""
         learnt = {name for name, _ in self.net.named_parameters()}
@@ -242,7 +212,7 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         train, lengths = self.recipe.train, (self.epoch_steps, self.total_steps)
-        return train.schedule(step, *lengths, self.photos_per_step, self.evaluations)
+        return train.schedule(step, *lengths, self.feed.photos_per_step, self.evaluations)
 
     def diverged(self, what: str, value: float) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
@@ -296,34 +266,6 @@ class Trainer:
             return ""
         path = self.save(checkpoint.LATEST)
         return f"; saved {path}; to go on: the same command with --resume"
-
-
-def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int) -> None:
-    """What a recipe and its data must agree on, before anything is built.
-
-    Raises:
-        UserError: there is nothing to train on, or nothing to evaluate that is needed.
-    """
-    count, train = len(inputs.train), recipe.train
-    if not epoch_steps:
-        batches = photos_per_step // train.batch_size
-        parts = f" ({batches} batches of {train.batch_size})"
-        raise UserError(
-            f"data.train has {count} photos, fewer than one batch of {photos_per_step}"
-            f"{parts if batches > 1 else ''}: "
-            f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
-        )
-    if train.schedule.decay.kind == "plateau" and inputs.eval is None:
-        raise UserError(
-            "train.schedule.decay: plateau needs scores and there is nothing to evaluate: "
-            "-o data.eval=PATH or -o data.holdout=0.2"
-        )
-    score = getattr(train.schedule.decay, "score", "loss")
-    if score not in ("loss", recipe.task.best):
-        raise UserError(
-            f"train.schedule.decay.score: {score} is not scored in {recipe.task.kind}: "
-            f"-o train.schedule.decay.score={recipe.task.best}"
-        )
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

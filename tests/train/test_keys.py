@@ -2,7 +2,8 @@
 
 import pytest
 
-from ppcls.config.load import load, to_yaml
+from ppcls.config.load import load, to_plain, to_yaml
+from ppcls.data.sizes import Progressive
 from ppcls.errors import UserError
 from ppcls.recipe import Recipe
 
@@ -13,6 +14,11 @@ train:
   epochs: 100
   batch_size: 32
   accumulate: 8
+  sampler: {kind: balanced, power: 0.5}
+  repeats: 4
+  size: {kind: progressive, sizes: {0: 128, 10: 160, 20: 192}}
+  sync_norms: true
+  recompute: true
   optimizer: {kind: lamb, weight_decay: 0.02}
   decay_norms: false
   lr_scale: {"*": 0.1, "head.*": 1}
@@ -36,6 +42,25 @@ MISTAKES = {
     "train.optimizer.kind=lam": "unknown 'lam'; did you mean 'lamb'?",
     "train.schedule.decay.kind=exponential": "missing key 'gamma'",
     "train.schedule.decay.kind=one_cycle": "one_cycle rises by itself",
+    "train.sampler.kind=balance": "unknown 'balance'; did you mean 'balanced'?",
+    "train.sampler.powr=1": "unknown key 'train.sampler.powr'; did you mean 'power'?",
+    "train.sampler.power=1.5": "train.sampler.power: should be less than or equal to 1",
+    "train.sampler={kind: weighted, weights: [1, -1]}": "weights.1: should be greater",
+    "train.sampler={kind: weighted, weights: [0, 0]}": "train.sampler: weights are all 0",
+    "train.sampler={kind: weighted}": "missing key 'weights' under 'train.sampler",
+    "train.repeats=0": "train.repeats: should be greater than 0",
+    "train.repeats=3": "a batch_size of 32 is no multiple of repeats: 3",
+    "train.size=0": "train.size: should be greater than 0",
+    "train.size=big": "train.size: should be a valid integer",
+    "train.size=[160, 192]": "train.size: should be a valid integer",
+    "train.size.kind=progresive": "train.size.kind: unknown 'progresive'; did you mean 'prog",
+    "train.size={sizes: {10: 160}, kind: multi_scale}": "train.size.sizes: should be a valid tuple",
+    "train.size={kind: multi_scale, sizes: []}": "train.size: sizes is empty",
+    "train.size.sizes={0: 0}": "train.size.sizes.0: should be greater than 0",
+    "train.size.sizes={first: 96}": "train.size.sizes.first: should be a valid integer",
+    "train.size.sizes={-1: 96}": "train.size.sizes.-1: should be greater than or equal to 0",
+    "train.size.side=3": "unknown key 'train.size.side'",
+    "train.sync_norms=1": "train.sync_norms: should be a valid boolean",
     "task.loss.gama=1": "unknown key 'task.loss.gama'; did you mean 'gamma'?",
     "task.loss.kind=bc": "unknown 'bc'; did you mean 'bce'?",
     "task.loss.weights=balance": "task.loss.weights: should be balanced or a list of numbers",
@@ -55,6 +80,17 @@ def test_a_full_recipe_is_read_and_written(path, tmp_path):
     again = tmp_path / "again.yaml"
     again.write_text(to_yaml(recipe))
     assert load(Recipe, again) == recipe
+
+
+def test_sizes_by_epoch(path):
+    assert load(Recipe, path).train_size == Progressive(sizes={0: 128, 10: 160, 20: 192})
+    changed = load(Recipe, path, ["train.size.sizes={0: 96}"])
+    assert changed.train_size == Progressive(sizes={0: 96, 10: 160, 20: 192})
+    number = load(Recipe, path, ["train.size=96"])
+    assert (number.train_size, to_plain(number)["train"]["size"]) == (96, 96)
+    assert load(Recipe, path, ["train.size=null"]).train_size == number.preprocess.crop
+    with pytest.raises(UserError, match=r"train.size: sizes start at epoch 0, as in {0: 128"):
+        load(Recipe, path, ["train.size=null", "train.size={kind: progressive, sizes: {5: 96}}"])
 
 
 def test_a_loss_without_a_kind_is_cross_entropy(path):

@@ -31,10 +31,10 @@ def cut(monkeypatch, step):
     """The process dies at the start of a step, without a chance to save."""
     whole = Trainer.advance
 
-    def advance(self, batch):
+    def advance(self, *given):
         if self.step == step:
             raise SystemExit("cut")
-        return whole(self, batch)
+        return whole(self, *given)
 
     monkeypatch.setattr(Trainer, "advance", advance)
 
@@ -56,13 +56,31 @@ CASES = {
         "train.schedule.decay={kind: plateau, patience: 1 steps}",
         "task.loss={kind: focal, weights: balanced}",
     ],
+    "sampled": [
+        "data.workers=2",
+        "train.sampler={kind: weighted, weights: [1, 2.5]}",
+        "train.repeats=2",
+        "train.size={kind: progressive, sizes: {0: 40, 1: 56}}",
+        "train.batch_ops=[{op: mixup, prob: 0.5}]",
+        "train.recompute=true",
+    ],
+    "multi_scale": [
+        "train.batch_size=3",
+        "train.accumulate=2",
+        "train.epochs=3",
+        "train.sampler={kind: balanced, power: 0.5}",
+        "train.size={kind: multi_scale, sizes: [40, 48, 56]}",
+        "train.batch_ops=[{op: cutmix, prob: 0.5}]",
+        "train.ema={decay: 0.9}",
+    ],
 }
+PLAINLY = ("data.workers=0", "train.recompute=false")  # which change no numbers
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_six_steps_equal_three_and_three(workdir, run, monkeypatch, case):
     options = [*CASES[case], "train.save_every=1 steps"]
-    assert run(*TRAIN, *options, "output=runs/whole", "data.workers=0")[0] == 0
+    assert run(*TRAIN, *options, "output=runs/whole", *PLAINLY)[0] == 0
 
     with monkeypatch.context() as patch:
         cut(patch, step=4)  # after the save at step 3
@@ -72,6 +90,7 @@ def test_six_steps_equal_three_and_three(workdir, run, monkeypatch, case):
     code, out, _ = run(*TRAIN, *options, "output=runs/cut", "--resume")
     assert code == 0
     assert "resuming after step 3 of 6" in out
+    assert (", 40 to 56 px" if "train.size" in str(options) else ", 32 px") in out
 
     whole, resumed = state(workdir / "runs/whole"), state(workdir / "runs/cut")
     assert whole == resumed
@@ -101,10 +120,10 @@ def test_a_signal_in_mid_epoch_saves_and_says_how_to_go_on(workdir, run, monkeyp
     run(*TRAIN, *options, "output=runs/whole")
     whole = Trainer.advance
 
-    def advance(self, batch):
+    def advance(self, *given):
         if self.step == 1:
             os.kill(os.getpid(), signal.SIGINT)
-        return whole(self, batch)
+        return whole(self, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "advance", advance)
@@ -143,6 +162,10 @@ def age(path):
         "ema",
         "precision",
         "batch_ops",
+        "sampler",
+        "repeats",
+        "sync_norms",
+        "recompute",
     ):
         del record["recipe"]["train"][key]
     del record["recipe"]["task"]["loss"]["weights"]

@@ -1,0 +1,82 @@
+"""What each step of a run learns from: which photos, read ahead, in this process's batches."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import paddle
+
+from ppcls.data.loader import Batch, Reader, train_order
+from ppcls.data.sampling import epoch_photos
+from ppcls.errors import DataError, UserError
+from ppcls.inputs import Inputs
+from ppcls.recipe import Recipe
+from ppcls.train.processes import Processes
+
+
+class Feed:
+    """The steps of every epoch; the same for all processes, each of which reads its part."""
+
+    def __init__(self, recipe: Recipe, inputs: Inputs, processes: Processes):
+        self.recipe, self.samples, self.processes = recipe, inputs.train, processes
+        self.photos_per_step = recipe.train.photos_per_step * processes.count
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The photos of each step of an epoch, as virtual indices."""
+        train, classes = self.recipe.train, self.recipe.model.num_classes or 0
+        shown = epoch_photos(
+            train.sampler, self.samples, classes, train.repeats, self.recipe.seed, epoch
+        )
+        return train_order(shown, self.photos_per_step, train.drop_last)
+
+    def steps(
+        self, reader: Reader, order: Sequence[np.ndarray], epoch: int
+    ) -> Iterator[tuple[list[Batch] | DataError, int]]:
+        """For each step this process's photos, or why there are none, and all processes' number.
+
+        They come in batches that fit into memory, the last one maybe smaller.
+        """
+        size = self.recipe.train.batch_size
+        own = [self.processes.part(photos) for photos in order]
+        parts = [np.split(photos, range(size, len(photos), size)) for photos in own]
+        parts = [[part for part in step if len(part)] for step in parts]
+        batches = reader.batches("train", [part for step in parts for part in step], epoch)
+        for photos, step in zip(order, parts, strict=True):
+            try:
+                found = [next(batches) for _ in step]
+            except DataError as error:
+                yield error, len(photos)
+                return
+            yield found, len(photos)
+
+
+def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int) -> None:
+    """What a recipe, its data and the device must agree on, before anything is built.
+
+    Raises:
+        UserError: there is nothing to train on, or nothing to evaluate that is needed, or no GPU.
+    """
+    count, train = len(inputs.train), recipe.train
+    if not epoch_steps:
+        batches = photos_per_step // train.batch_size
+        parts = f" ({batches} batches of {train.batch_size})"
+        raise UserError(
+            f"data.train has {count} photos, fewer than one batch of {photos_per_step}"
+            f"{parts if batches > 1 else ''}: "
+            f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
+        )
+    if train.schedule.decay.kind == "plateau" and inputs.eval is None:
+        raise UserError(
+            "train.schedule.decay: plateau needs scores and there is nothing to evaluate: "
+            "-o data.eval=PATH or -o data.holdout=0.2"
+        )
+    score = getattr(train.schedule.decay, "score", "loss")
+    if score not in ("loss", recipe.task.best):
+        raise UserError(
+            f"train.schedule.decay.score: {score} is not scored in {recipe.task.kind}: "
+            f"-o train.schedule.decay.score={recipe.task.best}"
+        )
+    if train.sync_norms and not paddle.get_device().startswith("gpu"):
+        raise UserError(
+            "train.sync_norms: Paddle synchronises batch norms on GPUs only and this run is on "
+            f"{paddle.get_device()}: -o train.sync_norms=false"
+        )
