@@ -1,7 +1,8 @@
 """Scores of a network on labelled photos."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
@@ -9,13 +10,18 @@ from paddle.nn import functional as F
 from ppcls import metrics
 from ppcls.data.loader import Batch
 
+Keep = Callable[[Batch, np.ndarray], None]
+
 
 @paddle.no_grad()
-def evaluate(network: nn.Layer, batches: Iterable[Batch], num_classes: int) -> dict[str, float]:
+def evaluate(
+    network: nn.Layer, batches: Iterable[Batch], num_classes: int, keep: Keep | None = None
+) -> dict[str, float]:
     """Top-k accuracies and mean cross entropy; the network is left in evaluation mode.
 
     Args:
         network: from uint8 images [N, H, W, C] to logits [N, num_classes].
+        keep: is handed each batch and its logits, float32 [N, num_classes].
     """
     network.eval()
     ranks = metrics.ranks(num_classes)
@@ -23,9 +29,12 @@ def evaluate(network: nn.Layer, batches: Iterable[Batch], num_classes: int) -> d
     for batch in batches:
         logits = network(paddle.to_tensor(batch.images)).astype("float32")
         loss += float(F.cross_entropy(logits, paddle.to_tensor(batch.labels), reduction="sum"))
+        values = logits.numpy()
         for k in ranks:
-            right[k] += metrics.correct(logits.numpy(), batch.labels, k)
+            right[k] += metrics.correct(values, batch.labels, k)
         count += len(batch.labels)
+        if keep:
+            keep(batch, values)
     return {f"top{k}": right[k] / count for k in ranks} | {"loss": loss / count}
 
 
