@@ -39,6 +39,7 @@ th[aria-sort=descending] button::after { content: " ▼"; }
 .sheet img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--panel);
   border-radius: 0.4rem; }
 img.plot { display: block; max-width: 100%; height: auto; border-radius: 0.4rem; }
+.scroll img.plot { max-width: max(100%, 30rem); }
 summary { cursor: pointer; color: var(--accent); padding: 0.5rem 0; }
 """
 

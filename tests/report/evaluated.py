@@ -25,7 +25,7 @@ SMALL = set(write.FILES) - {"scores.npz"}
 
 
 def network() -> Trained:
-    """A network of seven classes, and 40 photos of six in this folder; about half it names right."""
+    """A network of seven classes, and 40 photos of six; about half it names right."""
     random = np.random.default_rng(0)
     Path("photos").mkdir()
     for index in range(40):
