@@ -1,29 +1,55 @@
 """A trained network's scores on its recipe's evaluation photos."""
 
+from pathlib import Path
+
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import Reader
 from ppcls.errors import UserError
 from ppcls.inputs import eval_view, open_eval
 from ppcls.log import say
 from ppcls.models.normalize import Normalize
-from ppcls.train.evaluate import describe, evaluate
+from ppcls.report import figures, target, write
+from ppcls.report.outcomes import Outcomes
+from ppcls.train.evaluate import Keep, describe, evaluate
 from ppcls.trained import Trained
 
 
-def score(trained: Trained) -> dict[str, float]:
+def score(trained: Trained, report: Path | None = None) -> dict[str, float]:
     """Evaluate and print; returns the scores that training gives.
 
+    Args:
+        report: a folder for `report.html` and the files that belong to it.
+
     Raises:
-        UserError: no evaluation data, other classes than the network's, a broken photo.
+        UserError: no evaluation data, other classes than the network's, a broken photo, a report
+            that cannot be written.
     """
-    recipe = trained.recipe
-    samples = open_eval(recipe, trained.classes)
+    samples = open_eval(trained.recipe, trained.classes)
     check_names(samples, trained)
+    if not report:
+        return run(trained, samples)
+    outcomes = Outcomes.to_fill(samples, trained.classes)
+    with target.staged(report, write.FILES) as folder:
+        scores = run(trained, samples, outcomes.add)
+        about = {
+            "model": trained.recipe.model.name,
+            "weights": str(trained.source),
+            "data": samples.source,
+        }
+        found = figures.make(about, scores, trained.names or samples.names, outcomes)
+        with target.writing(report):
+            write.write(found, folder)
+    say(f"wrote {report / write.PAGE}")
+    return scores
+
+
+def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[str, float]:
+    recipe = trained.recipe
     network = Normalize.before(trained.net, recipe.preprocess.scale, recipe.preprocess.offset)
     reader = Reader({"eval": (samples, eval_view(recipe))}, recipe.data.workers)
     tally = recipe.task.tally(trained.classes, trained.thresholds)
     try:
-        evaluate(network, reader.evaluation(recipe.eval.batch_size), tally)
+        evaluate(network, reader.evaluation(recipe.eval.batch_size), tally, keep)
     finally:
         reader.close()
     scores = tally.scores()

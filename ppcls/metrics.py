@@ -12,9 +12,13 @@ def correct(logits: np.ndarray, labels: np.ndarray, k: int) -> int:
         logits: float [N, classes].
         labels: int [N].
     """
+    return int((rivals(logits, labels) < k).sum())
+
+
+def rivals(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How many other classes are not below each row's label, int64 [N]; NaN is never below."""
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    rivals = (~(logits < own)).sum(axis=1) - 1  # NaN is never right
-    return int((rivals < k).sum())
+    return (~(logits < own)).sum(axis=1) - 1
 
 
 def ranks(num_classes: int) -> tuple[int, ...]:

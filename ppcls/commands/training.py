@@ -41,13 +41,15 @@ def add_eval(commands) -> None:
     parser = add_command(commands, "eval", run_eval, "score a trained network on labelled photos")
     add_recipe_options(parser, required=False)
     parser.add_argument("--weights", help=WEIGHTS_HELP)
+    text = "write report.html and the figures as CSV and JSON into this folder"
+    parser.add_argument("--report", type=Path, metavar="FOLDER", help=text)
 
 
 def run_eval(options: argparse.Namespace) -> int:
     from ppcls.evaluation import score
     from ppcls.trained import open_trained
 
-    score(open_trained(options.config, options.override, options.weights))
+    score(open_trained(options.config, options.override, options.weights), options.report)
     return 0
 
 

@@ -1,7 +1,8 @@
 """Scores of a network on labelled photos."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -10,17 +11,25 @@ from ppcls.train.tally import Tally
 
 WORDS = {"map": "mAP", "f1": "F1"}
 
+Keep = Callable[[Batch, np.ndarray], None]
+
 
 @paddle.no_grad()
-def evaluate(network: nn.Layer, batches: Iterable[Batch], tally: Tally) -> Tally:
+def evaluate(
+    network: nn.Layer, batches: Iterable[Batch], tally: Tally, keep: Keep | None = None
+) -> Tally:
     """Let the tally take in all batches and return it; the network is left in evaluation mode.
 
     Args:
         network: from uint8 images [N, H, W, C] to logits [N, classes].
+        keep: is handed each batch and its logits, float32 [N, classes].
     """
     network.eval()
     for batch in batches:
-        tally.add(network(paddle.to_tensor(batch.images)).astype("float32"), batch.labels)
+        logits = network(paddle.to_tensor(batch.images)).astype("float32")
+        tally.add(logits, batch.labels)
+        if keep:
+            keep(batch, logits.numpy())
     return tally
 
 

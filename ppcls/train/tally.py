@@ -42,7 +42,8 @@ class OneLabel:
         from paddle.nn import functional as F
 
         loss = float(F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum"))
-        right = [metrics.correct(logits.numpy(), labels, k) for k in self.ranks]
+        rivals = metrics.rivals(logits.numpy(), labels)
+        right = [int((rivals < k).sum()) for k in self.ranks]
         self.parts.append((right, loss, len(labels)))
 
     def scores(self) -> dict[str, float]:
