@@ -82,6 +82,10 @@ class EvalView:
     preprocess: Preprocess
 
     @property
+    def size(self) -> int:
+        return self.preprocess.crop
+
+    @property
     def channels(self) -> int:
         return self.preprocess.channels
 
@@ -103,15 +107,16 @@ def load_batch(part: Part, indices: np.ndarray, epoch: int) -> Batch:
         DataError: a photo cannot be read; names it and the line that lists it.
     """
     samples, view = part
-    pixels = []
-    for index in indices:
+    # One photo at a time is copied while it is in the cache, and its memory used again.
+    pixels = np.empty((len(indices), view.size, view.size, view.channels), np.uint8)
+    for place, index in enumerate(indices):
+        path = samples.paths[index]
         try:
-            photo = images.read(samples.paths[index], view.channels)
-            pixels.append(view(photo, epoch, int(index)))
+            pixels[place] = view(images.read(path, view.channels), epoch, int(index))
         except UserError as error:
-            reason = str(error).removeprefix(f"{samples.paths[index]}: ")
+            reason = str(error).removeprefix(f"{path}: ")
             raise DataError(f"{samples.where(index)}: {reason}") from None
-    return view.mix(Batch(np.stack(pixels), samples.labels[indices], indices), epoch)
+    return view.mix(Batch(pixels, samples.labels[indices], indices), epoch)
 
 
 class Reader:
