@@ -15,10 +15,10 @@ import numpy as np
 from ppcls.bench import machine
 from ppcls.bench.plan import Cell, Conditions, Model
 from ppcls.errors import UserError
-from ppcls.inference.choose import example, settle
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import Folder, open_folder
+from ppcls.inference.timing import example, settle
 from ppcls.models import zoo
 
 HELD = 4  # times its weights, in bytes, that an engine holds while it opens a network …
