@@ -99,7 +99,9 @@ def known(schema: type, loc: Sequence[str | int]) -> list[str]:
     """The key names of the node that validation had reached at `loc`."""
     classes = [schema]
     for part in loc:
-        hints = {cls: typing.get_type_hints(cls, include_extras=True) for cls in classes}
+        hints: dict[type, dict[Any, Any]] = {
+            cls: typing.get_type_hints(cls, include_extras=True) for cls in classes
+        }
         # Of several kinds the tag says which one: it comes before a field of the same name.
         inner = [c for c in classes if any(part in typing.get_args(hints[c].get(t)) for t in TAGS)]
         if len(classes) == 1 or not inner:
