@@ -8,7 +8,7 @@ from ppcls.figures import read
 from ppcls.verify import verify
 
 
-def test_the_tables_are_up_to_date(run):
+def test_the_tables_are_up_to_date(no_stacks, run):
     assert run("zoo", "table", "--check")[:2] == (0, "up to date\n"), "run tools/zoo.py table"
 
 
