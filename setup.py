@@ -35,7 +35,7 @@ setup(
     package_data={"ppcls": ["data/*.txt", "weights/*.json"]},
     install_requires=[
         "numpy>=1.26",
-        "opencv-python-headless>=4.10",
+        "opencv-python-headless>=4.11",
         "pillow>=10.3",
         "pydantic>=2.7",
         "typing_extensions>=4.6",

@@ -22,7 +22,7 @@ import paddle  # isort: skip
 
 from ppcls import environment
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference import choose, manifest
+from ppcls.inference import choose, manifest, timing
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import open_folder
@@ -76,12 +76,12 @@ def compare(name: str, path: Path, batch: int, turns: int) -> float:
     by_hand = [Settings(e, threads=count, batch=batch) for e in ENGINES for count in cores]
     default = Settings("paddle", threads=1, batch=batch)
     engines = [auto, *(open_engine(folder, s) for s in by_hand), open_engine(folder, default)]
-    images = choose.example(folder, batch)
+    images = timing.example(folder, batch)
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(turns):
         for engine, own in zip(engines, times, strict=True):
-            choose.timed(engine, images, SETTLE)
-            own.extend(choose.timed(engine, images, SECONDS))
+            timing.timed(engine, images, SETTLE)
+            own.extend(timing.timed(engine, images, SECONDS))
     medians = [1000 * float(np.median(own)) for own in times]
     best = int(np.argmin(medians[1:-1]))
     to_best, to_default = medians[0] / medians[1 + best], medians[-1] / medians[0]

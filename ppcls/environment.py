@@ -6,8 +6,10 @@ MKL takes a slow path on AMD processors unless MKL_DEBUG_CPU_TYPE=5 asks for the
 user has set stays.
 """
 
+import math
 import os
 import platform
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -52,6 +54,12 @@ def core_count() -> int:
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
     return cores
+
+
+def free_memory() -> float:
+    """Bytes that can be had without swapping; infinite where the system does not say."""
+    found = re.search(r"^MemAvailable: *(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
+    return 1024 * int(found[1]) if found else math.inf
 
 
 def read(path: str) -> str:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ppcls.errors import UserError
 from ppcls.models import zoo
 
@@ -66,3 +68,8 @@ def of(name: str, entries: Mapping[str, Any]) -> Any | None:
     known = ((other, zoo.SPECS[other]) for other in entries if other in zoo.SPECS)
     alike = (other for other, own in known if replace(own, resolution=0) == spec)
     return entries.get(next(alike, ""))
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The norm of the difference over that of what is expected."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))

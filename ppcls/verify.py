@@ -13,9 +13,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls import figures
+from ppcls import environment, figures
 from ppcls.errors import UserError
-from ppcls.figures import Figures
+from ppcls.figures import Figures, relative_error
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import open_folder
@@ -111,8 +111,8 @@ def verify_one(name: str, given: Figures) -> Row:
     start = time.perf_counter()
     counted = complexity.count_by_name(name)
     row = Row(name, counted.params)
-    needed, free = HELD * BYTES * counted.params, free_memory()
-    if free is not None and needed > free:
+    needed, free = HELD * BYTES * counted.params, environment.free_memory()
+    if needed > free:
         row.skipped = True
         row.notes.append(f"skipped: takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
         return row
@@ -123,7 +123,7 @@ def verify_one(name: str, given: Figures) -> Row:
         expected = figures.of(name, given.logits.get(project, {}))
         logits = run(net, expected["size"] if expected else SIDE)
         if expected:
-            row.compare(project, relative_error(logits, expected), LIMITS[project])
+            row.compare(project, error(logits, expected), LIMITS[project])
         else:
             row.cells.setdefault(project, LOADS)
         if not row.macs:  # the first project's: its network is the one of the zoo
@@ -131,15 +131,6 @@ def verify_one(name: str, given: Figures) -> Row:
             check_export(row, net, expected["size"] if expected else SIDE, logits)
     row.seconds = time.perf_counter() - start
     return row
-
-
-def free_memory() -> int | None:
-    """Bytes; None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(s.split()[1]) for s in lines if s.startswith("MemAvailable")), None)
 
 
 # --------------------------------------------------------------------------- loading
@@ -220,15 +211,11 @@ def run(net: nn.Layer, side: int) -> np.ndarray:
         return net(paddle.to_tensor(image(side)))[0].numpy()
 
 
-def relative_error(logits: np.ndarray, expected: dict[str, Any]) -> float:
+def error(logits: np.ndarray, expected: dict[str, Any]) -> float:
     """The larger of those of the first logits, as a vector, and of the norm of all."""
     first = np.array(expected["logits"])
-    of_first = distance(logits[: len(first)], first)
+    of_first = relative_error(logits[: len(first)], first)
     return max(of_first, abs(float(np.linalg.norm(logits)) / expected["norm"] - 1))
-
-
-def distance(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
 
 
 def check_counts(row: Row, net: nn.Layer, counted: complexity.Complexity) -> None:
@@ -248,4 +235,4 @@ def check_export(row: Row, net: nn.Layer, side: int, logits: np.ndarray) -> None
         paddle.jit.save(net, str(Path(folder) / "inference"), input_spec=[spec])
         opened = open_folder(Path(folder), {"crop": side, "resize": side})
         exported = open_engine(opened, Settings("onednn")).run(image(side))[0]
-    row.compare("exported", distance(exported, logits), EXPORT_LIMIT)
+    row.compare("exported", relative_error(exported, logits), EXPORT_LIMIT)

@@ -1,5 +1,10 @@
 """A small set of photos, a small recipe, and the command line in this process."""
 
+import io
+import shutil
+import traceback
+from contextlib import redirect_stdout
+
 import pytest
 from photos import write_photo
 
@@ -21,16 +26,63 @@ output: runs/small
 
 
 @pytest.fixture
-def workdir(tmp_path, monkeypatch):
-    """A working directory with 12 photos to train on, 6 to evaluate, and `recipe.yaml`."""
-    monkeypatch.chdir(tmp_path)
+def no_stacks(monkeypatch):
+    """Paddle notes the Python stack with each operation of a static program: half of the time."""
+    monkeypatch.setattr(traceback, "extract_stack", lambda *args, **kwargs: [])
+
+
+def furnish(folder):
     for part, count in (("train", 6), ("eval", 3)):
         for label, name in enumerate(("ant", "bee")):
             for i in range(count):
                 seed = 100 * label + i + (50 if part == "eval" else 0)
-                write_photo(tmp_path / "photos" / part / name / f"{i}.png", seed)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+                write_photo(folder / "photos" / part / name / f"{i}.png", seed)
+    (folder / "recipe.yaml").write_text(RECIPE)
+
+
+@pytest.fixture
+def workdir(tmp_path, monkeypatch):
+    """A working directory with 12 photos to train on, 6 to evaluate, and `recipe.yaml`."""
+    monkeypatch.chdir(tmp_path)
+    furnish(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The run of `recipe.yaml`, made once: the folder it is in, and what it said."""
+    folder = tmp_path_factory.mktemp("finished")
+    furnish(folder)
+    return folder, said(folder, "train", "-c", "recipe.yaml")
+
+
+@pytest.fixture(scope="session")
+def finished_export(finished):
+    """The export of that run, made once: its folder, and what was said."""
+    command = ("export", "-c", "recipe.yaml", "--output", "exported/small")
+    return finished[0] / "exported", said(finished[0], *command)
+
+
+def said(folder, *arguments):
+    """What a command that succeeds says."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
+        patch.chdir(folder)
+        assert main(list(arguments)) == 0
+    return out.getvalue()
+
+
+@pytest.fixture
+def trained(finished, workdir):
+    """The finished run as `runs/small` of the working directory; what it said."""
+    shutil.copytree(finished[0] / "runs", workdir / "runs")
+    return finished[1]
+
+
+@pytest.fixture
+def exported(trained, finished_export, workdir):
+    """Its export as `exported/small`, too; what that said."""
+    shutil.copytree(finished_export[0], workdir / "exported")
+    return finished_export[1]
 
 
 @pytest.fixture

@@ -83,3 +83,11 @@ def test_a_quota_and_hyperthreads_lower_the_core_count(monkeypatch):
     assert environment.core_count() == 1
     files["/sys/fs/cgroup/cpu.max"] = "max 100000\n"
     assert environment.core_count() == 4
+
+
+def test_memory_that_is_free(monkeypatch):
+    text = "MemTotal:       24000000 kB\nMemFree: 100 kB\nMemAvailable:   12000000 kB\n"
+    monkeypatch.setattr(environment, "read", lambda path: {"/proc/meminfo": text}[path])
+    assert environment.free_memory() == 12000000 * 1024
+    monkeypatch.setattr(environment, "read", lambda path: "")
+    assert environment.free_memory() == float("inf")

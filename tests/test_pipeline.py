@@ -18,20 +18,6 @@ from ppcls.weights import files
 SCORES = re.compile(r"top-1 (\S+) %, loss (\S+)")
 
 
-@pytest.fixture
-def trained(workdir, run):
-    code, out, _ = run("train", "-c", "recipe.yaml")
-    assert code == 0
-    return out
-
-
-@pytest.fixture
-def exported(trained, run):
-    code, out, err = run("export", "-c", "recipe.yaml", "--output", "exported/small")
-    assert code == 0, err
-    return out
-
-
 def test_training_says_what_it_does(trained, workdir):
     assert "photos/train: 12 photos, 2 classes" in trained
     assert re.search(r"ant +6\n +bee +6\n", trained)

@@ -1,4 +1,4 @@
-"""The machine: what it is, what is installed, its peak, and its memory."""
+"""The machine: what it is, what is installed, its peak, and the memory held."""
 
 import ctypes
 import gc
@@ -59,11 +59,6 @@ def peak(threads: int) -> float:
 def busy() -> float:
     """Percent of all cores that others use, while this process waits for `LOOK` seconds."""
     return psutil.cpu_percent(interval=LOOK)
-
-
-def free_memory() -> int:
-    """Bytes that can be had without swapping."""
-    return psutil.virtual_memory().available
 
 
 def resident() -> int:

@@ -12,13 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from ppcls import environment
 from ppcls.bench import machine
 from ppcls.bench.plan import Cell, Conditions, Model
 from ppcls.errors import UserError
-from ppcls.inference.choose import example, settle
+from ppcls.figures import relative_error
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import Folder, open_folder
+from ppcls.inference.timing import example, settle
 from ppcls.models import zoo
 
 HELD = 4  # times its weights, in bytes, that an engine holds while it opens a network …
@@ -123,7 +125,7 @@ def work(job: Job) -> Iterator[Now | Result]:
         return
     contenders = group(job.cells, job.conditions.device)
     needed = HELD * subject.folder.size()
-    together = len(contenders) * needed <= machine.free_memory()
+    together = len(contenders) * needed <= environment.free_memory()
     for rivals in [contenders] if together else [[c] for c in contenders]:
         opened = []
         for contender in rivals:
@@ -175,7 +177,7 @@ def open_contender(subject: Subject, contender: Contender) -> None:
     before = machine.resident()
     contender.engine = open_engine(subject.folder, contender.settings)
     contender.resident = machine.resident() - before
-    if subject.image is not None:
+    if subject.image is not None and subject.expected is not None:
         logits, _ = run_first(contender, subject.image)
         contender.error = relative_error(logits, subject.expected)
 
@@ -191,10 +193,6 @@ def run_first(contender: Contender, images: np.ndarray) -> tuple[np.ndarray, flo
     contender.resident += grown
     contender.per_image = max(contender.per_image, grown / len(images))
     return output, seconds
-
-
-def relative_error(found: np.ndarray, expected: np.ndarray | None) -> float:
-    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))  # type: ignore
 
 
 def measure(subject: Subject, opened: list[Contender], batch: int) -> Iterator[Now | Result]:
@@ -234,7 +232,7 @@ def start(contender: Contender, cell: Cell, images: np.ndarray) -> Turns:
 
 
 def refuse_without(needed: int, what: str) -> None:
-    free = machine.free_memory()
+    free = environment.free_memory()
     if needed > free:
         raise UserError(
             f"skipped: {what} takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"

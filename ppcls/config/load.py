@@ -99,13 +99,13 @@ def known(schema: type, loc: Sequence[str | int]) -> list[str]:
     """The key names of the node that validation had reached at `loc`."""
     classes = [schema]
     for part in loc:
-        inner = []
-        for cls in classes:
-            hints = typing.get_type_hints(cls, include_extras=True)
-            if part in hints:
-                inner += node_classes(hints[part])
-            elif any(part in typing.get_args(hint) for hint in hints.values()):  # a union's tag
-                inner.append(cls)
+        hints: dict[type, dict[Any, Any]] = {
+            cls: typing.get_type_hints(cls, include_extras=True) for cls in classes
+        }
+        # Of several kinds the tag says which one: it comes before a field of the same name.
+        inner = [c for c in classes if any(part in typing.get_args(hints[c].get(t)) for t in TAGS)]
+        if len(classes) == 1 or not inner:
+            inner = [found for cls in classes for found in node_classes(hints[cls].get(part))]
         classes = inner or classes  # a list index leads nowhere new
     return sorted({f.name for cls in classes for f in fields(cls)})
 

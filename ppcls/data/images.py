@@ -109,16 +109,14 @@ def decode_jpeg(data: bytes) -> np.ndarray | None:
     if layout is None:
         return None
     components, exif = layout
-    colour = cv2.IMREAD_GRAYSCALE if components == 1 else cv2.IMREAD_COLOR
+    colour = cv2.IMREAD_GRAYSCALE if components == 1 else cv2.IMREAD_COLOR_RGB
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     if pixels is None:
         return None
-    if components == 1:
-        return turn(pixels[..., None], orientation(exif))
-    return turn(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), orientation(exif))
+    return turn(pixels, orientation(exif))
 
 
 def jpeg_layout(data: bytes) -> tuple[int, bytes] | None:

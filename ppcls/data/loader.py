@@ -107,15 +107,19 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
         DataError: a photo cannot be read; names it and the line that lists it.
     """
     samples, view = part
-    indices, first, pixels = shown % len(samples), int(shown[0]), []
-    for index, virtual in zip(indices, shown, strict=True):
+    indices, first = shown % len(samples), int(shown[0])
+    pixels = np.empty(0, np.uint8)
+    for place, (index, virtual) in enumerate(zip(indices, shown, strict=True)):
+        path = samples.paths[index]
         try:
-            photo = images.read(samples.paths[index], view.channels)
-            pixels.append(view(photo, epoch, int(virtual), first))
+            seen = view(images.read(path, view.channels), epoch, int(virtual), first)
         except UserError as error:
-            reason = str(error).removeprefix(f"{samples.paths[index]}: ")
+            reason = str(error).removeprefix(f"{path}: ")
             raise DataError(f"{samples.where(index)}: {reason}") from None
-    return view.mix(Batch(np.stack(pixels), samples.labels[indices], indices), epoch, first)
+        if not place:
+            pixels = np.empty((len(shown), *seen.shape), np.uint8)
+        pixels[place] = seen  # copied while it is in the cache, its memory then used again
+    return view.mix(Batch(pixels, samples.labels[indices], indices), epoch, first)
 
 
 class Reader:

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -17,13 +16,13 @@ from ppcls.errors import UserError
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import ENGINES, installed, open_engine
 from ppcls.inference.folder import Folder
+from ppcls.inference.timing import example, settle, timed
 from ppcls.log import say
 
 FILE = "engines.json"  # in the folder's cache
 TURNS = 5  # of two engines that are compared, each …
 SECONDS = 0.1  # … so long …
 SLOWER = 1.5  # … unless one is so many times slower after two
-SETTLE = 0.05  # seconds of untimed runs after another engine ran, whose idle threads still spin
 # Largest difference from the first engine's outputs, relative to their largest number.
 AGREE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 2e-2}
 # What is tried, by device; the first is what the others' outputs are held against.
@@ -111,32 +110,6 @@ def duel(engines: list[Engine], images: np.ndarray) -> list[float]:
         if turn and max(medians) > SLOWER * min(medians):
             break
     return [1000 * median for median in medians]
-
-
-def settle(engine: Engine, images: np.ndarray) -> None:
-    start = time.perf_counter()
-    while True:
-        engine.run(images)
-        if time.perf_counter() - start > SETTLE:
-            return
-
-
-def timed(engine: Engine, images: np.ndarray, seconds: float) -> list[float]:
-    """Seconds of each of the runs of a turn of so many seconds."""
-    times: list[float] = []
-    while sum(times) < seconds:
-        start = time.perf_counter()
-        engine.run(images)
-        times.append(time.perf_counter() - start)
-    return times
-
-
-def example(folder: Folder, batch: int) -> np.ndarray:
-    """Noise as photos would come: uint8 [N, H, W, C], or normalised float32 [N, C, H, W]."""
-    preprocess = folder.manifest.preprocess
-    side, channels = preprocess.crop, preprocess.channels
-    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, channels), np.uint8)
-    return pixels if folder.manifest.input == "uint8" else preprocess.normalize(pixels)
 
 
 # --------------------------------------------------------------------------- what is remembered

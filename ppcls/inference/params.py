@@ -36,27 +36,34 @@ def check(path: Path) -> None:
         UserError: so it is.
     """
     size, end = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while end < size:
-            tensor = next_tensor(file)
-            if tensor is None:
-                return  # a kind of tensor not known here; Paddle may know it
-            end = tensor.start + tensor.bytes
-            file.seek(end)
+    for tensor in walk(path):
+        if tensor is None:
+            return  # Paddle may know it
+        end = tensor.start + tensor.bytes
     if not size or end != size:
         raise UserError(f"{path}: cut short, {size} bytes are there; export it or copy it again")
 
 
 def tensors(path: Path) -> Iterator[Tensor]:
     """The tensors of a whole file, in its order."""
+    for tensor in walk(path):
+        if tensor is None:
+            raise UserError(f"{path}: has a kind of tensor that is not known here")
+        yield tensor
+
+
+def walk(path: Path) -> Iterator[Tensor | None]:
+    """The tensors in order, of which the last may end after the file; None, and no more, where one
+    is of a kind not known here.
+    """
     end, size = 0, path.stat().st_size
     with path.open("rb") as file:
         while end < size:
             file.seek(end)
             tensor = next_tensor(file)
-            if tensor is None:
-                raise UserError(f"{path}: has a kind of tensor that is not known here")
             yield tensor
+            if tensor is None:
+                return
             end = tensor.start + tensor.bytes
 
 

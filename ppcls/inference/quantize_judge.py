@@ -10,11 +10,11 @@ import numpy as np
 from ppcls.data import images
 from ppcls.data.datasets import Samples, missing, open_samples
 from ppcls.errors import UserError
-from ppcls.inference.choose import example, settle, timed
 from ppcls.inference.engines.base import Engine
 from ppcls.inference.folder import Folder
 from ppcls.inference.manifest import Manifest
 from ppcls.inference.predictor import link
+from ppcls.inference.timing import example, settle, timed
 from ppcls.log import Progress, say
 
 BATCH = 8

@@ -236,7 +236,7 @@ def test_percentiles_and_agreement(tmp_path, monkeypatch, off, agrees):
 
 
 def test_what_does_not_fit_is_skipped(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure.machine, "free_memory", lambda: 10**7)
+    monkeypatch.setattr(measure.environment, "free_memory", lambda: 10**7)
     cell = Cell("ResNet18", "", "onednn", "fp32", 1, 1)
     job = measure.Job(by_name("ResNet18"), (cell,), QUICK, tmp_path, {}, 0.0)
     assert [m for m in measure.work(job) if not isinstance(m, measure.Now)] == [
@@ -254,7 +254,7 @@ def test_engines_that_do_not_fit_together_run_one_after_the_other(
     opened = Opened(lambda images: images, (None,) * 4, "float32")
     engine = Engine(model.folder, Settings("onednn"), opened)
     monkeypatch.setattr(measure, "open_engine", lambda folder, settings: engine)
-    monkeypatch.setattr(measure.machine, "free_memory", lambda: times * measure.HELD * size)
+    monkeypatch.setattr(measure.environment, "free_memory", lambda: times * measure.HELD * size)
     job = measure.Job(model, tuple(plan.cells(model)), QUICK, model.folder, {}, 0.0)
     found = [message for message in measure.work(job) if not isinstance(message, measure.Now)]
     assert [figures["interleaved"] for _, figures in found] == [interleaved] * 2

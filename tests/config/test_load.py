@@ -187,6 +187,26 @@ def test_mistakes_in_an_override(write, item, words):
     assert line.endswith(words)
 
 
+@node
+class Twin:
+    kind: Literal["momentum"] = "momentum"
+    momentum: Share = 0.9  # named as the tag
+
+
+@node
+class Run:
+    optimizer: Annotated[Twin | Adam, Field(discriminator="kind")] = Twin()
+
+
+@pytest.mark.parametrize("kind", ["momentum", "adam"])
+def test_only_keys_of_the_kind_that_is_meant_are_named(write, kind):
+    path = write("a.yml", f"optimizer: {{kind: {kind}, x: 1}}\n")
+    with pytest.raises(UserError) as caught:
+        load(Run, path)
+    keys = {"momentum": "kind, momentum", "adam": "beta, kind"}[kind]
+    assert str(caught.value) == f"a.yml:1: unknown key 'optimizer.x'; known: {keys}"
+
+
 def test_no_such_file_and_not_text(tmp_path):
     with pytest.raises(UserError, match=r"gone.yml: cannot be read: No such file"):
         load(Sample, tmp_path / "gone.yml")

@@ -10,6 +10,7 @@ import pytest
 
 from ppcls.errors import UserError
 from ppcls.inference import choose as module
+from ppcls.inference import timing
 from ppcls.inference.choose import FILE, choose
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.folder import open_folder
@@ -52,7 +53,7 @@ def machine(monkeypatch):
     made = Machine()
     monkeypatch.setattr(module, "open_engine", made.open)
     monkeypatch.setattr(module, "SECONDS", 0.004)
-    monkeypatch.setattr(module, "SETTLE", 0.0)
+    monkeypatch.setattr(timing, "SETTLE", 0.0)
     monkeypatch.setattr(module.environment, "threads", lambda: 2)
     return made
 
@@ -247,10 +248,3 @@ def test_real_engines(place, images, monkeypatch):
     assert len(choice["milliseconds"]) in (2, 3)  # with one thread, where there are more
     other = module.open_engine(place, Settings("paddle"))
     np.testing.assert_allclose(chosen.run(inputs), other.run(inputs), atol=2e-6)
-
-
-@pytest.mark.parametrize("source", ["exported", "pixels_in"])
-def test_the_example_is_what_the_network_takes(source, request):
-    found = open_folder(request.getfixturevalue(source))
-    images = module.example(found, 2)
-    assert module.open_engine(found, Settings("onednn")).run(images).shape == (2, 2)

@@ -7,7 +7,7 @@ from photos import write_photo
 from ppcls import environment
 from ppcls.data.datasets import open_samples
 from ppcls.errors import UserError
-from ppcls.inference import choose, manifest, quantize_judge
+from ppcls.inference import manifest, quantize_judge, timing
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import open_folder
@@ -25,7 +25,7 @@ CLOSE = 0.05  # of probabilities that 8 bits may change
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     monkeypatch.setattr(quantize_judge, "TURNS", 1)
-    monkeypatch.setattr(choose, "SETTLE", 0)
+    monkeypatch.setattr(timing, "SETTLE", 0)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ digit), ResNeSt timm's model cards, EfficientNet-Lite the exact counts in Tensor
 """
 
 import json
-import traceback
 from pathlib import Path
 
 import paddle
@@ -16,6 +15,8 @@ from paddle import nn
 from ppcls.errors import UserError
 from ppcls.models import complexity, zoo
 from ppcls.models.efficientnet_specs import STAGES, EfficientNetSpec
+
+pytestmark = pytest.mark.usefixtures("no_stacks")
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/complexity.json").read_text())
 
@@ -41,12 +42,6 @@ LITE = {
     "EfficientNetLite3": 8197096,
     "EfficientNetLite4": 13006568,
 }
-
-
-@pytest.fixture(autouse=True)
-def no_stacks(monkeypatch):
-    """Paddle notes the Python stack with each operation of a static program: half of the time."""
-    monkeypatch.setattr(traceback, "extract_stack", lambda *args, **kwargs: [])
 
 
 def cropped(spec):
