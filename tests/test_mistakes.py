@@ -245,11 +245,11 @@ def test_a_loss_that_is_no_number_stops_before_the_optimizer_moves(workdir, run,
 def test_a_signal_during_evaluation_is_made_good_on_resume(finished, workdir, run, monkeypatch):
     real, calls = Reader.evaluation, []
 
-    def evaluation(self, batch):
+    def evaluation(self, batch, *given):
         calls.append(batch)
         if len(calls) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(self, batch)
+        return real(self, batch, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Reader, "evaluation", evaluation)
