@@ -21,6 +21,7 @@ COMMANDS = (
     catalogue.add_data,
     training.add_show_data,
     catalogue.add_zoo,
+    catalogue.add_import,
 )
 
 
@@ -47,5 +48,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def script(command: str) -> None:
-    """What tools/<command>.py does: the command with the script's own arguments."""
+    """What a script of tools/ does: the command with the script's own arguments."""
     sys.exit(main([command, *sys.argv[1:]]))

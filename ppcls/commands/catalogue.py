@@ -1,9 +1,9 @@
-"""models, weights, data, zoo."""
+"""models, weights, data, zoo, import-paddleclas."""
 
 import argparse
 from pathlib import Path
 
-from ppcls.commands.options import add_command
+from ppcls.commands.options import add_command, positive
 from ppcls.errors import UserError
 
 
@@ -86,3 +86,31 @@ def run_zoo(options: argparse.Namespace) -> int:
     stale = write_tables(options.check)
     print("\n".join(map(str, stale)) or "up to date")
     return 1 if stale and options.check else 0
+
+
+def add_import(commands) -> None:
+    text = "write a recipe from a config of PaddleClas 2"
+    parser = add_command(commands, "import-paddleclas", run_import, text)
+    parser.add_argument("source", type=Path, metavar="OLD.yaml")
+    parser.add_argument(
+        "--output", type=Path, metavar="NEW.yaml", help="default: OLD.ppcls.yaml, in this folder"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    parser.add_argument(
+        "--cards", type=positive, default=4, help="GPUs its learning rate is for; default: 4"
+    )
+
+
+def run_import(options: argparse.Namespace) -> int:
+    from ppcls.paddleclas_config import write
+    from ppcls.paddleclas_config.convert import convert
+
+    source = options.source
+    output = options.output or Path(f"{source.stem}.ppcls.yaml")
+    converted = convert(source, options.cards)
+    write.write(write.text(converted, source), output, source, options.overwrite)
+    for remark in converted.remarks:
+        print(remark)
+    count = len(converted.remarks)
+    print(f"{output}: {converted.recipe['model']['name']}, {count} remark{'s' * (count != 1)}")
+    return 0

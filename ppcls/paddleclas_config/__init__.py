@@ -1,0 +1,1 @@
+"""Configs of PaddleClas 2.x read, and written again as recipes."""

@@ -1,0 +1,249 @@
+"""A PaddleClas config to a recipe, and what cannot be said in one."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ppcls.config.load import resolve
+from ppcls.config.tree import Tree
+from ppcls.paddleclas_config import (
+    arch,
+    batch_ops,
+    data,
+    distillation,
+    losses,
+    ops,
+    optimizers,
+    preprocess,
+    schedules,
+)
+from ppcls.paddleclas_config.explained import explain
+from ppcls.paddleclas_config.page import Remark, Section, open_page
+from ppcls.recipe import Recipe
+
+DEVICES = ("gpu", "cpu")  # gpu: auto, which takes one where there is one
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A recipe as plain values that load as one, and what is said of the config's keys, by line."""
+
+    recipe: dict[str, Any]
+    remarks: list[Remark]
+
+
+class Draft:
+    """The recipe being written, each value with the place of what it came from."""
+
+    def __init__(self, path: Path):
+        self.tree = Tree({}, {(): str(path)})
+
+    def put(self, key: str, value: Any, source: Section, at: str | None = None) -> None:
+        """Set a dotted key; nothing for None."""
+        if value is None:
+            return
+        *parents, last = key.split(".")
+        place = source.place(at) if at else source.page.place(source.at)
+        node: dict[str, Any] = self.tree.value
+        for depth, parent in enumerate(parents):
+            node = node.setdefault(parent, {})
+            self.tree.places.setdefault(tuple(parents[: depth + 1]), place)
+        node[last] = value
+        self.tree.places[tuple(key.split("."))] = place
+
+    def put_each(self, key: str, values: dict[str, Any], source: Section) -> None:
+        for name, value in values.items():
+            self.put(f"{key}.{name}", value, source)
+
+
+def convert(path: Path, cards: int = 4) -> Converted:
+    """The recipe that says the same as a PaddleClas config.
+
+    Args:
+        cards: GPUs the config's learning rate was chosen for; the published ones are for 4.
+
+    Raises:
+        UserError: file:line of what cannot be read, is no config of a classifier or names a network
+            that is not here.
+    """
+    root, draft = open_page(path), Draft(path)
+    student = distillation.student(root.section("Arch"))
+    model = arch.convert(student, root)
+    draft.put("model", model, student)
+    scale, frozen = arch.rates(student, model["name"])
+    draft.put("model.freeze", frozen or None, student, "lr_mult_list")
+    draft.put("data", data.convert(root, model["num_classes"]), root.section("DataLoader"))
+    put_photos(draft, root)
+    draft.put("task.loss", losses.convert(root, model["num_classes"]), root.section("Loss"))
+    put_training(draft, root, scale)
+    put_optimizer(draft, root, cards)
+    put_rest(draft, root, model["name"])
+    metrics(root)
+    explain(root.page)
+    if root.page.lost:
+        draft.tree.value["train"]["without"] = list(dict.fromkeys(root.page.lost))
+    resolve(Recipe, draft.tree, [])
+    return Converted(ordered(draft.tree.value), sorted(root.page.remarks, key=lambda r: r.line))
+
+
+def put_photos(draft: Draft, root: Section) -> None:
+    """Sizes, ops and normalisation: `preprocess`, `train.size`, `train.ops`."""
+    loaders = root.section("DataLoader")
+    training, evaluation = (loaders.section(part).section("dataset") for part in ("Train", "Eval"))
+    train = ops.convert(training)
+    seen = preprocess.convert(evaluation, "transform_ops")
+    shown = preprocess.convert(root.section("Infer"), "transforms")
+    if seen and shown and seen != shown:
+        root.section("Infer").remark(
+            "transforms", "predictions go through the evaluation's ops here"
+        )
+    seen = seen or shown
+    size = train.size or seen.get("crop", 224)
+    seen = {"resize": size, "crop": size, **seen}
+    own = preprocess.normalization(train.normalize) if train.normalize else {}
+    for key in ("mean", "std"):
+        if train.normalize and own.get(key) != seen.get(key):
+            train.normalize.remark(key, "photos are normalised as for evaluation here")
+    draft.put_each("preprocess", seen, evaluation)
+    draft.put("train.size", size if size != seen["crop"] else None, training)
+    draft.put("train.ops", train.ops, training, "transform_ops")
+    for index, source in enumerate(train.sources):
+        draft.tree.places[("train", "ops", index)] = root.page.place(source.at)
+    shape = root.section("Global").get("image_shape")
+    if shape and (not isinstance(shape, list) or shape[1:] != [seen["crop"]] * 2):
+        text = f"an export takes images of preprocess.crop, {seen['crop']}"
+        root.section("Global").remark("image_shape", text)
+
+
+def put_training(draft: Draft, root: Section, scale: dict[str, float]) -> None:
+    """Batches, epochs, what is mixed, moving average and precision."""
+    whole, loaders = root.section("Global"), root.section("DataLoader")
+    training, evaluation = loaders.section("Train"), loaders.section("Eval")
+    sampler = training.section("sampler")
+    draft.put("train.epochs", whole.number("epochs"), whole, "epochs")
+    own = data.batches(training, True)
+    sampler.number("batch_size")
+    draft.put("train.batch_size", own["batch_size"], sampler, "batch_size")
+    draft.put("train.drop_last", own["drop_last"], sampler, "drop_last")
+    mixed, smoothing = batch_ops.convert(training.section("dataset"))
+    draft.put("train.batch_ops", mixed or None, training.section("dataset"), "batch_transform_ops")
+    loss = draft.tree.value["task"]["loss"]
+    if smoothing and loss["kind"] == "cross_entropy":
+        loss["smoothing"] = smoothing
+    draft.put("train.lr_scale", scale or None, training)
+    draft.put("train.ema", moving_average(root), root.section("EMA"))
+    put_precision(draft, root)
+    if evaluation.values:
+        size = data.batches(evaluation, False)["batch_size"]
+        draft.put("eval.batch_size", size, evaluation.section("sampler"), "batch_size")
+
+
+def moving_average(root: Section) -> dict[str, Any] | None:
+    """`train.ema`; in older configs it stands under Global and begins slowly."""
+    older = root.section("Global").section("ema")
+    if older.values:
+        on, decay = older.get("enable", False), older.number("decay", 0.9999)
+        return {"decay": float(decay), "warmup": True} if on else None
+    if not root.values.get("EMA"):
+        root.get("EMA")
+        return None
+    return {"decay": float(root.section("EMA").number("decay", 0.9999)), "warmup": False}
+
+
+def put_precision(draft: Draft, root: Section) -> None:
+    """In older configs a section AMP is enough to turn it on."""
+    if "AMP_BF16" in root:
+        pure = root.section("AMP_BF16").get("use_pure_bf16")
+        draft.put("train.precision", "bf16", root, "AMP_BF16")
+        draft.put("train.amp_level", "O2" if pure else None, root, "AMP_BF16")
+    mixed = root.section("AMP")
+    pure = "O2" if mixed.get("use_pure_fp16") else "O1"  # as it was written before
+    level = mixed.get("level", mixed.get("amp_level", pure))
+    if not mixed.values or not mixed.get("use_amp", True):
+        for key in mixed.values:
+            mixed.get(key)
+        return
+    draft.put("train.precision", "fp16", mixed)
+    draft.put("train.amp_level", level if level != "O1" else None, mixed, "level")
+
+
+def put_optimizer(draft: Draft, root: Section, cards: int) -> None:
+    """The optimizer and its learning rate, with the batch that is meant for."""
+    whole, section = root.section("Global"), optimizers.find(root)
+    lr = section.section("lr")
+    draft.put("train.optimizer", optimizers.convert(section), section)
+    draft.put_each("train", optimizers.other_keys(section), section)
+    every = whole.number("eval_interval", 1)
+    schedule = schedules.convert(lr, whole.number("epochs"), every)
+    steps = whole.number("update_freq", 1)
+    batch = draft.tree.value["train"]["batch_size"]
+    peak = {"lr": schedule.pop("lr"), "for_batch": batch * cards * steps}
+    draft.put("train.schedule", {**peak, **schedule}, lr)
+    draft.put("train.accumulate", steps if steps != 1 else None, whole, "update_freq")
+    words = f"{cards} card{'s' * (cards > 1)} of {batch * steps}"
+    key = next((k for k in ("learning_rate", "max_learning_rate", "values") if k in lr), None)
+    lr.remark(
+        key,
+        f"taken as chosen for {peak['for_batch']} photos a step ({words}; --cards N says "
+        "otherwise) and scaled to the batch in use",
+    )
+
+
+def put_rest(draft: Draft, root: Section, name: str) -> None:
+    """`Global`: how often, where and with what seed."""
+    whole = root.section("Global")
+    for key, ours, default in (
+        ("print_batch_step", "train.log_every", 10),
+        ("seed", "seed", None),
+    ):
+        value = whole.get(key)
+        draft.put(ours, value if value != default else None, whole, key)
+    saved = whole.get("save_interval", 1)
+    if saved != 1:
+        draft.put("train.save_every", f"{saved} epochs", whole, "save_interval")
+    if "save_interval" in whole:
+        text = "the latest and the best weights are kept, not a file for each"
+        whole.remark("save_interval", text)
+    every = whole.get("eval_interval", 1)
+    if not whole.get("eval_during_train", True):
+        every = whole.number("epochs")
+        whole.remark("eval_during_train", "it is evaluated after the last epoch")
+    draft.put("eval.every", every if every != 1 else None, whole, "eval_interval")
+    folder = whole.get("output_dir")
+    draft.put("output", f"{data.plain(folder)}/{name}" if folder else None, whole, "output_dir")
+    device = whole.get("device", "gpu")
+    if device not in DEVICES:
+        whole.remark("device", f"{device} is not known here: auto takes a GPU or the CPU")
+    draft.put("device", "cpu" if device == "cpu" else None, whole, "device")
+
+
+def metrics(root: Section) -> None:
+    """Top-1 and top-5 are what a run is scored by."""
+    section = root.section("Metric")
+    for part in ("Train", "Eval"):
+        entries = section.entries(part)
+        if not entries:
+            section.get(part)
+        for name, metric in entries:
+            root.page.used.add(metric.at)
+            if name not in ("TopkAcc", "DistillationTopkAcc"):
+                metric.remark(None, "not computed here: top-1 and top-5 are")
+            elif metric.get("topk", [1, 5]) not in ([1, 5], [1], 1):
+                metric.remark("topk", "top-1 and top-5 are computed here")
+
+
+ORDER = ("model", "data", "preprocess", "task", "train", "eval", "device", "seed", "output")
+TRAIN = (
+    "epochs", "batch_size", "drop_last", "accumulate", "size", "ops", "batch_ops", "optimizer",
+    "decay_norms", "lr_scale", "clip_norm", "schedule", "ema", "precision", "amp_level",
+    "log_every", "save_every", "without",
+)  # fmt: skip
+
+
+def ordered(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with its keys in the order of ppcls's own."""
+    train = {key: recipe["train"][key] for key in TRAIN if key in recipe["train"]}
+    whole = {**recipe, "train": train}
+    assert set(whole) <= set(ORDER)
+    assert train == recipe["train"]
+    return {key: whole[key] for key in ORDER if key in whole}

@@ -1,0 +1,204 @@
+"""A PaddleClas config with its lines: what was read of it, and what is to be said about it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ppcls.config.tree import At, Tree, dotted_name, read
+from ppcls.errors import UserError
+
+# PaddleClas evaluates strings, so a quoted number is a number.
+WORDS = {"True": True, "False": False, "None": None}
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """What is said of one key; `place` is its `file:line`."""
+
+    place: str
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.key}: {self.text}"
+
+    @property
+    def line(self) -> int:
+        return int(self.place.rpartition(":")[2])
+
+
+@dataclass
+class Page:
+    """The whole config; `lost` names what belongs to the training and was not carried over."""
+
+    tree: Tree
+    used: set[At] = field(default_factory=set)
+    remarks: list[Remark] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+
+    def place(self, at: At) -> str:
+        return self.tree.locate(at)[1]
+
+    def remark(self, at: At, text: str) -> None:
+        self.used.add(at)
+        self.remarks.append(Remark(self.place(at), dotted_name(at), text))
+
+    def unused(self, at: At = (), value: Any = None) -> Iterator[tuple[At, Any]]:
+        """Everything that nothing has asked for, a mapping of which nothing is used as one."""
+        value = value if at else self.tree.value
+        if at in self.used:
+            return
+        inner = children(value)
+        touched = any(used[: len(at)] == at for used in self.used)
+        if at and not (inner and touched):
+            yield at, value
+            return
+        for key, child in inner:
+            yield from self.unused((*at, key), child)
+
+
+def children(value: Any) -> list[tuple[str | int, Any]]:
+    """The parts of a mapping, or of a list with mappings in it."""
+    if isinstance(value, dict):
+        return list(value.items())
+    if isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        return list(enumerate(value))
+    return []
+
+
+@dataclass(frozen=True)
+class Section:
+    """A mapping of the page; what is read of it counts as used."""
+
+    page: Page
+    at: At = ()
+
+    @property
+    def values(self) -> dict[str, Any]:
+        found, _ = self.page.tree.locate(self.at)
+        value: Any = self.page.tree.value if found == self.at else {}
+        for key in found if value else ():
+            value = value[key]
+        return value if isinstance(value, dict) else {}
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.values
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value of a key; `default` where it is left out or null."""
+        self.page.used.add((*self.at, key))
+        value = self.values.get(key)
+        return default if value is None else value
+
+    def number(self, key: str, default: float | None = None) -> Any:
+        """As `get`; UserError unless it is a number."""
+        value = self.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            problem = f"should be a number (got {value!r})" if key in self else "is missing"
+            raise UserError(f"{self.place(key)}: {self.name(key)} {problem}")
+        return value
+
+    def positive(self, key: str, default: float | None = None) -> Any:
+        """As `number`; UserError unless it is above 0."""
+        value = self.number(key, default)
+        if value <= 0:
+            raise UserError(f"{self.place(key)}: {self.name(key)} should be above 0 (got {value})")
+        return value
+
+    def numbers(self, key: str, default: list[float] | None = None) -> list[float]:
+        """A list of numbers; UserError unless it is one."""
+        value = self.get(key, default)
+        good = isinstance(value, list) and all(
+            isinstance(v, int | float) and not isinstance(v, bool) for v in value
+        )
+        if not good:
+            problem = (
+                f"should be a list of numbers (got {value!r})" if key in self else "is missing"
+            )
+            raise UserError(f"{self.place(key)}: {self.name(key)} {problem}")
+        return value
+
+    def section(self, key: str) -> "Section":
+        """The mapping under a key, empty where it is left out or null."""
+        value = self.values.get(key)
+        if not isinstance(value, dict | None):
+            raise UserError(f"{self.place(key)}: {self.name(key)} should be a mapping of keys")
+        if not value:
+            self.page.used.add((*self.at, key))
+        return Section(self.page, (*self.at, key))
+
+    def entries(self, key: str) -> list[tuple[str, "Section"]]:
+        """Of a list of `Name: {arguments}`: each name and its arguments."""
+        items = self.values.get(key) or []
+        if not items:
+            self.page.used.add((*self.at, key))
+        found = []
+        for index, item in enumerate(items if isinstance(items, list) else [items]):
+            at = (*self.at, key, index) if isinstance(items, list) else (*self.at, key)
+            if isinstance(item, str):  # PaddleClas lets ops without arguments stand bare
+                self.page.used.add(at)
+                found.append((item, Section(self.page, at)))
+                continue
+            if not isinstance(item, dict) or len(item) != 1:
+                problem = "should be one name with its arguments, such as CropImage: {size: 224}"
+                raise UserError(f"{self.page.place(at)}: {dotted_name(at)} {problem}")
+            ((name, given),) = item.items()
+            if not isinstance(given, dict | None):
+                raise UserError(f"{self.page.place(at)}: {name} should be a mapping of arguments")
+            if not given:
+                self.page.used.add((*at, name))
+            found.append((name, Section(self.page, (*at, name))))
+        return found
+
+    def remark(self, key: str | None, text: str) -> None:
+        """Say something of a key, or of the whole section."""
+        self.page.remark((*self.at, key) if key is not None else self.at, text)
+
+    def lose(self, text: str, name: str = "") -> None:
+        """Say that the whole section is not carried over, though the training depends on it."""
+        self.remark(None, text)
+        self.page.lost.append(name or str(self.at[-1]))
+
+    def place(self, key: str) -> str:
+        return self.page.place((*self.at, key))
+
+    def name(self, key: str) -> str:
+        return dotted_name((*self.at, key))
+
+
+def open_page(path: Path) -> Section:
+    """Read a config.
+
+    Raises:
+        UserError: one line with file:line: not YAML, or not a config of PaddleClas 2.2 or later.
+    """
+    tree = read(path)
+    old = {"ARCHITECTURE", "LEARNING_RATE", "OPTIMIZER"} & set(tree.value)
+    if old:
+        place = tree.places[(min(old),)]
+        raise UserError(
+            f"{place}: {min(old)}: a config from before PaddleClas 2.2, which has other keys; "
+            "start from the config of the same name in a later release"
+        )
+    for key in ("Global", "Arch", "DataLoader", "Optimizer"):
+        if not tree.value.get(key):
+            hint = "this is a ppcls recipe already" if "train" in tree.value else f"it has no {key}"
+            raise UserError(f"{path}:1: not a training config of PaddleClas: {hint}")
+    tree.value = evaluated(tree.value)
+    return Section(Page(tree))
+
+
+def evaluated(value: Any) -> Any:
+    """Strings that PaddleClas reads as something else."""
+    if isinstance(value, dict):
+        return {key: evaluated(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [evaluated(child) for child in value]
+    if not isinstance(value, str):
+        return value
+    if NUMBER.fullmatch(value):
+        return float(value) if set(value) & set(".eE") else int(value)
+    return WORDS.get(value, value)
