@@ -74,7 +74,7 @@ RECIPE_MISTAKES = [
     ("train.schedule.warmup=3 epochs", ["a warm-up of 3 epochs is longer than the run of 2"]),
     ("train.save_every=0", ["save_every should be more than 0"]),
     ("train.ops.0.scale=[0.5,1]", ["the file has no list train.ops; give it whole"]),
-    ("output=2024-13-01", ["is not YAML; quote it?"]),
+    ("output=2024-13-01", ["'2024-13-01' cannot be read as", "quote it?"]),
 ]
 
 
