@@ -7,7 +7,8 @@ from ppcls.models.zoo import list_models
 
 
 @pytest.mark.parametrize(
-    "command", ["train", "eval", "export", "predict", "models", "weights", "data", "show-data"]
+    "command",
+    ["train", "eval", "export", "predict", "models", "weights", "data", "show-data", "check-data"],
 )
 def test_every_command_explains_itself(run, capsys, command):
     with pytest.raises(SystemExit) as ended:

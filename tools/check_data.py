@@ -1,4 +1,4 @@
-"""`python tools/check_data.py …` is `ppcls check-data …`, also from a clone that is not installed."""
+"""`python tools/check_data.py …` is `ppcls check-data …`, also from a clone not installed."""
 
 import sys
 from pathlib import Path

@@ -72,8 +72,8 @@ def findings(seen: Survey, near: int) -> list[Finding]:
     for group, bits in near_groups(seen.records, near):
         detail = f"{bits} of 256 bits differ"
         if len(group) > CROWD:
-            parts = {seen.album.part(photo) for photo in group}
-            found.append(Finding("crowd", group, f"{len(group)} photos in {' and '.join(parts)}"))
+            parts = " and ".join(sorted({seen.album.part(photo) for photo in group}, reverse=True))
+            found.append(Finding("crowd", group, f"{len(group)} photos of {parts}"))
         else:
             found += judged(seen.album, group, "near ", detail)
     for part, samples in seen.album.parts.items():

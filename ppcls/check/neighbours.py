@@ -57,7 +57,7 @@ def band_pairs(bands: np.ndarray, band: int, links: np.ndarray) -> np.ndarray:
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """For each of `count` photos the lowest one it is linked with by pairs (int64 [P, 2 or more])."""
+    """For each of `count` photos the lowest one that `pairs` (int64 [P, 2 or 3]) link it with."""
     lowest = np.arange(count)
     while len(pairs):
         both = np.minimum(lowest[pairs[:, 0]], lowest[pairs[:, 1]])

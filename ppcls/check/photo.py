@@ -95,10 +95,10 @@ def record(path: str, demands: Demands) -> tuple:
     odd |= Odd.LONG if max(width, height) > LONG * min(width, height) else 0
     odd |= Odd.LARGE if width * height > images.LARGE else 0
     odd |= Odd.SMALL if min(width, height) < demands.crop else 0
-    return digest(data), digest(pixels, pixels.shape), words, width, height, odd
+    return digest(data), digest(pixels.data, pixels.shape), words, width, height, odd
 
 
-def digest(data: bytes | np.ndarray, shape: tuple[int, ...] = ()) -> int:
+def digest(data: bytes | memoryview, shape: tuple[int, ...] = ()) -> int:
     """64 bits, never 0: two of a million different photos agree once in 40 million data sets."""
     made = hashlib.sha1(repr(shape).encode(), usedforsecurity=False)
     made.update(data)

@@ -17,7 +17,8 @@ DRAWN = 50  # rows of the sheet
 TILE = 192  # pixels
 MANY = 0.05  # share of all photos from which near-duplicates need a word of explanation
 COLUMNS = ("kind", "group", "part", "path", "line", "label", "detail")
-PAIRS = [kind for kind in KINDS if kind.startswith("near")] + ["leak", "two labels", "duplicate"]
+EXACT = ("leak", "two labels", "duplicate")
+DOUBTFUL = ("near leak", "near two labels", "near duplicate")  # which eyes must judge: drawn first
 
 
 def lines(album: Album, found: Sequence[Finding]) -> Iterator[str]:
@@ -31,7 +32,7 @@ def lines(album: Album, found: Sequence[Finding]) -> Iterator[str]:
         yield from (f"  {describe(album, finding)}" for finding in shown)
         if len(own) > len(shown):
             yield f"  … and {len(own) - len(shown):,} more"
-    alike = {photo for f in found if f.kind[:4] in ("near", "crow") for photo in f.photos}
+    alike = {photo for f in found if f.kind in (*DOUBTFUL, "crowd") for photo in f.photos}
     if len(alike) > MANY * len(album):
         yield (
             f"note: {len(alike) / len(album):.0%} of the photos look much like another one. Photos "
@@ -49,7 +50,7 @@ def describe(album: Album, finding: Finding) -> str:
     ]
     more = len(finding.photos) - len(places)
     places += [f"{more} more"] if more else []
-    joined = " = ".join(places) if not finding.kind.startswith("near") else " ~ ".join(places)
+    joined = (" = " if finding.kind in EXACT else " ~ ").join(places)
     return f"{joined}: {finding.detail}" if joined else finding.detail
 
 
@@ -71,7 +72,7 @@ def table(album: Album, found: Sequence[Finding]) -> bytes:
 
 def pair_sheet(album: Album, found: Sequence[Finding]) -> bytes | None:
     """PNG with a row for each pair, the first two photos of a group; None without any."""
-    groups = [f for kind in PAIRS for f in found if f.kind == kind][:DRAWN]
+    groups = [f for kind in DOUBTFUL + EXACT for f in found if f.kind == kind][:DRAWN]
     if not groups:
         return None
     rows = [[images.read(album.path(photo)) for photo in group.photos[:2]] for group in groups]

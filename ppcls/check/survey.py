@@ -109,21 +109,22 @@ def examined(
         yield from (examine(chunk, demands) for chunk in work)
         return
     pool = start_pool(workers, {})
-    pending: deque[tuple[Sequence[str], Future]] = deque()
+    asked: deque[Sequence[str]] = deque()
+    pending: deque[Future] = deque()
     try:
         for chunk in work:
-            pending.append((chunk, pool.submit(examine, chunk, demands)))
+            asked.append(chunk)
+            pending.append(pool.submit(examine, chunk, demands))
             if len(pending) > 2 * workers:
-                yield pending[0][1].result()
-                pending.popleft()
+                yield pending.popleft().result()
+                asked.popleft()
         while pending:
-            yield pending[0][1].result()
-            pending.popleft()
+            yield pending.popleft().result()
+            asked.popleft()
     except BrokenProcessPool:
-        chunk = pending[0][0]
         raise DataError(
             f"a worker was ended from outside, for lack of memory or by one of the photos from "
-            f"{chunk[0]} on; check that folder by itself"
+            f"{asked[0][0]} on; check that folder by itself"
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)

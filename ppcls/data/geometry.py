@@ -72,7 +72,7 @@ def resize_short(
     image: np.ndarray, pixels: int, interpolation: Interpolation, backend: Backend
 ) -> np.ndarray:
     """The image with its short side `pixels` long; UserError as `short_sides`."""
-    wide, high = short_sides(*image.shape[:2], pixels)
+    wide, high = short_sides(image.shape[0], image.shape[1], pixels)
     return resize(image, wide, high, interpolation, backend)
 
 
