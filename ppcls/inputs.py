@@ -42,6 +42,15 @@ def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
     Raises:
         UserError: data that is missing, malformed, or at odds with `model.num_classes`.
     """
+    recipe, inputs = open_listed(recipe)
+    require_photos("data.train", inputs.train)
+    if inputs.eval is not None:
+        require_photos("data.eval" if recipe.data.eval else "data.train", inputs.eval)
+    return recipe, inputs
+
+
+def open_listed(recipe: Recipe) -> tuple[Recipe, Inputs]:
+    """As `open_inputs`, but without a look whether the photos exist."""
     data = located(recipe.data)
     several = recipe.task.several
     train, evaluation = open_part("data.train", data.train, data, several), None
@@ -66,6 +75,7 @@ def open_eval(recipe: Recipe, classes: int) -> Samples:
         samples = hold_out(train, data.holdout, recipe.seed)[1]
     else:
         samples = open_part("data.eval", data.eval, data, recipe.task.several)
+    require_photos("data.eval" if data.eval else "data.train", samples)
     datasets.check(samples, classes, "data.eval")
     return samples
 
@@ -98,11 +108,13 @@ def open_part(key: str, path: str | None, data: Data, several: bool) -> Samples:
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )
-    samples = datasets.open_samples(path, data.root, labels_file(data.labels), several)
+    return datasets.open_samples(path, data.root, labels_file(data.labels), several)
+
+
+def require_photos(key: str, samples: Samples) -> None:
     lost = datasets.missing(samples)
     if lost:
         raise UserError(f"{key}: photos that do not exist: {'; '.join(lost)}")
-    return samples
 
 
 def labels_file(labels: str | None) -> str | None:

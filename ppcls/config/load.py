@@ -62,7 +62,8 @@ def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
     except ValidationError as error:
         mistakes += [explain(e, schema, tree) for e in error.errors()]
     if mistakes or value is None:
-        raise UserError("\n".join(dict.fromkeys(mistakes)))
+        # A line for each, whatever line breaks its words have.
+        raise UserError("\n".join(dict.fromkeys(" ".join(m.splitlines()) for m in mistakes)))
     return value
 
 

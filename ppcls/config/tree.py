@@ -10,6 +10,8 @@ import yaml
 from ppcls.errors import UserError
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
+# Values of a document, and levels: aliases of aliases could stand for any number.
+MOST, DEEPEST = 10_000, 50
 TAGS = ("kind", "op")  # the keys that say which member of a union a mapping is
 
 
@@ -50,21 +52,20 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.01234
 def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
     """The file's tree merged over the trees of the files its `_base_` names."""
     try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader)
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a UTF-8 text file") from None
+    try:
+        own = parse(text, str(path))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not YAML: {error}".replace("\n", " ")) from None
-    own = Tree({}, {} if node else {(): str(path)})
-    try:
-        own.value = construct(node, path, (), own.places) if node else {}
-    except RecursionError:
-        raise UserError(f"{path}: an alias (*name) stands for something it is part of") from None
+    if own.value is None:
+        own.value = {}
     if not isinstance(own.value, dict):
         raise UserError(f"{path}:1: a recipe is a mapping of keys, such as 'model:'")
     merged = Tree({})
@@ -86,30 +87,51 @@ def bases(own: Tree, path: Path) -> list[Path]:
     files = [path.parent / name for name in names]
     for file in files:
         if not file.is_file():
-            raise UserError(f"{place}: _base_ names {file}, which does not exist")
+            name = " ".join(str(file).splitlines())
+            raise UserError(f"{place}: _base_ names {name}, which does not exist")
     return files
 
 
-def construct(node: yaml.Node, path: Path, at: At, places: dict[At, str]) -> Any:
+def parse(text: str, source: str) -> Tree:
+    """A YAML text as plain values, None for an empty one; `source` begins its places."""
+    try:
+        node = yaml.compose(text, Loader)
+    except RecursionError:
+        raise UserError(f"{source}: lists or mappings stand too deep in each other") from None
+    tree = Tree(None, {} if node else {(): source})
+    tree.value = construct(node, source, (), tree.places) if node else None
+    return tree
+
+
+def spot(source: str, node: yaml.Node) -> str:
+    """A node's line in its file; an override is short enough to stand for itself."""
+    return source if source.startswith("-o ") else f"{source}:{node.start_mark.line + 1}"
+
+
+def construct(node: yaml.Node, source: str, at: At, places: dict[At, str]) -> Any:
     """The plain value of a YAML node; fills `places`."""
-    places.setdefault(at, f"{path}:{node.start_mark.line + 1}")
+    places.setdefault(at, spot(source, node))
+    if len(at) > DEEPEST or len(places) > MOST:
+        problem = "an alias (*name) that stands for something it is part of, or far too much"
+        raise UserError(f"{places[at[:1]]}: {problem}")
     if isinstance(node, yaml.MappingNode):
         tree = {}
         for key_node, value in node.value:
-            key, place = key_node.value, f"{path}:{key_node.start_mark.line + 1}"
+            key, place = key_node.value, spot(source, key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{place}: a key should be a word")
             if key in tree:
                 raise UserError(f"{place}: key {key!r} stands twice")
             places[(*at, key)] = place
-            tree[key] = construct(value, path, (*at, key), places)
+            tree[key] = construct(value, source, (*at, key), places)
         return tree
     if isinstance(node, yaml.SequenceNode):
-        return [construct(v, path, (*at, i), places) for i, v in enumerate(node.value)]
+        return [construct(v, source, (*at, i), places) for i, v in enumerate(node.value)]
     try:
         return Loader("").construct_object(node)
-    except (yaml.YAMLError, ValueError):
-        raise UserError(f"{places[at]}: {node.value!r} cannot be read as {node.tag}") from None
+    except Exception:  # PyYAML raises many kinds at a text that is not of its tag.
+        problem = f"{node.value!r} cannot be read as {node.tag}; quote it?"
+        raise UserError(f"{places[at]}: {problem}") from None
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -131,8 +153,8 @@ def override(tree: Tree, item: str) -> None:
     if not equals or not dotted:
         raise UserError(f"{place}: should be key.key=value")
     try:
-        value = yaml.load(text, Loader)
-    except (yaml.YAMLError, ValueError):
+        value = parse(text, place).value
+    except yaml.YAMLError:
         raise UserError(f"{place}: {text!r} is not YAML; quote it?") from None
     *parents, last = dotted.split(".")
     node, at = tree.value, ()

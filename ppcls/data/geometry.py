@@ -53,14 +53,11 @@ def resize(
     return resized.reshape(height, width, image.shape[2])
 
 
-def resize_short(
-    image: np.ndarray, pixels: int, interpolation: Interpolation, backend: Backend
-) -> np.ndarray:
-    """The image with its short side `pixels` long, the sides rounded as PaddleClas rounds them.
+def short_sides(height: int, width: int, pixels: int) -> tuple[int, int]:
+    """Width and height after the short side is made `pixels`, rounded as PaddleClas rounds them.
 
     UserError for an image so narrow that its long side would exceed 32,768 pixels.
     """
-    height, width = image.shape[:2]
     scale = pixels / min(height, width)
     wide, high = round(width * scale), round(height * scale)
     if max(wide, high) > LONGEST:
@@ -68,6 +65,14 @@ def resize_short(
             f"an image of {width}x{height} pixels is too narrow to resize its short side to "
             f"{pixels}; crop it first"
         )
+    return wide, high
+
+
+def resize_short(
+    image: np.ndarray, pixels: int, interpolation: Interpolation, backend: Backend
+) -> np.ndarray:
+    """The image with its short side `pixels` long; UserError as `short_sides`."""
+    wide, high = short_sides(image.shape[0], image.shape[1], pixels)
     return resize(image, wide, high, interpolation, backend)
 
 

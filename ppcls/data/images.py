@@ -33,6 +33,8 @@ FRAMES, SCAN, END, APP1 = (0xC0, 0xC1, 0xC2), 0xDA, 0xD9, 0xE1
 SEGMENT = re.compile(rb"\xff+([\x01-\xfe])")
 # … and the first one after a scan's data, in which only restarts and the escaped byte FF occur.
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
+# Pixels that a byte of a JPEG stands for at most: Huffman codes spend a bit on each block of 8x8.
+DENSEST = 512
 # Pixels up to which OpenCV decodes; Pillow looks after larger photos and its limit.
 LARGE = 1 << 26
 # Tags of TIFF, which EXIF blocks are written in.
@@ -52,8 +54,13 @@ CONVERSIONS = {
 
 def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
     """The photo at `path` as `decode` gives it; UserError names the path."""
+    return decode(read_bytes(path), channels, str(path))
+
+
+def read_bytes(path: str | PathLike) -> bytes:
+    """The bytes of a photo file; UserError names the path."""
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -62,7 +69,6 @@ def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
         raise UserError(f"{path}: may not be read; change its permissions") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-    return decode(data, channels, str(path))
 
 
 def decode(data: bytes, channels: int, name: str) -> np.ndarray:
@@ -137,7 +143,8 @@ def jpeg_layout(data: bytes) -> tuple[int, bytes] | None:
         if marker in FRAMES:
             height = int.from_bytes(data[start + 3 : start + 5], "big")
             width = int.from_bytes(data[start + 5 : start + 7], "big")
-            if data[start + 2 : start + 3] != b"\x08" or not 0 < height * width <= LARGE:
+            most = min(LARGE, DENSEST * len(data))
+            if data[start + 2 : start + 3] != b"\x08" or not 0 < height * width <= most:
                 return None
             components = int.from_bytes(data[start + 7 : start + 8], "big")
         elif marker == APP1 and not exif and data.startswith(b"Exif\0\0", start + 2):
@@ -152,6 +159,9 @@ def decode_any(data: bytes, name: str) -> np.ndarray:
     """The first frame of any photo by Pillow: uint8 [H, W, 1 | 3 | 4]."""
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
+        # libjpeg would fill up what is not there with grey, for seconds where it is much.
+        if image.format == "JPEG" and image.width * image.height > DENSEST * len(data):
+            raise OSError(f"{len(data)} bytes cannot hold {image.width}x{image.height} pixels")
         image.load()
     except UnidentifiedImageError:
         raise UserError(f"{name}: not a JPEG, PNG, WebP, BMP, TIFF or GIF, or cut short") from None

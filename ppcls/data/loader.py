@@ -161,11 +161,7 @@ class Reader:
 
     def started(self) -> ProcessPoolExecutor:
         if not self.pool:
-            context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.workers, context, start_work, (self.parts,))
-            with ignored_signals():  # which new processes inherit
-                for _ in range(self.workers):  # a process is started for each
-                    self.pool.submit(int)
+            self.pool = start_pool(self.workers, self.parts)
         return self.pool
 
     def close(self) -> None:
@@ -175,6 +171,16 @@ class Reader:
 
 
 worker_parts: dict[str, Part] = {}  # in a worker process: the reader's parts
+
+
+def start_pool(workers: int, parts: dict[str, Part]) -> ProcessPoolExecutor:
+    """Worker processes that leave signals to this one and end with it."""
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, context, start_work, (parts,))
+    with ignored_signals():  # which new processes inherit
+        for _ in range(workers):  # a process is started for each
+            pool.submit(int)
+    return pool
 
 
 @contextmanager

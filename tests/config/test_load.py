@@ -65,6 +65,13 @@ def write(tmp_path, monkeypatch):
     return write
 
 
+# A list of ten lists of ten lists …
+BILLION = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{of}'] * 10)}]\n"
+    for of, name in ("ab", "bc", "cd", "de", "ef")
+)
+
+
 def mistakes(path, *overrides):
     with pytest.raises(UserError) as caught:
         load(Sample, path, overrides)
@@ -159,7 +166,12 @@ def test_all_mistakes_at_once_each_with_its_place(write):
         ("", "a.yml: missing key 'name' under 'the top'"),
         ("name: x\n_base_: gone.yml\n", "a.yml:2: _base_ names gone.yml, which does not exist"),
         ("_base_: a.yml\n", "a.yml:1: _base_ leads back to a.yml"),
-        ("name: &a {x: *a}\n", "a.yml: an alias (*name) stands for something it is part of"),
+        ("name: &a {x: *a}\n", "a.yml:1: an alias (*name) that stands for something it is part of"),
+        ("name: " + "[" * 60 + "]" * 60, "a.yml:1: an alias (*name) that stands for something"),
+        ("name: " + "[" * 1500, "a.yml: lists or mappings stand too deep in each other"),
+        (BILLION, "a.yml:4: an alias (*name) that stands for something it is part of, or far too"),
+        ("name: !!timestamp x\n", "a.yml:1: 'x' cannot be read as tag:yaml.org,2002:timestamp"),
+        ("name: !!bool x\n", "a.yml:1: 'x' cannot be read as tag:yaml.org,2002:bool"),
         ("_base_: 3\n", "a.yml:1: _base_ should be a file name or a list of them"),
         ("name: !!python/name:os.system x\n", "a.yml:1: 'x' cannot be read as "),
     ],
@@ -177,6 +189,11 @@ def test_mistakes_in_the_file(write, text, line):
         ("train.ops.x.prob=1", "train.ops is a list of 1; its entries count from 0"),
         ("name.x=1", "name is a value, not a mapping"),
         ("name=[", "is not YAML; quote it?"),
+        (
+            "name=&a [*a]",
+            "an alias (*name) that stands for something it is part of, or far too much",
+        ),
+        ("name=!!timestamp x", "'x' cannot be read as tag:yaml.org,2002:timestamp; quote it?"),
         ("train.epochs=null", "train.epochs: should be a valid integer (got None)"),
     ],
 )
@@ -205,6 +222,13 @@ def test_only_keys_of_the_kind_that_is_meant_are_named(write, kind):
         load(Run, path)
     keys = {"momentum": "kind, momentum", "adam": "beta, kind"}[kind]
     assert str(caught.value) == f"a.yml:1: unknown key 'optimizer.x'; known: {keys}"
+
+
+def test_a_mistake_is_one_line_whatever_breaks_it_holds(write):
+    path = write("a.yml", "name: x\n")
+    for item in ("nmae=a\nb: c", "na\u2028me=1", "name=[\n"):
+        (line,) = mistakes(path, item)
+        assert line.startswith("-o na" if "nmae" not in item else "-o nmae=a b: c")
 
 
 def test_no_such_file_and_not_text(tmp_path):

@@ -532,3 +532,22 @@ def test_convert_refuses(array, channels):
 
 def test_opencv_keeps_to_one_thread():
     assert cv2.getNumThreads() == 1
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("options", [{}, {"progressive": True, "optimize": True}])
+def test_a_jpeg_too_short_for_its_size_is_refused_at_once(options):
+    """libjpeg fills with grey what is missing: for seconds, where a header claims a huge photo."""
+    data = bytearray(encode(colours(), "JPEG", **options))
+    frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
+    data[frame + 5 : frame + 9] = struct.pack(">HH", 5000, 20000)
+    with pytest.raises(UserError, match=r"photo: .*bytes cannot hold 20000x5000 pixels"):
+        rgb(bytes(data))
+
+
+def test_the_emptiest_jpeg_is_long_enough_for_its_size():
+    """A photo of one colour, saved as small as a JPEG can be."""
+    image = Image.new("L", (4096, 4096))
+    data = encode(image, "JPEG", progressive=True, optimize=True, quality=1)
+    assert 4096 * 4096 / len(data) > 0.4 * images.DENSEST
+    assert rgb(data).shape == (4096, 4096, 3)

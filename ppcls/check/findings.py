@@ -1,0 +1,164 @@
+"""What a survey finds: broken photos, copies, leaks, and what else may surprise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppcls.check.neighbours import components, near_pairs
+from ppcls.check.photo import Odd
+from ppcls.check.survey import Album, Survey
+from ppcls.data.datasets import Samples
+
+CROWD = 8  # photos above which a group is said to be alike by nature
+UNEVEN = 10  # times the smallest class from which the largest is noted
+
+# In the order they are reported.
+KINDS = {
+    "broken": "photos that stop training, or are seen damaged: replace or remove them",
+    "leak": "the same photo to learn from and to be scored on: remove one",
+    "two labels": "the same photo in several classes: keep the right one",
+    "duplicate": "the same photo several times: all but one are a waste",
+    "near leak": "nearly the same photo to learn from and to be scored on: keep them on one side",
+    "near two labels": "nearly the same photo in several classes: is one of them mislabelled?",
+    "near duplicate": "nearly the same photo: saved, resized or shot again",
+    "classes": "classes without photos",
+}
+NOTES = {
+    "crowd": f"groups of more than {CROWD} photos that look alike: by nature, or one film's frames",
+    "uneven classes": f"the largest class has {UNEVEN} times the photos of the smallest, or more",
+    "blank": "photos of one colour; not compared with others",
+    "long": "one side more than 4 times the other",
+    "small": "smaller than the recipe's crop: they are enlarged",
+    "large": "above 67 million pixels: slow to read",
+    "turned": "stored turned; they are read upright, as EXIF says",
+    "alpha": "transparent: hidden pixels are seen with their stored colour",
+    "16 bits": "more than 8 bits: the upper 8 are read",
+    "CMYK": "CMYK: converted to RGB without a colour profile",
+    "grey": "grey",
+    "animated": "several frames: the first is read",
+    "suffix": "the file's name has another format's suffix",
+}
+ODD = {
+    "blank": Odd.BLANK,
+    "long": Odd.LONG,
+    "small": Odd.SMALL,
+    "large": Odd.LARGE,
+    "turned": Odd.TURNED,
+    "alpha": Odd.ALPHA,
+    "16 bits": Odd.DEEP,
+    "CMYK": Odd.CMYK,
+    "grey": Odd.GREY,
+    "animated": Odd.ANIMATED,
+    "suffix": Odd.SUFFIX,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One of KINDS or NOTES; `photos` are the indices in the album it is about."""
+
+    kind: str
+    photos: tuple[int, ...]
+    detail: str
+
+
+def findings(seen: Survey, near: int) -> list[Finding]:
+    """All that is found, in the order of KINDS and NOTES; `near`: bits as in `near_groups`."""
+    found = [Finding("broken", (i,), reason) for i, reason in sorted(seen.broken.items())]
+    copies = exact_groups(seen.records)
+    for group in copies:
+        found += judged(seen.album, group, "", how_equal(seen, group))
+    for group, bits in near_groups(seen.records, near):
+        detail = f"{bits} of 256 bits differ"
+        if len(group) > CROWD:
+            parts = " and ".join(sorted({seen.album.part(photo) for photo in group}, reverse=True))
+            found.append(Finding("crowd", group, f"{len(group)} photos of {parts}"))
+        else:
+            found += judged(seen.album, group, "near ", detail)
+    for part, samples in seen.album.parts.items():
+        found += class_findings(part, samples, seen.album)
+    for kind, flag in ODD.items():
+        rows = np.flatnonzero(seen.records["odd"] & flag)
+        found += [Finding(kind, (int(row),), shape(seen, int(row))) for row in rows]
+    order = {kind: place for place, kind in enumerate([*KINDS, *NOTES])}
+    return sorted(found, key=lambda finding: order[finding.kind])
+
+
+def judged(album: Album, group: tuple[int, ...], near: str, detail: str) -> Iterator[Finding]:
+    """What is wrong with photos that are one: "near " or "" before each kind."""
+    parts = [album.part(photo) for photo in group]
+    labels = [album.label(photo) for photo in group]
+    leaks, mixed = len(set(parts)) > 1, len(set(labels)) > 1
+    if leaks:
+        yield Finding(f"{near}leak", contrasted(group, parts), detail)
+    if mixed:
+        yield Finding(f"{near}two labels", contrasted(group, labels), detail)
+    if not (leaks or mixed):
+        yield Finding(f"{near}duplicate", group, detail)
+
+
+def contrasted(group: tuple[int, ...], values: list[str]) -> tuple[int, ...]:
+    """The group with a photo of another value than the first's brought to the second place."""
+    other = next(i for i, value in enumerate(values) if value != values[0])
+    return (group[0], group[other], *group[1:other], *group[other + 1 :])
+
+
+def how_equal(seen: Survey, group: tuple[int, ...]) -> str:
+    if len({seen.album.path(photo) for photo in group}) == 1:
+        return "listed several times"
+    rows = seen.records[list(group)]
+    return "same bytes" if len(np.unique(rows["bytes"])) == 1 else "same pixels"
+
+
+def shape(seen: Survey, photo: int) -> str:
+    return f"{seen.records['width'][photo]}x{seen.records['height'][photo]}"
+
+
+def exact_groups(records: np.ndarray) -> list[tuple[int, ...]]:
+    """The photos with the same pixels, in groups of two and more, by their first photo."""
+    return grouped(records["pixels"], np.flatnonzero(records["pixels"]))
+
+
+def grouped(keys: np.ndarray, rows: np.ndarray) -> list[tuple[int, ...]]:
+    """Those of `rows` whose keys are equal, in groups of two and more."""
+    order = rows[np.argsort(keys[rows], kind="stable")]
+    breaks = np.flatnonzero(np.diff(keys[order])) + 1
+    groups = [tuple(group.tolist()) for group in np.split(order, breaks) if len(group) > 1]
+    return sorted(groups)
+
+
+def near_groups(records: np.ndarray, near: int) -> list[tuple[tuple[int, ...], int]]:
+    """Photos linked by hashes that differ in at most `near` bits, and the fewest bits; nearest
+    first. Groups whose pixels are all the same are left out, and so are blank photos.
+    """
+    shows = np.flatnonzero((records["pixels"] != 0) & (records["odd"] & Odd.BLANK == 0))
+    _, first, which = np.unique(records["pixels"][shows], return_index=True, return_inverse=True)
+    pairs = near_pairs(records["hash"][shows[first]])
+    pairs = pairs[pairs[:, 2] <= near]
+    component = components(len(first), pairs)
+    fewest = np.full(len(first), 256)
+    np.minimum.at(fewest, component[pairs[:, 0]], pairs[:, 2])
+    linked = fewest[component[which]] < 256
+    keys = np.zeros(len(records), np.int64)
+    keys[shows] = component[which]
+    groups = grouped(keys, shows[linked])
+    return sorted(((g, int(fewest[keys[g[0]]])) for g in groups), key=lambda g: (g[1], g[0]))
+
+
+def class_findings(part: str, samples: Samples, album: Album) -> Iterator[Finding]:
+    """Classes without photos, and sizes far apart."""
+    counts = samples.counts(max(part.classes for part in album.parts.values()))
+    for label in np.flatnonzero(counts == 0):
+        yield Finding("classes", (), f"{part}: no photo of class {class_name(album, int(label))}")
+    filled = np.flatnonzero(counts)
+    low, high = filled[counts[filled].argmin()], filled[counts[filled].argmax()]
+    if counts[high] >= UNEVEN * counts[low]:
+        names = [f"{class_name(album, int(c))} has {counts[c]:,} photos" for c in (high, low)]
+        yield Finding("uneven classes", (), f"{part}: {', '.join(names)}")
+
+
+def class_name(album: Album, label: int) -> str:
+    """The name that any part knows, else the number."""
+    known = [samples for samples in album.parts.values() if samples.names]
+    return known[0].class_name(label) if known else str(label)

@@ -1,0 +1,109 @@
+"""Findings as lines for people, as a table, and as a sheet of pictures."""
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ppcls.check.findings import KINDS, NOTES, Finding
+from ppcls.check.survey import Album
+from ppcls.data import images
+from ppcls.errors import UserError
+from ppcls.show_data import sheet
+
+SHOWN = 10  # findings of a kind, on the screen
+NAMED = 3  # photos of a group, on the screen
+DRAWN = 50  # rows of the sheet
+TILE = 192  # pixels
+MANY = 0.05  # share of all photos from which near-duplicates need a word of explanation
+COLUMNS = ("kind", "group", "part", "path", "line", "label", "detail")
+EXACT = ("leak", "two labels", "duplicate")
+DOUBTFUL = ("near leak", "near two labels", "near duplicate")  # which eyes must judge: drawn first
+
+
+def lines(album: Album, found: Sequence[Finding]) -> Iterator[str]:
+    """What the screen says: at most ten findings of each kind, one of each note."""
+    for kind, text in (KINDS | NOTES).items():
+        own = [finding for finding in found if finding.kind == kind]
+        if not own:
+            continue
+        yield f"{'note: ' if kind in NOTES else ''}{kind} ({len(own):,}): {text}"
+        shown = own[: 1 if kind in NOTES else SHOWN]
+        yield from (f"  {describe(album, finding)}" for finding in shown)
+        if len(own) > len(shown):
+            yield f"  … and {len(own) - len(shown):,} more"
+    alike = {photo for f in found if f.kind in (*DOUBTFUL, "crowd") for photo in f.photos}
+    if len(alike) > MANY * len(album):
+        yield (
+            f"note: {len(alike) / len(album):.0%} of the photos look much like another one. Photos "
+            "taken alike of things that are alike do; look at --sheet, and if they differ, ask for "
+            "less with --near 8 or --near 0. Series of shots do, too: keep each on one side."
+        )
+
+
+def describe(album: Album, finding: Finding) -> str:
+    """One line: the places of the photos, with labels where they matter, and the detail."""
+    labelled = finding.kind.endswith("two labels")
+    places = [
+        f"{album.where(photo)} [{album.label(photo)}]" if labelled else album.where(photo)
+        for photo in finding.photos[:NAMED]
+    ]
+    more = len(finding.photos) - len(places)
+    places += [f"{more} more"] if more else []
+    joined = (" = " if finding.kind in EXACT else " ~ ").join(places)
+    return f"{joined}: {finding.detail}" if joined else finding.detail
+
+
+def table(album: Album, found: Sequence[Finding]) -> bytes:
+    """CSV with a row for each photo of each finding; `group` numbers the findings."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for group, finding in enumerate(found, 1):
+        for photo in finding.photos:
+            part, samples, index = album.find(photo)
+            line = "" if samples.lines is None else samples.lines[index]
+            place = [part, samples.paths[index], line, album.label(photo)]
+            writer.writerow([finding.kind, group, *place, finding.detail])
+        if not finding.photos:
+            writer.writerow([finding.kind, group, "", "", "", "", finding.detail])
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def pair_sheet(album: Album, found: Sequence[Finding]) -> bytes | None:
+    """PNG with a row for each pair, the first two photos of a group; None without any."""
+    groups = [f for kind in DOUBTFUL + EXACT for f in found if f.kind == kind][:DRAWN]
+    if not groups:
+        return None
+    rows = [[images.read(album.path(photo)) for photo in group.photos[:2]] for group in groups]
+    names = [f"{group.kind}: {short_names(album, group)}" for group in groups]
+    file = io.BytesIO()
+    sheet(rows, names, ["one", "other"], TILE).save(file, "PNG")
+    return file.getvalue()
+
+
+def short_names(album: Album, group: Finding) -> str:
+    """The first two photos with their folders, and the detail."""
+    names = ["/".join(Path(album.path(photo)).parts[-2:]) for photo in group.photos[:2]]
+    return f"{', '.join(names)} ({group.detail})"
+
+
+def require_target(option: str, path: Path | None, suffix: str) -> None:
+    """UserError, before the work, for a file that could not be written after it."""
+    if path is None:
+        return
+    if path.suffix.lower() != suffix:
+        raise UserError(f"{option} {path}: the file name should end in {suffix}")
+    if path.is_dir() or not path.parent.is_dir():
+        raise UserError(f"{option} {path}: cannot be written; does the folder exist?")
+
+
+def write_whole(option: str, path: Path, data: bytes) -> None:
+    """The whole file under a temporary name, then renamed."""
+    temporary = path.with_name(path.name + ".incomplete")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"{option} {path}: cannot be written ({error.strerror})") from None

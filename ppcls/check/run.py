@@ -1,0 +1,72 @@
+"""The check of a data set from its opening to its report."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ppcls.check.findings import KINDS, findings
+from ppcls.check.photo import Demands
+from ppcls.check.report import lines, pair_sheet, require_target, table, write_whole
+from ppcls.check.survey import Album, survey
+from ppcls.data import datasets
+from ppcls.data.datasets import Samples
+from ppcls.data.sizes import sides
+from ppcls.data.transforms import ResizeShort
+from ppcls.inputs import open_listed
+from ppcls.log import say
+from ppcls.recipe import Recipe
+
+
+def check_data(
+    album: Album, demands: Demands, near: int, output: Path | None, sheet: Path | None
+) -> bool:
+    """Look at every photo, say what is found, write the files; True where nothing is wrong.
+
+    Raises:
+        UserError: a file that cannot be written.
+    """
+    require_target("--output", output, ".csv")
+    require_target("--sheet", sheet, ".png")
+    start = time.monotonic()
+    seen = survey(album, demands)
+    seconds = time.monotonic() - start
+    found = findings(seen, near)
+    for samples in album.parts.values():
+        say("\n".join(datasets.summary(samples)))
+    for line in lines(album, found):
+        say(line)
+    if output:
+        write_whole("--output", output, table(album, found))
+    if sheet:
+        drawn = pair_sheet(album, found)
+        if drawn:
+            write_whole("--sheet", sheet, drawn)
+        else:
+            say(f"--sheet {sheet}: not written, there are no pairs")
+    wrong = sum(finding.kind in KINDS for finding in found)
+    rate = f"{len(album) / seconds:,.0f} a second"
+    say(f"{len(album):,} photos looked at, {rate}: {wrong or 'no'} findings")
+    return not wrong
+
+
+def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
+    """The photos a recipe trains on and is scored on, and what it asks of them."""
+    recipe, inputs = open_listed(recipe)
+    largest = sides(recipe.train_size)[-1]
+    short = [op.pixels or largest for op in recipe.train.ops if isinstance(op, ResizeShort)]
+    resize = max([recipe.preprocess.resize, *short])
+    return album_of(inputs.train, inputs.eval), Demands(
+        recipe.model.in_channels, resize, recipe.preprocess.crop
+    )
+
+
+def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
+    """The photos of one or two folders or lists: to train on, to be scored on."""
+    train, *rest = [datasets.open_samples(path) for path in paths]
+    if rest:
+        datasets.align(train, rest[0])
+    return album_of(train, rest[0] if rest else None), Demands()
+
+
+def album_of(train: Samples, evaluation: Samples | None) -> Album:
+    return Album({"train": train} | ({"eval": evaluation} if evaluation is not None else {}))
