@@ -48,6 +48,7 @@ class Trainer:
             model.weights if saved is None else saved,
             in_channels=model.in_channels,
             new_head=model.new_head and saved is None,
+            drop_path=model.drop_path,
             source="the checkpoint",
         )
         self.frozen = freeze(self.net, model.freeze)
