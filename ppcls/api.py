@@ -1,11 +1,13 @@
 """The public functions on networks."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from os import PathLike
 
 import numpy as np
 from paddle import nn
 
+from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.models import zoo
 from ppcls.weights import files, load, store
@@ -18,6 +20,7 @@ def create_model(
     *,
     in_channels: int = 3,
     new_head: bool = False,
+    drop_path: float | None = None,
     source: str | PathLike[str] = "weights",
 ) -> nn.Layer:
     """A network: normalised float32 images [N, in_channels, H, W] to float32 logits [N, classes].
@@ -31,6 +34,8 @@ def create_model(
             None: fresh ones from Paddle's generator.
         in_channels: 1, 3 or 4.
         new_head: keep a fresh classifier where that of the weights has another size.
+        drop_path: how often training leaves out the last block's branch for a sample, 0 to below 1,
+            falling linearly to 0 at the first block (arXiv:1603.09382). None: the network's own.
         source: what errors call weights that are given as arrays.
 
     Raises:
@@ -39,6 +44,10 @@ def create_model(
     """
     spec = zoo.spec_of(name)
     zoo.check_numbers(name, num_classes, in_channels)
+    if drop_path is not None:
+        if not 0 <= drop_path < 1:
+            raise UserError(f"{name}: {drop_path=} should be at least 0 and below 1")
+        spec = replace(spec, drop_path=drop_path)
     if weights is None or weights is False:
         return zoo.network(spec, num_classes, in_channels)
     if isinstance(weights, Mapping):

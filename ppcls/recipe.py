@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from ppcls.config.node import Count, Duration, Flag, Int, Positive, Share, Span, node
+from ppcls.config.node import BelowOne, Count, Duration, Flag, Int, Positive, Share, Span, node
 from ppcls.data import batch_ops
 from ppcls.data.batch_ops import BatchOp
 from ppcls.data.builtin import NAMES
@@ -47,6 +47,7 @@ class Model:
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
     new_head: Flag = False  # start the classifier afresh where its size differs from the weights'
+    drop_path: BelowOne | None = None  # of the last block, in training; None: the network's own
     freeze: tuple[str, ...] = ()  # parameters left as they are, as in ["stem.*", "stages.0.*"]
 
 

@@ -71,6 +71,39 @@ def test_published_numbers(name, expected):
     assert numbers(name) == expected
 
 
+STRIKES_BACK = {  # arXiv:2110.00476, table 2
+    "a1": (600, 5e-3, 0.01, 0.1, 0.05, 224, 7, 0.2),
+    "a2": (300, 5e-3, 0.02, 0.0, 0.05, 224, 7, 0.1),
+    "a3": (100, 8e-3, 0.02, 0.0, 0.0, 160, 6, 0.1),
+}
+
+
+@pytest.mark.parametrize("network", ["ResNet50", "ResNet50_vd"])
+@pytest.mark.parametrize("name", STRIKES_BACK)
+def test_modern_recipes(network, name):
+    recipe = load(Recipe, ROOT / f"configs/modern/{network}_{name}.yaml")
+    train, loss = recipe.train, recipe.task.loss
+    applied = [op for op in train.ops if op.op == "random_apply"]
+    changes = [(apply.prob, *(op.magnitude for op in apply.ops)) for apply in applied]
+    magnitude = changes[0][1]
+    mixup, cutmix = train.batch_ops
+    found = (train.epochs, train.schedule.lr, train.optimizer.weight_decay, loss.smoothing)
+    found += (recipe.model.drop_path or 0.0, recipe.train_size, magnitude, mixup.alpha)
+    assert found == STRIKES_BACK[name]
+    assert changes == [(0.5, magnitude)] * 2
+    assert (mixup.prob, cutmix.prob, cutmix.alpha) == (0.5, 0.5, 1.0)
+    photos = 2048 if name == "a3" else 2064  # a multiple of the repeats
+    assert (train.photos_per_step, train.schedule.for_batch) == (photos, 2048)
+    assert (recipe.preprocess.resize, recipe.preprocess.crop) == (236, 224)
+    kinds = (recipe.model.name, loss.kind, train.optimizer.kind, train.schedule.decay.kind)
+    assert kinds == (network, "bce", "lamb", "cosine")
+    assert str(train.schedule.warmup) == "5 epochs"
+    assert not train.decay_norms
+    assert recipe.output == f"runs/{network}_{name}"
+    assert train.repeats == (1 if name == "a3" else 3)
+    assert train.without == ()
+
+
 def test_what_is_not_there_yet_is_said():
     distilled = load(Recipe, ROOT / "configs/ResNet50_vd_ssld.yaml").train.without
     assert distilled == ("distillation from a teacher",)

@@ -8,6 +8,7 @@ from paddle.nn import functional as F
 
 from ppcls.models.layers import (
     ConvNorm,
+    DropPath,
     HierarchicalConv,
     SplitAttention,
     SqueezeExcite,
@@ -26,13 +27,16 @@ class ResidualNet(nn.Layer):
             self.register_buffer(name, paddle.full([1], float(getattr(spec, name))))
         self.stem = make_stem(spec.stem, in_channels)
         self.stages = nn.LayerList()
-        cin = spec.stem.widths[-1]
+        cin, index = spec.stem.widths[-1], 0
+        last = max(1, sum(spec.depths) - 1)
         for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
             stride = 2 if stage > 0 or not spec.stem.pool else 1
-            first = Block(spec, stage, cin, stride, first=True)
-            others = [Block(spec, stage, width, 1, first=False) for _ in range(depth - 1)]
-            self.stages.append(nn.Sequential(first, *others))
-            cin = width
+            blocks = []
+            for i in range(depth):
+                drop_path = spec.drop_path * index / last
+                blocks.append(Block(spec, stage, cin, stride if i == 0 else 1, i == 0, drop_path))
+                cin, index = width, index + 1
+            self.stages.append(nn.Sequential(*blocks))
         self.pool = nn.AdaptiveAvgPool2D(1)
         self.head = classifier(cin, num_classes)
 
@@ -56,7 +60,15 @@ class ResidualNet(nn.Layer):
 class Block(nn.Layer):
     """A residual branch added to a shortcut, which is projected or the input itself."""
 
-    def __init__(self, spec: ResidualSpec, stage: int, cin: int, stride: int, first: bool):
+    def __init__(
+        self,
+        spec: ResidualSpec,
+        stage: int,
+        cin: int,
+        stride: int,
+        first: bool,
+        drop_path: float,
+    ):
         super().__init__()
         cout = spec.widths[stage]
         projects = first and (stage > 0 or spec.first_projects)
@@ -76,10 +88,11 @@ class Block(nn.Layer):
         if spec.se:
             branch.append(SqueezeExcite(cout, cout // spec.se))
         self.branch = nn.Sequential(*branch)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.shortcut = project(spec, cin, cout, stride) if projects else nn.Identity()
 
     def forward(self, x):
-        return F.relu(self.branch(x) + self.shortcut(x))
+        return F.relu(self.drop_path(self.branch(x)) + self.shortcut(x))
 
 
 def make_stem(stem: Stem, in_channels: int) -> nn.Sequential:

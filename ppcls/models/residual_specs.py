@@ -37,6 +37,7 @@ class ResidualSpec:
     first_chains: bool = True  # Res2Net's first block of stage 1 chains its convolutions
     padding_counts: bool = False  # 3x3 means take in the zeros around the image
     resolution: int = 224  # side of the images the published figures were counted at, pixels
+    drop_path: float = 0.0  # of the last block; grows linearly with depth from 0 at the first
 
 
 # What projects build with or without in a network of the same name. The tensors' shapes need not

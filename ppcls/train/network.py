@@ -23,6 +23,7 @@ def network(recipe: Recipe, saved: Mapping[str, np.ndarray] | None) -> nn.Layer:
         model.weights if saved is None else saved,
         in_channels=model.in_channels,
         new_head=model.new_head and saved is None,
+        drop_path=model.drop_path,
         source="the checkpoint",
     )
     if recipe.train.sync_norms:

@@ -36,6 +36,7 @@ MISTAKES = {
     "train.lr_scale={head.*: 0}": "train.lr_scale.head.*: should be greater than 0",
     "train.ema={decay: 1}": "train.ema.decay: should be less than 1",
     "train.ema.decai=0.9": "unknown key 'train.ema.decai'; did you mean 'decay'?",
+    "model.drop_path=1": "model.drop_path: should be less than 1",
     "train.precision=fp8": "train.precision: should be 'fp32', 'bf16' or 'fp16'",
     "train.accumulate=0": "train.accumulate: should be greater than 0",
     "train.clip_norm=0": "train.clip_norm: should be greater than 0",

@@ -43,6 +43,7 @@ def cut(monkeypatch, step):
 CASES = {
     "plain": [],
     "workers": ["data.workers=2"],
+    "drop path": ["model.name=ResNet18_vd", "model.drop_path=0.5"],
     "everything": [
         "train.batch_size=3",
         "train.accumulate=2",
