@@ -1,9 +1,10 @@
 """A trained network's scores on its recipe's evaluation photos."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from ppcls.data.datasets import Samples
-from ppcls.data.loader import Reader
+from ppcls.data.loader import Batch, Reader
 from ppcls.errors import UserError
 from ppcls.inputs import eval_view, open_eval
 from ppcls.log import say
@@ -48,14 +49,24 @@ def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[st
     network = Normalize.before(trained.net, recipe.preprocess.scale, recipe.preprocess.offset)
     reader = Reader({"eval": (samples, eval_view(recipe))}, recipe.data.workers)
     tally = recipe.task.tally(trained.classes, trained.thresholds)
+    skipped: list[str] = []
+
+    def noted() -> Iterator[Batch]:
+        for batch in reader.evaluation(recipe.eval.batch_size):
+            skipped.extend(batch.skipped)
+            yield batch
+
     try:
-        evaluate(network, reader.evaluation(recipe.eval.batch_size), tally, keep)
+        evaluate(network, noted(), tally, keep)
     finally:
         reader.close()
     scores = tally.scores()
+    if skipped:
+        many = f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} cannot be read"
+        say(f"note: {many} and did not count, such as {skipped[0]}")
     if recipe.task.several and not trained.thresholds:
         say("note: F1 is at thresholds chosen on these photos: the checkpoint has none")
-    say(f"{trained.source} on {len(samples)} photos: {describe(scores)}")
+    say(f"{trained.source} on {len(samples) - len(skipped)} photos: {describe(scores)}")
     return scores
 
 

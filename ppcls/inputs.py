@@ -146,8 +146,9 @@ def train_view(recipe: Recipe) -> TrainView:
         recipe.seed,
         train.batch_ops,
         model.num_classes or 0,
+        recipe.data.on_error == "skip",
     )
 
 
 def eval_view(recipe: Recipe) -> EvalView:
-    return EvalView(recipe.preprocess)
+    return EvalView(recipe.preprocess, recipe.data.on_error == "skip")

@@ -1,8 +1,17 @@
 """Scores of a classifier."""
 
 import warnings
+from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
+
+Score = Literal["top1", "top5", "map", "f1", "loss"]
+
+
+def goodness(scores: Mapping[str, float], name: Score) -> float:
+    """A score so that higher is better."""
+    return -scores[name] if name == "loss" else scores[name]
 
 
 def correct(logits: np.ndarray, labels: np.ndarray, k: int) -> int:

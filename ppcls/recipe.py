@@ -16,8 +16,10 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampling import Sampler, Shuffle
 from ppcls.data.sizes import AnySize, Size
 from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
+from ppcls.metrics import Score
 from ppcls.models.zoo import spec_of
 from ppcls.train.ema import Ema
+from ppcls.train.halt import EarlyStop
 from ppcls.train.optim import AnyOptimizer, Momentum
 from ppcls.train.schedule import Schedule
 from ppcls.train.task import Classify, Task
@@ -61,6 +63,7 @@ class Data:
     root: str | None = None  # where relative paths of list files start; None: beside the list
     labels: str | None = None  # a file of class names, or "imagenet"
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
+    on_error: Literal["stop", "skip"] = "stop"  # at a photo that cannot be read
     workers: Annotated[Int, Field(ge=0)] = 2  # processes that read photos; 0: the training one
 
     def __post_init__(self):
@@ -102,6 +105,8 @@ class Train:
     sync_norms: Flag = False  # batch norms with the statistics of all GPUs' batches together
     recompute: Flag = False  # compute blocks twice instead of keeping what is in them
     without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
+    early_stop: EarlyStop | None = None
+    keep: Annotated[Int, Field(ge=0)] = 0  # checkpoints beside latest and best, of the last saves
     log_every: Count = 10  # steps
     save_every: Duration = Span(1, "epochs")
 
@@ -133,6 +138,7 @@ class Eval:
 
     batch_size: Count = 64
     every: Count = 1  # epochs
+    best: Score | None = None  # that chooses the best weights; None: top1, in multilabel map
 
 
 @node
@@ -162,6 +168,11 @@ class Recipe:
         return Path(self.output or f"runs/{self.model.name}")
 
     @property
+    def best(self) -> Score:
+        """The score that chooses the best weights."""
+        return self.eval.best or self.task.best
+
+    @property
     def train_size(self) -> Size:
         """Side or sides of the training images, in pixels."""
         return self.train.size or self.preprocess.crop
@@ -169,4 +180,5 @@ class Recipe:
 
 # What may change when a run is resumed: it changes nothing but, for the device, the rounding.
 HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_every"}
-HARMLESS |= {"eval.batch_size", "train.without", "train.recompute"}
+HARMLESS |= {"train.keep", "train.early_stop", "train.without", "train.recompute"}
+HARMLESS |= {"eval.batch_size"}

@@ -38,12 +38,14 @@ class Batch:
     uint8 [N, classes] of 0 and 1 where a photo may have several.
 
     `shares`: float32 [N, classes] where photos were mixed: how much of each class one shows.
+    `skipped`: places of photos that were to be in it and cannot be read, with the reason.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     shares: np.ndarray | None = None
+    skipped: tuple[str, ...] = ()
 
     @property
     def targets(self) -> np.ndarray:
@@ -65,13 +67,14 @@ class TrainView:
     seed: int
     batch_ops: tuple[BatchOp, ...] = ()
     classes: int = 0
+    skip: bool = False  # photos that cannot be read
 
     def __call__(self, photo: np.ndarray, epoch: int, index: int, first: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch, index])
         return apply(self.ops, photo, rng, side(self.size, self.seed, epoch, first))
 
     def mix(self, batch: Batch, epoch: int, first: int) -> Batch:
-        if not self.batch_ops:
+        if not self.batch_ops or not len(batch.images):
             return batch
         rng = np.random.default_rng([self.seed, epoch, first, MIXED])
         shares = batch_ops.one_hot(batch.labels, self.classes)
@@ -84,6 +87,7 @@ class EvalView:
     """How evaluation sees a photo: always the same."""
 
     preprocess: Preprocess
+    skip: bool = False  # photos that cannot be read
 
     @property
     def channels(self) -> int:
@@ -104,22 +108,29 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
     """Read and transform the photos of one batch, given as virtual indices int64 [N].
 
     Raises:
-        DataError: a photo cannot be read; names it and the line that lists it.
+        DataError: a photo cannot be read, and is not to be skipped; names it and its line.
     """
     samples, view = part
-    indices, first = shown % len(samples), int(shown[0])
-    pixels = np.empty(0, np.uint8)
-    for place, (index, virtual) in enumerate(zip(indices, shown, strict=True)):
+    first, kept, skipped = int(shown[0]), [], []
+    pixels = np.empty((0, 1, 1, view.channels), np.uint8)
+    for virtual in shown.tolist():
+        index = virtual % len(samples)
         path = samples.paths[index]
         try:
-            seen = view(images.read(path, view.channels), epoch, int(virtual), first)
+            seen = view(images.read(path, view.channels), epoch, virtual, first)
         except UserError as error:
-            reason = str(error).removeprefix(f"{path}: ")
-            raise DataError(f"{samples.where(index)}: {reason}") from None
-        if not place:
+            reason = f"{samples.where(index)}: {str(error).removeprefix(f'{path}: ')}"
+            if not view.skip:
+                raise DataError(reason) from None
+            skipped.append(reason)
+            continue
+        if not kept:
             pixels = np.empty((len(shown), *seen.shape), np.uint8)
-        pixels[place] = seen  # copied while it is in the cache, its memory then used again
-    return view.mix(Batch(pixels, samples.labels[indices], indices), epoch, first)
+        pixels[len(kept)] = seen  # copied while it is in the cache, its memory then used again
+        kept.append(index)
+    indices = np.array(kept, np.int64)
+    batch = Batch(pixels[: len(kept)], samples.labels[indices], indices, skipped=tuple(skipped))
+    return view.mix(batch, epoch, first)
 
 
 class Reader:

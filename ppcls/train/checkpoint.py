@@ -9,6 +9,7 @@ record.
 """
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -71,6 +72,18 @@ def save(
                 "written (an earlier one stays): lower train.schedule.lr or lengthen its warmup"
             )
     files.write_safetensors(path, tensors, {RECORD: json.dumps(asdict(record))})
+
+
+def keep(folder: Path, step: int, count: int) -> None:
+    """Keep the checkpoint just written under its step's name, too; of these the last `count`."""
+    kept = folder / f"step-{step:08d}.safetensors"
+    kept.unlink(missing_ok=True)
+    try:
+        kept.hardlink_to(folder / LATEST)  # which the next save replaces and does not write into
+    except OSError:  # a file system without links
+        shutil.copyfile(folder / LATEST, kept)
+    for old in sorted(folder.glob("step-*.safetensors"))[:-count]:
+        old.unlink()
 
 
 def read_record(path: Path, checkpoint: files.Checkpoint) -> Record:

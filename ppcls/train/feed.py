@@ -30,8 +30,8 @@ class Feed:
 
     def steps(
         self, reader: Reader, order: Sequence[np.ndarray], epoch: int
-    ) -> Iterator[tuple[list[Batch] | DataError, int]]:
-        """For each step this process's photos, or why there are none, and all processes' number.
+    ) -> Iterator[list[Batch] | DataError]:
+        """For each step this process's photos, or why there are none.
 
         They come in batches that fit into memory, the last one maybe smaller.
         """
@@ -40,13 +40,13 @@ class Feed:
         parts = [np.split(photos, range(size, len(photos), size)) for photos in own]
         parts = [[part for part in step if len(part)] for step in parts]
         batches = reader.batches("train", [part for step in parts for part in step], epoch)
-        for photos, step in zip(order, parts, strict=True):
+        for step in parts:
             try:
                 found = [next(batches) for _ in step]
             except DataError as error:
-                yield error, len(photos)
+                yield error
                 return
-            yield found, len(photos)
+            yield found
 
 
 def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int) -> None:
@@ -64,19 +64,33 @@ def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int
             f"{parts if batches > 1 else ''}: "
             f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
         )
-    if train.schedule.decay.kind == "plateau" and inputs.eval is None:
-        raise UserError(
-            "train.schedule.decay: plateau needs scores and there is nothing to evaluate: "
-            "-o data.eval=PATH or -o data.holdout=0.2"
-        )
-    score = getattr(train.schedule.decay, "score", "loss")
-    if score not in ("loss", recipe.task.best):
-        raise UserError(
-            f"train.schedule.decay.score: {score} is not scored in {recipe.task.kind}: "
-            f"-o train.schedule.decay.score={recipe.task.best}"
-        )
+    classes = recipe.model.num_classes or 0
+    for key, asked in asked_scores(recipe).items():
+        if inputs.eval is None:
+            raise UserError(
+                f"{key} needs scores and there is nothing to evaluate: "
+                "-o data.eval=PATH or -o data.holdout=0.2"
+            )
+        if asked not in recipe.task.scored(classes):
+            known = ", ".join(recipe.task.scored(classes))
+            raise UserError(
+                f"{key}: {asked} is not scored in {recipe.task.kind} of {classes} classes: "
+                f"{known} are"
+            )
     if train.sync_norms and not paddle.get_device().startswith("gpu"):
         raise UserError(
             "train.sync_norms: Paddle synchronises batch norms on GPUs only and this run is on "
             f"{paddle.get_device()}: -o train.sync_norms=false"
         )
+
+
+def asked_scores(recipe: Recipe) -> dict[str, str]:
+    """The scores that a recipe decides by, under the keys that ask for them."""
+    train, asked = recipe.train, {}
+    if recipe.eval.best:
+        asked["eval.best"] = recipe.eval.best
+    if train.early_stop:
+        asked["train.early_stop.score"] = train.early_stop.score or recipe.best
+    if train.schedule.decay.kind == "plateau":
+        asked["train.schedule.decay.score"] = train.schedule.decay.score or recipe.best
+    return asked

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 
 from ppcls.config.node import Count, Duration, Float, NotNegative, Positive, Span, node
+from ppcls.metrics import Score, goodness
 
 Evaluations = Sequence[Mapping[str, float]]  # each with its scores and the "step" it was made at
 
@@ -22,6 +23,7 @@ class Moment:
     total_steps: int
     peak: float  # the schedule's learning rate, before scaling
     evaluations: Evaluations = ()
+    score: Score = "top1"  # that chooses the best weights
 
     def share(self, first: int, last: int) -> float:
         """How far the step is from one step to another, 0 to 1."""
@@ -149,15 +151,14 @@ class Plateau:
     """
 
     kind: Literal["plateau"] = "plateau"
-    score: Literal["top1", "map", "loss"] = "top1"
+    score: Score | None = None  # None: the one that chooses the best weights
     gamma: Positive = 0.1
     patience: Length = Span(10, "epochs")
 
     def __call__(self, at: Moment) -> float:
-        sign = -1 if self.score == "loss" else 1
         best, since, factor = -math.inf, 0, 1.0
         for evaluation in at.evaluations:
-            step, score = int(evaluation["step"]), sign * evaluation[self.score]
+            step, score = int(evaluation["step"]), goodness(evaluation, self.score or at.score)
             if not at.start <= step <= at.step:
                 continue
             if score > best:
@@ -208,12 +209,14 @@ class Schedule:
         total_steps: int,
         batch: int,
         evaluations: Evaluations = (),
+        score: Score = "top1",
     ) -> float:
         """The learning rate of one step, counted from 0, with `batch` photos a step in all."""
         start = self.warmup.steps(epoch_steps, total_steps)
         if step < start:
             lr = self.warmup_start + (self.lr - self.warmup_start) * step / start
         else:
-            at = Moment(step, start, epoch_steps, total_steps, self.lr, evaluations)
+            lengths = (start, epoch_steps, total_steps)
+            at = Moment(step, *lengths, self.lr, evaluations, score)
             lr = self.lr * self.decay(at)
         return lr * self.scale(batch)

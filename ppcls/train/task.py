@@ -27,7 +27,7 @@ class Classify:
     kind: Literal["classify"] = "classify"
     loss: AnyLoss = CrossEntropy()
     several: ClassVar[bool] = False  # labels per photo
-    best: ClassVar[str] = "top1"  # the score that chooses the best weights
+    best: ClassVar[metrics.Score] = "top1"  # the score that chooses the best weights
     watched: ClassVar[str] = "top1"  # the score of training steps
 
     @field_validator("loss", mode="before")
@@ -50,6 +50,10 @@ class Classify:
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
         return OneLabel(classes)
 
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return [*(f"top{k}" for k in metrics.ranks(classes)), "loss"]
+
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """How many photos are right; a mixed one, shares [N, classes], by its largest share."""
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
@@ -63,7 +67,7 @@ class MultiLabel:
     kind: Literal["multilabel"] = "multilabel"
     loss: ManyLabelsLoss = BinaryCrossEntropy()
     several: ClassVar[bool] = True
-    best: ClassVar[str] = "map"
+    best: ClassVar[metrics.Score] = "map"
     watched: ClassVar[str] = "label_accuracy"
 
     @field_validator("loss", mode="before")
@@ -82,6 +86,10 @@ class MultiLabel:
 
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
         return ManyLabels(thresholds)
+
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return ["map", "f1", "loss"]
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """How many photos are right, each by the share of its labels that are."""

@@ -15,17 +15,20 @@ from ppcls.data.loader import Batch, Part, Reader
 from ppcls.errors import DataError, UserError
 from ppcls.inputs import Inputs, eval_view, train_view
 from ppcls.log import say
+from ppcls.metrics import goodness
 from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
-from ppcls.train import checkpoint, curves
-from ppcls.train.evaluate import describe, evaluate
+from ppcls.train import checkpoint, curves, halt
+from ppcls.train.evaluate import describe, evaluate_watched
 from ppcls.train.feed import Feed, check
 from ppcls.train.freeze import freeze
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
 from ppcls.train.network import network
+from ppcls.train.outlook import Outlook
 from ppcls.train.precision import Precision
 from ppcls.train.processes import Processes
+from ppcls.train.skipped import Skipped
 from ppcls.train.update import Done, NotFinite, Update
 from ppcls.train.window import Window
 
@@ -76,6 +79,8 @@ class Trainer:
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self.thresholds: list[float] = []
+        self.skipped = Skipped(self.folder, self.processes.first)
+        self.outlook = Outlook(self.total_steps)
         self.evaluations: list[dict[str, float]] = []
 
     def take(self, record: checkpoint.Record) -> None:
@@ -94,7 +99,7 @@ class Trainer:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
                     self.do_what_is_due()
-                while self.step < self.total_steps and not self.stopping:
+                while self.step < self.total_steps and not self.stopping and not self.early():
                     self.run_epoch()
             except Interrupted:
                 self.scores, self.stopping = {}, True
@@ -102,7 +107,7 @@ class Trainer:
                 raise UserError(f"{error}{self.save_rest()}") from None
             finally:
                 self.reader.close()
-            done = self.step == self.total_steps and not self.stopping
+            done = not self.stopping and (self.step == self.total_steps or self.early())
             if not done:
                 say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
         if self.processes.first:
@@ -118,33 +123,56 @@ class Trainer:
         progress = log.Progress(steps, name, len(order), start)
         self.set_training()
         self.window.start_clock()
-        for batches, photos in progress:
-            if self.agreed_to_stop(batches):
+        for found in progress:
+            photos = self.agree(found)
+            if self.stopping:
                 return
-            assert not isinstance(batches, DataError)
-            self.window.add(self.advance(batches, photos))
+            assert not isinstance(found, DataError)
+            if done := self.advance(found, photos):
+                self.window.add(done)
+            self.outlook.tell(self.step)
             if self.step % self.recipe.train.log_every == 0 or self.step == self.total_steps:
                 progress.note = f"loss {self.window.loss:.4f}"
                 self.record_train()
             self.do_what_is_due()
+            if self.early():
+                say(f"stopping early at step {self.step}: evaluations became no better for long")
+                break
+        self.skipped.tell()
 
-    def agreed_to_stop(self, found: object) -> bool:
-        """Whether a signal came to any process; an error that one found is raised in all."""
-        told = (self.interrupt.asked, str(found) if isinstance(found, DataError) else "")
-        asked, errors = zip(*self.processes.gather(told), strict=True)
+    def early(self) -> bool:
+        """Whether evaluations have brought nothing better for too long."""
+        stop = self.recipe.train.early_stop
+        if not stop:
+            return False
+        patience = stop.patience.steps(self.epoch_steps, self.total_steps)
+        return stop.reached(self.evaluations, self.recipe.best, patience)
+
+    def agree(self, found: Sequence[Batch] | DataError) -> int:
+        """The photos of all processes' batches together, and what else all must know before a step.
+
+        A signal that came to any of them stops all; an error that one found is raised in all.
+        """
+        error, batches = (str(found), []) if isinstance(found, DataError) else ("", found)
+        photos = sum(len(batch.images) for batch in batches)
+        skipped = [line for batch in batches for line in batch.skipped]
+        told = self.processes.gather((self.interrupt.asked, error, photos, skipped))
+        asked, errors, counts, lines = zip(*told, strict=True)
+        self.skipped.add(line for own in lines for line in own)
         if any(errors):
             raise DataError(next(filter(None, errors)))
         self.stopping = any(asked)
-        return self.stopping
+        return sum(counts)
 
-    def advance(self, batches: Sequence[Batch], photos: int) -> Done:
-        """One optimizer step on this process's batches, out of so many photos in all."""
+    def advance(self, batches: Sequence[Batch], photos: int) -> Done | None:
+        """One optimizer step on this process's batches, of so many photos in all; maybe none."""
         self.optimizer.set_lr(self.rate(self.step))
         paddle.seed(step_seed(self.recipe.seed, self.step, self.processes.rank))
+        batches = [batch for batch in batches if len(batch.images)]
         try:
-            done = self.update(batches, photos)
+            done = self.update(batches, photos) if photos else None
         except NotFinite as error:
-            raise self.diverged(error.what, error.value) from None
+            raise self.diverged(error.what, error.value, batches) from None
         self.step += 1
         if self.average:
             self.average.update(self.step)
@@ -163,30 +191,27 @@ class Trainer:
             self.save(checkpoint.LATEST)
 
     def evaluate(self, epoch: int) -> None:
-        processes, task = self.processes, self.recipe.task
-        tally = task.tally(self.recipe.model.num_classes or 0)
-        size = self.recipe.eval.batch_size
+        processes, classes = self.processes, self.recipe.model.num_classes or 0
+        tally, size = self.recipe.task.tally(classes), self.recipe.eval.batch_size
         batches = self.reader.evaluation(size, processes.rank, processes.count)
         self.average_statistics()
-        problem = None
         with self.shown():
-            try:
-                evaluate(self.network, self.interrupt.watch(batches), tally)
-            except DataError as error:
-                problem = error
-            except Interrupted:
-                assert self.interrupt.asked
+            found = evaluate_watched(self.network, batches, tally, self.interrupt)
         self.set_training()
-        if self.agreed_to_stop(problem):
+        self.agree(found)
+        if self.stopping:
             raise Interrupted
         tally.parts = processes.dealt(tally.parts)
+        if not tally.parts:
+            raise UserError("data.eval: none of its photos can be read; see tools/check_data.py")
         scores, self.thresholds = tally.scores(), tally.thresholds()
         if not math.isfinite(scores["loss"]):
-            raise self.diverged("loss of the evaluation", scores["loss"])
+            raise self.diverged("loss of the evaluation", scores["loss"], [])
         self.scores = scores
         self.evaluations.append(scores | {"step": self.step})
         self.scalars.write("eval", self.step, epoch=epoch, **scores)
-        better = scores[task.best] > self.best.get(task.best, -1)
+        name = self.recipe.best
+        better = not self.best or goodness(scores, name) > goodness(self.best, name)
         say(f"epoch {epoch}: {describe(scores)}{' (best)' if better else ''}")
         if better:
             self.best = scores | {"step": self.step}
@@ -212,15 +237,16 @@ class Trainer:
 
     def rate(self, step: int) -> float:
         train, lengths = self.recipe.train, (self.epoch_steps, self.total_steps)
-        return train.schedule(step, *lengths, self.feed.photos_per_step, self.evaluations)
+        photos, best = self.feed.photos_per_step, self.recipe.best
+        return train.schedule(step, *lengths, photos, self.evaluations, best)
 
-    def diverged(self, what: str, value: float) -> UserError:
+    def diverged(self, what: str, value: float, batches: Sequence[Batch]) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
-        rate = self.rate(max(0, self.step - 1))
-        return UserError(
-            f"the {what} became {value} after step {self.step}, at learning rate {rate:.3g}: "
-            "lower train.schedule.lr or lengthen train.schedule.warmup; the last checkpoint stays"
-        )
+        where = self.inputs.train.where
+        own = [where(int(index)) for batch in batches for index in batch.indices]
+        places = [place for part in self.processes.gather(own) for place in part]
+        left = halt.leave(self.folder, places, batches) if self.processes.first else ""
+        return halt.diverged(what, value, self.step, self.rate(max(0, self.step - 1)), left)
 
     def record_train(self) -> None:
         """Write what the steps since the last such record came to."""
@@ -258,6 +284,8 @@ class Trainer:
         with self.shown():
             trained = self.average.held if self.average else None
             checkpoint.save(self.folder / name, self.net, optimizer, record, trained)
+        if name == checkpoint.LATEST and self.recipe.train.keep:
+            checkpoint.keep(self.folder, self.step, self.recipe.train.keep)
         return self.folder / name
 
     def save_rest(self) -> str:
