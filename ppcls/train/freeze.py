@@ -11,8 +11,9 @@ def freeze(net: nn.Layer, patterns: tuple[str, ...]) -> list[nn.Layer]:
     """Stop the gradient of every parameter whose name matches a shell pattern, as in "stages.0.*".
 
     Returns:
-        The layers without sublayers in which nothing is left to train; they are kept in evaluation
-        mode, so that the statistics of frozen batch norms stay as they are, too.
+        The layers in which nothing is left to train, whole blocks among them; they are kept in
+        evaluation mode, so that the statistics of frozen batch norms stay as they are, and frozen
+        blocks drop nothing.
 
     Raises:
         UserError: a pattern matches no parameter.
@@ -31,5 +32,5 @@ def freeze(net: nn.Layer, patterns: tuple[str, ...]) -> list[nn.Layer]:
 
 
 def is_frozen(layer: nn.Layer) -> bool:
-    own = layer.parameters(include_sublayers=False)
+    own = layer.parameters()
     return bool(own) and all(parameter.stop_gradient for parameter in own)

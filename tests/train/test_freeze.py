@@ -6,6 +6,7 @@ import pytest
 
 from ppcls.errors import UserError
 from ppcls.models import zoo
+from ppcls.models.layers import DropPath
 from ppcls.train.freeze import freeze
 
 
@@ -42,3 +43,16 @@ def test_a_pattern_without_effect_and_one_too_many(net):
         freeze(net, ("stem.*", "layers.*"))
     with pytest.raises(UserError, match="nothing is left to train"):
         freeze(net, ("*",))
+
+
+def test_a_frozen_block_drops_nothing_and_one_half_frozen_does():
+    net = zoo.network(zoo.spec_of("EfficientNetB0"), 3)
+    frozen = freeze(net, ("stem.*", "stages.[0-2].*", "*.norm.*"))
+    net.train()
+    for layer in frozen:
+        layer.eval()
+    paths = {n: p.training for n, p in net.named_sublayers() if isinstance(p, DropPath)}
+    assert {n for n, training in paths.items() if not training} == {
+        n for n in paths if n.startswith(("stages.0.", "stages.1.", "stages.2."))
+    }
+    assert net.stages[3].training
