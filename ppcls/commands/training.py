@@ -15,6 +15,8 @@ def add_train(commands) -> None:
     add_recipe_options(parser, required=True)
     parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    text = "only two steps, an evaluation, a checkpoint and an export, and keep nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
     parser.add_argument(
         "--processes", type=positive, default=1, help="that train together on this machine"
     )
@@ -26,11 +28,17 @@ def run_train(options: argparse.Namespace) -> int:
 
     recipe = load(Recipe, options.config, options.override)
     if options.processes > 1 and not launched():
-        same = [f"--{name}" for name in ("resume", "overwrite") if getattr(options, name)]
+        flags = {"--resume": options.resume, "--overwrite": options.overwrite}
+        flags["--dry-run"] = options.dry_run
+        same = [flag for flag, given in flags.items() if given]
         overrides = ["-o", *options.override] if options.override else []
         arguments = ["train", "-c", options.config, *same, *overrides]
         return launch(arguments, options.processes)
     end_with_launcher()
+    if options.dry_run:
+        from ppcls.dry_run import dry_run
+
+        return 0 if dry_run(recipe) else INTERRUPTED
     from ppcls.train.start import train
 
     done = train(recipe, options.resume, options.overwrite)

@@ -16,7 +16,11 @@ from ppcls.train.processes import Processes
 class Feed:
     """The steps of every epoch; the same for all processes, each of which reads its part."""
 
-    def __init__(self, recipe: Recipe, inputs: Inputs, processes: Processes):
+    def __init__(
+        self, recipe: Recipe, inputs: Inputs, processes: Processes, limit: int | None = None
+    ):
+        """`limit`: steps of an epoch, of which the rest is left out."""
+        self.limit = limit
         self.recipe, self.samples, self.processes = recipe, inputs.train, processes
         self.photos_per_step = recipe.train.photos_per_step * processes.count
 
@@ -26,7 +30,7 @@ class Feed:
         shown = epoch_photos(
             train.sampler, self.samples, classes, train.repeats, self.recipe.seed, epoch
         )
-        return train_order(shown, self.photos_per_step, train.drop_last)
+        return train_order(shown, self.photos_per_step, train.drop_last)[: self.limit]
 
     def steps(
         self, reader: Reader, order: Sequence[np.ndarray], epoch: int

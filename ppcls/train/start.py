@@ -23,12 +23,15 @@ from ppcls.train.trainer import Trainer
 from ppcls.weights import files, store
 
 
-def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool:
+def train(
+    recipe: Recipe, resume: bool = False, overwrite: bool = False, limit: int | None = None
+) -> bool:
     """Train as the recipe says; False when a signal ended the run before its last step.
 
     Args:
         resume: go on from the run's `latest.safetensors`.
         overwrite: start anew although the run's folder holds an earlier run.
+        limit: end after so many steps of the first epoch, with as many batches of evaluation.
 
     Raises:
         UserError: anything the user can mend.
@@ -47,11 +50,14 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
     if resume and not latest.exists():
         raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
     recipe, inputs = first_alone(processes, recipe)
+    if limit and inputs.eval is not None:
+        count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
+        inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
     saved = files.read(latest) if resume else None
     record = checkpoint.read_record(latest, saved) if saved else None
     if record:
         check_same(recipe, record, inputs, processes.count, latest)
-    trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes)
+    trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
     if saved and record:
         checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, trainer.average)
         trainer.take(record)

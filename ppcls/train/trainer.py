@@ -42,15 +42,21 @@ class Trainer:
         inputs: Inputs,
         saved: Mapping[str, np.ndarray] | None = None,
         processes: Processes | None = None,
+        limit: int | None = None,
     ):
-        """`saved`: a run's checkpoint to go on with, instead of the recipe's weights."""
+        """A run of a recipe.
+
+        Args:
+            saved: a run's checkpoint to go on with, instead of the recipe's weights.
+            limit: steps after which it ends, evaluated and saved.
+        """
         self.recipe, self.inputs, self.folder = recipe, inputs, recipe.folder
         self.processes = processes or Processes()
         train = recipe.train
-        self.feed = Feed(recipe, inputs, self.processes)
+        self.feed = Feed(recipe, inputs, self.processes, limit)
         self.epoch_steps = len(self.feed.order(0))
         check(recipe, inputs, self.feed.photos_per_step, self.epoch_steps)
-        self.total_steps = self.epoch_steps * train.epochs
+        self.total_steps = self.epoch_steps * (1 if limit else train.epochs)
         paddle.seed(recipe.seed)
         model = recipe.model
         self.net = network(recipe, saved)

@@ -150,3 +150,20 @@ def test_the_outlook_is_said_once(monkeypatch):
 )
 def test_times_in_words(seconds, text):
     assert words(seconds) == text
+
+
+def test_a_dry_run_does_everything_and_keeps_nothing(workdir, run):
+    before = sorted(path for path in workdir.rglob("*"))
+    options = ("train.schedule.warmup=1 epoch", "train.epochs=500", "eval.batch_size=1")
+    code, out, _ = run(*TRAIN, *options, "--dry-run")
+    assert code == 0
+    assert "2 steps, evaluation, checkpoint and export went well; nothing is kept" in out
+    assert "epoch 1: top-1" in out
+    assert "its probabilities differ from the trained network's by" in out
+    assert sorted(path for path in workdir.rglob("*")) == before
+    for path in workdir.glob("photos/eval/*/0.png"):
+        path.write_bytes(b"")
+    code, _, err = run(*TRAIN, *options, "--dry-run")
+    assert code == 2
+    assert "photos/eval/ant/0.png: empty file" in err
+    assert not (workdir / "runs").exists()
