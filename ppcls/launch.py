@@ -19,14 +19,14 @@ PATIENCE = 20.0  # seconds that the others have to end by themselves when one ha
 LAUNCHED = "PPCLS_LAUNCHED"  # in the environment of processes that are started here
 
 
-def launch(arguments: Sequence[str], count: int) -> int:
-    """Run `python -m ppcls` with the arguments in `count` processes; returns the exit code.
+def launch(command: Sequence[str], count: int) -> int:
+    """Run a command in `count` processes that train together; returns the exit code.
 
     The first process speaks; what another says is shown where it fails and the first does not.
     """
     with tempfile.TemporaryDirectory(prefix="ppcls-") as folder:
         logs = [Path(folder) / f"{rank}.log" for rank in range(1, count)]
-        processes = start(arguments, count, logs)
+        processes = start(command, count, logs)
         stop = Stop(processes)
         try:
             failed = watch(processes)
@@ -41,7 +41,7 @@ def launch(arguments: Sequence[str], count: int) -> int:
 
 
 def start(
-    arguments: Sequence[str], count: int, logs: Sequence[Path]
+    command: Sequence[str], count: int, logs: Sequence[Path]
 ) -> list[subprocess.Popen[bytes]]:
     """The processes, told of one another as `paddle.distributed.launch` tells them."""
     ports = free_ports(count)
@@ -61,7 +61,6 @@ def start(
         given = any(name in os.environ for name in environment.THREADS)
         own |= {} if given else {environment.THREADS[0]: str(threads)}
         output: IO[bytes] | None = logs[rank - 1].open("wb") if rank else None
-        command = [sys.executable, "-m", "ppcls", *arguments]
         processes.append(
             subprocess.Popen(
                 command, env=os.environ | own, stdin=subprocess.PIPE, stdout=output, stderr=output

@@ -16,7 +16,7 @@ from ppcls.errors import UserError
 from ppcls.inputs import Inputs, note_preprocess, open_inputs, train_view
 from ppcls.log import be_quiet, say
 from ppcls.recipe import HARMLESS, Recipe
-from ppcls.train import checkpoint
+from ppcls.train import checkpoint, skipped
 from ppcls.train.checkpoint import BEST, LATEST
 from ppcls.train.processes import Processes, join
 from ppcls.train.trainer import Trainer
@@ -155,8 +155,10 @@ def make_folder(folder: Path, keep: bool) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".writable").touch()
         (folder / ".writable").unlink()
-        for name in () if keep else ("run.jsonl", LATEST, BEST, "curves.png"):
-            (folder / name).unlink(missing_ok=True)
+        own = ("run.jsonl", LATEST, BEST, "curves.png", skipped.FILE, "step-*.safetensors")
+        for pattern in (*(() if keep else own), ".*.tmp"):  # the last: of a save that was cut short
+            for path in folder.glob(pattern):
+                path.unlink()
     except OSError as error:
         raise UserError(
             f"output: {folder} cannot be written ({error.strerror}): -o output=FOLDER"
