@@ -6,8 +6,8 @@ from typing import Any
 from ppcls.paddleclas_config.arch import CLASSES
 from ppcls.paddleclas_config.page import Section
 
-LISTS = ("ImageNetDataset", "ClsDataset", "CommonDataset", None)
 MANY = ("MultiLabelDataset", "MLClsDataset")
+LISTS = ("ImageNetDataset", "ClsDataset", "CommonDataset", *MANY, None)
 SAMPLERS = ("DistributedBatchSampler", "BatchSampler", None)
 
 
@@ -19,10 +19,7 @@ def plain(path: Any) -> str:
 def list_file(dataset: Section) -> str | None:
     """The list of photos and labels, where the data set is one that there is here."""
     name = dataset.get("name")
-    if name in MANY:
-        dataset.remark("name", "photos have one label here: lists of many cannot be read")
-        dataset.page.lost.append("many labels a photo")
-    elif name not in LISTS:
+    if name not in LISTS:
         dataset.remark("name", f"{name} is not known here: give data.train and data.eval")
         dataset.page.lost.append(f"data set {name}")
         return None
@@ -32,6 +29,13 @@ def list_file(dataset: Section) -> str | None:
         dataset.remark("relabel", "labels are taken as they stand in the list here")
     path = dataset.get("cls_label_path")
     return plain(path) if path else None
+
+
+def is_many(root: Section) -> bool:
+    """Whether a photo may have several labels."""
+    train = root.section("DataLoader").section("Train").section("dataset")
+    asked = root.section("Global").get("use_multilabel")
+    return bool(asked) or train.get("name") in MANY
 
 
 def root_of(train: Section, evaluation: Section) -> str | None:

@@ -27,7 +27,6 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
     "Global.use_dali": (OFF, "photos are read on the CPU"),
     "Global.to_static": (OFF, "networks are trained as they are, not compiled"),
     "Global.eval_mode": (("classification", None), "evaluation is by top-1 and top-5"),
-    "Global.use_multilabel": (OFF, "a photo has one label here"),
     "Global.start_eval_epoch": ((None, 0, 1), "evaluation begins with the first epoch"),
     "Global.train_mode": ((None, "efficientnetv2"), "another way of training: not carried over"),
     "Global.iter_per_epoch": ((None,), "an epoch is all photos once"),

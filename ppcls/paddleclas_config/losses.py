@@ -46,7 +46,7 @@ LOSSES: dict[str, Callable[[Section, int], dict[str, Any]]] = {
 }
 
 
-def convert(root: Section, classes: int) -> dict[str, Any]:
+def convert(root: Section, classes: int, many: bool) -> dict[str, Any]:
     """The recipe's `task.loss`: the first loss of `Loss.Train` that there is here."""
     found: dict[str, Any] = {}
     for name, loss in root.section("Loss").entries("Eval"):
@@ -56,6 +56,9 @@ def convert(root: Section, classes: int) -> dict[str, Any]:
     for name, loss in root.section("Loss").entries("Train"):
         if name in LOSSES and not found:
             found = LOSSES[name](loss, classes)
+            if many and found["kind"] not in ("bce", "asymmetric"):
+                loss.remark(None, "with several labels a photo: the binary cross entropy")
+                found = {"kind": "bce"}
             weight = loss.get("weight", 1)
             if weight != 1:
                 loss.remark("weight", "a loss counts 1 here, and so it does alone in PaddleClas")
@@ -67,4 +70,4 @@ def convert(root: Section, classes: int) -> dict[str, Any]:
             distillation.lose(loss)
         else:
             loss.lose("this loss is not known here: not carried over")
-    return found or {"kind": "cross_entropy"}
+    return found or {"kind": "bce" if many else "cross_entropy"}

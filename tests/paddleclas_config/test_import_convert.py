@@ -82,9 +82,18 @@ def test_data(old):
     assert f"{TRAIN}.delimiter" in old.remarks
 
 
-def test_data_sets_that_are_not_known(old):
+def test_several_labels_a_photo(old):
     recipe = old.set(f"{TRAIN}.name", "MultiLabelDataset").convert()
-    assert recipe.train.without == ("many labels a photo",)
+    assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "bce")
+    assert recipe.train.without == ()
+    assert any("several labels a photo" in remark for remark in old.remarks.values())
+    recipe = old.set("Loss.Train", [{"MultiLabelAsymmetricLoss": {"weight": 1.0}}]).convert()
+    assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "asymmetric")
+    old.set(f"{TRAIN}.name", "ImageNetDataset").set("Global.use_multilabel", True)
+    assert old.convert().task.kind == "multilabel"
+
+
+def test_data_sets_that_are_not_known(old):
     recipe = old.set(f"{TRAIN}.name", "Cifar10").convert()
     assert recipe.data.train is None
     assert recipe.train.without == ("data set Cifar10",)
