@@ -37,7 +37,8 @@ def score(trained: Trained, report: Path | None = None) -> dict[str, float]:
             "weights": str(trained.source),
             "data": samples.source,
         }
-        found = figures.make(about, scores, trained.names or samples.names, outcomes)
+        names = trained.names or samples.names
+        found = figures.make(about, scores, names, outcomes.filled())
         with target.writing(report):
             write.write(found, folder)
     say(f"wrote {report / write.PAGE}")
@@ -60,6 +61,8 @@ def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[st
         evaluate(network, noted(), tally, keep)
     finally:
         reader.close()
+    if not tally.parts:
+        raise UserError(f"data.eval: no photo of {samples.source} can be read: {skipped[0]}")
     scores = tally.scores()
     if skipped:
         many = f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} cannot be read"

@@ -67,6 +67,12 @@ class Outcomes:
         self.ranks[batch.indices] = ranks
         self.losses[batch.indices] = np.log(total) - values[rows, own]
 
+    def filled(self) -> "Outcomes":
+        """Without the photos to which no answer was added, since they cannot be read."""
+        there = np.flatnonzero(~np.isnan(self.losses))
+        arrays = (self.probabilities, self.predicted, self.ranks, self.losses)
+        return Outcomes(self.samples.subset(there), *(array[there] for array in arrays))
+
     @property
     def labels(self) -> np.ndarray:
         """int64 [N], the true classes."""

@@ -1,10 +1,11 @@
 """A report is written whole or not at all, and touches no other file."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluated import SMALL, read_json
+from evaluated import SMALL, read_json, read_rows
 
 from ppcls import evaluation
 from ppcls.data.datasets import Paths, Samples
@@ -41,6 +42,20 @@ def test_a_broken_photo_leaves_nothing(network):
     with pytest.raises(UserError, match=r"list.txt:4"):
         score(network, Path("new/report"))
     assert not Path("new").exists()
+
+
+def test_photos_that_are_skipped_are_not_in_the_report(network):
+    Path("photos/3, a.png").write_bytes(b"broken")
+    recipe = replace(network.recipe, data=replace(network.recipe.data, on_error="skip"))
+    scores = score(replace(network, recipe=recipe), Path("report"))
+    rows = read_rows()
+    assert len(rows) == 39
+    assert not any("photos/3, a.png" in row["path"] for row in rows)
+    assert read_json()["scores"]["top1"] == pytest.approx(scores["top1"])
+    for path in Path("photos").iterdir():
+        path.write_bytes(b"broken")
+    with pytest.raises(UserError, match=r"no photo of list.txt can be read: list.txt:1"):
+        score(replace(network, recipe=recipe), Path("none"))
 
 
 def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network, monkeypatch):
