@@ -101,6 +101,7 @@ def test_all_formats_of_pixels_of_any_size_to_logits(place, lite0, run):
         "output": "logits",
         "precision": "fp32",
         "dynamic_size": True,
+        "task": "classify",
     }
     assert list(own["check"]["formats"]) == list(formats)
     assert own["check"]["largest_difference"] == max(own["check"]["formats"].values()) < 1e-4

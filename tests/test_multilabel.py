@@ -182,10 +182,10 @@ def test_what_does_not_go_with_several_labels_is_said(here, run):
     assert code == 2
     assert "task.loss.kind: unknown 'focal'; known: bce, asymmetric" in err
     code, _, err = run(
-        "train", "-c", "recipe.yaml", "-o", "train.schedule.decay={kind: plateau}", "output=runs/p"
+        "train", "-c", "recipe.yaml", "-o", "train.early_stop={score: top1}", "output=runs/p"
     )
     assert code == 2
-    assert "top1 is not scored in multilabel: -o train.schedule.decay.score=map" in err
+    assert "top1 is not scored in multilabel of 3 classes: map, f1, loss are" in err
     code, _, err = run("train", "-c", "recipe.yaml", "-o", "task={kind: classify}", "output=runs/c")
     assert code == 2
     assert "train.csv:1: name one label column" in err

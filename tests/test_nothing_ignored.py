@@ -255,7 +255,7 @@ FORGOTTEN = {
     "accumulation": (
         feed.Feed,
         "steps",
-        lambda own: lambda *given: ((found[:1], photos) for found, photos in own(*given)),
+        lambda own: lambda *given: (found[:1] for found in own(*given)),
     ),
     "repeats": (feed, "epoch_photos", lambda own: lambda *given: own(*given[:3], 1, *given[4:])),
 }
