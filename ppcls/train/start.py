@@ -53,8 +53,9 @@ def train(recipe: Recipe, resume: bool = False, overwrite: bool = False) -> bool
         check_same(recipe, record, inputs, processes.count, latest)
     trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes)
     if saved and record:
-        checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, trainer.average)
         trainer.take(record)
+        held, beside = trainer.average, trainer.lesson.layers
+        checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, held, beside)
     check_ops(recipe, inputs)
     processes.gather(None)  # none begins to write while another looks at what is there
     if processes.first:
@@ -76,8 +77,9 @@ def first_alone(processes: Processes, recipe: Recipe) -> tuple[Recipe, Inputs]:
     for turn in (True, False):
         if processes.first == turn:
             found = open_inputs(recipe)
-            if recipe.model.weights:
-                store.find(recipe.model.name, recipe.model.weights)
+            for network in (recipe.model, *getattr(recipe.task, "teacher", ())):
+                if getattr(network, "weights", None):
+                    store.find(network.name, network.weights)
         processes.gather(None)
     return found
 
@@ -99,6 +101,7 @@ def header(trainer: Trainer, device: str) -> str:
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
     ]
+    lines += trainer.lesson.about()
     published = train.schedule.for_batch
     if published and published != photos:
         lr = train.schedule.lr

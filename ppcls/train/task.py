@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from ppcls import metrics
 from ppcls.config.node import node
+from ppcls.train.distill.task import Distill
 from ppcls.train.losses import AnyLoss, BinaryCrossEntropy, CrossEntropy, ManyLabelsLoss
 from ppcls.train.tally import ManyLabels, OneLabel, Tally
 
@@ -26,6 +27,7 @@ class Classify:
 
     kind: Literal["classify"] = "classify"
     loss: AnyLoss = CrossEntropy()
+    answers: ClassVar[str] = "classify"  # as an exported network's `task`
     several: ClassVar[bool] = False  # labels per photo
     best: ClassVar[str] = "top1"  # the score that chooses the best weights
     watched: ClassVar[str] = "top1"  # the score of training steps
@@ -62,6 +64,7 @@ class MultiLabel:
 
     kind: Literal["multilabel"] = "multilabel"
     loss: ManyLabelsLoss = BinaryCrossEntropy()
+    answers: ClassVar[str] = "multilabel"
     several: ClassVar[bool] = True
     best: ClassVar[str] = "map"
     watched: ClassVar[str] = "label_accuracy"
@@ -102,5 +105,5 @@ def named(value: Any) -> Any:
 
 
 Task = Annotated[
-    Annotated[Classify | MultiLabel, Field(discriminator="kind")], BeforeValidator(named)
+    Annotated[Classify | MultiLabel | Distill, Field(discriminator="kind")], BeforeValidator(named)
 ]

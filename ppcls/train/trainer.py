@@ -23,6 +23,7 @@ from ppcls.train.feed import Feed, check
 from ppcls.train.freeze import freeze
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
+from ppcls.train.lesson import lesson
 from ppcls.train.network import network
 from ppcls.train.precision import Precision
 from ppcls.train.processes import Processes
@@ -54,16 +55,18 @@ class Trainer:
         self.frozen = freeze(self.net, model.freeze)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
         self.network = Normalize.before(self.net, scale, offset)
-        self.optimizer = train.optimizer.build(groups(self.net, train.decay_norms, train.lr_scale))
-        self.average = train.ema.build(self.net) if train.ema else None
         self.precision = Precision(train.precision, train.amp_level)
-        counts = inputs.train.counts(model.num_classes or 0).tolist()
-        task = recipe.task.prepared(counts)
+        self.lesson = lesson(recipe, inputs, self.network, self.precision)
+        beside = self.lesson.layers
+        trained = groups(self.net, train.decay_norms, train.lr_scale)
+        self.optimizer = train.optimizer.build(trained + groups(beside, train.decay_norms, {}))
+        self.average = train.ema.build(self.net) if train.ema else None
+        parameters = [*self.net.parameters(), *beside.parameters()]
         self.update = Update(
-            task,
-            task.build(self.precision.around(self.network)),
+            recipe.task,
+            self.lesson.step,
             self.optimizer,
-            [p for p in self.net.parameters() if not p.stop_gradient],
+            [p for p in parameters if not p.stop_gradient],
             train.clip_norm,
             self.precision.scale,
             self.processes,
@@ -84,6 +87,7 @@ class Trainer:
         self.evaluations, self.thresholds = record.evaluations, record.thresholds
         if self.precision.scale and record.loss_scale:
             self.precision.scale.restore(record.loss_scale)
+        self.lesson.take(record.teachers)
 
     # ------------------------------------------------------------------ the loop
 
@@ -102,6 +106,7 @@ class Trainer:
                 raise UserError(f"{error}{self.save_rest()}") from None
             finally:
                 self.reader.close()
+            self.lesson.check()
             done = self.step == self.total_steps and not self.stopping
             if not done:
                 say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
@@ -197,9 +202,15 @@ class Trainer:
 
     def average_statistics(self) -> None:
         """Batch norms' statistics, of each process's own photos, become the mean of all."""
-        learnt = {name for name, _ in self.net.named_parameters()}
-        states = [self.net.state_dict(), self.average.held if self.average else {}]
-        self.processes.average([v for state in states for k, v in state.items() if k not in learnt])
+        held, beside = self.average.held if self.average else {}, self.lesson.layers
+        states = [
+            (self.net, self.net.state_dict()),
+            (self.net, held),
+            (beside, beside.state_dict()),
+        ]
+        for layer, state in states:
+            learnt = {name for name, _ in layer.named_parameters()}
+            self.processes.average([v for name, v in state.items() if name not in learnt])
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the network has the weights that the run evaluates and hands on."""
@@ -253,11 +264,13 @@ class Trainer:
             thresholds=self.thresholds,
             loss_scale=self.precision.scale.state() if self.precision.scale else {},
             processes=self.processes.count,
+            teachers=self.lesson.digests,
         )
         optimizer = self.optimizer if name == checkpoint.LATEST else None
         with self.shown():
             trained = self.average.held if self.average else None
-            checkpoint.save(self.folder / name, self.net, optimizer, record, trained)
+            path, beside = self.folder / name, self.lesson.layers
+            checkpoint.save(path, self.net, optimizer, record, trained, beside)
         return self.folder / name
 
     def save_rest(self) -> str:
