@@ -64,14 +64,11 @@ def lesson(recipe: Recipe, inputs: Inputs, network: nn.Sequential, precision: Pr
     if isinstance(task.teacher[0], Peer):
         return mutual(recipe, task, task.teacher[0], network, precision)
     nodes = [node for node in task.teacher if not isinstance(node, Peer)]
-    teachers = [open_teacher(node, recipe, inputs.names, precision, features) for node in nodes]
-    first, compared = teachers[0], list(task.losses)
-    if features:
-        assert isinstance(first, NetworkTeacher), "the task has checked that it has features"
-        compared = comparisons(task, network[1], first.net, recipe.model.in_channels)
-    step = Learning(
-        task, precision.around(looking(network, features)), together(teachers), compared
-    )
+    teachers = [open_teacher(node, recipe, inputs, precision, features) for node in nodes]
+    net = teachers[0].net if isinstance(teachers[0], NetworkTeacher) else None
+    compared = comparisons(task, network[1], net, recipe.model.in_channels)
+    look = precision.around(looking(network, features))
+    step = Learning(task, look, together(teachers), compared)
     return Lesson(step, with_layers(compared), teachers)
 
 
@@ -94,10 +91,11 @@ def mutual(
 
 
 def comparisons(
-    task: Distill, student: nn.Layer, teacher: nn.Layer, channels: int
+    task: Distill, student: nn.Layer, teacher: nn.Layer | None, channels: int
 ) -> list[Compare]:
-    """The losses of a task for one student and its teacher."""
-    own, guide = widths(student, channels), widths(teacher, channels)
+    """The losses of a task for one student and its teacher, None for one without features."""
+    asked = any(loss.features for loss in task.losses)
+    own, guide = (widths(net, channels) if asked and net else [] for net in (student, teacher))
     return [built(loss, own, guide) for loss in task.losses]
 
 

@@ -71,7 +71,7 @@ class Precision:
         def narrow(images: Tensor) -> Outputs:
             with paddle.amp.auto_cast(level=self.level, dtype=NAMES[self.kind]):
                 found = network(images)
-            return paddle.utils.map_structure(lambda output: output.astype("float32"), found)
+            return paddle.utils.map_structure(lambda out: out.astype("float32"), found)  # type: ignore
 
         return narrow
 

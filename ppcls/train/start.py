@@ -78,8 +78,9 @@ def first_alone(processes: Processes, recipe: Recipe) -> tuple[Recipe, Inputs]:
         if processes.first == turn:
             found = open_inputs(recipe)
             for network in (recipe.model, *getattr(recipe.task, "teacher", ())):
-                if getattr(network, "weights", None):
-                    store.find(network.name, network.weights)
+                weights = getattr(network, "weights", None)
+                if weights:
+                    store.find(network.name, weights)
         processes.gather(None)
     return found
 

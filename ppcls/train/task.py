@@ -18,7 +18,8 @@ from ppcls.train.tally import ManyLabels, OneLabel, Tally
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import Tensor
 
-Step = Callable[["Tensor", "Tensor"], "tuple[Tensor, Tensor]"]  # images, targets -> loss, logits
+# Images, targets, and which photos of the data set they are -> loss, logits
+Step = Callable[["Tensor", "Tensor", np.ndarray], "tuple[Tensor, Tensor]"]
 
 
 @node
@@ -92,7 +93,7 @@ class MultiLabel:
 
 
 def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
-    def step(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def step(images: Tensor, targets: Tensor, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         logits = network(images)
         return loss(logits, targets), logits
 

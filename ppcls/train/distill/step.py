@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
@@ -12,7 +13,8 @@ from ppcls.train.distill.task import Distill
 
 # Images uint8 [N, H, W, C] to logits float32 [N, classes] and the features of the stages.
 Look = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
-Guide = Callable[[Tensor], Seen]  # images to what teachers make of them
+# Images, and which photos of the data set they are (int64 [N]), to what teachers make of them.
+Guide = Callable[[Tensor, np.ndarray], Seen]
 
 
 def looking(network: nn.Sequential, features: bool) -> Look:
@@ -42,8 +44,8 @@ def together(guides: Sequence[Guide]) -> Guide:
     if len(guides) == 1:
         return guides[0]
 
-    def guide(images: Tensor) -> Seen:
-        logs = [F.log_softmax(each(images).logits, axis=-1) for each in guides]
+    def guide(images: Tensor, indices: np.ndarray) -> Seen:
+        logs = [F.log_softmax(each(images, indices).logits, axis=-1) for each in guides]
         return Seen(paddle.stack(logs).logsumexp(axis=0) - math.log(len(logs)))
 
     return guide
@@ -55,10 +57,12 @@ class Learning:
     def __init__(self, task: Distill, student: Look, guide: Guide, compared: Sequence[Compare]):
         self.task, self.student, self.guide, self.compared = task, student, guide, compared
 
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, indices: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
         own = Seen(*self.student(images))
         with paddle.no_grad():
-            guide = self.guide(images)
+            guide = self.guide(images, indices)
         return lesson_of(self.task, self.compared, own, guide, targets), own.logits
 
 
@@ -76,7 +80,9 @@ class Mutual:
     ):
         self.task, self.students, self.compared = task, students, compared
 
-    def __call__(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, images: Tensor, targets: Tensor, indices: np.ndarray
+    ) -> tuple[Tensor, Tensor]:
         first, second = (Seen(*student(images)) for student in self.students)
         own, others = self.compared
         loss = lesson_of(self.task, own, first, second.detached(), targets)

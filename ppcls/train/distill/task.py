@@ -51,7 +51,8 @@ class Distill:
                 "labels_weight: 1"
             )
         asking = [loss.kind for loss in self.losses if loss.features]
-        if asking and (len(self.teacher) > 1 or not self.teacher[0].features):
+        able = [node for node in self.teacher if node.features]
+        if asking and not len(self.teacher) == len(able) == 1:
             raise ValueError(
                 f"{asking[0]} compares features, which one teacher that is a network has: leave "
                 "out the loss, or name one network with its weights as the teacher"

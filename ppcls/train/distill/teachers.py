@@ -17,7 +17,12 @@ class Network:
     kind: Literal["network"] = "network"
     name: ModelName
     weights: Weights  # file, URL, hf://org/name, registered tag; true: the default
-    features: ClassVar[bool] = True  # of its stages can be learnt from
+    cache: str | None = None  # a file of `ppcls teach` with its answers, which then serves for it
+
+    @property
+    def features(self) -> bool:
+        """Whether its stages' features can be learnt from."""
+        return self.cache is None
 
 
 @node
@@ -27,6 +32,7 @@ class Exported:
     kind: Literal["exported"] = "exported"
     folder: str
     engine: str | None = None  # None: Paddle's own, on the run's device
+    cache: str | None = None
     features: ClassVar[bool] = False
 
 

@@ -91,7 +91,8 @@ def first_lesson(*given):
     whole = Normalize.before(net, made.preprocess.scale, made.preprocess.offset)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     photos = paddle.to_tensor(pixels), paddle.to_tensor([0, 1, 0, 1])
-    return whole, lesson(made, inputs, whole, Precision("fp32", "O1")), photos
+    found = lesson(made, inputs, whole, Precision("fp32", "O1"))
+    return whole, found, (*photos, np.array([0, 6, 1, 7]))
 
 
 LOGIT_LOSSES = ["kl", "js", "dkd", "skd", "dist"]
@@ -114,10 +115,10 @@ def test_a_network_learns_nothing_from_itself(trained, kind):
 def test_a_teacher_has_its_own_normalisation_and_takes_no_part(trained, run):
     given = options(NETWORK, "[{kind: soft_cross_entropy}]", "task.labels_weight=0")
     other = "preprocess={mean: [0, 0, 0], std: [1, 1, 1]}"
-    whole, found, (images, labels) = first_lesson(*given, other)
+    whole, found, (images, labels, indices) = first_lesson(*given, other)
     (teacher,) = found.teachers
     before = teacher.digest()
-    loss, logits = found.step(images, labels)
+    loss, logits = found.step(images, labels, indices)
     loss.backward()
     assert all(p.grad is None for p in teacher.net.parameters())
     assert any(p.grad is not None for p in whole.parameters())
