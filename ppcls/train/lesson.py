@@ -27,13 +27,15 @@ class Lesson:
     step: Step
     layers: nn.LayerList = field(default_factory=nn.LayerList)
     teachers: Sequence[AnyTeacher] = ()
+    peer: str = ""  # the name of a second student's network
 
     def __post_init__(self):
         self.digests = [teacher.digest() for teacher in self.teachers]
 
     def about(self) -> list[str]:
         """A line on each teacher."""
-        return [f"teacher {teacher.name}, {teacher.source}" for teacher in self.teachers]
+        lines = [f"teacher {teacher.name}, {teacher.source}" for teacher in self.teachers]
+        return [*lines, f"{self.peer} trains beside it"] if self.peer else lines
 
     def take(self, digests: Sequence[str]) -> None:
         """UserError unless these are the teachers that the run began with."""
@@ -87,7 +89,7 @@ def mutual(
     own = comparisons(task, network[1], peer, model.in_channels)
     others = comparisons(task, peer, network[1], model.in_channels)
     step = Mutual(task, (looks[0], looks[1]), (own, others))
-    return Lesson(step, nn.LayerList([peer, *with_layers([*own, *others])]))
+    return Lesson(step, nn.LayerList([peer, *with_layers([*own, *others])]), peer=node.name)
 
 
 def comparisons(

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -237,3 +239,20 @@ def test_a_lesson_of_labels_alone_has_nothing_beside_it(workdir):
     assert isinstance(found, Lesson)
     assert not found.layers.parameters()
     assert np.isfinite(float(found.step(*photos)[0]))
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(trained):
+    """Losses that compare no photos with one another, and no dropout or statistics of parts."""
+    losses = "[{kind: kl}, {kind: pefd}, {kind: feature_l2, weight: 1e-3}]"
+    given = options(NETWORK, losses, "train.ops=[{op: resize}]", "model.name=ResNet18_vd")
+    given += ["model.freeze=['*.norm.*']", "train.epochs=1"]
+    command = [sys.executable, "-m", "ppcls", "train", "-c", "recipe.yaml"]
+    for more, parts in (("one", []), ("two", ["--processes", "2"])):
+        own = [f"output=runs/{more}", f"train.batch_size={2 if parts else 4}"]
+        subprocess.run([*command, *parts, "-o", *given, *own], check=True, timeout=240)
+    one, two = state("runs/one"), state("runs/two")
+    assert one[0].keys() == two[0].keys()
+    assert any("beside" in name for name in one[0])
+    losses = [[loss for _, loss in found[2]] for found in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
