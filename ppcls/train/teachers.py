@@ -63,6 +63,8 @@ def find(node: Network | Exported, recipe: Recipe) -> Found:
     if RECORD in checkpoint.metadata:
         record = read_record(source.path, checkpoint)
         names = tuple(record.labels)
+        if record.recipe["task"].get("kind") == "multilabel":
+            raise UserError(f"task.teacher: {source.path} gives a photo several labels, not one")
         preprocess = from_plain(Preprocess, record.recipe["preprocess"], str(source.path))
     elif source.preprocess:
         preprocess = from_plain(Preprocess, source.preprocess, str(source.path))
@@ -88,10 +90,7 @@ class NetworkTeacher:
         try:
             return create_model(found.name, classes, tensors, in_channels=channels, source=path)
         except OtherClasses as error:
-            raise UserError(
-                f"task.teacher: {self.source} has {error.found} classes and the student {classes}: "
-                "a teacher of the student's classes is needed"
-            ) from None
+            raise other_classes(path, error.found, classes) from None
         except UserError as error:
             raise UserError(f"task.teacher: {error}") from None
 
@@ -116,7 +115,7 @@ class ExportedTeacher:
         size = recipe.train.batch_size
         self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
         self.name, self.source, self.names = found.name, found.path, found.names
-        self.classes, self.node, self.recipe = recipe.model.num_classes, node, recipe
+        self.node, self.recipe = node, recipe
         manifest = self.predictor.manifest
         if manifest.task != "classify":
             raise UserError(f"task.teacher: {node.folder} gives a photo several labels, not one")
@@ -133,17 +132,20 @@ class ExportedTeacher:
                 f"task.teacher: {node.folder} takes photos of {max(taken)} px and they are "
                 f"{', '.join(map(str, sorted(asked)))} px: export it with --dynamic-size"
             )
+        side = max(asked)
+        answer = self.answer(np.zeros((1, side, side, recipe.model.in_channels), np.uint8))
+        classes = recipe.model.num_classes or 0
+        if answer.shape[1] != classes:
+            raise other_classes(self.source, answer.shape[1], classes)
 
     def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
-        pixels, manifest = images.numpy(), self.predictor.manifest
-        given = pixels if manifest.input == "uint8" else manifest.preprocess.normalize(pixels)
-        shares = self.predictor.probabilities(self.predictor.engine.run(given))
-        if shares.shape[1] != self.classes:
-            raise UserError(
-                f"task.teacher: {self.source} has {shares.shape[1]} classes and the student "
-                f"{self.classes}: a teacher of the student's classes is needed"
-            )
-        return Seen(paddle.to_tensor(np.log(np.maximum(shares, LEAST))))
+        return Seen(paddle.to_tensor(np.log(np.maximum(self.answer(images.numpy()), LEAST))))
+
+    def answer(self, pixels: np.ndarray) -> np.ndarray:
+        """Probabilities [N, classes] of uint8 [N, H, W, C]."""
+        about = self.predictor.manifest
+        given = pixels if about.input == "uint8" else about.preprocess.normalize(pixels)
+        return self.predictor.probabilities(self.predictor.engine.run(given))
 
     def digest(self) -> str:
         """Changes with any bit of its files."""
@@ -168,6 +170,13 @@ class CachedTeacher:
     def digest(self) -> str:
         """Changes with any bit of the file."""
         return cache.digest(self.source)
+
+
+def other_classes(source: Path, found: int, wanted: int) -> UserError:
+    return UserError(
+        f"task.teacher: {source} has {found} classes and the student {wanted}: a teacher of the "
+        "student's classes is needed"
+    )
 
 
 def header(found: Found, view: TrainView, recipe: Recipe, inputs: Inputs) -> dict[str, Any]:

@@ -200,7 +200,7 @@ def test_a_teacher_that_cannot_be_had_is_one_line(trained, run, teacher):
     assert not Path("runs/other").exists()
 
 
-def test_a_teacher_of_other_classes_is_one_line(trained, run):
+def test_a_teacher_of_other_classes_is_one_line(exported, run):
     Path("labels.txt").write_text("ant\nbee\ncat\n")
     command = ["train", "-c", "recipe.yaml", "-o", *options(NETWORK), "output=runs/other"]
     three = ["model.num_classes=3", "data.labels=labels.txt"]
@@ -210,9 +210,17 @@ def test_a_teacher_of_other_classes_is_one_line(trained, run):
         "error: task.teacher: runs/small/best.safetensors has 2 classes and the student 3: "
         "a teacher of the student's classes is needed\n"
     )
+    given = [*options(EXPORTED), "output=runs/other", *three]
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", *given)
+    assert code == 2
+    assert err.startswith("error: task.teacher: exported/small has 2 classes and the student 3: ")
     Path("labels.txt").write_text("bee\nant\n")
     code, _, err = run(*command, "data.labels=labels.txt")
     assert "its class 0 is 'ant', the student's 'bee'" in err
+    given = [*options(EXPORTED), "output=runs/other", "train.size=40"]
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", *given)
+    assert "exported/small takes photos of 32 px and they are 40 px: export it with" in err
+    assert not Path("runs/other").exists()
 
 
 WRONG = {
