@@ -11,6 +11,7 @@ from ppcls.errors import UserError
 
 COMMANDS = (
     training.add_train,
+    training.add_teach,
     training.add_eval,
     training.add_export,
     deployment.add_predict,

@@ -127,7 +127,7 @@ def check_photos(trained: Trained) -> list[str]:
 
 def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]) -> dict[str, Any]:
     """All on the same photos; an error when a format differs by more than the tolerance."""
-    preprocess, task = trained.recipe.preprocess, trained.recipe.task.kind
+    preprocess, task = trained.recipe.preprocess, trained.recipe.task.answers
     pixels = np.stack([open_photo(photo, preprocess) for photo in photos])
     inputs = preprocess.normalize(pixels)
     rounding = np.float32(1) + np.finfo(np.float32).eps
@@ -192,7 +192,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         input=form.input,
         output=form.output,
         dynamic_size=form.dynamic_size,
-        task=recipe.task.kind,
+        task=recipe.task.answers,
         threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
     )

@@ -5,7 +5,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from ppcls.config.node import BelowOne, Count, Duration, Flag, Int, Positive, Share, Span, node
 from ppcls.data import batch_ops
@@ -17,17 +17,12 @@ from ppcls.data.sampling import Sampler, Shuffle
 from ppcls.data.sizes import AnySize, Size
 from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
 from ppcls.metrics import Score
-from ppcls.models.zoo import spec_of
 from ppcls.train.ema import Ema
 from ppcls.train.halt import EarlyStop
+from ppcls.train.named import ModelName, Weights
 from ppcls.train.optim import AnyOptimizer, Momentum
 from ppcls.train.schedule import Schedule
 from ppcls.train.task import Classify, Task
-
-
-def known_model(name: str) -> str:
-    spec_of(name)  # raises with the near names
-    return name
 
 
 def known_builtin(name: str) -> str:
@@ -36,15 +31,11 @@ def known_builtin(name: str) -> str:
     return name
 
 
-# YAML's true is written as the word that `ppcls.weights.store` knows.
-Weights = Annotated[str, BeforeValidator(lambda value: "true" if value is True else value)]
-
-
 @node
 class Model:
     """The network and what its weights start from."""
 
-    name: Annotated[str, AfterValidator(known_model)]
+    name: ModelName
     num_classes: Count | None = None  # None: as many as the training data has
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default

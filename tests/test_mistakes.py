@@ -228,8 +228,8 @@ def test_a_loss_that_is_no_number_stops_before_the_optimizer_moves(workdir, run,
     def build(self, network):
         step, count = real(self, network), iter(range(9))
 
-        def broken(images, labels):
-            loss, logits = step(images, labels)
+        def broken(images, labels, indices):
+            loss, logits = step(images, labels, indices)
             return (loss * float("nan") if next(count) == 2 else loss), logits
 
         return broken

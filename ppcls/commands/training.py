@@ -1,4 +1,4 @@
-"""train, eval, export, show-data."""
+"""train, teach, eval, export, show-data."""
 
 import argparse
 import sys
@@ -44,6 +44,26 @@ def run_train(options: argparse.Namespace) -> int:
 
     done = train(recipe, options.resume, options.overwrite)
     return 0 if done else INTERRUPTED
+
+
+def add_teach(commands) -> None:
+    text = "keep a teacher's answers to the training photos, for task.teacher.cache"
+    parser = add_command(commands, "teach", run_teach, text)
+    add_recipe_options(parser, required=True)
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE")
+    parser.add_argument("--top", type=positive, help="classes kept of each photo; default: 32")
+    text = "which of several teachers, counted from 1"
+    parser.add_argument("--teacher", type=positive, default=1, help=text)
+
+
+def run_teach(options: argparse.Namespace) -> int:
+    from ppcls.config.load import load
+    from ppcls.recipe import Recipe
+    from ppcls.teach import TOP, teach
+
+    recipe = load(Recipe, options.config, options.override)
+    teach(recipe, options.output, options.top or TOP, options.teacher - 1)
+    return 0
 
 
 def add_eval(commands) -> None:

@@ -49,8 +49,11 @@ class EfficientNet(nn.Layer):
 
     def forward(self, x):
         """Float32 images [N, in_channels, H, W] to float32 logits [N, num_classes]."""
-        pooled = self.pool(self.expand(self.features(x)[-1])).flatten(1)
-        return self.head(self.dropout(pooled))
+        return self.classify(self.features(x))
+
+    def classify(self, features):
+        """What `features` gives to logits."""
+        return self.head(self.dropout(self.pool(self.expand(features[-1])).flatten(1)))
 
 
 class InvertedBottleneck(nn.Layer):

@@ -54,7 +54,11 @@ class ResidualNet(nn.Layer):
 
     def forward(self, x):
         """Float32 images [N, in_channels, H, W] to float32 logits [N, num_classes]."""
-        return self.head(self.pool(self.features(x)[-1]).flatten(1))
+        return self.classify(self.features(x))
+
+    def classify(self, features):
+        """What `features` gives to logits."""
+        return self.head(self.pool(features[-1]).flatten(1))
 
 
 class Block(nn.Layer):

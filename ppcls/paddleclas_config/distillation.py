@@ -1,6 +1,6 @@
 """Distillation: the one place that knows teachers, students and the losses between them.
 
-There is no task of kind `distill` yet: the student is carried over with everything around it, the
+No task of kind `distill` is written yet: the student is carried over with everything around it, the
 teacher and the losses between the two are listed.
 """
 

@@ -3,9 +3,10 @@
 The file is a safetensors file. Weights stand under their own names, optimizer slots under
 `optimizer/<parameter>/<slot>`, so that a checkpoint serves as weights, too. Where a run keeps a
 moving average of its weights, that stands under the weights' names, for it is what the run's scores
-are of and what it hands on; the weights in training are the slot `trained`. Everything else that a
-run needs (order of photos, augmentation, dropout, learning rate) is computed from the step and the
-record.
+are of and what it hands on; the weights in training are the slot `trained`. So are those of layers
+that train beside the network and are never handed on, under `optimizer/beside/…`. Everything else
+that a run needs (order of photos, augmentation, dropout, learning rate) is computed from the step
+and the record.
 """
 
 import json
@@ -27,6 +28,7 @@ from ppcls.weights.load import OPTIMIZER
 
 LATEST, BEST = "latest.safetensors", "best.safetensors"  # a run's checkpoints
 RECORD = "ppcls"  # the metadata key of the record
+BESIDE = "beside/"  # begins the names of layers that train beside the network
 TRAINED = "trained"  # the slot of the weights in training, where there is an average of them
 
 
@@ -46,6 +48,7 @@ class Record:
     thresholds: list[float] = field(default_factory=list)  # of the classes, where several may be
     processes: int = 1  # that trained together
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
+    teachers: list[str] = field(default_factory=list)  # their digests
 
 
 def save(
@@ -54,16 +57,18 @@ def save(
     optimizer: Optimizer | None,
     record: Record,
     trained: Mapping[str, Tensor] | None = None,
+    beside: nn.Layer | None = None,
 ) -> None:
     """Write a checkpoint, whole or not at all; without optimizer: weights only.
 
     Args:
         trained: the weights in training, where the network has their average at the moment.
+        beside: layers that train beside the network.
     """
     tensors = {name: value.numpy() for name, value in net.state_dict().items()}
     if optimizer:
-        tensors |= slots(net, optimizer)
-        for name, value in (trained or {}).items():
+        tensors |= slots(names(net, beside), optimizer)
+        for name, value in {**(trained or {}), **state_beside(beside)}.items():
             tensors[f"{OPTIMIZER}{name}/{TRAINED}"] = value.numpy()
     for name, value in tensors.items():
         if not np.isfinite(value).all():
@@ -105,12 +110,13 @@ def restore(
     net: nn.Layer,
     optimizer: Optimizer,
     average: Average | None,
+    beside: nn.Layer | None = None,
 ) -> None:
     """Put a checkpoint's slots where they came from; `net` has the checkpoint's weights."""
     saved = {k: v for k, v in checkpoint.tensors.items() if k.startswith(OPTIMIZER)}
     if not saved and not isinstance(optimizer, paddle.optimizer.SGD):  # which has no slots
         raise UserError(f"{path}: holds no optimizer state; resume from latest.safetensors")
-    parameters = {name: parameter.name for name, parameter in net.named_parameters()}
+    parameters = {path: name for name, path in names(net, beside).items()}
     state, trained = {}, {}
     for key, value in saved.items():
         name, slot = key.removeprefix(OPTIMIZER).rsplit("/", 1)
@@ -123,12 +129,26 @@ def restore(
     optimizer.set_state_dict(state)
     if average:
         average.restore(trained)
+    for name, value in state_beside(beside).items():
+        value.set_value(trained[name])
 
 
-def slots(net: nn.Layer, optimizer: Optimizer) -> dict[str, np.ndarray]:
+def names(net: nn.Layer, beside: nn.Layer | None) -> dict[str, str]:
+    """The paths of all parameters by the names that Paddle numbers."""
+    found = {parameter.name: path for path, parameter in net.named_parameters()}
+    others = beside.named_parameters() if beside else []
+    return found | {parameter.name: BESIDE + path for path, parameter in others}
+
+
+def state_beside(beside: nn.Layer | None) -> dict[str, Tensor]:
+    """Parameters and statistics of layers that train beside the network, by path."""
+    state = beside.state_dict() if beside else {}
+    return {BESIDE + name: value for name, value in state.items()}
+
+
+def slots(paths: Mapping[str, str], optimizer: Optimizer) -> dict[str, np.ndarray]:
     """The optimizer's tensors by parameter path; Paddle names them by a process-wide counter."""
     state = {k: v for k, v in optimizer.state_dict().items() if isinstance(v, paddle.Tensor)}
-    paths = {parameter.name: path for path, parameter in net.named_parameters()}
     found = {}
     for key, value in state.items():
         name = key

@@ -9,14 +9,15 @@ a CPU, looks into Paddle's own optimizers, and would be one more thing to keep i
 """
 
 from collections.abc import Callable, Mapping
-from typing import Literal
+from typing import Literal, TypeVar
 
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
 FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**32
 PATIENCE = 2000  # steps without overflow before the scale doubles
 
+Outputs = TypeVar("Outputs")
 Kind = Literal["fp32", "bf16", "fp16"]
 Level = Literal["O1", "O2"]
 NAMES: Mapping[Kind, Literal["float32", "bfloat16", "float16"]]
@@ -62,15 +63,15 @@ class Precision:
             )
         return f"precision {self.kind}, level {self.level}" if self.kind != "fp32" else ""
 
-    def around(self, network: nn.Layer) -> Callable[[Tensor], Tensor]:
-        """The network in this precision, with float32 logits."""
+    def around(self, network: Callable[[Tensor], Outputs]) -> Callable[[Tensor], Outputs]:
+        """The network in this precision, with float32 outputs: a tensor, or several."""
         if self.kind == "fp32":
             return network
 
-        def narrow(images: Tensor) -> Tensor:
+        def narrow(images: Tensor) -> Outputs:
             with paddle.amp.auto_cast(level=self.level, dtype=NAMES[self.kind]):
-                logits = network(images)
-            return logits.astype("float32")
+                found = network(images)
+            return paddle.utils.map_structure(lambda out: out.astype("float32"), found)  # type: ignore
 
         return narrow
 

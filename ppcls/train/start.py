@@ -19,6 +19,7 @@ from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint, skipped
 from ppcls.train.checkpoint import BEST, LATEST
 from ppcls.train.processes import Processes, join
+from ppcls.train.record import take
 from ppcls.train.trainer import Trainer
 from ppcls.weights import files, store
 
@@ -59,8 +60,9 @@ def train(
         check_same(recipe, record, inputs, processes.count, latest)
     trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
     if saved and record:
-        checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, trainer.average)
-        trainer.take(record)
+        take(trainer, record)
+        held, beside = trainer.average, trainer.lesson.layers
+        checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, held, beside)
     check_ops(recipe, inputs)
     processes.gather(None)  # none begins to write while another looks at what is there
     if processes.first:
@@ -82,8 +84,10 @@ def first_alone(processes: Processes, recipe: Recipe) -> tuple[Recipe, Inputs]:
     for turn in (True, False):
         if processes.first == turn:
             found = open_inputs(recipe)
-            if recipe.model.weights:
-                store.find(recipe.model.name, recipe.model.weights)
+            for network in (recipe.model, *getattr(recipe.task, "teacher", ())):
+                weights = getattr(network, "weights", None)
+                if weights:
+                    store.find(network.name, weights)
         processes.gather(None)
     return found
 
@@ -105,6 +109,7 @@ def header(trainer: Trainer, device: str) -> str:
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
     ]
+    lines += trainer.lesson.about()
     published = train.schedule.for_batch
     if published and published != photos:
         lr = train.schedule.lr

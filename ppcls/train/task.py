@@ -11,13 +11,15 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from ppcls import metrics
 from ppcls.config.node import node
+from ppcls.train.distill.task import Distill
 from ppcls.train.losses import AnyLoss, BinaryCrossEntropy, CrossEntropy, ManyLabelsLoss
 from ppcls.train.tally import ManyLabels, OneLabel, Tally
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import Tensor
 
-Step = Callable[["Tensor", "Tensor"], "tuple[Tensor, Tensor]"]  # images, targets -> loss, logits
+# Images, targets, and which photos of the data set they are -> loss, logits
+Step = Callable[["Tensor", "Tensor", np.ndarray], "tuple[Tensor, Tensor]"]
 
 
 @node
@@ -26,6 +28,7 @@ class Classify:
 
     kind: Literal["classify"] = "classify"
     loss: AnyLoss = CrossEntropy()
+    answers: ClassVar[str] = "classify"  # as an exported network's `task`
     several: ClassVar[bool] = False  # labels per photo
     best: ClassVar[metrics.Score] = "top1"  # the score that chooses the best weights
     watched: ClassVar[str] = "top1"  # the score of training steps
@@ -66,6 +69,7 @@ class MultiLabel:
 
     kind: Literal["multilabel"] = "multilabel"
     loss: ManyLabelsLoss = BinaryCrossEntropy()
+    answers: ClassVar[str] = "multilabel"
     several: ClassVar[bool] = True
     best: ClassVar[metrics.Score] = "map"
     watched: ClassVar[str] = "label_accuracy"
@@ -97,7 +101,7 @@ class MultiLabel:
 
 
 def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
-    def step(images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def step(images: Tensor, targets: Tensor, indices: np.ndarray) -> tuple[Tensor, Tensor]:
         logits = network(images)
         return loss(logits, targets), logits
 
@@ -110,5 +114,5 @@ def named(value: Any) -> Any:
 
 
 Task = Annotated[
-    Annotated[Classify | MultiLabel, Field(discriminator="kind")], BeforeValidator(named)
+    Annotated[Classify | MultiLabel | Distill, Field(discriminator="kind")], BeforeValidator(named)
 ]

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-import ppcls
 from ppcls import log
-from ppcls.config.load import to_plain
 from ppcls.data.loader import Batch, Part, Reader
 from ppcls.errors import DataError, UserError
 from ppcls.inputs import Inputs, eval_view, train_view
@@ -24,10 +22,12 @@ from ppcls.train.feed import Feed, check
 from ppcls.train.freeze import freeze
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
+from ppcls.train.lesson import lesson
 from ppcls.train.network import network
 from ppcls.train.outlook import Outlook
 from ppcls.train.precision import Precision
 from ppcls.train.processes import Processes
+from ppcls.train.record import record_of
 from ppcls.train.skipped import Skipped
 from ppcls.train.update import Done, NotFinite, Update
 from ppcls.train.window import Window
@@ -63,16 +63,18 @@ class Trainer:
         self.frozen = freeze(self.net, model.freeze)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
         self.network = Normalize.before(self.net, scale, offset)
-        self.optimizer = train.optimizer.build(groups(self.net, train.decay_norms, train.lr_scale))
-        self.average = train.ema.build(self.net) if train.ema else None
         self.precision = Precision(train.precision, train.amp_level)
-        counts = inputs.train.counts(model.num_classes or 0).tolist()
-        task = recipe.task.prepared(counts)
+        self.lesson = lesson(recipe, inputs, self.network, self.precision)
+        beside = self.lesson.layers
+        trained = groups(self.net, train.decay_norms, train.lr_scale)
+        self.optimizer = train.optimizer.build(trained + groups(beside, train.decay_norms, {}))
+        self.average = train.ema.build(self.net) if train.ema else None
+        parameters = [*self.net.parameters(), *beside.parameters()]
         self.update = Update(
-            task,
-            task.build(self.precision.around(self.network)),
+            recipe.task,
+            self.lesson.step,
             self.optimizer,
-            [p for p in self.net.parameters() if not p.stop_gradient],
+            [p for p in parameters if not p.stop_gradient],
             train.clip_norm,
             self.precision.scale,
             self.processes,
@@ -88,13 +90,6 @@ class Trainer:
         self.skipped = Skipped(self.folder, self.processes.first)
         self.outlook = Outlook(self.total_steps)
         self.evaluations: list[dict[str, float]] = []
-
-    def take(self, record: checkpoint.Record) -> None:
-        """Go on from what a checkpoint's record says; its tensors are restored apart."""
-        self.step, self.best, self.scores = record.step, record.best, record.scores
-        self.evaluations, self.thresholds = record.evaluations, record.thresholds
-        if self.precision.scale and record.loss_scale:
-            self.precision.scale.restore(record.loss_scale)
 
     # ------------------------------------------------------------------ the loop
 
@@ -113,6 +108,7 @@ class Trainer:
                 raise UserError(f"{error}{self.save_rest()}") from None
             finally:
                 self.reader.close()
+            self.lesson.check()
             done = not self.stopping and (self.step == self.total_steps or self.early())
             if not done:
                 say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
@@ -228,9 +224,15 @@ class Trainer:
 
     def average_statistics(self) -> None:
         """Batch norms' statistics, of each process's own photos, become the mean of all."""
-        learnt = {name for name, _ in self.net.named_parameters()}
-        states = [self.net.state_dict(), self.average.held if self.average else {}]
-        self.processes.average([v for state in states for k, v in state.items() if k not in learnt])
+        held, beside = self.average.held if self.average else {}, self.lesson.layers
+        states = [
+            (self.net, self.net.state_dict()),
+            (self.net, held),
+            (beside, beside.state_dict()),
+        ]
+        for layer, state in states:
+            learnt = {name for name, _ in layer.named_parameters()}
+            self.processes.average([v for name, v in state.items() if name not in learnt])
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the network has the weights that the run evaluates and hands on."""
@@ -272,24 +274,11 @@ class Trainer:
         self.average_statistics()
         if not self.processes.first:
             return self.folder / name
-        record = checkpoint.Record(
-            recipe=to_plain(self.recipe),
-            labels=list(self.inputs.names),
-            step=self.step,
-            epoch_steps=self.epoch_steps,
-            data=self.inputs.digests(),
-            best=self.best,
-            scores=self.scores,
-            versions={"ppcls": ppcls.__version__, "paddle": paddle.__version__},
-            evaluations=self.evaluations,
-            thresholds=self.thresholds,
-            loss_scale=self.precision.scale.state() if self.precision.scale else {},
-            processes=self.processes.count,
-        )
         optimizer = self.optimizer if name == checkpoint.LATEST else None
         with self.shown():
             trained = self.average.held if self.average else None
-            checkpoint.save(self.folder / name, self.net, optimizer, record, trained)
+            path, beside = self.folder / name, self.lesson.layers
+            checkpoint.save(path, self.net, optimizer, record_of(self), trained, beside)
         if name == checkpoint.LATEST and self.recipe.train.keep:
             checkpoint.keep(self.folder, self.step, self.recipe.train.keep)
         return self.folder / name

@@ -58,7 +58,7 @@ class Update:
         for batch in batches:
             share = len(batch.images) / photos
             images, targets = paddle.to_tensor(batch.images), paddle.to_tensor(batch.targets)
-            loss, logits = self.step(images, targets)
+            loss, logits = self.step(images, targets, batch.indices)
             value += float(loss) * share
             right += self.task.right(logits.numpy(), batch.targets)
             if not math.isfinite(value):

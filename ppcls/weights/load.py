@@ -15,6 +15,14 @@ from ppcls.weights.pickles import Stored
 OPTIMIZER = "optimizer/"  # what the slots of an optimizer start with in a run's checkpoint
 
 
+class OtherClasses(UserError):  # noqa: N818  a kind of user's mistake
+    """Weights of so many classes (`found`) for a network of others."""
+
+    def __init__(self, text: str, found: int):
+        super().__init__(text)
+        self.found = found
+
+
 def arrays(weights: Mapping[str, Any], source: str) -> tuple[dict[str, np.ndarray], list[str]]:
     """Tensors of any framework as arrays, floats of any width as float32, and notes of the casts.
 
@@ -71,9 +79,10 @@ def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head:
     found, own = weights["head.bias"].shape[0], native["head.bias"][0]
     if found != own:
         if not new_head:
-            raise UserError(
+            raise OtherClasses(
                 f"{source}: its classifier has {found} classes, this network's has {own}: "
-                f"-o model.num_classes={found}, or when training -o model.new_head=true"
+                f"-o model.num_classes={found}, or when training -o model.new_head=true",
+                found,
             )
         del weights["head.weight"], weights["head.bias"]
         notes.append(f"{source}: classifier of {found} classes left out; the new one has {own}")

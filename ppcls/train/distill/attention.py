@@ -1,0 +1,67 @@
+"""The attention between stages of student and teacher (arXiv:2102.02973)."""
+
+import paddle
+from paddle import Tensor, nn
+from paddle.nn import functional as F
+
+from ppcls.train.distill.feature_losses import Widths
+from ppcls.train.distill.logit_losses import unit
+from ppcls.train.distill.relations import pooled
+from ppcls.train.distill.seen import Seen
+
+
+class Attention(nn.Layer):
+    """Which stage of the student learns from which of the teacher, by queries and keys."""
+
+    def __init__(self, width: int, student: Widths, teacher: Widths):
+        super().__init__()
+        self.width = width
+        self.queries = nn.LayerList([NormedLinear(cin, width) for cin in teacher])
+        self.keys = nn.LayerList([NormedLinear(cin, width) for cin in student])
+        self.bilinear = NormedLinear(width, width * len(teacher))
+        normal = nn.initializer.XavierNormal()
+        self.teacher_place, self.student_place = (
+            self.create_parameter([len(widths), width], default_initializer=normal)
+            for widths in (teacher, student)
+        )
+
+    def forward(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+        attention = self.attention(student, teacher)  # [N, teacher's stages, student's stages]
+        total = paddle.zeros([], attention.dtype)
+        for row, guide in enumerate(teacher.features):
+            wanted = flat_map(guide).unsqueeze(1)
+            own = paddle.stack([flat_map(f, guide.shape[2:]) for f in student.features], axis=1)
+            total += (attention[:, row] * (own - wanted).square().sum(-1)).sum(-1).mean()
+        return total
+
+    def attention(self, student: Seen, teacher: Seen) -> Tensor:
+        """The weight of each stage of the student for each of the teacher; a row adds up to 1."""
+        own, guide = ([pooled(f) for f in seen.features] for seen in (student, teacher))
+        queries = [layer(f) for layer, f in zip(self.queries, guide, strict=True)]
+        keys = [F.relu(layer(f)) for layer, f in zip(self.keys, own, strict=True)]
+        query = paddle.stack(queries, axis=1)  # [N, teacher's stages, width]
+        count, rows, columns = query.shape[0], len(queries), len(keys)
+        key = self.bilinear(paddle.concat(keys, axis=0))  # all stages in one batch norm
+        key = key.reshape([columns, count, rows, self.width]).transpose([1, 2, 0, 3])
+        scores = (key * query.unsqueeze(2)).sum(-1)
+        places = self.teacher_place.matmul(self.student_place, transpose_y=True)
+        return F.softmax((scores + places) / self.width**0.5, axis=-1)
+
+
+class NormedLinear(nn.Layer):
+    """A linear layer and a batch norm, as the authors have them."""
+
+    def __init__(self, cin: int, cout: int):
+        super().__init__()
+        self.linear, self.norm = nn.Linear(cin, cout), nn.BatchNorm1D(cout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.linear(x))
+
+
+def flat_map(feature: Tensor, size: list[int] | None = None) -> Tensor:
+    """The mean square over the channels, resized if asked, as a vector [N, h * w] of length 1."""
+    squares = feature.square().mean(axis=1, keepdim=True)
+    if size and squares.shape[2:] != size:
+        squares = F.adaptive_avg_pool2d(squares, size)
+    return unit(squares.flatten(1))[0]

@@ -1,0 +1,80 @@
+"""The task of learning from a teacher."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import field_validator
+
+from ppcls import metrics
+from ppcls.config.node import NotNegative, node
+from ppcls.train.distill.logit_losses import KL
+from ppcls.train.distill.losses import DistillLoss
+from ppcls.train.distill.teachers import Peer, Teachers
+from ppcls.train.losses import AnyLoss, CrossEntropy
+from ppcls.train.tally import OneLabel, Tally
+
+
+@node
+class Distill:
+    """One label per photo, learnt from a teacher and, where `labels_weight` is above 0, labels.
+
+    The loss is the sum of `losses`, each times its weight, and of `loss`, against the labels, times
+    `labels_weight`. Of several teachers the probabilities are averaged.
+    """
+
+    kind: Literal["distill"] = "distill"
+    teacher: Teachers  # one, or a list
+    losses: tuple[DistillLoss, ...] = (KL(),)
+    loss: AnyLoss = CrossEntropy()
+    labels_weight: NotNegative = 0.0
+    answers: ClassVar[str] = "classify"
+    several: ClassVar[bool] = False
+    best: ClassVar[metrics.Score] = "top1"
+    watched: ClassVar[str] = "top1"
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """A loss without a kind is a cross entropy."""
+        return {"kind": "cross_entropy", **value} if isinstance(value, dict) else value
+
+    def __post_init__(self):
+        if not (self.teacher and self.losses):
+            raise ValueError("give at least one teacher and one of losses")
+        if self.peer and (len(self.teacher) > 1 or not self.labels_weight):
+            raise ValueError(
+                "a peer teaches alone, and two students need labels, too: give one teacher and "
+                "labels_weight: 1"
+            )
+        asking = [loss.kind for loss in self.losses if loss.features]
+        able = [node for node in self.teacher if node.features]
+        if asking and not len(self.teacher) == len(able) == 1:
+            raise ValueError(
+                f"{asking[0]} compares features, which one teacher that is a network has: leave "
+                "out the loss, or name one network with its weights as the teacher"
+            )
+
+    @property
+    def peer(self) -> bool:
+        """Whether the teacher is a second student."""
+        return any(isinstance(teacher, Peer) for teacher in self.teacher)
+
+    def prepared(self, counts: Sequence[int]) -> Distill:
+        """The task for training data with so many photos of each class."""
+        return replace(self, loss=self.loss.prepared(counts)) if self.labels_weight else self
+
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return OneLabel(classes)
+
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return [*(f"top{k}" for k in metrics.ranks(classes)), "loss"]
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right; a mixed one, shares [N, classes], by its largest share."""
+        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+        return metrics.correct(logits, labels, 1)

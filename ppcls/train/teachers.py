@@ -1,0 +1,224 @@
+"""Teachers at work: networks that are run without being trained, saved or changed."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from ppcls.api import create_model
+from ppcls.config.load import from_plain
+from ppcls.data.loader import TrainView
+from ppcls.data.preprocess import Preprocess
+from ppcls.data.sizes import sides
+from ppcls.errors import UserError
+from ppcls.inference.choose import CANDIDATES
+from ppcls.inference.folder import open_folder
+from ppcls.inference.predictor import Predictor
+from ppcls.inputs import Inputs, class_names
+from ppcls.models.normalize import Normalize
+from ppcls.recipe import Recipe
+from ppcls.train.checkpoint import RECORD, read_record
+from ppcls.train.distill.answers import FORMAT, open_answers, unpack
+from ppcls.train.distill.seen import Seen
+from ppcls.train.distill.step import Look, looking
+from ppcls.train.distill.teachers import Exported, Network
+from ppcls.train.precision import Precision
+from ppcls.train.still import seen_as, still_view
+from ppcls.weights import cache, files, store
+from ppcls.weights.load import OtherClasses
+
+LEAST = 1e-30  # a probability that an engine rounded to 0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is known of a teacher before it is built.
+
+    `preprocess` is what it was trained with: what its checkpoint, the registry or its manifest
+    says, else what the student has. `names` are its classes, () when unknown.
+    """
+
+    name: str
+    path: Path
+    names: tuple[str, ...]
+    preprocess: Preprocess
+    digest: str  # of its files
+    checkpoint: files.Checkpoint | None = None
+
+
+def find(node: Network | Exported, recipe: Recipe) -> Found:
+    """Look at the files of a teacher."""
+    if isinstance(node, Exported):
+        folder = open_folder(Path(node.folder))
+        about, digests = folder.manifest, [cache.digest(path) for path in folder.files]
+        digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+        return Found(about.model, folder.path, tuple(about.labels), about.preprocess, digest)
+    source = store.find(node.name, node.weights)
+    checkpoint = files.read(source.path)
+    names, preprocess = class_names(source.labels), recipe.preprocess
+    if RECORD in checkpoint.metadata:
+        record = read_record(source.path, checkpoint)
+        names = tuple(record.labels)
+        if record.recipe["task"].get("kind") == "multilabel":
+            raise UserError(f"task.teacher: {source.path} gives a photo several labels, not one")
+        preprocess = from_plain(Preprocess, record.recipe["preprocess"], str(source.path))
+    elif source.preprocess:
+        preprocess = from_plain(Preprocess, source.preprocess, str(source.path))
+    digest = cache.digest(files.find(source.path))
+    return Found(node.name, source.path, names, preprocess, digest, checkpoint)
+
+
+class NetworkTeacher:
+    """A network in evaluation mode; photos are normalised as it was trained on them."""
+
+    def __init__(self, found: Found, recipe: Recipe, precision: Precision, features: bool):
+        self.name, self.source, self.names = found.name, found.path, found.names
+        self.net = self.create(found, recipe)
+        preprocess = found.preprocess
+        network = Normalize.before(self.net, preprocess.scale, preprocess.offset)
+        network.eval()
+        self.look: Look = precision.around(looking(network, features))
+
+    def create(self, found: Found, recipe: Recipe) -> nn.Layer:
+        assert found.checkpoint
+        classes, channels = recipe.model.num_classes or 0, recipe.model.in_channels
+        tensors, path = found.checkpoint.tensors, found.path
+        try:
+            return create_model(found.name, classes, tensors, in_channels=channels, source=path)
+        except OtherClasses as error:
+            raise other_classes(path, error.found, classes) from None
+        except UserError as error:
+            raise UserError(f"task.teacher: {error}") from None
+
+    def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
+        return Seen(*self.look(images))
+
+    def digest(self) -> str:
+        """Changes with any bit of its parameters and statistics."""
+        found = hashlib.sha256()
+        for name, value in self.net.state_dict().items():
+            found.update(name.encode())
+            found.update(value.numpy().tobytes())
+        return found.hexdigest()
+
+
+class ExportedTeacher:
+    """An exported folder; it has probabilities alone, whose logarithms serve as logits."""
+
+    def __init__(self, node: Exported, found: Found, recipe: Recipe):
+        device = "gpu" if paddle.get_device().startswith("gpu") else "cpu"
+        engine = node.engine or CANDIDATES[device][0]
+        size = recipe.train.batch_size
+        self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
+        self.name, self.source, self.names = found.name, found.path, found.names
+        self.node, self.recipe = node, recipe
+        manifest = self.predictor.manifest
+        if manifest.task != "classify":
+            raise UserError(f"task.teacher: {node.folder} gives a photo several labels, not one")
+        if manifest.preprocess.channels != recipe.model.in_channels:
+            raise UserError(
+                f"task.teacher: {node.folder} takes {manifest.preprocess.channels} channels, "
+                f"the student {recipe.model.in_channels}"
+            )
+        sizes = self.predictor.engine.shape[1:]
+        taken = {size for size in sizes if size and size != manifest.preprocess.channels}
+        asked = set(sides(recipe.train_size))
+        if taken and taken != asked:
+            raise UserError(
+                f"task.teacher: {node.folder} takes photos of {max(taken)} px and they are "
+                f"{', '.join(map(str, sorted(asked)))} px: export it with --dynamic-size"
+            )
+        side = max(asked)
+        answer = self.answer(np.zeros((1, side, side, recipe.model.in_channels), np.uint8))
+        classes = recipe.model.num_classes or 0
+        if answer.shape[1] != classes:
+            raise other_classes(self.source, answer.shape[1], classes)
+
+    def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
+        return Seen(paddle.to_tensor(np.log(np.maximum(self.answer(images.numpy()), LEAST))))
+
+    def answer(self, pixels: np.ndarray) -> np.ndarray:
+        """Probabilities [N, classes] of uint8 [N, H, W, C]."""
+        about = self.predictor.manifest
+        given = pixels if about.input == "uint8" else about.preprocess.normalize(pixels)
+        return self.predictor.probabilities(self.predictor.engine.run(given))
+
+    def digest(self) -> str:
+        """Changes with any bit of its files."""
+        return find(self.node, self.recipe).digest
+
+
+class CachedTeacher:
+    """The answers that `ppcls teach` has kept of a teacher."""
+
+    def __init__(self, path: Path, found: Found, recipe: Recipe, inputs: Inputs):
+        try:
+            wanted = header(found, still_view(recipe), recipe, inputs)
+            self.records = open_answers(path, wanted)
+        except UserError as error:
+            raise UserError(f"task.teacher.cache: {error}") from None
+        self.name, self.source, self.names = found.name, path, found.names
+        self.classes = recipe.model.num_classes or 0
+
+    def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
+        return Seen(paddle.to_tensor(unpack(self.records[indices], self.classes)))
+
+    def digest(self) -> str:
+        """Changes with any bit of the file."""
+        return cache.digest(self.source)
+
+
+def other_classes(source: Path, found: int, wanted: int) -> UserError:
+    return UserError(
+        f"task.teacher: {source} has {found} classes and the student {wanted}: a teacher of the "
+        "student's classes is needed"
+    )
+
+
+def header(found: Found, view: TrainView, recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
+    """Whose answers to what a file has to hold for a recipe, but for their `top`."""
+    return {
+        "format": FORMAT,
+        "teacher": found.name,
+        "weights": found.digest,
+        "mean": list(found.preprocess.mean),
+        "std": list(found.preprocess.std),
+        **seen_as(view),
+        "photos": len(inputs.train),
+        "data": inputs.train.digest(),
+        "classes": recipe.model.num_classes,
+    }
+
+
+AnyTeacher = NetworkTeacher | ExportedTeacher | CachedTeacher
+
+
+def open_teacher(
+    node: Network | Exported,
+    recipe: Recipe,
+    inputs: Inputs,
+    precision: Precision,
+    features: bool = False,
+) -> AnyTeacher:
+    """The teacher of a recipe for its data.
+
+    Raises:
+        UserError: weights or a folder that cannot be read or do not fit, or other classes.
+    """
+    found = find(node, recipe)
+    own, names = found.names, inputs.names
+    if names and own != names and len(own) == len(names):
+        first = next(i for i in range(len(own)) if own[i] != names[i])
+        raise UserError(
+            f"task.teacher: {found.path}: its class {first} is {own[first]!r}, the student's "
+            f"{names[first]!r}: train both with the same classes in the same order"
+        )
+    if node.cache:
+        return CachedTeacher(Path(node.cache), found, recipe, inputs)
+    if isinstance(node, Exported):
+        return ExportedTeacher(node, found, recipe)
+    return NetworkTeacher(found, recipe, precision, features)
