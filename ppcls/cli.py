@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ppcls import __version__
-from ppcls.commands import catalogue, deployment, training
+from ppcls.commands import catalogue, deployment, sharding, training
 from ppcls.errors import UserError
 
 COMMANDS = (
@@ -19,6 +19,7 @@ COMMANDS = (
     catalogue.add_models,
     catalogue.add_weights,
     catalogue.add_data,
+    sharding.add_make_shards,
     training.add_show_data,
     catalogue.add_zoo,
     catalogue.add_import,

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ppcls.data.paths import Member
 from ppcls.errors import UserError
 
 # Data workers are processes, one a core: threads inside each would only compete with the others,
@@ -52,8 +53,15 @@ CONVERSIONS = {
 
 def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
     """The photo at `path` as `decode` gives it; UserError names the path."""
+    return decode(read_bytes(path), channels, str(path))
+
+
+def read_bytes(path: str | PathLike) -> bytes:
+    """The bytes of a photo: of a file, or of a `Member` of one; UserError names the path."""
     try:
-        data = Path(path).read_bytes()
+        return path.read() if isinstance(path, Member) else Path(path).read_bytes()
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
@@ -62,7 +70,6 @@ def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
         raise UserError(f"{path}: may not be read; change its permissions") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error})") from error
-    return decode(data, channels, str(path))
 
 
 def decode(data: bytes, channels: int, name: str) -> np.ndarray:
