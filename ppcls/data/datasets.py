@@ -57,6 +57,13 @@ def open_samples(
         raise UserError(f"{path}: no such folder or list file")
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"{path}: a list of photos ends in .txt, .tsv, .lst or .csv")
+    return open_list(path, root, names, several)
+
+
+def open_list(
+    path: str, root: str | PathLike | None, names: tuple[str, ...], several: bool
+) -> Samples:
+    """A list file, of plain lines with few copies of them in memory, else with every care."""
     start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
     if not several and Path(path).suffix.lower() != ".csv":
         plain = read_plain(path, names, start)

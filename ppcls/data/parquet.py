@@ -90,34 +90,37 @@ def open_parquet(pattern: str, labels: str | PathLike | None = None) -> Tables:
     found = sorted(glob.glob(pattern))
     if not found:
         raise UserError(f"{pattern}: no such files")
-    files, places, counts, sizes, numbers, texts = [], [], [], [], [], []
+    files, numbers, texts = [], [], []
     for path in found:
         try:
             file = parquet.ParquetFile(path)
-            column = file.read(["label"])["label"] if has_columns(path, file) else None
+            check_columns(path, file)
+            numbers.append(label_column(path, file))
         except (pyarrow.ArrowException, OSError) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path}: not a parquet file, or damaged ({reason})") from None
-        assert column is not None
-        own = np.array([-1 if v is None else v for v in column.to_pylist()], np.int64)
-        if (own < 0).any():
-            row = int(np.flatnonzero(own < 0)[0])
-            raise UserError(f"{path}:{row}: a row without a label (none, or below 0)")
         names = names or class_names(file)
-        groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
-        places += [(len(files), number) for number in range(len(groups))]
-        counts += [group.num_rows for group in groups]
-        sizes += [group.total_byte_size for group in groups]
-        texts += [f"{path}:{row}" for row in range(len(own))]
-        numbers.append(own)
+        texts += [f"{path}:{row}" for row in range(len(numbers[-1]))]
         files.append(file)
     samples = Samples(Paths(texts), np.concatenate(numbers), names, pattern)
-    starts, windows = np.cumsum([0, *counts]), np.zeros(len(places), np.int64)
-    return Tables(samples, files, places, starts, np.array(sizes), windows)
+    places = [(i, k) for i, file in enumerate(files) for k in range(file.num_row_groups)]
+    groups = [files[file].metadata.row_group(number) for file, number in places]
+    starts = np.cumsum([0] + [group.num_rows for group in groups])
+    sizes = np.array([group.total_byte_size for group in groups], np.int64)
+    return Tables(samples, files, places, starts, sizes, np.zeros_like(sizes))
 
 
-def has_columns(path: str, file: "ParquetFile") -> bool:
-    """True; UserError for other columns than those of photos with one label each."""
+def label_column(path: str, file: "ParquetFile") -> np.ndarray:
+    """The labels, int64 [rows]; UserError for a row without one."""
+    column = file.read(["label"])["label"].to_pylist()
+    lost = [row for row, label in enumerate(column) if label is None or label < 0]
+    if lost:
+        raise UserError(f"{path}:{lost[0]}: a row without a label (none, or below 0)")
+    return np.array(column, np.int64)
+
+
+def check_columns(path: str, file: "ParquetFile") -> None:
+    """UserError for other columns than those of photos with one label each."""
     schema = file.schema_arrow
     if not {"image", "label"} <= set(schema.names):
         raise UserError(
@@ -126,7 +129,6 @@ def has_columns(path: str, file: "ParquetFile") -> bool:
     kind = str(schema.field("label").type)
     if "int" not in kind:
         raise UserError(f"{path}: labels are integers, found {kind}")
-    return True
 
 
 def class_names(file: "ParquetFile") -> tuple[str, ...]:

@@ -60,8 +60,8 @@ class Paths:
         return (b"\0".join([name for _, _, name in parted(block)]) for block in self.blocks())
 
     def take(self, indices: np.ndarray) -> "Paths":
-        """The paths at `indices`, in that order."""
-        starts = np.append(0, self.ends[:-1] + 1)[indices]
+        """The paths at `indices` (int64, from 0), in that order."""
+        starts = np.where(indices > 0, self.ends[indices - 1] + 1, 0)
         ends = self.ends[indices]
         text = b"\0".join(
             b"\0".join([self.text[start:end] for start, end in zip(*pair, strict=True)])

@@ -31,8 +31,11 @@ def read_plain(
 ) -> tuple[Paths, np.ndarray, np.ndarray] | None:
     """Paths that start at `root`, labels and lines (int64 [N]) of a list of `path label` lines.
 
-    None for a file in which any line is not plainly a path, one space or tab, and a valid label.
+    None for a file in which any line is not plainly a path, one space or tab, and a valid label,
+    and for one that cannot be read twice (a pipe) or at all.
     """
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        return None
     numbers: dict[bytes, int] = {}
     # One buffer, and not many pieces, which would stay behind in memory as holes.
     text, start = bytearray(os.path.getsize(path) + 1), 0
@@ -44,7 +47,7 @@ def read_plain(
         new = set(block.labels) - numbers.keys()
         known = label_numbers({label.decode() for label in new}, names)
         numbers |= {text.encode(): number for text, number in known.items()}
-        if len(known) < len(new):
+        if len(known) < len(new) or start + len(block.paths) > len(text):  # it is growing
             return None
         text[start : start + len(block.paths)] = block.paths
         ends.append(block.ends + start)

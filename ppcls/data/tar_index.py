@@ -9,6 +9,7 @@ import hashlib
 import os
 import tarfile
 import zipfile
+from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
 
@@ -61,7 +62,7 @@ def index(file: str) -> Index:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         temporary = place.with_name(f".{uuid4().hex}.npz")
-        np.savez(temporary, state=state, **pack(read))
+        keep(read, temporary, state)
         temporary.replace(place)
     except OSError as error:
         advice = "make room or give access there, or set PPCLS_HOME to another folder"
@@ -69,16 +70,18 @@ def index(file: str) -> Index:
     return read
 
 
-def pack(read: Index) -> dict[str, np.ndarray]:
-    return {
-        "photos": np.frombuffer(read.photos.text, np.uint8),
-        "photo_ends": read.photos.ends,
-        "labels": np.frombuffer(read.labels.text, np.uint8),
-        "label_ends": read.labels.ends,
-        "offsets": read.offsets,
-        "sizes": read.sizes,
-        "endings": read.endings,
-    }
+def keep(read: Index, file: Path, state: np.ndarray) -> None:
+    np.savez(
+        file,
+        state=state,
+        photos=np.frombuffer(read.photos.text, np.uint8),
+        photo_ends=read.photos.ends,
+        labels=np.frombuffer(read.labels.text, np.uint8),
+        label_ends=read.labels.ends,
+        offsets=read.offsets,
+        sizes=read.sizes,
+        endings=read.endings,
+    )
 
 
 def unpack(kept: "np.lib.npyio.NpzFile") -> Index:

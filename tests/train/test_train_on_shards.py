@@ -22,7 +22,7 @@ def sharded(workdir, monkeypatch):
 
 
 def test_a_cut_run_over_shards_goes_on_bit_for_bit(sharded, run, monkeypatch, workdir):
-    options = [*sharded, "train.epochs=3", "train.save_every=1 steps", "data.workers=1"]
+    options = [*sharded, "train.epochs=3", "train.save_every=1 steps"]
     assert run(*TRAIN, *options, "output=runs/whole")[0] == 0
     with monkeypatch.context() as patch:
         cut(patch, step=4)  # in the second epoch of three steps
@@ -35,6 +35,7 @@ def test_a_cut_run_over_shards_goes_on_bit_for_bit(sharded, run, monkeypatch, wo
     assert records(workdir / "runs/cut") == records(workdir / "runs/whole")
 
 
+@pytest.mark.slow
 def test_reports_and_exports_show_photos_of_shards(sharded, run, workdir):
     assert run(*TRAIN, *sharded, "train.epochs=1")[0] == 0
     assert run("eval", "-c", "recipe.yaml", "--report", "report", "-o", *sharded)[0] == 0
