@@ -20,7 +20,9 @@ training = [
 # without saying so); to make them, Paddle is needed, too.
 convert = ["onnx>=1.16", "ml-dtypes>=0.5", "paddle2onnx>=2.0"]
 deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", "matplotlib>=3.8", *convert]
-test = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", *deploy]
+parquet = ["pyarrow>=15"]
+test = ["pytest>=8", "pytest-timeout>=2.3", "hypothesis>=6.100", "webdataset>=1.0", *parquet]
+test += deploy
 lint = ["ruff>=0.9", "import-linter>=2.1", "pyright[nodejs]>=1.1.390"]
 
 setup(
@@ -50,6 +52,7 @@ setup(
         "deploy": deploy,
         "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", "matplotlib>=3.8", *convert],
         "hub": ["huggingface_hub>=0.25"],
+        "parquet": parquet,
         "test": test,
         "dev": [*test, *lint],
     },

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ppcls import __version__
-from ppcls.commands import catalogue, checking, deployment, training
+from ppcls.commands import catalogue, checking, deployment, sharding, training
 from ppcls.errors import UserError
 
 COMMANDS = (
@@ -20,6 +20,7 @@ COMMANDS = (
     catalogue.add_models,
     catalogue.add_weights,
     catalogue.add_data,
+    sharding.add_make_shards,
     training.add_show_data,
     checking.add_check_data,
     catalogue.add_zoo,

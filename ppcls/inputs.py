@@ -5,19 +5,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ppcls import environment
 from ppcls.config.load import to_plain
 from ppcls.config.tree import differences
 from ppcls.data import builtin, datasets
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import EvalView, TrainView
+from ppcls.data.shards import is_shards, is_web, open_shards
 from ppcls.data.split import split
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.recipe import Data, Recipe
+from ppcls.weights import cache, download
 
 IMAGENET_NAMES = Path(datasets.__file__).with_name("imagenet.txt")
 LAYOUT = (
-    "a folder with one sub-folder of photos per class, or a list file of 'path label' lines; "
+    "a folder with one sub-folder of photos per class, a list file of 'path label' lines or tar "
+    "shards; "
     "point elsewhere with -o data.train=PATH data.eval=PATH"
 )
 
@@ -104,7 +108,9 @@ def located(data: Data) -> Data:
 def open_part(key: str, path: str | None, data: Data, several: bool) -> Samples:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
-    if not os.path.exists(path):
+    if is_shards(path):
+        return open_shards(path, class_names(data.labels), several, fetched)
+    if not os.path.exists(path) and not path.endswith(".parquet"):
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )
@@ -115,6 +121,14 @@ def require_photos(key: str, samples: Samples) -> None:
     lost = datasets.missing(samples)
     if lost:
         raise UserError(f"{key}: photos that do not exist: {'; '.join(lost)}")
+
+
+def fetched(file: str) -> str:
+    """The file, or where an address's file is kept: in `shards` of ppcls's folder."""
+    if not is_web(file):
+        return file
+    place = cache.place(file).relative_to(cache.folder())
+    return str(download.fetch(file, to=environment.home() / "shards" / place))
 
 
 def labels_file(labels: str | None) -> str | None:

@@ -46,7 +46,7 @@ class Model:
 
 @node
 class Data:
-    """Photos and labels: folders with one sub-folder per class, or list files."""
+    """Photos and labels: folders with one sub-folder per class, list files, or tar shards."""
 
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
     train: str | None = None

@@ -29,6 +29,12 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0")
+    return int(text)
+
+
 def share(text: str) -> float:
     try:
         value = float(text)

@@ -1,9 +1,8 @@
 """What a data set holds: paths, labels and class names, from a folder per class or a list file."""
 
 import os
-import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 
@@ -12,90 +11,15 @@ import numpy as np
 from ppcls.data.images import SUFFIXES
 from ppcls.data.label_sets import read_label_sets
 from ppcls.data.lists import at_most, listed_paths, near, read_list, read_names, single_names
+from ppcls.data.paths import Paths
+from ppcls.data.plain_lists import read_plain
+from ppcls.data.samples import Samples
+from ppcls.data.shards import is_shards, open_shards
 from ppcls.errors import UserError
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 PARTS = {"train", "val", "valid", "validation", "eval", "test"}
 TABLE_ROWS = 20  # classes up to which a summary has a line for each
-
-
-class Paths:
-    """Paths in one block of bytes, so that a million pickle in milliseconds."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.text = "\0".join(paths).encode("utf-8", "surrogateescape")
-        breaks = np.flatnonzero(np.frombuffer(self.text, np.uint8) == 0)
-        self.ends = np.append(breaks, len(self.text))[: len(paths)]
-        self.starts = np.append(0, breaks + 1)[: len(paths)]
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def __iter__(self) -> Iterator[str]:
-        return (self[index] for index in range(len(self)))
-
-    def __getitem__(self, index: int) -> str:
-        return self.text[self.starts[index] : self.ends[index]].decode("utf-8", "surrogateescape")
-
-
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """A data set without its pixels: paths, labels and names (() when unknown).
-
-    `labels` are int64 [N], or uint8 [N, classes] of 0 and 1 where a photo may have several.
-    `source` is the folder or list file it came from, `lines` (int64 [N]) each photo's line there.
-    """
-
-    paths: Paths
-    labels: np.ndarray
-    names: tuple[str, ...]
-    source: str
-    lines: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are, as far as names and labels tell."""
-        if self.labels.ndim == 2:
-            return self.labels.shape[1]
-        return len(self.names) or int(self.labels.max(initial=-1)) + 1
-
-    def where(self, index: int) -> str:
-        """The place to look for photo `index`: `cats/1.jpg`, or `list.txt:17 (cats/1.jpg)`."""
-        path = self.paths[index]
-        return path if self.lines is None else f"{self.source}:{self.lines[index]} ({path})"
-
-    def subset(self, indices: Sequence[int] | np.ndarray) -> "Samples":
-        """The photos at `indices`, in that order, with the same names."""
-        indices = np.asarray(indices, np.int64)
-        paths = Paths([self.paths[int(index)] for index in indices])
-        lines = None if self.lines is None else self.lines[indices]
-        return Samples(paths, self.labels[indices], self.names, self.source, lines)
-
-    def counts(self, num_classes: int) -> np.ndarray:
-        """Photos per class, int64 [num_classes]."""
-        if self.labels.ndim == 2:
-            return self.labels.sum(axis=0, dtype=np.int64)
-        return np.bincount(self.labels, minlength=num_classes)
-
-    def digest(self) -> str:
-        """A number that changes with the photos' file names, their labels and their order."""
-        names = "\0".join(os.path.basename(path) for path in self.paths)
-        return (
-            f"{zlib.crc32(self.labels.tobytes(), zlib.crc32(names.encode(errors='replace'))):08x}"
-        )
-
-    def class_name(self, label: int) -> str:
-        """The name of a class, or its number where names are unknown."""
-        return self.names[label] if self.names else str(label)
-
-    def label_of(self, index: int) -> str:
-        """What photo `index` shows, in words."""
-        own = self.labels[index]
-        labels = [own] if self.labels.ndim == 1 else np.flatnonzero(own)
-        return ", ".join(self.class_name(int(label)) for label in labels) or "nothing"
 
 
 def open_samples(
@@ -112,11 +36,14 @@ def open_samples(
     path and a label column. Relative paths start at `root`, else at the list's own folder. Labels
     are integers ≥ 0, or names out of the label file `labels` (one name per line); in a CSV file
     without one, names are sorted and numbered. With a label file, a folder may lack some classes.
-    With `several`, a list says 0 or 1 for every class (`ppcls.data.label_sets`).
+    With `several`, a list says 0 or 1 for every class (`ppcls.data.label_sets`). Tar files are
+    opened by `ppcls.data.shards`.
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
     path = os.fspath(path)
     names = read_names(labels) if labels is not None else ()
+    if is_shards(path) and not os.path.isdir(path):
+        return open_shards(path, names, several)
     if os.path.isdir(path) and several:
         raise UserError(
             f"{path}: a folder for each class gives a photo one label; for several, name a list "
@@ -124,15 +51,28 @@ def open_samples(
         )
     if os.path.isdir(path):
         return open_folder(path, names)
+    if path.endswith(".parquet"):
+        raise UserError(f"{path}: make shards of it first: tools/make_shards.py {path} FOLDER")
     if not os.path.exists(path):
         raise UserError(f"{path}: no such folder or list file")
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"{path}: a list of photos ends in .txt, .tsv, .lst or .csv")
+    return open_list(path, root, names, several)
+
+
+def open_list(
+    path: str, root: str | PathLike | None, names: tuple[str, ...], several: bool
+) -> Samples:
+    """A list file, of plain lines with few copies of them in memory, else with every care."""
+    start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
+    if not several and Path(path).suffix.lower() != ".csv":
+        plain = read_plain(path, names, start)
+        if plain:
+            paths, numbers, lines = plain
+            return Samples(paths, numbers, names, path, lines)
     read = read_label_sets if several else read_list
     listed, numbers, lines, names = read(path, names)
-    start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
-    paths = Paths([photo if os.path.isabs(photo) else start + photo for photo in listed])
-    return Samples(paths, numbers, names, path, lines)
+    return Samples(Paths(listed, start), numbers, names, path, lines)
 
 
 def open_folder(path: str, names: tuple[str, ...]) -> Samples:
@@ -213,28 +153,8 @@ def is_photo(name: str) -> bool:
 
 
 def missing(samples: Samples, limit: int = 10) -> list[str]:
-    """Where the first `limit` photos stand that do not exist; each folder is listed only once."""
-    listings: dict[str, set[str]] = {}
-    absent = []
-    for index, path in enumerate(samples.paths):
-        folder, name = os.path.split(path)
-        if folder not in listings:
-            listings[folder] = plain_files(folder or ".")
-        # A link, or a spelling that only this file system takes, is not in the listing.
-        if name not in listings[folder] and not os.path.isfile(path):
-            absent.append(samples.where(index))
-            if len(absent) == limit:
-                break
-    return absent
-
-
-def plain_files(folder: str) -> set[str]:
-    """Names of the files in a folder, without links; none where there is no such folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
-    except OSError:
-        return set()
+    """Where the first `limit` photos stand that do not exist."""
+    return [samples.where(index) for index in islice(samples.paths.missing(), limit)]
 
 
 def check(samples: Samples, num_classes: int, what: str) -> None:

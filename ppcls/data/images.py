@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ppcls.data.paths import Member
 from ppcls.errors import UserError
 
 # Data workers are processes, one a core: threads inside each would only compete with the others,
@@ -58,9 +59,11 @@ def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
 
 
 def read_bytes(path: str | PathLike) -> bytes:
-    """The bytes of a photo file; UserError names the path."""
+    """The bytes of a photo: of a file, or of a `Member` of one; UserError names the path."""
     try:
-        return Path(path).read_bytes()
+        return path.read() if isinstance(path, Member) else Path(path).read_bytes()
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:

@@ -17,13 +17,14 @@ def split(samples: Samples, holdout: float, seed: int) -> tuple[Samples, Samples
         raise UserError(f"the share to hold out lies between 0 and 1, not {holdout}")
     labels = samples.labels if samples.labels.ndim == 1 else rarest(samples.labels)
     held: set[str] = set()
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label).tolist()
-        own = sorted({samples.paths[index] for index in members})
+    found, counts = np.unique(labels, return_counts=True)
+    classes = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    for label, members in zip(found, classes, strict=True):
+        own = sorted(set(samples.paths.take(members)))
         count = min(max(int(len(own) * holdout + 0.5), 1), len(own) - 1)
         order = np.random.default_rng([seed, int(label)]).permutation(len(own))
         held.update(own[index] for index in order[:count])
-    is_held = np.array([path in held for path in samples.paths], bool)
+    is_held = np.fromiter((path in held for path in samples.paths), bool, len(samples))
     return samples.subset(np.flatnonzero(~is_held)), samples.subset(np.flatnonzero(is_held))
 
 

@@ -136,7 +136,7 @@ def transfer(url: str, part: Path) -> None:
         head = file.read(200)
     if not head or PAGE.match(head):
         discard(part)
-        raise RefusedError("a web page, no file of weights" if head else "an empty file")
+        raise RefusedError("a web page, not the file" if head else "an empty file")
 
 
 def receive(
@@ -197,7 +197,7 @@ def refuse(answer: "requests.Response") -> None:
     if not answer.ok:
         raise RefusedError(status)
     if answer.headers.get("Content-Type", "").startswith("text/html"):
-        raise RefusedError("a web page, no file of weights")
+        raise RefusedError("a web page, not the file")
 
 
 def size_of(file: Path) -> int:

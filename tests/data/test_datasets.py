@@ -202,7 +202,7 @@ def test_split_depends_on_files_and_seed_only():
 
 
 def test_split_of_a_fixed_list_never_changes():
-    samples = Samples([f"{i}.jpg" for i in range(10)], np.zeros(10, np.int64), (), "x")
+    samples = Samples(Paths([f"{i}.jpg" for i in range(10)]), np.zeros(10, np.int64), (), "x")
     assert list(split(samples, 0.3, 0)[1].paths) == ["2.jpg", "4.jpg", "6.jpg"]
 
 

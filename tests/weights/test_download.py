@@ -182,7 +182,7 @@ def test_a_wrong_address_is_not_tried_again(web):
 )
 def test_a_web_page_is_not_kept(web, kind, body):
     web.type, web.body = kind, body
-    refused(web.url("a"), "a web page, no file of weights; check the address")
+    refused(web.url("a"), "a web page, not the file; check the address")
     assert not any(cache.place(web.url("a")).parent.glob("a*"))
 
 

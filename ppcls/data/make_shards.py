@@ -1,0 +1,217 @@
+"""Tar shards from any data set: `ppcls make-shards SOURCE TARGET`."""
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ppcls.data import datasets, images, parquet
+from ppcls.data.lists import at_most, read_names
+from ppcls.data.samples import Samples
+from ppcls.data.shards import NAMES, SUFFIX
+from ppcls.errors import UserError
+from ppcls.log import Progress, say
+
+# What a photo's bytes begin with, and the ending of its name in a shard.
+KINDS = (
+    (re.compile(rb"\xff\xd8\xff"), ".jpg"),
+    (re.compile(rb"\x89PNG"), ".png"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), ".webp"),
+    (re.compile(rb"BM"), ".bmp"),
+    (re.compile(rb"II\*\0|MM\0\*"), ".tif"),
+)
+
+
+@dataclass
+class Record:
+    """What shards are made of, and the finished ones: [photos, bytes] of each.
+
+    Kept beside them: by it an interrupted run goes on, and other shards are told apart.
+    """
+
+    source: str
+    photos: int
+    digest: str
+    seed: int
+    shard_size: int
+    shards: list[list[int]] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """The photos in the finished shards."""
+        return sum(photos for photos, _ in self.shards)
+
+
+def make_shards(
+    source: str,
+    target: Path,
+    shard_size: int,
+    name: str = "train",
+    labels: str | PathLike | None = None,
+    several: bool = False,
+    seed: int = 0,
+) -> list[str]:
+    """Write the photos of `source` into tars of about `shard_size` bytes; returns what to say.
+
+    Their bytes stay as they are. They are shuffled by `seed`; the same call makes the same files,
+    also where one before it was interrupted, whose finished shards are kept.
+
+    Args:
+        source: folder, list file, tar shards or parquet files, as `open_samples` takes them.
+        target: a folder; its `labels.txt` will have the class names, where they are known.
+        name: what the shards' names begin with.
+        several: whether the lists have `0,1,0` labels.
+
+    Raises:
+        UserError: a photo that is missing or no photo, other shards of that name in the target.
+    """
+    if not re.fullmatch(r"[\w-]+", name):
+        raise UserError(f"--name {name}: give a word of letters, digits, - and _")
+    samples, order, read = opened(source, labels, several, seed)
+    record = Record(source, len(samples), samples.digest(), seed, shard_size)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        record.shards = finished(target, name, record)
+        write_names(samples.names, target / NAMES)
+        write_all(samples, order, read, target, name, record)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    last = len(record.shards) - 1
+    pattern = f"{name}-{{{0:06}..{last:06}}}{SUFFIX}" if last else f"{name}-{0:06}{SUFFIX}"
+    found = f"{len(record.shards):,} shards of {record.photos:,} photos"
+    return [f"{found}: data.train={target / pattern}"]
+
+
+def opened(
+    source: str, labels: str | PathLike | None, several: bool, seed: int
+) -> tuple[Samples, np.ndarray, Callable[[int], bytes]]:
+    """The data set, the order in which to write its photos, and what reads one."""
+    rng = np.random.default_rng(seed)
+    if parquet.is_parquet(source):
+        if several:
+            raise UserError(f"{source}: parquet files have one label for each photo")
+        tables = parquet.open_parquet(source, labels)
+        return tables.samples, tables.shuffled(rng), tables.read
+    samples = datasets.open_samples(source, labels=labels, several=several)
+    lost = datasets.missing(samples)
+    if lost:
+        raise UserError(f"photos that do not exist: {'; '.join(lost)}")
+    return samples, rng.permutation(len(samples)), partial(read_photo, samples)
+
+
+def read_photo(samples: Samples, index: int) -> bytes:
+    return images.read_bytes(samples.paths[index])
+
+
+def record_file(target: Path, name: str) -> Path:
+    return target / f"{name}.shards.json"
+
+
+def finished(target: Path, name: str, record: Record) -> list[list[int]]:
+    """The shards that an interrupted run has left; UserError for those of another one."""
+    file = record_file(target, name)
+    advice = "give another --name or folder, or delete them"
+    if not file.exists():
+        other = sorted(path.name for path in target.glob(f"{name}-*{SUFFIX}"))
+        if other:
+            raise UserError(f"{target}: holds other shards, {at_most(other)}; {advice}")
+        return []
+    try:
+        found = Record(**json.loads(file.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        raise UserError(f"{file}: is no record of shards; {advice}") from None
+    pairs = zip(asdict(found).items(), asdict(record).values(), strict=True)
+    other = [f"{key} {own!r}, not {new!r}" for (key, own), new in pairs if own != new]
+    other = [text for text in other if not text.startswith(("source ", "shards "))]
+    if other:
+        raise UserError(f"{file}: of other shards ({'; '.join(other)}); {advice}")
+    kept = []
+    for number, (photos, size) in enumerate(found.shards):
+        shard = target / shard_name(name, number)
+        if not shard.is_file() or shard.stat().st_size != size:
+            break
+        kept.append([photos, size])
+    if kept:
+        say(f"{target}: {len(kept)} shards are there already")
+    return kept
+
+
+def write_names(names: tuple[str, ...], file: Path) -> None:
+    """A label file with numbers, as some classes share a name; UserError if there is another."""
+    if not names:
+        return
+    if not file.exists():
+        text = "".join(f"{number} {name}\n" for number, name in enumerate(names))
+        write_whole(file, text.encode())
+    if read_names(file) != names:
+        raise UserError(
+            f"{file}: has other classes than the source; give another folder, or --labels {file}"
+        )
+
+
+def write_all(
+    samples: Samples,
+    order: np.ndarray,
+    read: Callable[[int], bytes],
+    target: Path,
+    name: str,
+    record: Record,
+) -> None:
+    """The shards that are not there yet, each recorded as soon as it is whole."""
+    start = record.done
+    rest = Progress(order[start:].tolist(), "photos", len(order), start)
+    photos = ((index, read(index)) for index in rest)
+    held = next(photos, None)
+    while held:
+        shard = target / shard_name(name, len(record.shards))
+        part = shard.with_name(f".{shard.name}.part")
+        count = 0
+        with part.open("wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+                while held and (not count or tar.offset + len(held[1]) <= record.shard_size):
+                    add(tar, record.done + count, samples, *held)
+                    count += 1
+                    held = next(photos, None)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(shard)
+        record.shards.append([count, shard.stat().st_size])
+        text = json.dumps(asdict(record), indent=1) + "\n"
+        write_whole(record_file(target, name), text.encode())
+
+
+def add(tar: tarfile.TarFile, number: int, samples: Samples, index: int, data: bytes) -> None:
+    """A photo and its label, under the number of its place in the shuffled order."""
+    for key, content in members(samples, index, data):
+        member = tarfile.TarInfo(f"{number:06}{key}")
+        member.size, member.mode = len(content), 0o444
+        tar.addfile(member, io.BytesIO(content))
+
+
+def members(samples: Samples, index: int, data: bytes) -> Iterator[tuple[str, bytes]]:
+    """The endings and contents of a photo's members: no time or owner of any makes it differ."""
+    ending = next((ending for start, ending in KINDS if start.match(data)), None)
+    if not ending:
+        raise UserError(f"{samples.where(index)}: not a JPEG, PNG, WebP, BMP or TIFF")
+    label = samples.labels[index]
+    # In the order of their endings, as WebDataset's own writer.
+    pair = (".cls", str(int(label))) if label.ndim == 0 else (".txt", ",".join(map(str, label)))
+    return iter(sorted([(ending, data), (pair[0], pair[1].encode())]))
+
+
+def shard_name(name: str, number: int) -> str:
+    return f"{name}-{number:06}{SUFFIX}"
+
+
+def write_whole(file: Path, content: bytes) -> None:
+    part = file.with_name(f".{file.name}.part")
+    part.write_bytes(content)
+    part.replace(file)

@@ -1,0 +1,11 @@
+"""`python tools/make_shards.py …` is `ppcls make-shards …`, also from a clone not installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls.cli import script
+
+if __name__ == "__main__":
+    script("make-shards")
