@@ -1,8 +1,9 @@
 """Does a run survive `kill -9` at any moment, with the weights it would have had?
 
 A run with two data workers, a moving average and accumulated batches is killed so many times at
-random moments, saving included, and started again with --resume each time. Its last checkpoint must
-hold the bytes of an uninterrupted run's. Prints a line for each kill; exits with 1 if they differ.
+random moments, every third time while a checkpoint is being written, and started again with
+--resume. Its last checkpoint must hold the bytes of an uninterrupted run's. Prints a line for each
+kill; exits with 1 if they differ.
 
     python benchmarks/kill_and_resume.py --kills 20
 """
@@ -77,6 +78,8 @@ def compare(kills: int, rng: random.Random) -> int:
         process = start("killed")
         slept = rng.uniform(0.2, 0.8) * seconds
         time.sleep(slept)
+        while done % 3 == 2 and not unfinished() and process.poll() is None:
+            time.sleep(0.001)
         if process.poll() is not None:  # it had finished: begin once more
             assert process.returncode == 0
             print(f"      finished and begun anew; {'equal' if equal() else 'DIFFERENT'}")
@@ -85,11 +88,11 @@ def compare(kills: int, rng: random.Random) -> int:
             for path in sorted(Path("runs/killed").glob("*.safetensors")):
                 path.unlink()
             continue
-        saving = sorted(p.name for p in Path("runs/killed").glob(f"*{LATEST}*") if p.name != LATEST)
         process.send_signal(signal.SIGKILL)
         process.wait()
         done += 1
-        under_way = f"saving ({saving[0]})" if saving else "a step, or starting"
+        left = unfinished()
+        under_way = f"saving, {left[0].stat().st_size:,} bytes" if left else "a step, or starting"
         print(f"{done:4}  {slept:7.1f}  {last_step('killed'):7}  {under_way}", flush=True)
     assert start("killed").wait() == 0
     print(f"after {kills} kills: {'the same bytes' if equal() else 'DIFFERENT'}")
@@ -104,6 +107,11 @@ def start(name: str) -> subprocess.Popen[bytes]:
     # Python's resource tracker remarks on stderr that a process was killed.
     quiet = subprocess.DEVNULL
     return subprocess.Popen([*command, "-o", f"output=runs/{name}"], stdout=quiet, stderr=quiet)
+
+
+def unfinished() -> list[Path]:
+    """Checkpoints that are being written, or were when the run was killed."""
+    return sorted(Path("runs/killed").glob(f".{LATEST}.*.tmp"))
 
 
 def last_step(name: str) -> int:
