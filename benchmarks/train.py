@@ -28,11 +28,11 @@ import ppcls  # sets what Paddle needs before it is imported
 
 import numpy as np  # isort: skip
 
-from data import make_photos  # benchmarks/data.py
-
 from ppcls.config.load import from_plain
 from ppcls.inputs import Inputs, open_inputs, train_view
 from ppcls.recipe import Recipe
+
+from data import make_photos  # benchmarks/data.py
 
 CLASSES, WARM_UP = 1000, 3  # steps that do not count
 MOMENTUM, DECAY, RATE = 0.9, 1e-4, 1e-3
