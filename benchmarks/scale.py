@@ -118,7 +118,7 @@ def table(step: float, size: int, bandwidth: float, saving: float, batch: int) -
         speed = count * batch / (step + adding)
         epoch = PHOTOS / speed
         lines.append(
-            f"| {count} | {count * batch:,} | {speed:,.0f} | {step / (step + adding):.0%} "
+            f"| {count} | {count * batch:,} | {speed:,.1f} | {step / (step + adding):.0%} "
             f"| {in_words(epoch)} | {saving / (epoch + saving):.2%} |"
         )
     return "\n".join(lines)
