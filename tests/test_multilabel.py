@@ -49,7 +49,7 @@ def folder(tmp_path_factory):
     """Photos in lists, trained on once; the other tests look at what came out."""
     folder = tmp_path_factory.mktemp("patches")
     rng = np.random.default_rng(0)
-    for part, count in (("train", 160), ("eval", 60)):
+    for part, count in (("train", 128), ("eval", 48)):
         rows = [["path", *NAMES]]
         for i in range(count):
             labels = (rng.random(3) < 0.4).astype(int)
@@ -143,6 +143,7 @@ def test_a_photo_without_any_class_is_still_in_the_results(here, run):
     assert out.count(";") == 1
 
 
+@pytest.mark.slow
 def test_int8_is_judged_label_by_label(here, run):
     command = ["quantize", "--model-dir", "exported", "--calibrate", "train.csv", "--photos", "20"]
     code, out, err = run(*command, "--eval", "eval.csv", "--output", "int8", "--budget", "1")
@@ -153,6 +154,7 @@ def test_int8_is_judged_label_by_label(here, run):
     assert set(about["ppcls"]["int8"]["label_accuracy"]) == {"float", "int8"}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit(here, run):
     short = ["-o", "data.train=eval.csv", "train.epochs=2", "train.batch_ops=[{op: mixup}]"]
     assert run("train", "-c", "recipe.yaml", *short, "output=runs/whole")[0] == 0

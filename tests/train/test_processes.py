@@ -110,6 +110,7 @@ def test_a_broken_photo_ends_all_with_its_name(workdir):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.slow
 def test_one_killed_process_ends_all_with_the_reason(workdir):
     process = start("--processes", "2", *TOGETHER, "train.epochs=1000")
     path = Path("runs/together/run.jsonl")
