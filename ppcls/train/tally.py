@@ -56,6 +56,17 @@ class OneLabel:
     def thresholds(self) -> list[float]:
         return []
 
+    @staticmethod
+    def scored(classes: int) -> list[str]:
+        """The names of the scores for so many classes."""
+        return [*(f"top{k}" for k in metrics.ranks(classes)), "loss"]
+
+    @staticmethod
+    def right(logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right; a mixed one, shares [N, classes], by its largest share."""
+        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
+        return metrics.correct(logits, labels, 1)
+
 
 class ManyLabels:
     """Mean average precision, macro F1 at the thresholds, and mean binary cross entropy.

@@ -55,12 +55,11 @@ class Classify:
 
     def scored(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return [*(f"top{k}" for k in metrics.ranks(classes)), "loss"]
+        return OneLabel.scored(classes)
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many photos are right; a mixed one, shares [N, classes], by its largest share."""
-        labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
-        return metrics.correct(logits, labels, 1)
+        """How many photos are right, as `OneLabel` counts."""
+        return OneLabel.right(logits, targets)
 
 
 @node

@@ -17,8 +17,9 @@ from ppcls.metrics import goodness
 from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
 from ppcls.train import checkpoint, curves, halt
+from ppcls.train.agreement import check
 from ppcls.train.evaluate import describe, evaluate_watched
-from ppcls.train.feed import Feed, check
+from ppcls.train.feed import Feed
 from ppcls.train.freeze import freeze
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted

@@ -5,29 +5,17 @@ import os
 
 import numpy as np
 import pytest
+from shard_contents import contents, message
 
 from ppcls.cli import main
 from ppcls.data import images, parquet
 from ppcls.data.datasets import open_samples
 from ppcls.data.make_shards import make_shards as write
-from ppcls.errors import UserError
 
 
 @pytest.fixture(autouse=True)
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "home"))
-
-
-def message(function, *arguments, **options):
-    with pytest.raises(UserError) as caught:
-        function(*arguments, **options)
-    return str(caught.value)
-
-
-def contents(samples):
-    """Photos' bytes with their class names, whatever the order."""
-    pairs = zip(samples.paths, range(len(samples)), strict=True)
-    return sorted((images.read_bytes(path), samples.label_of(i)) for path, i in pairs)
 
 
 def test_label_sets(tmp_path, workdir):

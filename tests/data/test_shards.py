@@ -6,15 +6,16 @@ import pickle
 import tarfile
 
 import pytest
+from shard_contents import contents, message
 
 from ppcls.cli import main
-from ppcls.data import images, shards, tar_index
+from ppcls.data import shards, tar_index
 from ppcls.data.datasets import open_samples
 from ppcls.data.loader import EvalView, Reader, eval_order
 from ppcls.data.make_shards import make_shards as write
 from ppcls.data.paths import Member
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import DataError, UserError
+from ppcls.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -38,18 +39,6 @@ def tar(tmp_path):
         return str(path)
 
     return tar
-
-
-def message(function, *arguments, **options):
-    with pytest.raises(UserError) as caught:
-        function(*arguments, **options)
-    return str(caught.value)
-
-
-def contents(samples):
-    """Photos' bytes with their class names, whatever the order."""
-    pairs = zip(samples.paths, range(len(samples)), strict=True)
-    return sorted((images.read_bytes(path), samples.label_of(i)) for path, i in pairs)
 
 
 def test_shards_hold_what_the_folder_held(workdir, capsys):

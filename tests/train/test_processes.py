@@ -43,6 +43,16 @@ def records(name, event):
     return [r for r in read_records(Path(f"runs/{name}/run.jsonl")) if r["event"] == event]
 
 
+def long_run():
+    """A run of two processes that would take long, once its first step is in the log."""
+    process = start("--processes", "2", *TOGETHER, "train.epochs=1000")
+    path = Path("runs/together/run.jsonl")
+    while not (path.exists() and path.read_text()):
+        time.sleep(0.05)
+        assert process.poll() is None
+    return process
+
+
 def children(pid):
     listed = Path(f"/proc/{pid}/task/{pid}/children")
     return [int(child) for child in listed.read_text().split()]
@@ -112,11 +122,7 @@ def test_a_broken_photo_ends_all_with_its_name(workdir):
 
 @pytest.mark.slow
 def test_one_killed_process_ends_all_with_the_reason(workdir):
-    process = start("--processes", "2", *TOGETHER, "train.epochs=1000")
-    path = Path("runs/together/run.jsonl")
-    while not (path.exists() and path.read_text()):
-        time.sleep(0.05)
-        assert process.poll() is None
+    process = long_run()
     workers = children(process.pid)
     assert len(workers) == 2
     started = time.monotonic()
@@ -130,11 +136,7 @@ def test_one_killed_process_ends_all_with_the_reason(workdir):
 
 @pytest.mark.slow
 def test_processes_without_their_launcher_end(workdir):
-    process = start("--processes", "2", *TOGETHER, "train.epochs=1000")
-    path = Path("runs/together/run.jsonl")
-    while not (path.exists() and path.read_text()):
-        time.sleep(0.05)
-        assert process.poll() is None
+    process = long_run()
     workers = children(process.pid)
     process.kill()
     process.wait()

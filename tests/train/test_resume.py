@@ -7,6 +7,7 @@ import signal
 
 import numpy as np
 import pytest
+from cut_run import cut
 
 from ppcls.train.trainer import Trainer
 from ppcls.weights import files
@@ -26,18 +27,6 @@ def records(folder):
     """The run's log without what time and speed say."""
     lines = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
     return [{k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in lines]
-
-
-def cut(monkeypatch, step):
-    """The process dies at the start of a step, without a chance to save."""
-    whole = Trainer.advance
-
-    def advance(self, *given):
-        if self.step == step:
-            raise SystemExit("cut")
-        return whole(self, *given)
-
-    monkeypatch.setattr(Trainer, "advance", advance)
 
 
 CASES = {

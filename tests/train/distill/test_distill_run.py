@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from cut_run import cut
 
 from ppcls.config.load import load
 from ppcls.inputs import open_inputs
@@ -45,17 +46,6 @@ def state(folder):
     losses = [(line["step"], line["loss"]) for line in lines if line["event"] == "train"]
     tensors = {name: value.tobytes() for name, value in checkpoint.tensors.items()}
     return tensors, record["scores"], losses
-
-
-def cut(monkeypatch, step):
-    whole = Trainer.advance
-
-    def advance(self, *given):
-        if self.step == step:
-            raise SystemExit("cut")
-        return whole(self, *given)
-
-    monkeypatch.setattr(Trainer, "advance", advance)
 
 
 ALL_LAYERS = "[{kind: mgd}, {kind: pefd}, {kind: afd, width: 8}, {kind: feature_l2, weight: 1e-3}]"

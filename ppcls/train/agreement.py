@@ -1,0 +1,54 @@
+"""What a recipe, its data and the device must agree on before a run."""
+
+import paddle
+
+from ppcls.errors import UserError
+from ppcls.inputs import Inputs
+from ppcls.recipe import Recipe
+
+
+def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int) -> None:
+    """What a recipe, its data and the device must agree on, before anything is built.
+
+    Raises:
+        UserError: there is nothing to train on, or nothing to evaluate that is needed, or no GPU.
+    """
+    count, train = len(inputs.train), recipe.train
+    if not epoch_steps:
+        batches = photos_per_step // train.batch_size
+        parts = f" ({batches} batches of {train.batch_size})"
+        raise UserError(
+            f"data.train has {count} photos, fewer than one batch of {photos_per_step}"
+            f"{parts if batches > 1 else ''}: "
+            f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
+        )
+    classes = recipe.model.num_classes or 0
+    for key, asked in asked_scores(recipe).items():
+        if inputs.eval is None:
+            raise UserError(
+                f"{key} needs scores and there is nothing to evaluate: "
+                "-o data.eval=PATH or -o data.holdout=0.2"
+            )
+        if asked not in recipe.task.scored(classes):
+            known = ", ".join(recipe.task.scored(classes))
+            raise UserError(
+                f"{key}: {asked} is not scored in {recipe.task.kind} of {classes} classes: "
+                f"{known} are"
+            )
+    if train.sync_norms and not paddle.get_device().startswith("gpu"):
+        raise UserError(
+            "train.sync_norms: Paddle synchronises batch norms on GPUs only and this run is on "
+            f"{paddle.get_device()}: -o train.sync_norms=false"
+        )
+
+
+def asked_scores(recipe: Recipe) -> dict[str, str]:
+    """The scores that a recipe decides by, under the keys that ask for them."""
+    train, asked = recipe.train, {}
+    if recipe.eval.best:
+        asked["eval.best"] = recipe.eval.best
+    if train.early_stop:
+        asked["train.early_stop.score"] = train.early_stop.score or recipe.best
+    if train.schedule.decay.kind == "plateau":
+        asked["train.schedule.decay.score"] = train.schedule.decay.score or recipe.best
+    return asked
