@@ -13,6 +13,7 @@ from ppcls.data.datasets import Samples
 from ppcls.data.loader import EvalView, TrainView
 from ppcls.data.shards import is_shards, is_web, open_shards
 from ppcls.data.split import split
+from ppcls.data.unlabeled import Joined, open_unlabeled
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.recipe import Data, Recipe
@@ -33,10 +34,16 @@ class Inputs:
     train: Samples
     eval: Samples | None
     names: tuple[str, ...]
+    unlabeled: Samples | None = None
+
+    @property
+    def shown(self) -> Samples | Joined:
+        """All photos that training shows."""
+        return self.train if self.unlabeled is None else Joined(self.train, self.unlabeled)
 
     def digests(self) -> dict[str, str]:
         """What a resumed run must find again: how many photos, and which."""
-        parts = {"train": self.train, "eval": self.eval}
+        parts = {"train": self.train, "eval": self.eval, "unlabeled": self.unlabeled}
         return {k: f"{len(v)} photos ({v.digest()})" for k, v in parts.items() if v is not None}
 
 
@@ -50,6 +57,8 @@ def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
     require_photos("data.train", inputs.train)
     if inputs.eval is not None:
         require_photos("data.eval" if recipe.data.eval else "data.train", inputs.eval)
+    if recipe.data.unlabeled:
+        inputs = replace(inputs, unlabeled=open_unlabeled(recipe.data.unlabeled.photos))
     return recipe, inputs
 
 
@@ -63,6 +72,8 @@ def open_listed(recipe: Recipe) -> tuple[Recipe, Inputs]:
         datasets.align(train, evaluation)
     elif data.holdout:
         train, evaluation = hold_out(train, data.holdout, recipe.seed)
+    if data.labeled < 1:
+        train = split(train, data.labeled, recipe.seed)[1]
     count = recipe.model.num_classes or train.classes
     datasets.check(train, count, "data.train")
     if evaluation is not None:

@@ -16,7 +16,10 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampling import Sampler, Shuffle
 from ppcls.data.sizes import AnySize, Size
 from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
+from ppcls.data.unlabeled import Unlabeled
 from ppcls.metrics import Score
+from ppcls.train.distill.losses import WITH_LABELS
+from ppcls.train.distill.task import Distill
 from ppcls.train.ema import Ema
 from ppcls.train.halt import EarlyStop
 from ppcls.train.named import ModelName, Weights
@@ -54,6 +57,8 @@ class Data:
     root: str | None = None  # where relative paths of list files start; None: beside the list
     labels: str | None = None  # a file of class names, or "imagenet"
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
+    labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
+    unlabeled: Unlabeled | None = None  # more photos to train on, for task.kind: distill
     on_error: Literal["stop", "skip"] = "stop"  # at a photo that cannot be read
     workers: Annotated[Int, Field(ge=0)] = 2  # processes that read photos; 0: the training one
 
@@ -70,6 +75,8 @@ class Data:
             )
         if self.holdout == 1:
             raise ValueError("holdout=1 leaves nothing to train on; 0.2 keeps a fifth")
+        if not self.labeled:
+            raise ValueError("labeled=0 leaves nothing to train on; 0.1 uses a tenth")
 
 
 @node
@@ -151,6 +158,29 @@ class Recipe:
             raise ValueError(
                 f"preprocess.mean and std have {self.preprocess.channels} values and "
                 f"model.in_channels is {self.model.in_channels}: give one value per channel"
+            )
+        if self.data.unlabeled:
+            self.check_unlabeled()
+
+    def check_unlabeled(self) -> None:
+        """ValueError where photos without labels do not fit the rest."""
+        if not isinstance(self.task, Distill):
+            raise ValueError(
+                f"data.unlabeled needs a teacher that says what they show, and task.kind is "
+                f"{self.task.kind}: give task: {{kind: distill, …}} or -o data.unlabeled=null"
+            )
+        needy = [loss.kind for loss in self.task.losses if isinstance(loss, WITH_LABELS)]
+        if needy:
+            raise ValueError(
+                f"{needy[0]} needs the label of every photo and data.unlabeled has none: "
+                "another of task.losses, such as js or kl, or -o data.unlabeled=null"
+            )
+        if self.train.repeats > 1:
+            raise ValueError("data.unlabeled shows each photo once: -o train.repeats=1")
+        if self.train.batch_ops and self.task.labels_weight:
+            raise ValueError(
+                "train.batch_ops would mix photos with labels and without: "
+                "-o task.labels_weight=0 or train.batch_ops=[]"
             )
 
     @property

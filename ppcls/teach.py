@@ -40,13 +40,14 @@ def teach(recipe: Recipe, output: Path, top: int = TOP, which: int = 0) -> Path:
     about = header(find(node, recipe), view, recipe, inputs)
     top = min(top, recipe.model.num_classes or 0)
     writing = Writing(output, {**about, "top": top})
-    order = eval_order(len(inputs.train), recipe.train.batch_size)
+    samples = inputs.shown
+    order = eval_order(len(samples), recipe.train.batch_size)
     # Whole batches, for the answers to a photo differ in the last bits with those beside it.
     first = len(order)
-    if writing.done < len(inputs.train):
+    if writing.done < len(samples):
         first = writing.done // recipe.train.batch_size
         writing.cut(first * recipe.train.batch_size)
-    reader = Reader({"train": (inputs.train, view)}, recipe.data.workers)
+    reader = Reader({"train": (samples, view)}, recipe.data.workers)
     batches = reader.batches("train", order[first:])
     try:
         for batch in Progress(batches, f"teacher {teacher.name}", len(order), first):
@@ -58,7 +59,7 @@ def teach(recipe: Recipe, output: Path, top: int = TOP, which: int = 0) -> Path:
     finally:
         reader.close()
         writing.close()
-    say(f"{output}: {teacher.name}'s answers to {len(inputs.train)} photos, {top} classes each")
+    say(f"{output}: {teacher.name}'s answers to {len(samples)} photos, {top} classes each")
     return output
 
 

@@ -1,12 +1,16 @@
 """Every config loads, is short, and says what the published recipe says."""
 
 import json
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from ppcls.api import create_model
 from ppcls.config.load import load
 from ppcls.recipe import Recipe
+from ppcls.train.freeze import freeze
 from ppcls.train.schedule import Cosine, Step
 
 ROOT = Path(__file__).parent.parent
@@ -104,10 +108,42 @@ def test_modern_recipes(network, name):
     assert train.without == ()
 
 
-def test_what_is_not_there_yet_is_said():
-    distilled = load(Recipe, ROOT / "configs/ResNet50_vd_ssld.yaml").train.without
-    assert distilled == ("distillation from a teacher",)
-    assert load(Recipe, ROOT / "configs/ResNet50_vd.yaml").train.without == ()
+STUDENTS = ["ResNet34_vd", "ResNet50_vd", "ResNet101_vd"]
+STUDENTS += [f"Res2Net{depth}_vd_26w_4s" for depth in (50, 101, 200)]
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_students_of_ssld(name):
+    recipe = load(Recipe, ROOT / f"configs/distill/{name}_ssld.yaml")
+    (teacher,), (loss,) = recipe.task.teacher, recipe.task.losses
+    assert (recipe.model.name, recipe.model.weights, recipe.task.labels_weight) == (name, None, 0)
+    assert (teacher.name, teacher.weights, loss.kind) == ("ResNeXt101_32x16d_wsl", "true", "js")
+    train = recipe.train
+    assert (train.epochs, train.schedule.lr, train.schedule.for_batch) == (360, 0.4, 1024)
+    assert (train.optimizer.weight_decay, train.batch_ops) == (7e-5, ())
+    assert recipe.data.unlabeled.share == 0.75
+    assert recipe.output == f"runs/{name}_ssld"
+
+
+def test_each_stage_of_ssld_goes_on_with_the_one_before():
+    stages = [f"configs/distill/{name}.yaml" for name in ("ResNet50_vd_ssld", "ssld_finetune")]
+    stages = [load(Recipe, ROOT / stage) for stage in (*stages, "configs/distill/ssld_fix.yaml")]
+    for before, after in pairwise(stages):
+        assert after.model.weights == f"{before.output}/best.safetensors"
+    finetune, fix = stages[1:]
+    assert (finetune.train.epochs, finetune.train.schedule.lr) == (60, 0.004)
+    assert finetune.data.unlabeled is None
+    assert (fix.preprocess.crop, fix.task.kind) == (320, "classify")
+    whole = load(Recipe, ROOT / "configs/ResNet50_vd_ssld.yaml")
+    assert whole == replace(stages[0], model=replace(stages[0].model, name="ResNet50_vd_ssld"))
+
+
+def test_fix_trains_the_classifier_alone():
+    recipe = load(Recipe, ROOT / "configs/distill/ssld_fix.yaml")
+    net = create_model("ResNet18_vd", 2)
+    freeze(net, recipe.model.freeze)
+    trained = {name for name, p in net.named_parameters() if not p.stop_gradient}
+    assert trained == {"head.weight", "head.bias"}
 
 
 def test_what_the_published_recipes_mix_and_augment():

@@ -72,7 +72,8 @@ def check_in_channels(recipe, seen):
 def check_weights(recipe, seen):
     given = files.read(recipe.model.weights).tensors
     same = {name for name, value in given.items() if np.array_equal(seen.first[name], value)}
-    assert same == set(given) - {"head.weight", "head.bias"}  # which are of other classes
+    fresh = {"head.weight", "head.bias"} if recipe.model.new_head else set()
+    assert same == set(given) - fresh
 
 
 def check_drop_path(recipe, seen):
@@ -138,6 +139,11 @@ def check_without(recipe, seen):
     assert all(part in start.header(seen.trainer, "cpu") for part in recipe.train.without)
 
 
+def check_teacher(recipe, seen):
+    given = [teacher.name for teacher in recipe.task.teacher]
+    assert [teacher.name for teacher in seen.trainer.lesson.teachers] == given
+
+
 def check_every(recipe, seen):
     last, every = recipe.train.epochs, recipe.eval.every
     epochs = [epoch for epoch in range(1, last + 1) if epoch % every == 0 or epoch == last]
@@ -173,6 +179,7 @@ WHERE_SET = {
     "model.weights": check_weights,
     "model.new_head": check_weights,
     "model.drop_path": check_drop_path,
+    "task.teacher": check_teacher,
     "train.without": check_without,
 }
 CHECKED = {

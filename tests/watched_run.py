@@ -19,6 +19,7 @@ from ppcls.models import layers, zoo
 from ppcls.models.residual_specs import Stem
 from ppcls.recipe import Data, Recipe
 from ppcls.train import start, trainer, update
+from ppcls.train.distill.task import Distill
 from ppcls.train.ema import Average
 from ppcls.weights import files
 
@@ -78,17 +79,18 @@ def family(recipe: Recipe) -> str:
 
 
 def write_files(folder: Path) -> None:
-    """Photos of two classes, lists of so many of them, and each family's weights."""
+    """Photos of two classes and lists of so many of them."""
     counts = (4, BATCH + LEFT_OVER, ACCUMULATED * BATCH + LEFT_OVER)
     for index in range(max(counts)):
         write_photo(folder / f"{index}.png", index, (14, 13, 3))
     for count in counts:
         lines = (f"{index}.png {index % CLASSES}\n" for index in range(count))
         (folder / f"{count}.txt").write_text("".join(lines))
-    for name, spec in SMALL.items():
-        state = zoo.network(spec, CLASSES_OF_WEIGHTS).state_dict()
-        tensors = {key: value.numpy() for key, value in state.items()}
-        files.write_safetensors(folder / f"{name}.safetensors", tensors, {})
+
+
+def write_weights(path: Path, spec: zoo.Spec, classes: int, channels: int) -> None:
+    state = zoo.network(spec, classes, channels).state_dict()
+    files.write_safetensors(path, {key: value.numpy() for key, value in state.items()}, {})
 
 
 def small(recipe: Recipe, folder: Path, seed: int) -> Recipe:
@@ -102,10 +104,20 @@ def small(recipe: Recipe, folder: Path, seed: int) -> Recipe:
         size=train.size and TRAIN_SIZE,
     )
     photos = train.photos_per_step + LEFT_OVER
-    weights = recipe.model.weights and str(folder / f"{family(recipe)}.safetensors")
+    model, task = recipe.model, recipe.task
+    classes, spec = model.num_classes or CLASSES, SMALL[family(recipe)]
+    if model.weights:
+        found = CLASSES_OF_WEIGHTS if model.new_head else classes
+        model = replace(model, weights=str(folder / "weights.safetensors"))
+        write_weights(folder / "weights.safetensors", spec, found, model.in_channels)
+    if isinstance(task, Distill):
+        file = folder / "teacher.safetensors"
+        write_weights(file, spec, classes, model.in_channels)
+        task = replace(task, teacher=tuple(replace(t, weights=str(file)) for t in task.teacher))
     return replace(
         recipe,
-        model=replace(recipe.model, weights=weights),
+        task=task,
+        model=model,
         data=Data(train=str(folder / f"{photos}.txt"), eval=str(folder / "4.txt"), workers=0),
         preprocess=replace(recipe.preprocess, resize=CROP + 1, crop=CROP),
         train=train,
@@ -126,7 +138,10 @@ def run(recipe: Recipe, folder: Path) -> tuple[Recipe, Seen, list[str]]:
         with pytest.MonkeyPatch.context() as patch:
             seen = watch(patch, tiny)
             assert start.train(tiny, overwrite=True)
-        unused = [name for name, node in nodes(tiny) if not seen.used[id(node)]]
+        asked = dict(nodes(tiny))
+        if isinstance(tiny.task, Distill) and not tiny.task.labels_weight:
+            del asked["task.loss"]
+        unused = [name for name, node in asked.items() if not seen.used[id(node)]]
         if not unused:
             break
     return tiny, seen, unused

@@ -118,11 +118,12 @@ def apply(
 
 
 def one_hot(labels: np.ndarray, classes: int) -> np.ndarray:
-    """int64 [N], or 0 and 1 [N, classes], to float32 [N, classes]."""
+    """int64 [N], or 0 and 1 [N, classes], to float32 [N, classes]; zeros for a label of -1."""
     if labels.ndim == 2:
         return labels.astype(np.float32)
     targets = np.zeros((len(labels), classes), np.float32)
-    targets[np.arange(len(labels)), labels] = 1
+    known = np.flatnonzero(labels >= 0)
+    targets[known, labels[known]] = 1
     return targets
 
 

@@ -26,6 +26,7 @@ from ppcls.data.datasets import Samples
 from ppcls.data.ops import TrainOp, apply
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sizes import Size, side
+from ppcls.data.unlabeled import Joined
 from ppcls.errors import DataError, UserError
 from ppcls.log import Progress
 
@@ -34,8 +35,8 @@ MIXED = 1  # tells the random numbers of a batch from those of its first photo
 
 @dataclass(frozen=True)
 class Batch:
-    """images: uint8 [N, H, W, C]; indices: int64 [N] into the data set; labels: int64 [N], or
-    uint8 [N, classes] of 0 and 1 where a photo may have several.
+    """images: uint8 [N, H, W, C]; indices: int64 [N] into the data set; labels: int64 [N], -1 where
+    unknown, or uint8 [N, classes] of 0 and 1 where a photo may have several.
 
     `shares`: float32 [N, classes] where photos were mixed: how much of each class one shows.
     `skipped`: places of photos that were to be in it and cannot be read, with the reason.
@@ -51,6 +52,11 @@ class Batch:
     def targets(self) -> np.ndarray:
         """What to learn: the shares or, without any, the labels."""
         return self.labels if self.shares is None else self.shares
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which photos have labels: the indices into this batch, int64 [K]."""
+        return np.flatnonzero((self.labels >= 0).reshape(len(self.labels), -1).all(axis=1))
 
 
 @dataclass(frozen=True)
@@ -101,7 +107,7 @@ class EvalView:
 
 
 View = TrainView | EvalView
-Part = tuple[Samples, View]
+Part = tuple[Samples | Joined, View]
 
 
 def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:

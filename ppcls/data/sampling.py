@@ -12,7 +12,10 @@ from pydantic import Field
 from ppcls.config.node import NotNegative, Share, node
 from ppcls.data.datasets import Samples
 from ppcls.data.lists import at_most
+from ppcls.data.unlabeled import Joined
 from ppcls.errors import UserError
+
+WITHOUT, ORDER = 1, 2  # tell random numbers apart: of photos without labels, of a step's order
 
 
 @node
@@ -24,8 +27,9 @@ class Shuffle:
     def draw(
         self, samples: Samples, classes: int, total: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """The first `total` photos of the shuffled data set: int64 [total]."""
-        return rng.permutation(len(samples))[:total]
+        """The first `total` photos of the data set, shuffled again each time through: int64."""
+        rounds = max(1, -(-total // len(samples)))
+        return np.concatenate([rng.permutation(len(samples)) for _ in range(rounds)])[:total]
 
 
 @node
@@ -144,6 +148,28 @@ def epoch_photos(
     drawn = sampler.draw(samples, classes, -(-count // repeats), rng)
     shown = np.repeat(drawn, repeats)[:count]
     return shown + count * earlier(shown)
+
+
+def mixed_steps(
+    sampler: Sampler, samples: Joined, classes: int, sizes: tuple[int, int], seed: int, epoch: int
+) -> list[np.ndarray]:
+    """The virtual indices of an epoch's steps, each of so many photos with labels and without.
+
+    As many whole steps as there are photos for. Those with labels are drawn as the sampler says.
+
+    Raises:
+        UserError: the sampler does not fit the data.
+    """
+    steps, count = len(samples) // sum(sizes), len(samples.labeled)
+    with_labels, without = sizes
+    rngs = [np.random.default_rng([seed, epoch, *more]) for more in ((), (WITHOUT,), (ORDER,))]
+    known = sampler.draw(samples.labeled, classes, steps * with_labels, rngs[0])
+    unknown = Shuffle().draw(samples.unlabeled, classes, steps * without, rngs[1]) + count
+    parts = known.reshape(steps, with_labels), unknown.reshape(steps, without)
+    # In random order, so that the parts of a step that is divided have both kinds.
+    shown = rngs[2].permuted(np.concatenate(parts, axis=1), axis=1)
+    virtual = shown.ravel() + len(samples) * earlier(shown.ravel())
+    return list(virtual.reshape(shown.shape))
 
 
 def earlier(values: np.ndarray) -> np.ndarray:

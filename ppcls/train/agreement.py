@@ -13,7 +13,7 @@ def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int
     Raises:
         UserError: there is nothing to train on, or nothing to evaluate that is needed, or no GPU.
     """
-    count, train = len(inputs.train), recipe.train
+    count, train = len(inputs.shown), recipe.train
     if not epoch_steps:
         batches = photos_per_step // train.batch_size
         parts = f" ({batches} batches of {train.batch_size})"

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ppcls.data.loader import Batch, Reader, train_order
-from ppcls.data.sampling import epoch_photos
+from ppcls.data.sampling import epoch_photos, mixed_steps
+from ppcls.data.unlabeled import Joined
 from ppcls.errors import DataError
 from ppcls.inputs import Inputs
 from ppcls.recipe import Recipe
@@ -20,15 +21,18 @@ class Feed:
     ):
         """`limit`: steps of an epoch, of which the rest is left out."""
         self.limit = limit
-        self.recipe, self.samples, self.processes = recipe, inputs.train, processes
+        self.recipe, self.samples, self.processes = recipe, inputs.shown, processes
         self.photos_per_step = recipe.train.photos_per_step * processes.count
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """The photos of each step of an epoch, as virtual indices."""
         train, classes = self.recipe.train, self.recipe.model.num_classes or 0
-        shown = epoch_photos(
-            train.sampler, self.samples, classes, train.repeats, self.recipe.seed, epoch
-        )
+        seed, samples = self.recipe.seed, self.samples
+        if isinstance(samples, Joined):
+            assert self.recipe.data.unlabeled
+            sizes = self.recipe.data.unlabeled.split(self.photos_per_step)
+            return mixed_steps(train.sampler, samples, classes, sizes, seed, epoch)[: self.limit]
+        shown = epoch_photos(train.sampler, samples, classes, train.repeats, seed, epoch)
         return train_order(shown, self.photos_per_step, train.drop_last)[: self.limit]
 
     def steps(

@@ -109,6 +109,12 @@ def header(trainer: Trainer, device: str) -> str:
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
     ]
+    if recipe.data.unlabeled and trainer.inputs.unlabeled is not None:
+        more, (known, unknown) = trainer.inputs.unlabeled, recipe.data.unlabeled.split(photos)
+        lines.append(
+            f"{more.source}: {len(more):,} photos without labels; a step shows {known} with and "
+            f"{unknown} without"
+        )
     lines += trainer.lesson.about()
     published = train.schedule.for_batch
     if published and published != photos:

@@ -188,8 +188,8 @@ def header(found: Found, view: TrainView, recipe: Recipe, inputs: Inputs) -> dic
         "mean": list(found.preprocess.mean),
         "std": list(found.preprocess.std),
         **seen_as(view),
-        "photos": len(inputs.train),
-        "data": inputs.train.digest(),
+        "photos": len(inputs.shown),
+        "data": inputs.shown.digest(),
         "classes": recipe.model.num_classes,
     }
 

@@ -80,7 +80,7 @@ class Trainer:
             self.precision.scale,
             self.processes,
         )
-        parts: dict[str, Part] = {"train": (inputs.train, train_view(recipe))}
+        parts: dict[str, Part] = {"train": (inputs.shown, train_view(recipe))}
         if inputs.eval is not None:
             parts["eval"] = (inputs.eval, eval_view(recipe))
         self.reader = Reader(parts, recipe.data.workers)
@@ -251,7 +251,7 @@ class Trainer:
 
     def diverged(self, what: str, value: float, batches: Sequence[Batch]) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
-        where = self.inputs.train.where
+        where = self.inputs.shown.where
         own = [where(int(index)) for batch in batches for index in batch.indices]
         places = [place for part in self.processes.gather(own) for place in part]
         left = halt.leave(self.folder, places, batches) if self.processes.first else ""

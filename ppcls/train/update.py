@@ -24,10 +24,11 @@ class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
 
 @dataclass(frozen=True)
 class Done:
-    """What a step came to in all processes: mean loss, right answers, photos."""
+    """What a step came to in all processes: mean loss, right answers out of how many, photos."""
 
     loss: float
     right: float
+    known: int  # photos with labels
     photos: int
 
 
@@ -54,17 +55,19 @@ class Update:
             NotFinite: in all processes, before anything is changed.
         """
         factor = self.scale.value if self.scale else 1.0
-        value, right = 0.0, 0.0
+        value, right, known = 0.0, 0.0, 0.0
         for batch in batches:
             share = len(batch.images) / photos
             images, targets = paddle.to_tensor(batch.images), paddle.to_tensor(batch.targets)
             loss, logits = self.step(images, targets, batch.indices)
             value += float(loss) * share
-            right += self.task.right(logits.numpy(), batch.targets)
+            rows = batch.known
+            right += self.task.right(logits.numpy()[rows], batch.targets[rows])
+            known += len(rows)
             if not math.isfinite(value):
                 break
             (loss * (share * factor)).backward()
-        value, right = self.processes.total([value, right])
+        value, right, known = self.processes.total([value, right, known])
         if not math.isfinite(value):
             self.optimizer.clear_grad()
             raise NotFinite("loss", value)
@@ -72,7 +75,7 @@ class Update:
         if self.settled(factor):
             self.optimizer.step()
         self.optimizer.clear_grad()
-        return Done(value, right, photos)
+        return Done(value, right, int(known), photos)
 
     def settled(self, factor: float) -> bool:
         """Unscale and clip the gradients; False: float16 overflowed, so no step."""

@@ -9,7 +9,7 @@ class Window:
     """Sums over the steps between two records; evaluations do not count as time."""
 
     def __init__(self):
-        self.losses, self.right, self.photos, self.seconds = [], 0.0, 0, 0.0
+        self.losses, self.right, self.known, self.photos, self.seconds = [], 0.0, 0, 0, 0.0
         self.start_clock()
 
     def start_clock(self) -> None:
@@ -19,6 +19,7 @@ class Window:
         """Take in a step."""
         self.losses.append(done.loss)
         self.right += done.right
+        self.known += done.known
         self.photos += done.photos
         now = time.monotonic()
         self.seconds, self.mark = self.seconds + now - self.mark, now
@@ -29,8 +30,8 @@ class Window:
 
     @property
     def accuracy(self) -> float:
-        """The score that the task watches."""
-        return self.right / self.photos
+        """The score that the task watches, of the photos with labels."""
+        return self.right / max(1, self.known)
 
     @property
     def speed(self) -> float:

@@ -20,4 +20,5 @@ def built(loss: DistillLoss, student: Widths, teacher: Widths) -> Compare:
     return loss.build(student, teacher) if isinstance(loss, WITH_LAYERS) else loss
 
 
+WITH_LABELS = (DKD, WSL)  # of every photo
 WITH_LAYERS = (FeatureL2, MGD, PEFD, AFD)

@@ -99,5 +99,17 @@ def lesson_of(
         for loss, compare in zip(task.losses, compared, strict=True)
     ]
     if task.labels_weight:
-        terms.append(task.labels_weight * task.loss(own.logits, targets))
+        terms.append(task.labels_weight * where_known(task.loss, own.logits, targets))
     return paddle.add_n(terms)
+
+
+def where_known(
+    loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor
+) -> Tensor:
+    """The mean of a loss over all photos, to which those without labels (-1) add nothing."""
+    if targets.ndim > 1 or not bool((targets < 0).any()):
+        return loss(logits, targets)
+    rows = paddle.nonzero(targets >= 0).flatten()
+    if not len(rows):
+        return 0 * logits.sum()
+    return loss(logits[rows], targets[rows]) * (len(rows) / len(targets))

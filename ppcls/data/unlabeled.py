@@ -1,0 +1,144 @@
+"""Photos without labels, from which a student learns what its teacher sees in them."""
+
+import os
+from bisect import bisect_right
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from ppcls.config.node import Share, node
+from ppcls.data.datasets import Samples, missing, photos_in
+from ppcls.data.lists import read_text
+from ppcls.data.paths import Members, Paths
+from ppcls.errors import UserError
+
+NO_LABEL = -1  # in labels
+LIST_SUFFIXES = (".txt", ".lst")
+
+
+@node
+class Unlabeled:
+    """Photos whose labels nobody knows, and how many of them a step shows.
+
+    An epoch is as many photos as there are with and without labels together; both kinds are shown
+    at the share, in turn, each photo once before one comes again.
+    """
+
+    photos: str  # a folder with all below it, or a list file with a path in each line
+    share: Share  # of the photos of each step
+
+    def __post_init__(self):
+        if self.share in (0, 1):
+            raise ValueError(
+                f"share={self.share:g} would leave out one kind of photos; 0.75 shows 3 of 4 "
+                "without labels"
+            )
+
+    def split(self, photos: int) -> tuple[int, int]:
+        """How many of a step's photos have labels and have none; UserError where one is 0."""
+        without = round(self.share * photos)
+        if without in (0, photos):
+            raise UserError(
+                f"data.unlabeled.share: {self.share:g} of a step of {photos} photos is "
+                f"{'none' if not without else 'all'} of them; larger batches have both kinds"
+            )
+        return photos - without, without
+
+
+def open_unlabeled(path: str | PathLike) -> Samples:
+    """The photos of a folder or a list, without labels (all are -1).
+
+    A list file (.txt, .lst) has a path in each line, which starts at the list's own folder where it
+    is relative. Raises UserError: none there, a photo that is missing, or lines with labels.
+    """
+    path = os.fspath(path)
+    if os.path.isdir(path):
+        paths, lines = Paths(photos_in(path)), None
+    elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
+        paths = listed(path)
+        lines = np.arange(1, len(paths) + 1)
+    else:
+        raise UserError(
+            f"data.unlabeled.photos: {path} is neither a folder nor a list file "
+            f"({', '.join(LIST_SUFFIXES)}) with a path in each line"
+        )
+    if not len(paths):
+        raise UserError(f"data.unlabeled.photos: {path} has no photos")
+    samples = Samples(paths, np.full(len(paths), NO_LABEL), (), path, lines)
+    lost = missing(samples, 1)
+    if lost:
+        raise UserError(
+            f"data.unlabeled.photos: {labelled(lost[0], paths) or f'{lost[0]} does not exist'}"
+        )
+    return samples
+
+
+def listed(path: str) -> Paths:
+    """The lines of a file as paths."""
+    text = read_text(path).replace("\r\n", "\n").removesuffix("\n").encode()
+    if not text:
+        return Paths()
+    ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text))
+    root = os.path.join(os.path.dirname(path), "")
+    return Paths.packed(text.replace(b"\n", b"\0"), ends.astype(np.int64), root)
+
+
+def labelled(place: str, paths: Paths) -> str:
+    """What is wrong with a line that is a photo's path and more; "" where it is another mistake."""
+    whole = paths[next(paths.missing())]
+    for mark in "\t ":
+        photo, _, rest = whole.rpartition(mark)
+        if photo and os.path.isfile(photo.rstrip(" \t")):
+            return (
+                f"{place} has the label {rest!r}, and the labels of these photos are not known: "
+                "leave only the paths, or give a list with labels as data.train"
+            )
+    return ""
+
+
+class Chained:
+    """Several blocks of paths as one, with the part of their interface that reading needs."""
+
+    def __init__(self, *parts: Paths | Members):
+        self.parts = parts
+        self.starts = [0, *np.cumsum([len(part) for part in parts]).tolist()]
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    def __getitem__(self, index: int) -> str:
+        part = bisect_right(self.starts, index) - 1
+        return self.parts[part][index - self.starts[part]]
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Photos with labels and, after them, those without, read as one data set."""
+
+    labeled: Samples
+    unlabeled: Samples
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        return np.concatenate([self.labeled.labels, self.unlabeled.labels])
+
+    @cached_property
+    def paths(self) -> Chained:
+        return Chained(self.labeled.paths, self.unlabeled.paths)
+
+    def where(self, index: int) -> str:
+        """As of `Samples`."""
+        first = len(self.labeled)
+        return (self.labeled if index < first else self.unlabeled).where(
+            index if index < first else index - first
+        )
+
+    def digest(self) -> str:
+        """As of `Samples`."""
+        return self.labeled.digest() + self.unlabeled.digest()
