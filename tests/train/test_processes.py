@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ppcls.api import create_model
 from ppcls.log import read_records
 from ppcls.train.processes import Processes, buckets
 from ppcls.weights import files
@@ -85,6 +86,25 @@ def test_two_processes_compute_what_one_does(workdir):
     assert {k: v for k, v in one.items() if k != "time"} == {
         k: v for k, v in two.items() if k != "time"
     }
+
+
+@pytest.mark.slow
+def test_two_processes_learn_from_a_teacher_what_one_does(workdir):
+    state = create_model("ResNet18_vd", 2).state_dict()
+    tensors = {name: value.numpy() for name, value in state.items()}
+    files.write_safetensors(workdir / "teacher.safetensors", tensors, {})
+    teacher = "{name: ResNet18_vd, weights: teacher.safetensors}"
+    task = f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: js}}], labels_weight: 1}}"
+    given = [*FROZEN, task, "data.unlabeled={photos: photos/train, share: 0.5}"]
+    assert run(*ALONE, *given)[0] == 0
+    code, out, err = run("--processes", "2", *TOGETHER, *given)
+    assert code == 0, err
+    assert "12 photos without labels; a step shows 2 with and 2 without" in out
+    alone, together = records("alone", "train"), records("together", "train")
+    assert len(alone) == 12
+    for one, two in zip(alone, together, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert two["top1"] == one["top1"]
 
 
 @pytest.mark.slow
