@@ -7,20 +7,10 @@ import pytest
 from photos import scene
 from PIL import Image
 from small_network import settle
+from small_teacher import CLASSES, PHOTOS, RECIPE
 
 from ppcls.api import create_model
 from ppcls.weights import files
-
-CLASSES, PHOTOS = 4, 23
-TEACHER = "{name: EfficientNetLite0, weights: teacher.safetensors}"
-RECIPE = f"""
-model: {{name: ResNet18_vd, num_classes: {CLASSES}}}
-data: {{train: away.txt, eval: eval.txt, labels: names.txt, workers: 0}}
-preprocess: {{resize: 36, crop: 32}}
-task: {{kind: distill, teacher: {TEACHER}}}
-train: {{epochs: 1, batch_size: 6, repeats: 3, schedule: {{lr: 0.1}}}}
-eval: {{batch_size: 4}}
-"""
 
 
 @pytest.fixture(scope="session")

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import paddle
 import pytest
-from conftest import CLASSES, PHOTOS, TEACHER
 from photos import scene
 from PIL import Image
+from small_teacher import CLASSES, PHOTOS, TEACHER
 
 from ppcls.api import create_model
 from ppcls.select.scores import RECORD, Scores
