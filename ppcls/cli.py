@@ -6,12 +6,13 @@ import sys
 from collections.abc import Sequence
 
 from ppcls import __version__
-from ppcls.commands import catalogue, checking, deployment, sharding, training
+from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.errors import UserError
 
 COMMANDS = (
     training.add_train,
     training.add_teach,
+    selecting.add_select_unlabeled,
     training.add_eval,
     training.add_export,
     deployment.add_predict,

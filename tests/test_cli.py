@@ -9,7 +9,7 @@ from ppcls.models.zoo import list_models
 @pytest.mark.parametrize(
     "command",
     ["train", "eval", "export", "predict", "models", "weights", "data", "show-data", "check-data"]
-    + ["teach"]
+    + ["teach", "select-unlabeled"]
     + ["import-paddleclas"],
 )
 def test_every_command_explains_itself(run, capsys, command):

@@ -88,14 +88,19 @@ def record(path: str, demands: Demands) -> tuple:
     height, width = pixels.shape[:2]
     if demands.resize:
         short_sides(height, width, demands.resize)
-    code = {1: None, 3: cv2.COLOR_RGB2GRAY, 4: cv2.COLOR_RGBA2GRAY}[demands.channels]
-    grey = pixels if code is None else cv2.cvtColor(pixels, code)
-    words, blank = perceptual_hash(grey)
+    pixel_digest, words, blank = fingerprint(pixels)
     odd = oddities(data, path) | (Odd.BLANK if blank else 0)
     odd |= Odd.LONG if max(width, height) > LONG * min(width, height) else 0
     odd |= Odd.LARGE if width * height > images.LARGE else 0
     odd |= Odd.SMALL if min(width, height) < demands.crop else 0
-    return digest(data), digest(pixels.data, pixels.shape), words, width, height, odd
+    return digest(data), pixel_digest, words, width, height, odd
+
+
+def fingerprint(pixels: np.ndarray) -> tuple[int, np.ndarray, bool]:
+    """The digest of uint8 [H, W, C], and what `perceptual_hash` says of it in grey."""
+    code = {1: None, 3: cv2.COLOR_RGB2GRAY, 4: cv2.COLOR_RGBA2GRAY}[pixels.shape[2]]
+    grey = pixels if code is None else cv2.cvtColor(pixels, code)
+    return digest(pixels.data, pixels.shape), *perceptual_hash(grey)
 
 
 def digest(data: bytes | memoryview, shape: tuple[int, ...] = ()) -> int:

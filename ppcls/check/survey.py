@@ -1,10 +1,13 @@
 """Every photo of a data set looked at once, by a worker process for each core."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +20,8 @@ from ppcls.log import Progress
 
 CHUNK = 64  # photos that a worker is given at a time
 FEW = 256  # photos below which starting workers takes longer than the work
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -67,12 +72,13 @@ class Survey:
     broken: dict[int, str]
 
 
-def survey(album: Album, demands: Demands) -> Survey:
+def survey(album: Album, demands: Demands, what: str = "check") -> Survey:
     """Look at all photos; DataError where a worker process is ended by one."""
     records, broken, done = np.zeros(len(album), RECORD), {}, 0
-    results = examined(chunks(album.paths()), demands, workers_for(len(album)))
+    look = partial(examine, demands=demands)
+    results = in_order(look, chunks(album.paths(), CHUNK), workers_for(len(album)))
     for rows, reasons in Progress(
-        results, f"check, in steps of {CHUNK} photos", -(-len(album) // CHUNK)
+        results, f"{what}, in steps of {CHUNK} photos", -(-len(album) // CHUNK)
     ):
         records[done : done + len(rows)] = rows
         broken |= {done + place: reason for place, reason in reasons.items()}
@@ -85,23 +91,21 @@ def workers_for(photos: int) -> int:
     return min(core_count(), photos // CHUNK) if photos >= FEW else 0
 
 
-def chunks(paths: Iterator[str]) -> Iterator[list[str]]:
-    chunk = []
-    for path in paths:
-        chunk.append(path)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
+def chunks(paths: Iterator[str], size: int) -> Iterator[list[str]]:
+    while chunk := list(islice(paths, size)):
         yield chunk
 
 
-def examined(
-    work: Iterator[Sequence[str]], demands: Demands, workers: int
-) -> Iterator[tuple[np.ndarray, dict[int, str]]]:
-    """What `examine` says of each chunk, in order."""
+def in_order(
+    look: Callable[[Sequence[str]], Found], work: Iterator[Sequence[str]], workers: int
+) -> Generator[Found, None, None]:
+    """What `look` says of each chunk of paths, in order; 0 `workers`: this process itself.
+
+    Raises:
+        DataError: a worker was ended, maybe by a photo.
+    """
     if not workers:
-        yield from (examine(chunk, demands) for chunk in work)
+        yield from map(look, work)
         return
     pool = start_pool(workers, {})
     asked: deque[Sequence[str]] = deque()
@@ -109,7 +113,7 @@ def examined(
     try:
         for chunk in work:
             asked.append(chunk)
-            pending.append(pool.submit(examine, chunk, demands))
+            pending.append(pool.submit(look, chunk))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
                 asked.popleft()

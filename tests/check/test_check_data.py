@@ -9,8 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from photos import scene
 from PIL import Image
-from test_photo import scene
 
 from ppcls.check import findings, survey
 from ppcls.errors import DataError
@@ -240,4 +240,4 @@ def test_a_worker_that_dies_is_said(photos, monkeypatch):
 
     monkeypatch.setattr(survey, "start_pool", lambda workers, parts: Dead())
     with pytest.raises(DataError, match=r"by one of the photos from a\.jpg on"):
-        list(survey.examined(iter([["a.jpg"]]), survey.Demands(), 2))
+        list(survey.in_order(len, iter([["a.jpg"]]), 2))

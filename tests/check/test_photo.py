@@ -6,21 +6,13 @@ import os
 import cv2
 import numpy as np
 import pytest
+from photos import scene
 from PIL import Image
 
 from ppcls.check.neighbours import NEAR
 from ppcls.check.photo import Demands, Odd, digest, examine, perceptual_hash
 
 SIDE = 32
-
-
-def scene(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
-    """Random colours uint8 [height, width, 3], the finer the weaker, as in photos."""
-    rng, photo = np.random.default_rng(seed), np.full((height, width, 3), 110.0)
-    for cells in (2, 4, 8, 16, 32):
-        grid = rng.normal(0, 60 / cells**0.5, (cells, cells, 3))
-        photo += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC)
-    return np.clip(photo, 0, 255).astype(np.uint8)
 
 
 def hash_of(pixels: np.ndarray) -> np.ndarray:

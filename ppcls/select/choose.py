@@ -1,0 +1,116 @@
+"""Of each class the photos that a teacher is surest of, from scores of any number of photos."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ppcls.select.near import Away
+from ppcls.select.scores import Scores
+
+CANDIDATE = np.dtype([("place", "<i8"), ("pixels", "<u8"), ("label", "<u4"), ("confidence", "<f4")])
+WAITING = 1 << 16  # candidates that are sorted into a small pool at a time
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen, CANDIDATE [n] in the order of the photos, and what was not."""
+
+    rows: np.ndarray
+    photos: int
+    left_out: int  # that cannot be read
+    near: int  # the evaluation photos
+    below: int  # the least confidence asked for
+    copies: int  # of chosen ones
+
+    def counts(self, classes: int) -> np.ndarray:
+        """Chosen photos of each class, int64 [classes]."""
+        return np.bincount(self.rows["label"], minlength=classes)
+
+
+def choose(scores: Scores, classes: int, per_class: int, least: float, away: Away | None) -> Chosen:
+    """The `per_class` surest photos of each class, without copies and those to keep away from.
+
+    A photo belongs to its likeliest class; of equal confidences the earlier photo wins. Memory is
+    bounded by `classes` times `per_class`, whatever the number of photos.
+    """
+    pool = Pool(classes, per_class)
+    left_out = near = below = 0
+    for place, block in scores.blocks():
+        read = block["pixels"] != 0
+        far = read & ~away(block) if away else read
+        sure = far & (block["confidence"] >= np.float32(least))
+        left_out += int((~read).sum())
+        near += int((read & ~far).sum())
+        below += int((far & ~sure).sum())
+        rows = np.empty(int(sure.sum()), CANDIDATE)
+        rows["place"] = place + np.flatnonzero(sure)
+        for name in ("pixels", "label", "confidence"):
+            rows[name] = block[name][sure]
+        pool.add(rows)
+    rows = pool.chosen()
+    copies = shown(rows["pixels"], (block for _, block in scores.blocks())) - len(rows)
+    return Chosen(rows, scores.done, left_out, near, below, copies)
+
+
+class Pool:
+    """The surest photos of each class seen so far, at most `limit`, no two with the same pixels."""
+
+    def __init__(self, classes: int, limit: int):
+        self.limit = limit
+        self.bar = np.full(classes, -1, np.float32)  # what a photo has to be above
+        self.rows = np.empty(0, CANDIDATE)  # by class, in it the surest first
+        self.waiting: list[np.ndarray] = []
+
+    def add(self, rows: np.ndarray) -> None:
+        """CANDIDATE [n], of photos behind all that were added before."""
+        self.waiting.append(rows[rows["confidence"] > self.bar[rows["label"]]])
+        if sum(map(len, self.waiting)) >= max(WAITING, len(self.rows) // 4):
+            self.settle()
+
+    def settle(self) -> None:
+        rows = np.concatenate([self.rows, *self.waiting])
+        self.waiting = []
+        # Bits of floats from 0 on are ordered as they are. A stable sort leaves earlier photos
+        # before later ones that are as sure.
+        unsure = ~rows["confidence"].view(np.uint32)
+        keys = rows["label"].astype(np.uint64) << np.uint64(32) | unsure
+        rows = rows[np.argsort(keys, kind="stable")]
+        rows = rows[~repeated(rows)]
+        starts = np.searchsorted(rows["label"], np.arange(len(self.bar) + 1))
+        rank = np.arange(len(rows)) - starts[rows["label"]]
+        self.rows = rows[rank < self.limit]
+        full = np.flatnonzero(np.diff(starts) >= self.limit)
+        self.bar[full] = rows["confidence"][starts[full] + self.limit - 1]
+
+    def chosen(self) -> np.ndarray:
+        """CANDIDATE [n] in the order of the photos.
+
+        Of a photo that is in two classes (the last bits of a score depend on the batch) the surer
+        one is taken, and the other class has one less.
+        """
+        self.settle()
+        rows = self.rows[np.lexsort((self.rows["place"], -self.rows["confidence"]))]
+        rows = rows[np.unique(rows["pixels"], return_index=True)[1]]
+        return rows[np.argsort(rows["place"])]
+
+
+def repeated(rows: np.ndarray) -> np.ndarray:
+    """bool [n]: which of CANDIDATE [n], sorted by class, have the pixels of one before in it."""
+    order = np.argsort(rows["pixels"], kind="stable")
+    pixels, labels = rows["pixels"][order], rows["label"][order]
+    found = np.zeros(len(rows), bool)
+    found[order[1:]] = (pixels[1:] == pixels[:-1]) & (labels[1:] == labels[:-1])
+    return found
+
+
+def shown(pixels: np.ndarray, blocks: Iterable[np.ndarray]) -> int:
+    """How many photos have one of these digests of pixels."""
+    known = np.sort(pixels)
+    if not len(known):
+        return 0
+    total = 0
+    for block in blocks:
+        at = np.searchsorted(known, block["pixels"]).clip(max=len(known) - 1)
+        total += int((known[at] == block["pixels"]).sum())
+    return total

@@ -1,0 +1,11 @@
+"""`tools/select_unlabeled.py` is `ppcls select-unlabeled`, also from a clone not installed."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from ppcls.cli import script
+
+if __name__ == "__main__":
+    script("select-unlabeled")
