@@ -31,7 +31,7 @@ class Study:
     alone: int
 
 
-STUDIES = {"digits": Study("digits", 120, 235), "solar_cells": Study("solar_cells", 1400, 24)}
+STUDIES = {"digits": Study("digits", 120, 235), "solar_cells": Study("solar_cells", 1400, 18)}
 
 
 def main() -> None:

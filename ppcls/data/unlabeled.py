@@ -16,7 +16,7 @@ from ppcls.data.paths import Members, Paths
 from ppcls.errors import UserError
 
 NO_LABEL = -1  # in labels
-LIST_SUFFIXES = (".txt", ".lst")
+LIST_SUFFIXES = (".txt", ".tsv", ".lst")
 
 
 @node
