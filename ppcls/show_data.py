@@ -9,6 +9,7 @@ from ppcls.data import images
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import View, load_batch
 from ppcls.data.sizes import in_words, sides
+from ppcls.data.unlabeled import Joined
 from ppcls.errors import UserError
 from ppcls.inputs import eval_view, open_inputs, train_view
 from ppcls.recipe import Recipe
@@ -32,7 +33,7 @@ def show_data(recipe: Recipe, output: Path, count: int, epochs: int, evaluation:
     if output.suffix.lower() not in SUFFIXES:
         raise UserError(f"{output}: a sheet's name ends in {', '.join(SUFFIXES)}")
     recipe, inputs = open_inputs(recipe)
-    samples = inputs.eval if evaluation else inputs.train
+    samples = inputs.eval if evaluation else inputs.shown
     if samples is None:
         raise UserError("data.eval is not given and data.holdout is 0: -o data.eval=PATH")
     view = eval_view(recipe) if evaluation else train_view(recipe)
@@ -53,7 +54,7 @@ def show_data(recipe: Recipe, output: Path, count: int, epochs: int, evaluation:
     return f"{output}: {len(rows)} of {len(samples)} photos at {shape}, {what}"
 
 
-def row(samples: Samples, view: View, index: int, epochs: int) -> list[np.ndarray]:
+def row(samples: Samples | Joined, view: View, index: int, epochs: int) -> list[np.ndarray]:
     """The photo and its views in the first epochs, uint8 [H, W, C], as the loader gives them."""
     one = np.array([index])
     views = [load_batch((samples, view), one, epoch).images[0] for epoch in range(epochs)]

@@ -1,12 +1,15 @@
 """A small set of photos, a small recipe, and the command line in this process."""
 
 import io
+import os
 import shutil
 import traceback
 from contextlib import redirect_stdout
 
 import pytest
 from photos import write_photo
+
+os.environ.setdefault("MKL_NUM_THREADS", "1")  # before ppcls: the cores have tests of their own
 
 from ppcls.cli import main  # importing ppcls before paddle sets the threads that paddle takes
 

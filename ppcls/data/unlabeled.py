@@ -135,9 +135,11 @@ class Joined:
     def where(self, index: int) -> str:
         """As of `Samples`."""
         first = len(self.labeled)
-        return (self.labeled if index < first else self.unlabeled).where(
-            index if index < first else index - first
-        )
+        return self.labeled.where(index) if index < first else self.unlabeled.where(index - first)
+
+    def label_of(self, index: int) -> str:
+        """As of `Samples`."""
+        return self.labeled.label_of(index) if index < len(self.labeled) else "no label"
 
     def digest(self) -> str:
         """As of `Samples`."""

@@ -114,4 +114,5 @@ def test_a_batch_knows_which_photos_have_labels(photos):
     assert batch.known.tolist() == [1]
     assert both.where(0).endswith("a.png")
     assert both.where(3) == more.where(2)
+    assert [both.label_of(index) for index in (0, 3)] == ["bee", "no label"]
     assert one_hot(batch.labels, 2).tolist() == [[0, 0], [0, 1], [0, 0]]
