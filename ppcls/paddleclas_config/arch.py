@@ -39,21 +39,28 @@ def classes(arch: Section, root: Section) -> int:
 
 def weights(arch: Section, root: Section, name: str) -> str | bool | None:
     """What `model.weights` should be: `Global.pretrained_model` comes after `Arch.pretrained`."""
-    whole = root.section("Global")
-    file, own, ssld = whole.get("pretrained_model"), arch.get("pretrained"), arch.get("use_ssld")
-    if file:
-        if own:
-            arch.remark("pretrained", "replaced by Global.pretrained_model, as PaddleClas does")
-        return str(file)
-    if not own:
-        return None
+    file = root.section("Global").get("pretrained_model")
+    if not file:
+        return told_weights(arch, name)
+    if own_weights(arch, name):
+        arch.remark("pretrained", "replaced by Global.pretrained_model, as PaddleClas does")
+    return str(file)
+
+
+def own_weights(arch: Section, name: str) -> str | bool | None:
+    """What a network's own keys ask for: a file, a registered tag or True for the default."""
+    own, ssld = arch.get("pretrained"), arch.get("use_ssld")
     if own is not True:
-        return str(own)
-    if ssld and "ssld" in registry().get(name, {}):
-        return "ssld"
-    if ssld:
+        return str(own) if own else None
+    return "ssld" if ssld and "ssld" in registry().get(name, {}) else True
+
+
+def told_weights(arch: Section, name: str) -> str | bool | None:
+    """As `own_weights`; says where others than asked for are taken."""
+    found = own_weights(arch, name)
+    if found is True and arch.get("use_ssld"):
         arch.remark("use_ssld", f"no such weights are registered for {name}: its default ones")
-    return True
+    return found
 
 
 def convert(arch: Section, root: Section) -> dict[str, Any]:

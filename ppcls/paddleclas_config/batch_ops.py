@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from ppcls.config.tree import dotted_name
+from ppcls.errors import UserError
 from ppcls.paddleclas_config.page import Section
 
 Ops = list[dict[str, Any]]
@@ -31,13 +33,19 @@ def fmix(op: Section, prob: float = 1) -> Ops:
 def sampler(op: Section, prob: float = 1) -> Ops:
     """One of several, each with its `prob`; PaddleClas takes 0 where it is left out."""
     found: Ops = []
-    for name in op.values:
+    op.get("class_num")  # as many as the network has
+    total = 0
+    for name in [key for key in op.values if key != "class_num"]:
         inner = op.section(name)
         if name in MIXING:
             share = inner.number("prob", 0)
+            total += share
             found += MIXING[name](inner, share) if share else []
         else:
             inner.lose("this op is not known here: not carried over", name)
+    if total > 1:
+        place, name = op.page.place(op.at), dotted_name(op.at)
+        raise UserError(f"{place}: {name}: the probs sum to {total:g}: they may sum to 1 at most")
     return found
 
 

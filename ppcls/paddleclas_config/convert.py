@@ -14,6 +14,7 @@ from ppcls.paddleclas_config import (
     losses,
     ops,
     optimizers,
+    parties,
     preprocess,
     schedules,
 )
@@ -67,20 +68,19 @@ def convert(path: Path, cards: int = 4) -> Converted:
             that is not here.
     """
     root, draft = open_page(path), Draft(path)
-    student = distillation.student(root.section("Arch"))
+    networks = parties.find(root)
+    student = networks.student.network
     model = arch.convert(student, root)
     draft.put("model", model, student)
     scale, frozen = arch.rates(student, model["name"])
     draft.put("model.freeze", frozen or None, student, "lr_mult_list")
     draft.put("data", data.convert(root, model["num_classes"]), root.section("DataLoader"))
     put_photos(draft, root)
-    many = data.is_many(root)
-    draft.put("task.kind", "multilabel" if many else None, root.section("Loss"))
-    draft.put("task.loss", losses.convert(root, model["num_classes"], many), root.section("Loss"))
+    put_task(draft, root, networks)
     put_training(draft, root, scale)
     put_optimizer(draft, root, cards)
     put_rest(draft, root, model["name"])
-    metrics(root)
+    metrics(root, data.is_many(root))
     explain(root.page)
     if root.page.lost:
         draft.tree.value["train"]["without"] = list(dict.fromkeys(root.page.lost))
@@ -117,6 +117,18 @@ def put_photos(draft: Draft, root: Section) -> None:
         root.section("Global").remark("image_shape", text)
 
 
+def put_task(draft: Draft, root: Section, networks: parties.Parties) -> None:
+    """What is learnt from: labels, and in a distillation a teacher."""
+    classes = draft.tree.value["model"]["num_classes"]
+    labels = losses.convert(root, classes, data.is_many(root), networks.student.name)
+    losses.evaluated(root, labels.many)
+    side = draft.tree.value["train"].get("size", draft.tree.value["preprocess"]["crop"])
+    task, places = distillation.convert(networks, root, labels, classes, side)
+    draft.put_each("task", task or losses.alone(labels), root.section("Loss"))
+    for at, source in places.items():
+        draft.tree.places[("task", *at)] = root.page.place(source.at)
+
+
 def put_training(draft: Draft, root: Section, scale: dict[str, float]) -> None:
     """Batches, epochs, what is mixed, moving average and precision."""
     whole, loaders = root.section("Global"), root.section("DataLoader")
@@ -129,8 +141,8 @@ def put_training(draft: Draft, root: Section, scale: dict[str, float]) -> None:
     draft.put("train.drop_last", own["drop_last"], sampler, "drop_last")
     mixed, smoothing = batch_ops.convert(training.section("dataset"))
     draft.put("train.batch_ops", mixed or None, training.section("dataset"), "batch_transform_ops")
-    loss = draft.tree.value["task"]["loss"]
-    if smoothing and loss["kind"] == "cross_entropy":
+    loss = draft.tree.value["task"].get("loss", {})
+    if smoothing and loss.get("kind") == "cross_entropy":
         loss["smoothing"] = smoothing
     draft.put("train.lr_scale", scale or None, training)
     draft.put("train.ema", moving_average(root), root.section("EMA"))
@@ -219,18 +231,20 @@ def put_rest(draft: Draft, root: Section, name: str) -> None:
     draft.put("device", "cpu" if device == "cpu" else None, whole, "device")
 
 
-def metrics(root: Section) -> None:
-    """Top-1 and top-5 are what a run is scored by."""
+def metrics(root: Section, many: bool) -> None:
+    """Top-1 and top-5 are what a run is scored by, with several labels a photo mAP and F1."""
     section = root.section("Metric")
+    known = ("MultiLabelMAP",) if many else ("TopkAcc", "DistillationTopkAcc", "Topk")
+    scores = "mAP and F1" if many else "top-1 and top-5"
     for part in ("Train", "Eval"):
         entries = section.entries(part)
         if not entries:
             section.get(part)
         for name, metric in entries:
             root.page.used.add(metric.at)
-            if name not in ("TopkAcc", "DistillationTopkAcc"):
-                metric.remark(None, "not computed here: top-1 and top-5 are")
-            elif metric.get("topk", [1, 5]) not in ([1, 5], [1], 1):
+            if name not in known:
+                metric.remark(None, f"not computed here: {scores} are")
+            elif not many and metric.get("topk", metric.get("k", [1, 5])) not in ([1, 5], [1], 1):
                 metric.remark("topk", "top-1 and top-5 are computed here")
 
 

@@ -1,57 +1,130 @@
-"""Distillation: the one place that knows teachers, students and the losses between them.
+"""Distillation: who teaches, and the recipe's `task: {kind: distill}`."""
 
-No task of kind `distill` is written yet: the student is carried over with everything around it, the
-teacher and the losses between the two are listed.
-"""
+from collections.abc import Sequence
+from typing import Any
 
 from ppcls.models import zoo
+from ppcls.paddleclas_config import arch, between
+from ppcls.paddleclas_config.features import Nodes, Scene, rounded
+from ppcls.paddleclas_config.losses import Labels
 from ppcls.paddleclas_config.page import Section
+from ppcls.paddleclas_config.parties import Parties, Party
+from ppcls.weights.store import registry
 
-KIND = "DistillationModel"
-GROUND_TRUTH = "DistillationGTCELoss"  # the student's own loss, against the labels
 WITHOUT = "distillation from a teacher"
+SERVANTS = ("LinearTransformTeacher", "LinearTransformStudent")  # ppcls's afd has them inside
+WITH_LABELS = ("dkd", "wsl")  # losses between networks that look at the labels
+
+Places = dict[tuple[str | int, ...], Section]
 
 
-def is_loss(name: str) -> bool:
-    """Whether a loss compares networks with one another."""
-    return name.startswith("Distillation") or name == "AFDLoss"
+def convert(
+    parties: Parties, root: Section, labels: Labels, classes: int, side: int
+) -> tuple[dict[str, Any], Places]:
+    """The recipe's `task`, and what its parts come from; {} where nobody teaches, which is listed.
+
+    Args:
+        classes: of the student.
+        side: of the images in training, in pixels.
+    """
+    teachers, reasons = choose(parties.others, labels)
+    losses, sources, weight = [], [], labels.weight
+    if teachers:
+        models = (parties.student.model, teachers[0].model)
+        names, peer = tuple(one.name for one in teachers), teachers[0].peer
+        scene = Scene(parties.student.name, names, models, peer, classes, side)
+        losses, sources = between.convert(root, scene)
+        weight = rounded(labels.weight + scene.labels)
+    else:
+        between.lose(root, WITHOUT)
+    if not losses:
+        reasons |= {one.name: "no loss that is known here compares it" for one in teachers}
+        teachers = []
+    lose(parties, teachers, reasons, losses)
+    labels.others(peers=any(one.peer for one in teachers))
+    if not losses:
+        return {}, {}
+    nodes = [teacher(one, root, classes, len(teachers)) for one in teachers]
+    task = {"kind": "distill", "teacher": nodes if len(nodes) > 1 else nodes[0], "losses": losses}
+    if weight:
+        task |= {"labels_weight": weight} | ({"loss": labels.loss} if labels.loss else {})
+    elif not any(loss["kind"] in WITH_LABELS for loss in losses):
+        unlabelled(root.section("DataLoader").section("Train").section("dataset"))
+    parties.student.network.get("return_patterns")  # ppcls takes what a loss needs
+    places: Places = {("losses", index): source for index, source in enumerate(sources)}
+    return task, places | {("teacher",): teachers[0].listed}
 
 
-def student(arch: Section) -> Section:
-    """The section of the student: `Arch` itself where nothing is distilled."""
-    if arch.get("name") != KIND:
-        return arch
-    wanted = arch.get("infer_model_name", "Student")
-    models = arch.entries("models")
-    arch.get("freeze_params_list")
-    arch.get("pretrained_list")
-    for name, model in models:
-        if name != wanted:
-            teacher = model.get("name")
-            model.lose(
-                f"the teacher {teacher} is not carried over: the labels alone teach", WITHOUT
-            )
-    for name, model in models:
-        if name == wanted:
-            return inner(model)
-    return arch
+def choose(others: Sequence[Party], labels: Labels) -> tuple[list[Party], dict[str, str]]:
+    """Who can teach, and why each of the others cannot."""
+    reasons = {one.name: refusal(one, labels) for one in others}
+    able = [one for one in others if not reasons[one.name]]
+    teachers = [one for one in able if not one.peer] or able[:1]
+    names = {one.name for one in teachers}
+    beside = "a second student learns from one network alone"
+    return teachers, {
+        name: reason or beside for name, reason in reasons.items() if name not in names
+    }
 
 
-def inner(model: Section) -> Section:
-    """The network in a student that has others built on it, as `AttentionModel` has."""
-    if "models" not in model:
-        return model
-    found = model
-    for key in ("name", "freeze_params_list", "pretrained_list"):
-        model.get(key)
-    for _, part in model.entries("models"):
-        if found is model and str(part.values.get("name")) in zoo.SPECS:
-            found = part
-        else:
-            part.lose("serves distillation alone: not carried over", WITHOUT)
-    return found
+def refusal(one: Party, labels: Labels) -> str:
+    """Why a network cannot teach; "" if it can."""
+    weights = arch.own_weights(one.network, one.model)
+    if labels.many:
+        return "photos have several labels"
+    if one.model not in zoo.SPECS:
+        return "ppcls has no such network"
+    if one.peer:
+        return "" if labels.weight else "students of each other need labels, too"
+    if weights is None:
+        return "it is frozen and has no weights; give it pretrained: FILE and convert again"
+    if weights is True and one.model not in registry():
+        return "no weights are registered for it; give it pretrained: FILE and convert again"
+    return ""
 
 
-def lose(loss: Section) -> None:
-    """List a loss between networks."""
-    loss.lose("a loss between networks: not carried over", WITHOUT)
+def lose(
+    parties: Parties, teachers: Sequence[Party], reasons: dict[str, str], losses: Nodes
+) -> None:
+    """List the networks that do not teach, and what is built on others and serves nothing."""
+    for one in parties.others:
+        if one.name in reasons:
+            end = "" if teachers else ": the labels alone teach"
+            text = f"{one.model} is not carried over as a teacher, {reasons[one.name]}{end}"
+            one.listed.lose(text, WITHOUT)
+    used = SERVANTS if any(loss["kind"] == "afd" for loss in losses) else ()
+    for one in (parties.student, *teachers):
+        for _, part in one.parts:
+            if part.get("name") in used:
+                part.page.used.add(part.at)
+            else:
+                part.lose("serves distillation alone: not carried over", WITHOUT)
+
+
+def teacher(one: Party, root: Section, classes: int, count: int) -> dict[str, Any]:
+    """The recipe's teacher, with what is to be said about it."""
+    network = one.network
+    weights = arch.told_weights(network, one.model)
+    network.get("return_patterns")
+    theirs = arch.classes(network, root)
+    if theirs != classes:
+        network.remark("class_num", f"a teacher has the student's classes here, {classes}")
+    if weights in (True, "ssld") and classes != arch.CLASSES:
+        text = f"those weights are of {arch.CLASSES} classes: give those of a teacher of {classes}"
+        network.remark("pretrained", text)
+    if one.peer:
+        text = "a second student: each learns from the other by every loss, and from the labels"
+        one.listed.remark("name", text)
+        return {"kind": "peer", "name": one.model} | ({"weights": weights} if weights else {})
+    if one.frozen is None:
+        text = f"{one.name} has weights and is frozen here; there every network trains without it"
+        root.section("Arch").remark("freeze_params_list", text)
+    if count > 1:
+        one.listed.remark("name", f"the probabilities of {count} teachers are averaged here")
+    return {"name": one.model, "weights": weights}
+
+
+def unlabelled(dataset: Section) -> None:
+    """A list for distillation alone may have photos whose class nobody knows."""
+    text = "its labels are not looked at (task.labels_weight: 0); where one is unknown, 0 will do"
+    dataset.remark("cls_label_path", text)

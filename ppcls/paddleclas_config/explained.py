@@ -59,6 +59,7 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
     "Loss.Train.*.reduction": ((None, "mean"), "the mean over photos"),
     "Loss.Train.*.size_sum": (OFF, "the mean over classes"),
     "Loss.Train.*.weight_ratio": (OFF, "not carried over: classes count alike"),
+    "Loss.Train.*.sum_across_class_dim": (OFF, "the sum over classes, the mean over photos"),
     "DataLoader.*.loader.num_workers": (ANY, ""),
     "DataLoader.*.loader.use_shared_memory": (ANY, ""),
     "DataLoader.*.dataset.image_root": (ANY, ""),

@@ -1,6 +1,6 @@
 """PaddleClas's ops that decode, cut, resize, frame, mirror and turn a photo."""
 
-from ppcls.paddleclas_config.op import LOG_ASPECT, Op, Train, maybe, resampling, sized
+from ppcls.paddleclas_config.op import LOG_ASPECT, Op, Train, maybe, resampling, side, sized
 from ppcls.paddleclas_config.page import Section
 
 
@@ -68,3 +68,19 @@ def pad(op: Section, train: Train) -> list[Op]:
     found: Op = {"op": "pad", "pixels": op.get("padding", 0), "fill": fill, "mode": mode}
     op.get("backend")
     return [{key: value for key, value in found.items() if value not in (0, "constant")}]
+
+
+def pad_to_size(op: Section, train: Train) -> list[Op]:
+    """What is missing is added on the right and below (0), all around (1), or left and above."""
+    mode, fill = op.get("pad_mode", 0), op.get("fill_value", 127.5)
+    op.get("size_divisor")
+    extra = side(op) - train.size if op.values.get("size") and train.size else -1
+    if mode not in (0, 1, 2) or extra < 0:
+        op.lose("not carried over: how much it adds is not known before a photo is read")
+        return []
+    if isinstance(fill, list):
+        op.remark("fill_value", "one value for all channels here: the first")
+        fill = fill[0]
+    first = (0, extra // 2, extra)[mode]
+    rest = extra - first
+    return [{"op": "pad", "pixels": [first, first, rest, rest], "fill": int(fill)}]

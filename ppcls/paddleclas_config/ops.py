@@ -45,7 +45,7 @@ OPS: dict[str, Callable[[Section, Train], list[Op]]] = {
     "RandomGrayscale": augment.grey,
     "PCALighting": augment.lighting,
     "Pad": geometry.pad,
-    "Padv2": geometry.pad,
+    "Padv2": geometry.pad_to_size,
     "RandomApply": apply,
     "AutoAugment": augment.auto,
     "RandAugment": augment.rand,
@@ -62,8 +62,11 @@ OPS: dict[str, Callable[[Section, Train], list[Op]]] = {
 
 
 def read(section: Section, key: str, train: Train) -> None:
-    """Add what the ops under a key say."""
+    """Add what the ops under a key say; one that is never applied says nothing."""
     for name, op in section.entries(key):
+        if 0 in (op.values.get(key) for key in ("prob", "p", "EPSILON")):
+            op.page.used.add(op.at)
+            continue
         if name not in OPS:
             op.lose("this op is not known here: not carried over", name)
             continue

@@ -12,6 +12,8 @@ from ppcls.errors import UserError
 # PaddleClas evaluates strings, so a quoted number is a number.
 WORDS = {"True": True, "False": False, "None": None}
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+# Keys of configs from before 2.2.
+OLD: tuple[At, ...] = (("ARCHITECTURE",), ("LEARNING_RATE",), ("DataLoader", "Train", "file_list"))
 
 
 @dataclass(frozen=True)
@@ -176,11 +178,11 @@ def open_page(path: Path) -> Section:
         UserError: one line with file:line: not YAML, or not a config of PaddleClas 2.2 or later.
     """
     tree = read(path)
-    old = {"ARCHITECTURE", "LEARNING_RATE", "OPTIMIZER"} & set(tree.value)
+    old = [at for at in OLD if at in tree.places]
     if old:
-        place = tree.places[(min(old),)]
+        place, name = tree.places[old[0]], dotted_name(old[0])
         raise UserError(
-            f"{place}: {min(old)}: a config from before PaddleClas 2.2, which has other keys; "
+            f"{place}: {name}: a config from before PaddleClas 2.2, which has other keys; "
             "start from the config of the same name in a later release"
         )
     for key in ("Global", "Arch", "DataLoader", "Optimizer"):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import yaml
+from paddleclas_rows import FREE, FROZEN
 
 from ppcls.config.load import load
 from ppcls.paddleclas_config.convert import convert
@@ -90,6 +91,20 @@ class Old:
             assert any(part in lines[remark.line - 1] for part in remark.key.split(".")[-2:])
             self.remarks[remark.key] = self.remarks.get(remark.key, "") + remark.text
         return load(Recipe, new)
+
+    def distilled(self, losses, teacher=FROZEN, student=FREE, flags=(True, False)):
+        """The recipe of a distillation."""
+        models = [{"Teacher": teacher}, {"Student": student}]
+        arch = {"name": "DistillationModel", "class_num": 1000, "models": models}
+        if flags:
+            arch["freeze_params_list"] = list(flags)
+        self.set("Arch", {**arch, "infer_model_name": "Student"})
+        return self.set("Loss.Train", losses).convert()
+
+    def said(self, end):
+        """What is said of the one key that ends so."""
+        (text,) = [text for key, text in self.remarks.items() if key.endswith(end)]
+        return text
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Everything around the training: weights, data, precision, distillation, and mistakes."""
+"""Everything around the training: weights, data, precision, and mistakes."""
 
 import pytest
 import yaml
@@ -86,6 +86,7 @@ def test_several_labels_a_photo(old):
     recipe = old.set(f"{TRAIN}.name", "MultiLabelDataset").convert()
     assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "bce")
     assert recipe.train.without == ()
+    assert "mAP and F1 are" in old.remarks["Metric.Eval.0.TopkAcc"]
     assert any("several labels a photo" in remark for remark in old.remarks.values())
     recipe = old.set("Loss.Train", [{"MultiLabelAsymmetricLoss": {"weight": 1.0}}]).convert()
     assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "asymmetric")
@@ -141,43 +142,6 @@ def test_what_asks_for_nothing_is_not_listed(old):
     assert "Global.use_visualdl" in old.remarks
 
 
-STUDENT = {"name": "ResNet18", "pretrained": False}
-TEACHER = {"name": "ResNet34", "pretrained": True}
-
-
-def distilled(old, teacher, student):
-    models = [{"Teacher": teacher}, {"Student": student}]
-    arch = {"name": "DistillationModel", "freeze_params_list": [True, False], "models": models}
-    old.set("Arch", {**arch, "infer_model_name": "Student", "class_num": 9})
-    losses = [
-        {"DistillationGTCELoss": {"weight": 1.0, "epsilon": 0.1, "model_names": ["Student"]}},
-        {"DistillationDKDLoss": {"weight": 1.0, "temperature": 1}},
-        {"AFDLoss": {"weight": 50.0}},
-    ]
-    return old.set("Loss.Train", losses).convert()
-
-
-def test_a_student_is_carried_over_and_its_teacher_listed(old):
-    recipe = distilled(old, TEACHER, STUDENT)
-    assert (recipe.model.name, recipe.model.num_classes) == ("ResNet18", 9)
-    assert recipe.task.loss.smoothing == 0.1
-    assert recipe.train.without == ("distillation from a teacher",)
-    assert set(old.remarks) == {
-        "Arch.models.0.Teacher",
-        "Loss.Train.1.DistillationDKDLoss",
-        "Loss.Train.2.AFDLoss",
-        "Optimizer.lr.learning_rate",
-    }
-
-
-def test_a_student_inside_another_model(old):
-    attention = {"name": "AttentionModel", "freeze_params_list": [False, False]}
-    extra = {"LinearTransformStudent": {"name": "LinearTransformStudent", "qk_dim": 128}}
-    recipe = distilled(old, TEACHER, {**attention, "models": [{"ResNet18": STUDENT}, extra]})
-    assert recipe.model.name == "ResNet18"
-    assert "Arch.models.1.Student.models.1.LinearTransformStudent" in old.remarks
-
-
 def test_a_quoted_number_is_a_number(old):
     old.set("Global.epochs", "30").set("Optimizer.lr.learning_rate", "2e-1")
     train = old.convert().train
@@ -222,6 +186,10 @@ def test_mistakes_are_one_line_with_its_place(old, key, value, line, problem):
         ("Global: {epochs: 1}\n", ":1: not a training config of PaddleClas: it has no Arch"),
         ("model: {name: x}\ntrain: {}\n", "this is a ppcls recipe already"),
         ("mode: train\nARCHITECTURE: {name: x}\n", ":2: ARCHITECTURE: a config from before"),
+        (
+            "Global: {a: 1}\nDataLoader:\n  Train: {file_list: x}\n",
+            ":3: DataLoader.Train.file_list: a config from before",
+        ),
     ],
 )
 def test_what_is_no_config(old, content, problem):

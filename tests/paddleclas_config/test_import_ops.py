@@ -4,6 +4,7 @@ import pytest
 from paddleclas_rows import subset
 
 from ppcls.config.load import to_plain
+from ppcls.errors import UserError
 from ppcls.paddleclas_config.batch_ops import MIXING
 from ppcls.paddleclas_config.ops import OPS
 
@@ -81,11 +82,22 @@ OP_ROWS = [
     ("PCALighting", {}, [{"op": "lighting", "std": 0.1}], ""),
     ("Pad", {"padding": 4}, [{"op": "pad", "pixels": [4, 4, 4, 4], "mode": "constant"}], ""),
     (
-        "Padv2",
+        "Pad",
         {"padding": [1, 2, 3, 4], "padding_mode": "edge", "fill": [7, 8, 9]},
         [{"op": "pad", "pixels": [1, 2, 3, 4], "mode": "edge", "fill": 7}],
         "one value for all channels",
     ),
+    ("Padv2", {"size": 231}, [{"op": "pad", "pixels": [0, 0, 7, 7], "fill": 127}], ""),
+    (
+        "Padv2",
+        {"size": [231, 231], "pad_mode": 1, "fill_value": [5, 6, 7]},
+        [{"op": "pad", "pixels": [3, 3, 4, 4], "fill": 5}],
+        "one value for all channels",
+    ),
+    ("Padv2", {"size": 231, "pad_mode": 2}, [{"op": "pad", "pixels": [7, 7, 0, 0]}], ""),
+    ("Padv2", {"size": 220}, [], "not known before a photo is read"),
+    ("RandomErasing", {"EPSILON": 0.0}, [], ""),
+    ("ColorJitter", {"hue": 0.1, "prob": 0}, [], ""),
     (
         "RandomApply",
         {"p": 0.5, "transforms": [{"RandFlipImage": {"flip_code": 0}}, {"AutoAugment": None}]},
@@ -244,6 +256,17 @@ def test_batch_ops(old, given, expected):
     hybrid = "MixupCutmixHybrid" in given
     assert recipe.task.loss.smoothing == (0.1 if hybrid else 0.0)
     assert not any("batch_transform_ops" in key for key in old.remarks)
+
+
+def test_probabilities_above_one_are_a_mistake(old):
+    mixed = {"MixupOperator": {"alpha": 0.8, "prob": 1.0}, "CutmixOperator": {"prob": 0.5}}
+    old.set(f"{TRAIN}.batch_transform_ops", [{"OpSampler": {"class_num": 1000, **mixed}}])
+    with pytest.raises(UserError, match=r"old.yaml:\d+: .*OpSampler: the probs sum to 1.5"):
+        old.convert()
+    mixed["MixupOperator"]["prob"] = 0.5
+    old.set(f"{TRAIN}.batch_transform_ops", [{"OpSampler": {"class_num": 1000, **mixed}}])
+    assert [op.op for op in old.convert().train.batch_ops] == ["mixup", "cutmix"]
+    assert not any("class_num" in key for key in old.remarks)
 
 
 def test_every_batch_op_has_a_row():

@@ -19,6 +19,7 @@ LOSS_ROWS = [
     ("BCELoss", {"epsilon": 0.1}, {"kind": "bce", "smoothing": 0.0, "threshold": 0.222111}),
     ("BCELoss", {}, {"kind": "bce", "threshold": 0.2}),
     ("MultiLabelLoss", {"weight": 1.0}, {"kind": "bce", "threshold": None}),
+    ("DistillationMultiLabelLoss", {"epsilon": 0.1}, {"kind": "bce", "smoothing": 0.1}),
     (
         "MultiLabelAsymmetricLoss",
         {"gamma_neg": 2, "clip": 0.0},
