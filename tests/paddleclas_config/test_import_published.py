@@ -64,7 +64,7 @@ def fill(old, name):
     return recipe
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.endswith("_ssld")])
 def test_published_numbers_come_back(old, name):
     expected = fill(old, name)
     cards = expected["train"]["schedule"]["for_batch"] // expected["train"]["batch_size"]
