@@ -72,9 +72,9 @@ def open_listed(recipe: Recipe) -> tuple[Recipe, Inputs]:
         datasets.align(train, evaluation)
     elif data.holdout:
         train, evaluation = hold_out(train, data.holdout, recipe.seed)
-    if data.labeled < 1:
-        train = split(train, data.labeled, recipe.seed)[1]
     count = recipe.model.num_classes or train.classes
+    if data.labeled < 1:
+        train = split(train, data.labeled, recipe.seed, whole=True)[1]
     datasets.check(train, count, "data.train")
     if evaluation is not None:
         datasets.check(evaluation, count, "data.eval")

@@ -122,7 +122,7 @@ def test_students_of_ssld(name):
     assert (train.epochs, train.schedule.lr, train.schedule.for_batch) == (360, 0.4, 1024)
     assert (train.optimizer.weight_decay, train.batch_ops) == (7e-5, ())
     assert recipe.data.unlabeled.share == 0.75
-    assert recipe.output == f"runs/{name}_ssld"
+    assert recipe.output == f"runs/ssld/{name}"
 
 
 def test_each_stage_of_ssld_goes_on_with_the_one_before():
@@ -135,7 +135,8 @@ def test_each_stage_of_ssld_goes_on_with_the_one_before():
     assert finetune.data.unlabeled is None
     assert (fix.preprocess.crop, fix.task.kind) == (320, "classify")
     whole = load(Recipe, ROOT / "configs/ResNet50_vd_ssld.yaml")
-    assert whole == replace(stages[0], model=replace(stages[0].model, name="ResNet50_vd_ssld"))
+    model = replace(stages[0].model, name="ResNet50_vd_ssld")
+    assert whole == replace(stages[0], model=model, output="runs/ResNet50_vd_ssld")
 
 
 def test_fix_trains_the_classifier_alone():

@@ -7,7 +7,7 @@ import numpy as np
 
 from ppcls.check.neighbours import components, near_pairs
 from ppcls.check.photo import Odd
-from ppcls.check.survey import Album, Survey
+from ppcls.check.survey import UNLABELED, Album, Survey
 from ppcls.data.datasets import Samples
 
 CROWD = 8  # photos above which a group is said to be alike by nature
@@ -76,7 +76,7 @@ def findings(seen: Survey, near: int) -> list[Finding]:
             found.append(Finding("crowd", group, f"{len(group)} photos of {parts}"))
         else:
             found += judged(seen.album, group, "near ", detail)
-    for part, samples in seen.album.parts.items():
+    for part, samples in seen.album.labelled():
         found += class_findings(part, samples, seen.album)
     for kind, flag in ODD.items():
         rows = np.flatnonzero(seen.records["odd"] & flag)
@@ -88,13 +88,18 @@ def findings(seen: Survey, near: int) -> list[Finding]:
 def judged(album: Album, group: tuple[int, ...], near: str, detail: str) -> Iterator[Finding]:
     """What is wrong with photos that are one: "near " or "" before each kind."""
     parts = [album.part(photo) for photo in group]
-    labels = [album.label(photo) for photo in group]
-    leaks, mixed = len(set(parts)) > 1, len(set(labels)) > 1
+    known = [album.label(p) for p, part in zip(group, parts, strict=True) if part != UNLABELED]
+    labels = [
+        known[0] if part == UNLABELED and known else album.label(photo)
+        for photo, part in zip(group, parts, strict=True)
+    ]
+    leaks, mixed = "eval" in parts and len(set(parts)) > 1, len(set(labels)) > 1
     if leaks:
         yield Finding(f"{near}leak", contrasted(group, parts), detail)
     if mixed:
         yield Finding(f"{near}two labels", contrasted(group, labels), detail)
-    if not (leaks or mixed):
+    # A labelled photo may be shown without its label, too.
+    if not (leaks or mixed) and len(set(parts)) < len(group):
         yield Finding(f"{near}duplicate", group, detail)
 
 

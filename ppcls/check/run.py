@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ppcls.check.findings import KINDS, findings
 from ppcls.check.photo import Demands
 from ppcls.check.report import lines, pair_sheet, require_target, table, write_whole
-from ppcls.check.survey import Album, survey
+from ppcls.check.survey import UNLABELED, Album, survey
 from ppcls.data import datasets
 from ppcls.data.datasets import Samples
 from ppcls.data.sizes import sides
 from ppcls.data.transforms import ResizeShort
+from ppcls.data.unlabeled import find_unlabeled
 from ppcls.inputs import open_listed
 from ppcls.log import say
 from ppcls.recipe import Recipe
@@ -31,8 +33,10 @@ def check_data(
     seen = survey(album, demands)
     seconds = time.monotonic() - start
     found = findings(seen, near)
-    for samples in album.parts.values():
+    for _, samples in album.labelled():
         say("\n".join(datasets.summary(samples)))
+    if more := album.parts.get(UNLABELED):
+        say(f"{more.source}: {len(more):,} photos without labels")
     for line in lines(album, found):
         say(line)
     if output:
@@ -51,13 +55,15 @@ def check_data(
 
 def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
     """The photos a recipe trains on and is scored on, and what it asks of them."""
+    recipe = replace(recipe, data=replace(recipe.data, labeled=1.0))  # all that there is
     recipe, inputs = open_listed(recipe)
+    album = album_of(inputs.train, inputs.eval)
+    if recipe.data.unlabeled:
+        album.parts[UNLABELED] = find_unlabeled(recipe.data.unlabeled.photos)
     largest = sides(recipe.train_size)[-1]
     short = [op.pixels or largest for op in recipe.train.ops if isinstance(op, ResizeShort)]
     resize = max([recipe.preprocess.resize, *short])
-    return album_of(inputs.train, inputs.eval), Demands(
-        recipe.model.in_channels, resize, recipe.preprocess.crop
-    )
+    return album, Demands(recipe.model.in_channels, resize, recipe.preprocess.crop)
 
 
 def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:

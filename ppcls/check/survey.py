@@ -18,6 +18,7 @@ from ppcls.environment import core_count
 from ppcls.errors import DataError
 from ppcls.log import Progress
 
+UNLABELED = "unlabeled"  # the part without labels
 CHUNK = 64  # photos that a worker is given at a time
 FEW = 256  # photos below which starting workers takes longer than the work
 
@@ -26,7 +27,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Album:
-    """The parts of a data set ("train", "eval") as one row of photos."""
+    """The parts of a data set ("train", "eval", "unlabeled") as one row of photos."""
 
     parts: dict[str, Samples]
 
@@ -55,8 +56,12 @@ class Album:
 
     def label(self, photo: int) -> str:
         """The name of the photo's class, or its number."""
-        _, samples, index = self.find(photo)
-        return samples.label_of(index)
+        part, samples, index = self.find(photo)
+        return "no label" if part == UNLABELED else samples.label_of(index)
+
+    def labelled(self) -> list[tuple[str, Samples]]:
+        """The parts with labels, and their names."""
+        return [(name, part) for name, part in self.parts.items() if name != UNLABELED]
 
     def paths(self) -> Iterator[str]:
         for samples in self.parts.values():

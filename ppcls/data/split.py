@@ -6,12 +6,15 @@ from ppcls.data.datasets import Samples
 from ppcls.errors import UserError
 
 
-def split(samples: Samples, holdout: float, seed: int) -> tuple[Samples, Samples]:
+def split(
+    samples: Samples, holdout: float, seed: int, whole: bool = False
+) -> tuple[Samples, Samples]:
     """Hold out a share of every class: (train, held_out), the same for the same files and seed.
 
     Each class with two photos or more has at least one on both sides. A photo that is listed twice
     stays on one side. Neither the order of listing nor the folder's own place matters. A photo with
-    several labels counts as one of its rarest class.
+    several labels counts as one of its rarest class. With `whole`, all of a class may be held out,
+    and of a class with one photo that is.
     """
     if not 0 < holdout < 1:
         raise UserError(f"the share to hold out lies between 0 and 1, not {holdout}")
@@ -21,7 +24,7 @@ def split(samples: Samples, holdout: float, seed: int) -> tuple[Samples, Samples
     classes = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
     for label, members in zip(found, classes, strict=True):
         own = sorted(set(samples.paths.take(members)))
-        count = min(max(int(len(own) * holdout + 0.5), 1), len(own) - 1)
+        count = min(max(int(len(own) * holdout + 0.5), 1), len(own) - (not whole))
         order = np.random.default_rng([seed, int(label)]).permutation(len(own))
         held.update(own[index] for index in order[:count])
     is_held = np.fromiter((path in held for path in samples.paths), bool, len(samples))

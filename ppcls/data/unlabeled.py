@@ -1,6 +1,7 @@
 """Photos without labels, from which a student learns what its teacher sees in them."""
 
 import os
+import re
 from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.config.node import Share, node
-from ppcls.data.datasets import Samples, missing, photos_in
+from ppcls.data.datasets import Samples, photos_in
 from ppcls.data.lists import read_text
 from ppcls.data.paths import Members, Paths
 from ppcls.errors import UserError
 
 NO_LABEL = -1  # in labels
+PADDING = re.compile(r"[ \t\r]*\n[ \t]*")  # what ends a line and what the next begins with
 LIST_SUFFIXES = (".txt", ".tsv", ".lst")
 
 
@@ -23,8 +25,8 @@ LIST_SUFFIXES = (".txt", ".tsv", ".lst")
 class Unlabeled:
     """Photos whose labels nobody knows, and how many of them a step shows.
 
-    An epoch is as many photos as there are with and without labels together; both kinds are shown
-    at the share, in turn, each photo once before one comes again.
+    An epoch is as many whole steps as there are photos for, with and without labels together. Both
+    kinds are shown at the share; within an epoch each photo comes once before one comes again.
     """
 
     photos: str  # a folder with all below it, or a list file with a path in each line
@@ -51,10 +53,24 @@ class Unlabeled:
 def open_unlabeled(path: str | PathLike) -> Samples:
     """The photos of a folder or a list, without labels (all are -1).
 
-    A list file (.txt, .lst) has a path in each line, which starts at the list's own folder where it
-    is relative. Raises UserError: none there, a photo that is missing, or lines with labels.
+    A list file (.txt, .tsv, .lst) has a path in each line, which starts at the list's own folder
+    where it is relative. Raises UserError: none there, a photo that is missing, lines with labels.
     """
+    samples = find_unlabeled(path)
+    lost = next(samples.paths.missing(), None)
+    if lost is not None:
+        raise UserError(f"data.unlabeled.photos: {lost_line(samples, lost)}")
+    return samples
+
+
+def find_unlabeled(path: str | PathLike) -> Samples:
+    """As `open_unlabeled`, but without a look whether the photos exist."""
     path = os.fspath(path)
+    if not os.path.exists(path):
+        raise UserError(
+            f"data.unlabeled.photos: {path} does not exist (looked in {os.getcwd()}); "
+            "tools/select_unlabeled.py writes such a list"
+        )
     if os.path.isdir(path):
         paths, lines = Paths(photos_in(path)), None
     elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
@@ -67,18 +83,12 @@ def open_unlabeled(path: str | PathLike) -> Samples:
         )
     if not len(paths):
         raise UserError(f"data.unlabeled.photos: {path} has no photos")
-    samples = Samples(paths, np.full(len(paths), NO_LABEL), (), path, lines)
-    lost = missing(samples, 1)
-    if lost:
-        raise UserError(
-            f"data.unlabeled.photos: {labelled(lost[0], paths) or f'{lost[0]} does not exist'}"
-        )
-    return samples
+    return Samples(paths, np.full(len(paths), NO_LABEL), (), path, lines)
 
 
 def listed(path: str) -> Paths:
     """The lines of a file as paths."""
-    text = read_text(path).replace("\r\n", "\n").removesuffix("\n").encode()
+    text = PADDING.sub("\n", read_text(path)).removesuffix("\n").lstrip(" \t").encode()
     if not text:
         return Paths()
     ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text))
@@ -86,9 +96,13 @@ def listed(path: str) -> Paths:
     return Paths.packed(text.replace(b"\n", b"\0"), ends.astype(np.int64), root)
 
 
-def labelled(place: str, paths: Paths) -> str:
-    """What is wrong with a line that is a photo's path and more; "" where it is another mistake."""
-    whole = paths[next(paths.missing())]
+def lost_line(samples: Samples, index: int) -> str:
+    """What is wrong with a line that is not the path of a photo."""
+    whole, place = samples.paths[index], samples.where(index)
+    if samples.lines is not None and whole == os.path.join(os.path.dirname(samples.source), ""):
+        return f"{samples.source}:{samples.lines[index]}: blank line; a path is expected"
+    if os.path.isdir(whole):
+        return f"{place} is a folder; give it as data.unlabeled.photos itself, or list its photos"
     for mark in "\t ":
         photo, _, rest = whole.rpartition(mark)
         if photo and os.path.isfile(photo.rstrip(" \t")):
@@ -96,7 +110,7 @@ def labelled(place: str, paths: Paths) -> str:
                 f"{place} has the label {rest!r}, and the labels of these photos are not known: "
                 "leave only the paths, or give a list with labels as data.train"
             )
-    return ""
+    return f"{place} does not exist; relative paths start beside the list"
 
 
 class Chained:

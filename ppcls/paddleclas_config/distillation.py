@@ -126,5 +126,8 @@ def teacher(one: Party, root: Section, classes: int, count: int) -> dict[str, An
 
 def unlabelled(dataset: Section) -> None:
     """A list for distillation alone may have photos whose class nobody knows."""
-    text = "its labels are not looked at (task.labels_weight: 0); where one is unknown, 0 will do"
+    text = (
+        "its labels are not learnt from (task.labels_weight: 0); photos without labels may stand "
+        "in a list of their own, data.unlabeled"
+    )
     dataset.remark("cls_label_path", text)

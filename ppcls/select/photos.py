@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ppcls.data.datasets import LIST_SUFFIXES
 from ppcls.data.images import SUFFIXES
+from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.select.files import beside, header_line, read_header, whole
@@ -58,7 +58,7 @@ def open_photos(given: str, output: Path) -> Photos:
     path = Path(given)
     if not path.is_file():
         raise UserError(f"--photos {given}: no such folder or list file")
-    if path.suffix.lower() not in LIST_SUFFIXES or path.suffix.lower() == ".csv":
+    if path.suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"--photos {given}: a list with a path a line ends in .txt, .tsv or .lst")
     return open_list(Photos(path, os.path.abspath(path.parent), walked=False))
 
@@ -73,7 +73,7 @@ def open_walked(folder: str, file: Path) -> Photos:
                 f"delete {file.with_suffix('')} and what lies beside it under that name"
             )
         photos = counted(Photos(file, folder, walked=True))
-        say(f"{photos.count:,} photos of {folder}, as {file} says; delete that to look again")
+        say(f"{photos.count:,} photos of {folder}, as {file} says; another --output looks again")
         return photos
     say(f"looking for photos in {folder}")
     with whole(file) as lines:

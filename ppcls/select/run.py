@@ -8,7 +8,8 @@ from pathlib import Path
 from ppcls.check.photo import Demands
 from ppcls.check.report import require_target, write_whole
 from ppcls.check.survey import Album, survey
-from ppcls.data.datasets import LIST_SUFFIXES, Samples
+from ppcls.data.datasets import Samples
+from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.errors import DataError, UserError
 from ppcls.log import say
 from ppcls.recipe import Recipe
@@ -56,6 +57,9 @@ def select_unlabeled(
         chosen = choose(scores, judge.classes, wish.per_class, wish.least, away(judge, wish.near))
     except DataError as error:
         raise UserError(f"{error}; the same command goes on from here") from None
+    except KeyboardInterrupt:
+        say(f"{scores.path} is kept: the same command goes on from here")
+        raise
     finally:
         scores.close()
     if not len(chosen.rows):
@@ -72,7 +76,7 @@ def select_unlabeled(
 
 def require_output(output: Path) -> None:
     """UserError for an output that is somebody else's, or that would not be read as a list."""
-    if output.suffix.lower() not in LIST_SUFFIXES or output.suffix.lower() == ".csv":
+    if output.suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"--output {output}: a list of photos ends in .txt, .tsv or .lst")
     if output.exists() and not beside(output, "scores").exists():
         raise UserError(

@@ -31,6 +31,12 @@ RECORD = np.dtype(
 BLOCK = 1 << 16  # records that are read at a time
 
 
+def begun(path: Path) -> bool:
+    """Whether more than a header is in the file; else nothing is lost by writing it anew."""
+    with path.open("rb") as file:
+        return bool(file.readline() and file.read(1))
+
+
 class Scores:
     """The file of a list that is being made; `done` photos are in it already."""
 
@@ -48,8 +54,9 @@ class Scores:
         header = {"format": FORMAT, **header}
         first = header_line(header)
         self.start = len(first)
-        if self.path.exists():
-            check(self.path, read_header(self.path, FORMAT), header, output)
+        found = read_header(self.path, FORMAT) if self.path.exists() else {}
+        if found and begun(self.path):
+            check(self.path, found, header, output)
         else:
             self.skipped.unlink(missing_ok=True)
             with whole(self.path) as file:

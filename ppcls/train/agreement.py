@@ -17,6 +17,11 @@ def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int
     if not epoch_steps:
         batches = photos_per_step // train.batch_size
         parts = f" ({batches} batches of {train.batch_size})"
+        if inputs.unlabeled is not None:
+            raise UserError(
+                f"data.train and data.unlabeled have {count} photos together, fewer than one step "
+                f"of {photos_per_step}: -o train.batch_size={max(2, count // batches)}"
+            )
         raise UserError(
             f"data.train has {count} photos, fewer than one batch of {photos_per_step}"
             f"{parts if batches > 1 else ''}: "

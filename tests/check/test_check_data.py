@@ -196,6 +196,25 @@ def test_a_recipe_says_what_is_too_narrow_or_small_and_keeps_a_part(workdir, run
     assert "note: small (18): smaller than the recipe's crop" in out
 
 
+def test_photos_without_labels_are_looked_at(trained, workdir, run):
+    teacher = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
+    task = f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: js}}]}}"
+    more = "data.unlabeled={photos: photos/train, share: 0.5}"
+    options = ("check-data", "-c", "recipe.yaml", "-o", task, "data.labeled=0.5", more)
+    code, out, _ = run(*options)
+    assert code == 0, out
+    assert "photos/train: 12 photos, 2 classes" in out
+    assert "photos/train: 12 photos without labels" in out
+    (workdir / "more").mkdir()
+    (workdir / "more/a.png").write_bytes((workdir / "photos/eval/ant/0.png").read_bytes())
+    (workdir / "more/b.png").write_bytes((workdir / "photos/train/ant/0.png").read_bytes()[:99])
+    code, out, _ = run(*options[:-1], more.replace("photos/train", "more"))
+    assert code == 1
+    assert "leak (1)" in out
+    assert "broken (1)" in out
+    assert "two labels" not in out
+
+
 def test_mistakes_in_the_command(photos, run, capsys):
     for arguments, words in [
         ((), "give -c RECIPE, or TRAIN"),

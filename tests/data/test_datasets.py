@@ -188,6 +188,9 @@ def test_split_is_stratified_and_complete():
     assert (train.counts(7) + held.counts(7)).tolist() == sizes
     assert sorted([*train.paths, *held.paths]) == sorted(samples.paths)
     assert split(samples, 0.99, 0)[0].counts(7).tolist() == [1, 1, 1, 1, 1, 0, 10]
+    every = split(samples, 0.9999, 0, whole=True)[1]
+    assert every.counts(7).tolist() == samples.counts(7).tolist()
+    assert split(samples, 0.01, 0, whole=True)[1].counts(7).tolist() == [1, 1, 1, 1, 1, 0, 10]
     assert all(held.where(i) == samples.where(int(held.lines[i]) - 1) for i in range(len(held)))
 
 

@@ -34,7 +34,7 @@ def photos(tmp_path):
 
 def test_a_folder_and_a_list_give_the_same_photos(photos):
     folder = open_unlabeled(photos / "more")
-    (photos / "list.txt").write_text("more/a.png\r\nmore/deep/b.png\nmore/deep/c d.png\n")
+    (photos / "list.txt").write_text("more/a.png \r\n\tmore/deep/b.png\n more/deep/c d.png\n")
     listed = open_unlabeled(photos / "list.txt")
     assert list(folder.paths) == list(listed.paths)
     assert folder.digest() == listed.digest()
@@ -47,7 +47,9 @@ def test_a_folder_and_a_list_give_the_same_photos(photos):
     [
         ("more/a.png\nmore/deep/b.png 3\n", "list.txt:2 .* has the label '3'"),
         ("more/a.png\tant\n", "list.txt:1 .* has the label 'ant'"),
-        ("more/a.png\nmore/none.png\n", "list.txt:2 .*none.png. does not exist"),
+        ("more/a.png\nmore/none.png\n", "list.txt:2 .*none.png. does not exist; relative"),
+        ("more/a.png\n\nmore/deep/b.png\n", "list.txt:2: blank line"),
+        ("more/a.png\nmore\n", "list.txt:2 .* is a folder"),
         ("", "has no photos"),
     ],
 )
@@ -58,8 +60,10 @@ def test_lists_that_are_none(photos, text, words):
 
 
 def test_neither_a_folder_nor_a_list(photos):
-    with pytest.raises(UserError, match="neither a folder nor a list"):
+    with pytest.raises(UserError, match=r"nothing does not exist .*select_unlabeled\.py writes"):
         open_unlabeled(photos / "nothing")
+    with pytest.raises(UserError, match="neither a folder nor a list"):
+        open_unlabeled(photos / "more/a.png")
 
 
 @pytest.mark.parametrize(("share", "size", "split"), [(0.75, 8, (2, 6)), (0.5, 3, (1, 2))])

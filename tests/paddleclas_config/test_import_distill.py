@@ -154,7 +154,7 @@ def test_without_labels(old):
     task = to_plain(old.distilled(between(DistillationDMLLoss={"weight": 3.0})).task)
     assert (task["labels_weight"], task["losses"][0]["weight"]) == (0.0, 1.0)
     assert "weight of a loss that is alone" in old.said("DMLLoss.weight")
-    assert "labels are not looked at" in old.remarks["DataLoader.Train.dataset.cls_label_path"]
+    assert "labels are not learnt from" in old.remarks["DataLoader.Train.dataset.cls_label_path"]
     old.distilled(between(DistillationWSLLoss={}))
     assert "DataLoader.Train.dataset.cls_label_path" not in old.remarks
 

@@ -18,6 +18,7 @@ from small_teacher import CLASSES, PHOTOS, TEACHER
 
 from ppcls.api import create_model
 from ppcls.select.scores import RECORD, Scores
+from ppcls.weights import files
 
 SECOND = "{name: EfficientNetLite0, weights: second.safetensors}"
 BESIDE = ("out.txt", "out.txt.scores", "out.txt.photos")
@@ -252,6 +253,19 @@ def test_scores_of_another_teacher_or_view_are_refused(select, what):
     assert Path("out.txt.scores").read_bytes() == before
 
 
+def test_a_teacher_that_does_not_fit_leaves_nothing_behind(select):
+    paddle.seed(0)
+    state = create_model("EfficientNetLite0", CLASSES + 1).state_dict()
+    tensors = {name: value.numpy() for name, value in state.items()}
+    files.write_safetensors(Path("other.safetensors"), tensors, {})
+    code, _, err = select(
+        "-o", "task.teacher={name: EfficientNetLite0, weights: other.safetensors}"
+    )
+    assert code == 2
+    assert f"has {CLASSES + 1} classes and the student {CLASSES}" in err
+    assert select()[0] == 0
+
+
 def test_other_photos_are_refused(select):
     assert select()[0] == 0
     code, _, err = select(photos="scored")
@@ -278,6 +292,7 @@ MISTAKES = {
     "labels": ({"--photos": "eval.txt"}, "eval.txt:1: a label stands behind scored/0.png"),
     "csv": ({"--photos": "x.csv"}, "a list with a path a line ends in .txt"),
     "foreign": ({"--output": "eval.txt"}, "eval.txt: exists and is not from here"),
+    "no suffix": ({"--output": "out"}, "out: a list of photos ends in .txt"),
     "suffix": ({"--output": "out.csv"}, "out.csv: a list of photos ends in .txt"),
     "unwritable": ({"--output": "eval.txt/out.txt"}, "eval.txt/out.txt: cannot be written"),
     "sheet": ({"--sheet": "sheet.jpg"}, "sheet.jpg: the file name should end in .png"),
