@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import paddle
 import pytest
 
 from ppcls.api import create_model
@@ -90,6 +91,7 @@ def test_two_processes_compute_what_one_does(workdir):
 
 @pytest.mark.slow
 def test_two_processes_learn_from_a_teacher_what_one_does(workdir):
+    paddle.seed(0)
     state = create_model("ResNet18_vd", 2).state_dict()
     tensors = {name: value.numpy() for name, value in state.items()}
     files.write_safetensors(workdir / "teacher.safetensors", tensors, {})
@@ -103,7 +105,7 @@ def test_two_processes_learn_from_a_teacher_what_one_does(workdir):
     alone, together = records("alone", "train"), records("together", "train")
     assert len(alone) == 12
     for one, two in zip(alone, together, strict=True):
-        assert two["loss"] == pytest.approx(one["loss"], abs=1e-5)
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)  # of sums in another order
         assert two["top1"] == one["top1"]
 
 
