@@ -88,7 +88,7 @@ def find_unlabeled(path: str | PathLike) -> Samples:
 
 def listed(path: str) -> Paths:
     """The lines of a file as paths."""
-    text = PADDING.sub("\n", read_text(path)).removesuffix("\n").lstrip(" \t").encode()
+    text = PADDING.sub("\n", read_text(path)).removesuffix("\n").strip(" \t").encode()
     if not text:
         return Paths()
     ends = np.append(np.flatnonzero(np.frombuffer(text, np.uint8) == ord("\n")), len(text))
