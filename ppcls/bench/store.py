@@ -9,6 +9,7 @@ from ppcls.bench.plan import Cell
 from ppcls.errors import UserError
 from ppcls.inference.engines.table import ENGINES
 from ppcls.log import read_records
+from ppcls.utils.files import write_text, writing
 
 Record = dict[str, Any]
 
@@ -25,14 +26,11 @@ class Store:
         self.path = path
         self.records = read_records(path) or [{"kind": "header", **header}]
         refuse_other(path, self.records[0], header)
-        try:
+        fix = "--output FOLDER"
+        with writing(str(path), fix):
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_name(path.name + ".incomplete")
-            temporary.write_text("".join(map(line, self.records)), encoding="utf-8")
-            temporary.replace(path)  # without a last line that was cut short
-        except OSError as error:
-            reason = f"cannot be written ({error.strerror}); --output FOLDER"
-            raise UserError(f"{path}: {reason}") from None
+        # Without a last line that was cut short.
+        write_text(path, "".join(map(line, self.records)), fix=fix)
 
     def write(self, record: Record) -> None:
         self.records.append(record)

@@ -96,14 +96,3 @@ def require_target(option: str, path: Path | None, suffix: str) -> None:
         raise UserError(f"{option} {path}: the file name should end in {suffix}")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{option} {path}: cannot be written; does the folder exist?")
-
-
-def write_whole(option: str, path: Path, data: bytes) -> None:
-    """The whole file under a temporary name, then renamed."""
-    temporary = path.with_name(path.name + ".incomplete")
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"{option} {path}: cannot be written ({error.strerror})") from None

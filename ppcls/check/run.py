@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ppcls.check.findings import KINDS, findings
 from ppcls.check.photo import Demands
-from ppcls.check.report import lines, pair_sheet, require_target, table, write_whole
+from ppcls.check.report import lines, pair_sheet, require_target, table
 from ppcls.check.survey import UNLABELED, Album, survey
 from ppcls.data import datasets
 from ppcls.data.datasets import Samples
@@ -17,6 +17,7 @@ from ppcls.data.unlabeled import find_unlabeled
 from ppcls.inputs import open_listed
 from ppcls.log import say
 from ppcls.recipe import Recipe
+from ppcls.utils.files import write_bytes
 
 
 def check_data(
@@ -40,11 +41,11 @@ def check_data(
     for line in lines(album, found):
         say(line)
     if output:
-        write_whole("--output", output, table(album, found))
+        write_bytes(output, table(album, found), f"--output {output}")
     if sheet:
         drawn = pair_sheet(album, found)
         if drawn:
-            write_whole("--sheet", sheet, drawn)
+            write_bytes(sheet, drawn, f"--sheet {sheet}")
         else:
             say(f"--sheet {sheet}: not written, there are no pairs")
     wrong = sum(finding.kind in KINDS for finding in found)

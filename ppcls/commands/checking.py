@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ppcls.commands.options import add_command, add_recipe_options
+from ppcls.commands.options import add_command, add_near_option, add_recipe_options
 from ppcls.errors import UserError
 
 
@@ -16,14 +16,7 @@ def add_check_data(commands) -> None:
     add_recipe_options(parser, required=False)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all findings as .csv")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw the pairs as .png")
-    parser.add_argument(
-        "--near",
-        type=int,
-        choices=range(33),
-        default=32,
-        metavar="BITS",
-        help="of 256 in which near-duplicates may differ, 0 to 32; default: 32",
-    )
+    add_near_option(parser, "of 256 in which near-duplicates may differ, 0 to 32; default: 32")
 
 
 def run_check_data(options: argparse.Namespace) -> int:

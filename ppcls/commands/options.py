@@ -23,6 +23,13 @@ def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
+def add_near_option(parser: argparse.ArgumentParser, text: str) -> None:
+    """How many bits of a perceptual hash may differ."""
+    parser.add_argument(
+        "--near", type=int, choices=range(33), default=32, metavar="BITS", help=text
+    )
+
+
 def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1")

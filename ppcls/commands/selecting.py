@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ppcls.commands.options import add_command, add_recipe_options, positive, share
+from ppcls.commands.options import add_command, add_near_option, add_recipe_options, positive, share
 
 
 def add_select_unlabeled(commands) -> None:
@@ -19,13 +19,8 @@ def add_select_unlabeled(commands) -> None:
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.txt")
     text = "lowest probability of the class; default: 0"
     parser.add_argument("--least", type=share, default=0.0, metavar="SHARE", help=text)
-    parser.add_argument(
-        "--near",
-        type=int,
-        choices=range(33),
-        default=32,
-        metavar="BITS",
-        help="of 256, in which a photo nearly an evaluation photo may differ; default: 32",
+    add_near_option(
+        parser, "of 256, in which a photo nearly an evaluation photo may differ; default: 32"
     )
     text = "draw photos per class and their confidence as .png"
     parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)

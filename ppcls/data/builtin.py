@@ -16,9 +16,9 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data.datasets import Paths, Samples
-from ppcls.data.lists import near
 from ppcls.data.split import split
 from ppcls.errors import UserError
+from ppcls.utils.text import did_you_mean
 
 SEED = 2018  # of the split; a written folder never depends on a run's own seed
 
@@ -113,7 +113,7 @@ def lookup(name: str) -> BuiltIn:
     """The table's row; UserError for a name that is not in it."""
     if name not in TABLE:
         known = " and ".join(NAMES)
-        raise UserError(f"no built-in data set {name!r}, only {known}{near(name, NAMES)}")
+        raise UserError(f"no built-in data set {name!r}, only {known}{did_you_mean(name, NAMES)}")
     return TABLE[name]
 
 

@@ -10,12 +10,13 @@ import numpy as np
 
 from ppcls.data.images import SUFFIXES
 from ppcls.data.label_sets import read_label_sets
-from ppcls.data.lists import at_most, listed_paths, near, read_list, read_names, single_names
+from ppcls.data.lists import listed_paths, read_list, read_names, single_names
 from ppcls.data.paths import Paths
 from ppcls.data.plain_lists import read_plain
 from ppcls.data.samples import Samples
 from ppcls.data.shards import is_shards, open_shards
 from ppcls.errors import UserError
+from ppcls.utils.text import at_most, did_you_mean
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 PARTS = {"train", "val", "valid", "validation", "eval", "test"}
@@ -90,7 +91,7 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
         advice = f"open one part, such as {os.path.join(path, folders[-1])}"
         raise UserError(f"{path}: {at_most(folders)}: parts of a data set, not classes; {advice}")
     numbers = single_names(names or tuple(folders))
-    unknown = [f"{name!r}{near(name, numbers)}" for name in folders if name not in numbers]
+    unknown = [f"{name!r}{did_you_mean(name, numbers)}" for name in folders if name not in numbers]
     if unknown:
         raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
     photos = {name: list(photos_in(os.path.join(path, name))) for name in folders}

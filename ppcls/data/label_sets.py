@@ -8,13 +8,12 @@ import numpy as np
 from ppcls.data.lists import (
     PATH_COLUMNS,
     Rows,
-    at_most,
     column,
     csv_fields,
-    near,
     text_rows,
 )
 from ppcls.errors import UserError
+from ppcls.utils.text import at_most, did_you_mean
 
 SPELT = {"0": 0, "1": 1}
 
@@ -68,7 +67,9 @@ def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[
     if not classes or twice or not all(classes):
         found = f"{at_most(twice)} stands twice" if twice else "a class has no name"
         raise UserError(f"{path}:1: every column but the path's names a class; {found}")
-    odd = [f"{name!r}{near(name, names)}" for name in classes if names and name not in names]
+    odd = [
+        f"{name!r}{did_you_mean(name, names)}" for name in classes if names and name not in names
+    ]
     lacking = [repr(name) for name in names if name not in classes]
     if odd or lacking:
         what = f"unknown: {at_most(odd)}" if odd else f"without a column: {at_most(lacking)}"

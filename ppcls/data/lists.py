@@ -6,7 +6,6 @@ import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from difflib import get_close_matches
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -14,10 +13,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls.errors import UserError
+from ppcls.utils.text import SHOWN, at_most, did_you_mean
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
-SHOWN = 10  # mistakes, or names, that one message shows
 
 
 class Rows(NamedTuple):
@@ -181,7 +180,7 @@ def label_mistake(label: str, names: tuple[str, ...], is_csv: bool) -> str:
     if names:
         spaces = not is_csv and any(" " in name for name in names)
         tab = " (a name with spaces needs a tab before it)" if spaces else ""
-        return f"label {label!r} is not a class name{near(label, names)}{tab}"
+        return f"label {label!r} is not a class name{did_you_mean(label, names)}{tab}"
     if re.fullmatch("[01](,[01])+", label):
         return f"label {label!r} has several classes: -o task.kind=multilabel learns such lists"
     return f"label {label!r} is not an integer ≥ 0; class names need a label file, one name a line"
@@ -199,18 +198,6 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def near(text: str, choices: Iterable[str]) -> str:
-    """'; did you mean …?' where a choice is near, else nothing."""
-    found = get_close_matches(text, list(choices), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
-
-
-def at_most(texts: list[str], separator: str = ", ") -> str:
-    """The first ten texts, and how many more there are."""
-    more = [f"… and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
-    return separator.join(texts[:SHOWN] + more)
 
 
 def read_text(path: str | PathLike) -> str:

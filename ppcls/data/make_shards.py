@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data import datasets, images, parquet
-from ppcls.data.lists import at_most, read_names
+from ppcls.data.lists import read_names
 from ppcls.data.samples import Samples
 from ppcls.data.shards import NAMES, SUFFIX
 from ppcls.errors import UserError
 from ppcls.log import Progress, say
+from ppcls.utils.files import write_text
+from ppcls.utils.text import at_most
 
 # What a photo's bytes begin with, and the ending of its name in a shard.
 KINDS = (
@@ -150,7 +152,7 @@ def write_names(names: tuple[str, ...], file: Path) -> None:
         return
     if not file.exists():
         text = "".join(f"{number} {name}\n" for number, name in enumerate(names))
-        write_whole(file, text.encode())
+        write_text(file, text)
     if read_names(file) != names:
         raise UserError(
             f"{file}: has other classes than the source; give another folder, or --labels {file}"
@@ -185,7 +187,7 @@ def write_all(
         part.replace(shard)
         record.shards.append([count, shard.stat().st_size])
         text = json.dumps(asdict(record), indent=1) + "\n"
-        write_whole(record_file(target, name), text.encode())
+        write_text(record_file(target, name), text)
 
 
 def add(tar: tarfile.TarFile, number: int, samples: Samples, index: int, data: bytes) -> None:
@@ -209,9 +211,3 @@ def members(samples: Samples, index: int, data: bytes) -> Iterator[tuple[str, by
 
 def shard_name(name: str, number: int) -> str:
     return f"{name}-{number:06}{SUFFIX}"
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    part = file.with_name(f".{file.name}.part")
-    part.write_bytes(content)
-    part.replace(file)

@@ -11,9 +11,9 @@ from pydantic import Field
 
 from ppcls.config.node import NotNegative, Share, node
 from ppcls.data.datasets import Samples
-from ppcls.data.lists import at_most
 from ppcls.data.unlabeled import Joined
 from ppcls.errors import UserError
+from ppcls.utils.text import at_most
 
 WITHOUT, ORDER = 1, 2  # tell random numbers apart: of photos without labels, of a step's order
 

@@ -8,12 +8,12 @@ from os import PathLike
 import numpy as np
 
 from ppcls.data import label_sets, lists
-from ppcls.data.lists import at_most
 from ppcls.data.paths import Members, Paths
 from ppcls.data.samples import Samples
 from ppcls.data.tar_index import LABELS, Index, index
 from ppcls.errors import UserError
 from ppcls.log import Progress
+from ppcls.utils.text import at_most
 
 SUFFIX = ".tar"
 NAMES = "labels.txt"  # class names beside the shards, as in `data.labels`

@@ -17,9 +17,9 @@ import numpy as np
 
 from ppcls import environment
 from ppcls.data.images import SUFFIXES
-from ppcls.data.lists import at_most
 from ppcls.data.paths import Paths
 from ppcls.errors import UserError
+from ppcls.utils.text import at_most
 
 LABELS = (".cls", ".txt")  # endings of labels, the one that counts first
 VERSION = 1  # of a kept index; another one is written anew

@@ -1,6 +1,5 @@
 """The recipe as a short YAML file, with what was not carried over as comments at its end."""
 
-import tempfile
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from ppcls.config.tree import EXPONENT
 from ppcls.errors import UserError
 from ppcls.paddleclas_config.convert import Converted
 from ppcls.paddleclas_config.page import Remark
+from ppcls.utils.files import write_text, writing
 
 WIDTH = 100
 
@@ -92,11 +92,6 @@ def write(content: str, path: Path, source: Path, overwrite: bool) -> None:
         raise UserError(f"{path}: this is the config that is read; --output names another file")
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists already: --overwrite replaces it, --output names another")
-    try:
+    with writing(str(path)):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".import") as folder:
-            temporary = Path(folder) / path.name
-            temporary.write_text(content, encoding="utf-8")
-            temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    write_text(path, content)

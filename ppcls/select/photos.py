@@ -13,8 +13,9 @@ from ppcls.data.images import SUFFIXES
 from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.errors import UserError
 from ppcls.log import say
-from ppcls.select.files import beside, header_line, read_header, whole
+from ppcls.select.files import FOREIGN, beside
 from ppcls.select.walk import walk
+from ppcls.utils.files import header_line, read_header, write_whole
 
 FORMAT = "ppcls photos of a folder, 1"
 LABELLED = re.compile(rb"(.*[^ \t])[ \t]+[0-9]+")
@@ -66,7 +67,7 @@ def open_photos(given: str, output: Path) -> Photos:
 def open_walked(folder: str, file: Path) -> Photos:
     """The photos of a folder, looked for unless that was done before."""
     if file.exists():
-        said = read_header(file, FORMAT)["folder"]
+        said = read_header(file, FORMAT, FOREIGN)["folder"]
         if said != folder:
             raise UserError(
                 f"{file}: holds the photos of {said}, not of {folder}: give another --output, or "
@@ -76,7 +77,7 @@ def open_walked(folder: str, file: Path) -> Photos:
         say(f"{photos.count:,} photos of {folder}, as {file} says; another --output looks again")
         return photos
     say(f"looking for photos in {folder}")
-    with whole(file) as lines:
+    with write_whole(file) as lines:
         lines.write(header_line({"format": FORMAT, "folder": folder}))
         found = False
         for path in walk(folder):

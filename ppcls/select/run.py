@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 
 from ppcls.check.photo import Demands
-from ppcls.check.report import require_target, write_whole
+from ppcls.check.report import require_target
 from ppcls.check.survey import Album, survey
 from ppcls.data.datasets import Samples
 from ppcls.data.unlabeled import LIST_SUFFIXES
@@ -14,12 +14,13 @@ from ppcls.errors import DataError, UserError
 from ppcls.log import say
 from ppcls.recipe import Recipe
 from ppcls.select.choose import Chosen, choose
-from ppcls.select.files import beside, whole
+from ppcls.select.files import beside
 from ppcls.select.judge import Judge, open_judge
 from ppcls.select.near import Away
 from ppcls.select.photos import Photos, line_of, open_photos
 from ppcls.select.report import lines, sheet, total
 from ppcls.select.scores import Scores
+from ppcls.utils.files import write_bytes, write_whole
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,8 @@ def select_unlabeled(
     for line in lines(chosen, judge.inputs.names, judge.classes, wish.per_class, output):
         say(line)
     if picture:
-        write_whole("--sheet", picture, sheet(chosen, judge.classes, wish.per_class))
+        drawn = sheet(chosen, judge.classes, wish.per_class)
+        write_bytes(picture, drawn, f"--sheet {picture}")
 
 
 def require_output(output: Path) -> None:
@@ -105,7 +107,7 @@ def away(judge: Judge, bits: int) -> Away | None:
 def write(chosen: Chosen, photos: Photos, output: Path) -> None:
     """The list of the chosen photos, whole or not at all."""
     folder, paths, before = os.path.dirname(os.path.abspath(output)), photos.paths(), 0
-    with whole(output) as file:
+    with write_whole(output) as file:
         for place in chosen.rows["place"]:
             path = next(islice(paths, int(place) - before, None))
             file.write(f"{line_of(path, folder)}\n".encode())

@@ -17,7 +17,8 @@ import numpy as np
 from ppcls.check.photo import WORDS
 from ppcls.config.tree import differences
 from ppcls.errors import UserError
-from ppcls.select.files import beside, header_line, read_header, whole
+from ppcls.select.files import FOREIGN, beside
+from ppcls.utils.files import header_line, read_header, write_whole
 
 FORMAT = "ppcls scores of unlabelled photos, 1"
 RECORD = np.dtype(
@@ -54,12 +55,12 @@ class Scores:
         header = {"format": FORMAT, **header}
         first = header_line(header)
         self.start = len(first)
-        found = read_header(self.path, FORMAT) if self.path.exists() else {}
+        found = read_header(self.path, FORMAT, FOREIGN) if self.path.exists() else {}
         if found and begun(self.path):
             check(self.path, found, header, output)
         else:
             self.skipped.unlink(missing_ok=True)
-            with whole(self.path) as file:
+            with write_whole(self.path) as file:
                 file.write(first)
         try:
             self.file, self.reasons = self.path.open("r+b"), self.skipped.open("a+b")

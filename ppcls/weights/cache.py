@@ -10,11 +10,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
-from uuid import uuid4
 
 from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.log import say
+from ppcls.utils.files import write_text
 
 
 def folder() -> Path:
@@ -96,9 +96,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    temporary.write_text(json.dumps(value), encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, json.dumps(value))
 
 
 @contextmanager

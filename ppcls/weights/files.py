@@ -9,15 +9,15 @@ import math
 import os
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ppcls.errors import UserError
+from ppcls.utils.files import write_whole
 from ppcls.weights.formats import SAFETENSORS, check_count, parse
 from ppcls.weights.pickles import Array, Refused, Stored, checked_shape
 
@@ -228,7 +228,7 @@ def write_safetensors(
         }
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    with replacing(Path(path)) as file:
+    with write_whole(Path(path)) as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for _, array in ordered:
             little = array.astype(array.dtype.newbyteorder("<"), order="C", copy=False)
@@ -242,7 +242,7 @@ def write_pdparams(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
         UserError: the file cannot be written; what stood at `path` is then still there.
     """
     names = {name: name for name in tensors}
-    with replacing(Path(path)) as file:
+    with write_whole(Path(path)) as file:
         pickle.dump({**tensors, PARAMETER_NAMES: names}, file, protocol=4)
 
 
@@ -252,28 +252,5 @@ def write_npz(path: str | Path, tensors: Mapping[str, np.ndarray]) -> None:
     Raises:
         UserError: the file cannot be written; what stood at `path` is then still there.
     """
-    with replacing(Path(path)) as file:
+    with write_whole(Path(path)) as file:
         np.savez(file, **tensors)  # type: ignore[arg-type]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A new file that takes the place of `path` once it is whole and on the disk.
-
-    Raises:
-        UserError: it cannot be written, for want of space, permission or a folder.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}; choose another folder or make room"
-        ) from error
-    finally:
-        with suppress(OSError):  # it has been renamed, or was never made
-            temporary.unlink()

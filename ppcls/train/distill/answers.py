@@ -6,7 +6,6 @@ probabilities in float16, and the log of all others' probability together. Recor
 that a file that was cut goes on where it ends.
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +15,10 @@ import numpy as np
 
 from ppcls.config.tree import differences
 from ppcls.errors import UserError
+from ppcls.utils.files import LONGEST_HEADER, header_line, read_header
 
 FORMAT = "ppcls answers of a teacher, 1"
-LONGEST = 1 << 20  # bytes of a header
+FOREIGN = "holds no answers of a teacher; `ppcls teach` writes such files"
 NOTHING = -60000.0  # the logarithm of 0, in float16
 
 
@@ -66,11 +66,12 @@ class Writing:
         """
         self.path = path
         self.record = record_of(header["top"], header["classes"])
-        first = json.dumps(header).encode() + b"\n"
+        first = header_line(header)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.exists() and path.stat().st_size:
-                check(path, read_header(path), header, "give another --output, or delete it")
+                found = read_header(path, FORMAT, FOREIGN)
+                check(path, found, header, "give another --output, or delete it")
                 records = path.stat().st_size - len(first)
                 self.done = min(records // self.record.itemsize, header["photos"])
             else:
@@ -95,20 +96,6 @@ class Writing:
         self.file.close()
 
 
-def read_header(path: Path) -> dict[str, Any]:
-    """The header of a file of answers; UserError for another file, or none."""
-    try:
-        with path.open("rb") as file:
-            found = json.loads(file.readline(LONGEST))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except ValueError:
-        found = None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UserError(f"{path}: holds no answers of a teacher; `ppcls teach` writes such files")
-    return found
-
-
 def check(path: Path, found: dict[str, Any], wanted: Mapping[str, Any], remedy: str) -> None:
     """UserError unless a header says what is wanted, as far as that goes."""
     changes = differences({key: found.get(key) for key in wanted}, dict(wanted))
@@ -123,10 +110,10 @@ def open_answers(path: Path, wanted: Mapping[str, Any]) -> np.ndarray:
     Raises:
         UserError: no such file, cut, or of another teacher, view or data set than `wanted`.
     """
-    header = read_header(path)
+    header = read_header(path, FORMAT, FOREIGN)
     check(path, header, wanted, "write it anew with `ppcls teach`, or leave out teacher.cache")
     with path.open("rb") as file:
-        start = len(file.readline(LONGEST))
+        start = len(file.readline(LONGEST_HEADER))
     record, photos = record_of(header["top"], header["classes"]), header["photos"]
     there = (path.stat().st_size - start) // record.itemsize
     if there < photos:

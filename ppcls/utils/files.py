@@ -1,0 +1,192 @@
+"""Files and folders that are whole or not there, whatever kills the process or fills the disk."""
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+from ppcls.errors import UserError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+LONGEST_HEADER = 1 << 20  # bytes
+
+
+@contextmanager
+def write_whole(path: str | os.PathLike, what: str = "", fix: str = "") -> Iterator[BinaryIO]:
+    """A binary file to write; it takes the place of `path` in the end, synced, by one rename.
+
+    When anything is raised meanwhile, `path` is as it was. A symbolic link stays one; a pipe or a
+    device (`/dev/stdout`) is written to as it is.
+
+    Args:
+        what: begins the message, such as `--save x.csv`; default: the path.
+        fix: ends it; default: to name another place or make room.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with writing(what or os.fspath(path), fix):
+        target = Path(os.path.realpath(path))
+        if target.exists() and not target.is_file() and not target.is_dir():
+            with open(target, "wb") as file:
+                yield file
+            return
+        temporary = beside(target, "tmp")
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if target.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_bytes(path: str | os.PathLike, data: bytes, what: str = "", fix: str = "") -> None:
+    with write_whole(path, what, fix) as file:
+        file.write(data)
+
+
+def write_text(path: str | os.PathLike, text: str, what: str = "", fix: str = "") -> None:
+    """A UTF-8 file, whole or not at all; names that are no UTF-8 keep the bytes they have."""
+    write_bytes(path, text.encode("utf-8", "surrogateescape"), what, fix)
+
+
+@contextmanager
+def staged_folder(
+    target: Path, last: str, own: Iterable[str] = (), what: str = "", fix: str = ""
+) -> Iterator[Path]:
+    """An empty folder to fill, which takes the place of `target` in the end, by one rename.
+
+    A kill leaves the old or the new one whole. Where `target` is a mount point, or its parent may
+    not be written, the files are moved into it one by one, and `last`, without which the folder
+    means nothing, goes first and comes last.
+
+    Args:
+        own: patterns of the names in the old folder that go with it; all others move along.
+        what, fix: as of `write_whole`.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    name, own = what or str(target), tuple(own)
+    target = Path(os.path.realpath(target))
+    with writing(name, fix):
+        whole = not os.path.ismount(target) and not needs_inside(target)
+        temporary = beside(target if whole else target / target.name, "incomplete")
+        temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        with writing(name, fix):
+            old = sorted(target.iterdir()) if target.is_dir() else []
+            kept = [p for p in old if not any(p.match(mask) for mask in own) and p != temporary]
+            if whole:
+                for path in kept:
+                    carry(path, temporary / path.name)
+                swap(temporary, target)
+            else:
+                (target / last).unlink(missing_ok=True)
+                for path in old:
+                    if path not in kept and path != temporary:
+                        remove(path)
+                for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+                    os.replace(path, target / path.name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def needs_inside(target: Path) -> bool:
+    """Whether a folder can be written, but not the one it is in."""
+    return target.is_dir() and not os.access(target.parent, os.W_OK)
+
+
+def swap(temporary: Path, target: Path) -> None:
+    """Put `temporary` in the place of `target`, a folder or nothing, whose content then goes."""
+    if not target.exists():
+        os.rename(temporary, target)
+        return
+    if exchange(temporary, target):
+        return
+    aside = beside(target, "old")
+    os.rename(target, aside)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        os.rename(aside, target)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchange two folders in one step; False where the system or file system cannot."""
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(library, "renameat2"):
+        return False
+    names = [ctypes.c_char_p(os.fsencode(path)) for path in (one, other)]
+    flags = ctypes.c_uint(RENAME_EXCHANGE)
+    if library.renameat2(AT_FDCWD, names[0], AT_FDCWD, names[1], flags) == 0:
+        return True
+    number = ctypes.get_errno()
+    if number in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
+        return False
+    raise OSError(number, os.strerror(number), str(other))
+
+
+def carry(path: Path, to: Path) -> None:
+    """Copy what stands in a folder that is about to go, unless the new one has its own."""
+    if to.exists():
+        return
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, to, symlinks=True)
+    else:
+        shutil.copy2(path, to, follow_symlinks=False)
+
+
+def remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def beside(target: Path, ending: str) -> Path:
+    """A hidden name of its own in the same folder, however long the target's name is."""
+    return target.with_name(f".ppcls-{os.getpid()}-{uuid4().hex[:8]}.{ending}")
+
+
+@contextmanager
+def writing(what: str, fix: str = "") -> Iterator[None]:
+    """While entered, what the file system refuses is one line: `what`, the reason and the fix."""
+    try:
+        yield
+    except OSError as error:
+        fix = fix or "choose another place, or make room"
+        raise UserError(f"{what}: cannot be written ({error.strerror or error}); {fix}") from None
+
+
+def header_line(header: Mapping[str, Any]) -> bytes:
+    """The first line of a file of records: JSON that says what the records are."""
+    return json.dumps(header).encode() + b"\n"
+
+
+def read_header(path: Path, form: str, mistake: str) -> dict[str, Any]:
+    """The header of a file whose "format" is `form`; UserError says the mistake of any other."""
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.readline(LONGEST_HEADER))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or found.get("format") != form:
+        raise UserError(f"{path}: {mistake}")
+    return found
