@@ -37,7 +37,7 @@ setup(
     package_data={"ppcls": ["data/*.txt", "weights/*.json"]},
     install_requires=[
         "numpy>=1.26",
-        "opencv-python-headless>=4.11",
+        "opencv-python-headless>=4.8",
         "pillow>=10.3",
         "pydantic>=2.7",
         "typing_extensions>=4.6",
