@@ -317,6 +317,8 @@ def pixels_of(image: Image.Image, name: str) -> np.ndarray:
     if image.has_transparency_data:
         mode = "RGBA"
     pixels = np.array(image if image.mode == mode else image.convert(mode))
+    if getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (SIGNED,) and pixels.max() > 127:
+        raise UserError(f"{name}: values below 0 have no agreed meaning as grey; save it as PNG")
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
