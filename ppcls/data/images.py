@@ -49,7 +49,7 @@ FORMAT_OF = {
     ".gif": "GIF",
 }
 SUFFIXES = tuple(FORMAT_OF)
-EXPECTED = "JPEG, PNG, WebP, BMP, TIFF, GIF"  # in messages
+EXPECTED = "JPEG, PNG, WebP, BMP, TIFF or GIF"  # in messages
 # … and by these, where a decoder of theirs is installed: Pillow 11.3 or later, pillow-heif.
 AVIF = {".avif": "AVIF"}
 HEIF = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
@@ -294,7 +294,7 @@ def decode_any(data: bytes, name: str) -> np.ndarray:
     except UserError:
         raise
     except UnidentifiedImageError:
-        what = "not a JPEG, PNG, WebP, BMP, TIFF or GIF, or cut short"
+        what = f"not a {EXPECTED}, or cut short"
         if kind_of(data[:HEAD]) == ".tif":
             what = "a TIFF with a kind of values that is not read, or cut short; save it as PNG"
         raise UserError(f"{name}: {what}") from None

@@ -204,7 +204,7 @@ def members(samples: Samples, index: int, data: bytes) -> Iterator[tuple[str, by
     """The endings and contents of a photo's members: no time or owner of any makes it differ."""
     ending = images.kind_of(data[: images.HEAD])
     if ending not in images.readable():
-        raise UserError(f"{samples.where(index)}: not one of {images.EXPECTED}")
+        raise UserError(f"{samples.where(index)}: not a {images.EXPECTED}")
     label = samples.labels[index]
     # In the order of their endings, as WebDataset's own writer.
     pair = (".cls", str(int(label))) if label.ndim == 0 else (".txt", ",".join(map(str, label)))

@@ -110,7 +110,7 @@ def test_what_is_not_a_folder_per_class(tree):
     )
     path = tree("cat/1.jpg", "dog/a.txt", "cow/.a.jpg", name="hollow")
     assert message(datasets.open_samples, path) == (
-        f"{path}: no photos (JPEG, PNG, WebP, BMP, TIFF, GIF) in: cow, dog; "
+        f"{path}: no photos (JPEG, PNG, WebP, BMP, TIFF or GIF) in: cow, dog; "
         f"passed over 1 hidden photo (such as {path}/cow/.a.jpg)"
     )
     path = tree("train/cat/1.jpg", "val/cat/1.jpg", name="whole")

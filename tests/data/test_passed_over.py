@@ -101,7 +101,7 @@ def test_a_class_of_which_nothing_is_read(workdir, run):
     code, _, err = run("check-data", "t")
     assert code == 2
     assert err.splitlines() == [
-        "error: t: no photos (JPEG, PNG, WebP, BMP, TIFF, GIF) in: red; passed over 2 files that "
+        "error: t: no photos (JPEG, PNG, WebP, BMP, TIFF or GIF) in: red; passed over 2 files that "
         "look like pictures: 2 .svg (convert them to JPEG or PNG)"
     ]
 
