@@ -34,10 +34,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["ppcls", "ppcls.*"]),
+    py_modules=["ppcls_main"],
     package_data={"ppcls": ["data/*.txt", "weights/*.json"]},
     install_requires=[
         "numpy>=1.26",
-        "opencv-python-headless>=4.11",
+        "opencv-python-headless>=4.8",
         "pillow>=10.3",
         "pydantic>=2.7",
         "typing_extensions>=4.6",
@@ -52,9 +53,10 @@ setup(
         "deploy": deploy,
         "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", "matplotlib>=3.8", *convert],
         "hub": ["huggingface_hub>=0.25"],
+        "heif": ["pillow-heif>=0.22"],  # HEIC; AVIF comes with pillow 11.3
         "parquet": parquet,
         "test": test,
         "dev": [*test, *lint],
     },
-    entry_points={"console_scripts": ["ppcls = ppcls.cli:main"]},
+    entry_points={"console_scripts": ["ppcls = ppcls_main:main"]},
 )

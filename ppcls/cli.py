@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ppcls import __version__
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.errors import UserError
+from ppcls.utils.text import visible
 
 COMMANDS = (
     training.add_train,
@@ -46,9 +47,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # that nobody below has put into words
+        print(f"error: {in_words(error)}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        if "null byte" not in str(error) and "null character" not in str(error):
+            raise
+        print("error: a path has a NUL in it, which no file's name can have", file=sys.stderr)
+        return 2
+    except RecursionError:
+        print("error: folders, lists or mappings stand too deep in each other", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return training.INTERRUPTED
+
+
+def in_words(error: OSError) -> str:
+    """One line: the file, as far as it is known, and the reason."""
+    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name]
+    return f"{' or '.join(visible(name) for name in names) or 'a file'}: {reason}"
 
 
 def script(command: str) -> None:

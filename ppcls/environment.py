@@ -10,6 +10,7 @@ import math
 import os
 import platform
 import re
+import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -35,6 +36,17 @@ def prepare() -> None:
 def home() -> Path:
     """ppcls's folder for what it downloads and makes: $PPCLS_HOME or ~/.cache/ppcls."""
     return Path(os.environ.get("PPCLS_HOME") or "~/.cache/ppcls").expanduser()
+
+
+def program(module: str) -> list[str]:
+    """The command that runs a module of this very package, as `python -m` would.
+
+    That looks into the working folder first, and a checkout of PaddleClas has a `ppcls`, too.
+    """
+    root = str(Path(__file__).resolve().parent.parent)
+    code = f"import runpy, sys; sys.path.insert(0, {root!r}); "
+    code += f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
+    return [sys.executable, "-c", code]
 
 
 def threads() -> int:

@@ -106,9 +106,10 @@ def hold_out(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]
 
 
 def located(data: Data) -> Data:
-    """The data with a built-in set written out and named by its folders."""
+    """The data with a built-in set written out, and each part named by its own folder."""
     if not data.builtin:
-        return data
+        parts = datasets.find_parts(data.train, data.eval, data.holdout > 0)
+        return replace(data, train=parts[0], eval=parts[1])
     folder = Path("data") / data.builtin
     if not folder.exists():
         say(f"writing {folder}\n{builtin.describe(data.builtin)}")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from ppcls.cli import script
+from ppcls_main import script
 
 if __name__ == "__main__":
     script("teach")

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from ppcls.data import images
 from ppcls.data.preprocess import Preprocess
 from ppcls.inference.predictor import softmax
+from ppcls.utils.opencv import cv2
 
 MADE = (375, 500)  # pixels of a made-up photo, as large as ImageNet's are on average
 BATCH, CLASSES, TOPK = 8, 1000, 5

@@ -6,7 +6,6 @@ hardly change. Written here because the libraries for it bring SciPy and wavelet
 """
 
 import hashlib
-import io
 import os
 import tempfile
 import warnings
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import BinaryIO
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from ppcls.data import images
 from ppcls.data.geometry import short_sides
 from ppcls.errors import UserError
+from ppcls.utils.opencv import cv2
 
 SIDE, WORDS = 32, 4  # of the grey picture that is hashed; 64-bit words of the hash
 FLAT = 2.0  # standard deviation in grey levels below which a photo shows nothing
@@ -133,7 +132,7 @@ ROWS, COLUMNS = low_frequencies(64 * WORDS)
 
 def oddities(data: bytes, path: str) -> Odd:
     """What the file's header says that may surprise."""
-    image = Image.open(io.BytesIO(data), formats=images.FORMATS)
+    image = images.open_image(data, path)
     found = Odd(0)
     if image.has_transparency_data:
         found |= Odd.ALPHA
@@ -147,8 +146,8 @@ def oddities(data: bytes, path: str) -> Odd:
         found |= Odd.TURNED
     if getattr(image, "is_animated", False):
         found |= Odd.ANIMATED
-    suffix = os.path.splitext(path)[1].lower()
-    if Image.registered_extensions().get(suffix) != image.format and suffix in images.SUFFIXES:
+    named = images.format_named(path)
+    if named and named != ("JPEG" if image.format == "MPO" else image.format):
         found |= Odd.SUFFIX
     return found
 

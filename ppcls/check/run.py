@@ -69,10 +69,11 @@ def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
 
 def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
     """The photos of one or two folders or lists: to train on, to be scored on."""
-    train, *rest = [datasets.open_samples(path) for path in paths]
-    if rest:
-        datasets.align(train, rest[0])
-    return album_of(train, rest[0] if rest else None), Demands()
+    train, evaluation = datasets.find_parts(paths[0], paths[1] if len(paths) > 1 else None)
+    opened = [datasets.open_samples(path) for path in (train, evaluation) if path]
+    if len(opened) > 1:
+        datasets.align(*opened)
+    return album_of(opened[0], opened[1] if len(opened) > 1 else None), Demands()
 
 
 def album_of(train: Samples, evaluation: Samples | None) -> Album:

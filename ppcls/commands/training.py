@@ -1,9 +1,9 @@
 """train, teach, eval, export, show-data."""
 
 import argparse
-import sys
 from pathlib import Path
 
+from ppcls import environment
 from ppcls.commands.options import add_command, add_recipe_options, positive
 from ppcls.launch import end_with_launcher, launch, launched
 
@@ -33,8 +33,8 @@ def run_train(options: argparse.Namespace) -> int:
         flags["--dry-run"] = options.dry_run
         same = [flag for flag, given in flags.items() if given]
         overrides = ["-o", *options.override] if options.override else []
-        program = [sys.executable, "-m", "ppcls", "train", "-c", options.config]
-        return launch([*program, *same, *overrides], options.processes)
+        command = ["train", "-c", options.config, *same, *overrides]
+        return launch([*environment.program("ppcls"), *command], options.processes)
     end_with_launcher()
     if options.dry_run:
         from ppcls.dry_run import dry_run

@@ -8,6 +8,8 @@ from typing import Any
 import yaml
 
 from ppcls.errors import UserError
+from ppcls.utils.files import read_file
+from ppcls.utils.text import visible
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
 # Values of a document, and levels: aliases of aliases could stand for any number.
@@ -52,9 +54,11 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.01234
 def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
     """The file's tree merged over the trees of the files its `_base_` names."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path).decode().replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from None
+        raise UserError(
+            f"{visible(str(path))}: cannot be read: {error.strerror or error}"
+        ) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a UTF-8 text file") from None
     try:

@@ -1,25 +1,30 @@
 """What a data set holds: paths, labels and class names, from a folder per class or a list file."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
-from ppcls.data.images import SUFFIXES
+from ppcls.data.images import EXPECTED
 from ppcls.data.label_sets import read_label_sets
 from ppcls.data.lists import listed_paths, read_list, read_names, single_names
 from ppcls.data.paths import Paths
 from ppcls.data.plain_lists import read_plain
 from ppcls.data.samples import Samples
 from ppcls.data.shards import is_shards, open_shards
+from ppcls.data.walk import PassedOver, listing, walk, with_passed_over
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, did_you_mean
+from ppcls.log import say
+from ppcls.utils.files import special_kind
+from ppcls.utils.text import at_most, did_you_mean, plural
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
-PARTS = {"train", "val", "valid", "validation", "eval", "test"}
+# Names of the parts of a data set, in small letters, the first to be taken first.
+TRAIN_PARTS = ("train", "training")
+EVAL_PARTS = ("val", "valid", "validation", "eval", "test", "testing")
 TABLE_ROWS = 20  # classes up to which a summary has a line for each
 
 
@@ -78,42 +83,93 @@ def open_list(
 
 def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     """A folder per class; with `names` given, every sub-folder must be among them."""
-    entries = visible(path)
-    folders = [entry.name for entry in entries if entry.is_dir()]
-    stray = [entry.name for entry in entries if not entry.is_dir() and is_photo(entry.name)]
+    passed = PassedOver()
+    folders, stray = listing(path, passed, names)
     if not folders:
-        found = f"but {len(stray)} photos lie directly in it" if stray else "but there is none"
-        raise UserError(f"{path}: expected one sub-folder per class, {found}")
+        found = f"but {plural(len(stray), 'photo')} lie directly in it" if stray else ""
+        found = found or "but there is none"
+        mistake = f"{path}: expected one sub-folder per class, {found}"
+        raise with_passed_over(mistake, passed)
     if stray:
         advice = "move them into a class folder or away"
         raise UserError(f"{path}: photos lie beside the class folders, {advice}: {at_most(stray)}")
-    if set(folders) <= PARTS:
+    if is_parted(folders):
         advice = f"open one part, such as {os.path.join(path, folders[-1])}"
         raise UserError(f"{path}: {at_most(folders)}: parts of a data set, not classes; {advice}")
     numbers = single_names(names or tuple(folders))
     unknown = [f"{name!r}{did_you_mean(name, numbers)}" for name in folders if name not in numbers]
     if unknown:
         raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
-    photos = {name: list(photos_in(os.path.join(path, name))) for name in folders}
+    photos = {name: list(photos_in(os.path.join(path, name), passed)) for name in folders}
+    require_open(path, passed)
     empty = [name for name in folders if not photos[name]]
     if empty:
-        raise UserError(f"{path}: no photos ({', '.join(SUFFIXES)}) in: {', '.join(empty)}")
+        raise with_passed_over(f"{path}: no photos ({EXPECTED}) in: {', '.join(empty)}", passed)
+    say_passed_over(path, passed)
     sizes = [len(photos[name]) for name in folders]
     labels = np.repeat(np.array([numbers[name] for name in folders], np.int64), sizes)
     paths = Paths([photo for name in folders for photo in photos[name]])
     return Samples(paths, labels, names or tuple(folders), path)
 
 
-def photos_in(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+def photos_in(folder: str, passed: PassedOver) -> Iterator[str]:
     """Every photo below a folder, through symbolic links too; UserError where links go round."""
-    real = os.path.realpath(folder)
-    if real in above:
-        raise UserError(f"{folder}: a symbolic link to a folder above itself; remove it")
-    for entry in visible(folder):
-        if entry.is_dir():
-            yield from photos_in(entry.path, (*above, real))
-        elif is_photo(entry.name):
-            yield entry.path
+    return (os.path.join(folder, inside) for inside in walk(folder, passed))
+
+
+def require_open(path: str, passed: PassedOver) -> None:
+    """UserError for folders that cannot be listed: what is learnt from should not lack photos."""
+    if passed.closed:
+        advice = "change their permissions, or move them away"
+        raise UserError(
+            f"{path}: folders in it that cannot be listed: {at_most(passed.closed)}; {advice}"
+        )
+
+
+def say_passed_over(path: str, passed: PassedOver) -> None:
+    if text := passed.text():
+        say(f"{path}: {text}")
+
+
+def is_parted(folders: Sequence[str]) -> bool:
+    """Whether a folder with these sub-folders is a data set's, and they are not its classes."""
+    found = {name.lower() for name in folders}
+    both = bool(found & set(TRAIN_PARTS)) and bool(found & set(EVAL_PARTS))
+    return both or (bool(found) and found <= {*TRAIN_PARTS, *EVAL_PARTS})
+
+
+def part_of(path: str | None, parts: Sequence[str]) -> str | None:
+    """The folder of the first of `parts` (in small letters) that a data set's folder has.
+
+    None where it has none of them, and for a folder of classes, a list and everything else.
+    """
+    if not path or not os.path.isdir(path):
+        return None
+    folders, photos = listing(path, PassedOver())
+    if photos or not is_parted(folders):
+        return None
+    found = {name.lower(): name for name in reversed(folders)}
+    return next((os.path.join(path, found[part]) for part in parts if part in found), None)
+
+
+def find_parts(
+    train: str | None, evaluation: str | None, held_out: bool = False
+) -> tuple[str | None, str | None]:
+    """What to learn from and what to be scored on, where one folder or each holds both.
+
+    What is not given is the part beside the other, if there is one, unless photos are `held_out`
+    of those to learn from. Says which parts are taken.
+    """
+    first, second = part_of(train, TRAIN_PARTS), None
+    if evaluation or not held_out:
+        second = part_of(evaluation or train, EVAL_PARTS)
+    taken = {train: f"{first} is learnt from"} if first else {}
+    if second:
+        before = f"{taken[train]}, " if evaluation in (None, train) and first else ""
+        taken[evaluation or train] = f"{before}{second} is scored on"
+    for folder, words in taken.items():
+        say(f"{folder}: holds the parts of a data set: {words}")
+    return first or train, second or evaluation
 
 
 def find_photos(path: str | PathLike) -> list[str]:
@@ -123,9 +179,11 @@ def find_photos(path: str | PathLike) -> list[str]:
     """
     path = os.fspath(path)
     if os.path.isdir(path):
-        photos = list(photos_in(path))
+        passed = PassedOver()
+        photos = list(photos_in(path, passed))
         if not photos:
-            raise UserError(f"{path}: no photos in this folder ({', '.join(SUFFIXES)})")
+            raise with_passed_over(f"{path}: no photos in this folder ({EXPECTED})", passed)
+        say_passed_over(path, passed)
         return photos
     if Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
         return [path]
@@ -141,21 +199,19 @@ def find_photos(path: str | PathLike) -> list[str]:
     return found
 
 
-def visible(folder: str) -> list[os.DirEntry[str]]:
-    """The entries of a folder that are not hidden, sorted by name."""
-    with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    return sorted(shown, key=lambda entry: entry.name)
-
-
-def is_photo(name: str) -> bool:
-    """True for a file name with a photo's suffix in any case."""
-    return os.path.splitext(name)[1].lower() in SUFFIXES
-
-
 def missing(samples: Samples, limit: int = 10) -> list[str]:
-    """Where the first `limit` photos stand that do not exist."""
-    return [samples.where(index) for index in islice(samples.paths.missing(), limit)]
+    """Where the first `limit` photos stand that are no files, and what else they are, if any."""
+    found = islice(samples.paths.missing(), limit)
+    return [f"{samples.where(index)}{what_else(samples.paths[index])}" for index in found]
+
+
+def what_else(path: str) -> str:
+    """` is a pipe` and the like of what is no file; "" where there is nothing."""
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return ""
+    return f" is {special_kind(mode) or 'a folder'}"
 
 
 def check(samples: Samples, num_classes: int, what: str) -> None:

@@ -8,12 +8,12 @@ import math
 from functools import lru_cache
 from typing import Annotated, Literal
 
-import cv2
 import numpy as np
 from pydantic import Field
 
 from ppcls.config.node import Count, Int, NotNegative, Positive, Share, node
 from ppcls.data.geometry import check_box, random_box
+from ppcls.utils.opencv import cv2
 
 Mode = Literal["pixel", "constant", "mean"]
 

@@ -3,11 +3,11 @@
 import math
 from typing import Literal
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from ppcls.errors import UserError
+from ppcls.utils.opencv import cv2
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]
 Backend = Literal["cv2", "pil"]

@@ -1,22 +1,27 @@
 """Photo files and arrays as uint8 pixels [H, W, C].
 
-OpenCV decodes ordinary JPEGs, Pillow everything else, with the same result. Both give the colours
-as stored: no ICC profile is applied.
+OpenCV decodes ordinary JPEGs, Pillow (with pillow-heif for HEIC) everything else, with the same
+result. Both give the colours as stored: no ICC profile is applied.
 """
 
 import io
+import os
 import re
 import struct
 import warnings
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from os import PathLike
-from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 from ppcls.data.paths import Member
 from ppcls.errors import UserError
+from ppcls.utils.files import read_file
+from ppcls.utils.opencv import cv2
+from ppcls.utils.text import visible
 
 # Data workers are processes, one a core: threads inside each would only compete with the others,
 # and a process forked while OpenCV's thread pool runs can hang. Results do not change.
@@ -24,11 +29,60 @@ cv2.setNumThreads(0)
 # Pillow warns of damaged metadata, which is common and changes no pixel; damaged pixels raise.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 
-# Photos are found in folders by these endings, in any case.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+# Photos are found in folders by these endings, in any case; each with the format it stands for.
+FORMAT_OF = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".jfi": "JPEG",
+    ".jif": "JPEG",
+    ".pjpeg": "JPEG",
+    ".pjp": "JPEG",
+    ".mpo": "JPEG",
+    ".png": "PNG",
+    ".apng": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".gif": "GIF",
+}
+SUFFIXES = tuple(FORMAT_OF)
+EXPECTED = "JPEG, PNG, WebP, BMP, TIFF or GIF"  # in messages
+# … and by these, where a decoder of theirs is installed: Pillow 11.3 or later, pillow-heif.
+AVIF = {".avif": "AVIF"}
+HEIF = {".heic": "HEIF", ".heif": "HEIF", ".hif": "HEIF"}
+# Endings of other pictures, of which a folder may hold many: what passes them over says so.
+# fmt: off
+OTHER_SUFFIXES = frozenset((
+    ".3fr", ".ai", ".arw", ".bpg", ".cr2", ".cr3", ".crw",
+    ".cur", ".dcm", ".dcr", ".dds", ".dib", ".djvu", ".dng", ".dpx",
+    ".emf", ".eps", ".erf", ".exr", ".fits", ".hdp", ".hdr", ".icns",
+    ".ico", ".iiq", ".j2c", ".j2k", ".jp2", ".jpc", ".jpf", ".jpm",
+    ".jpx", ".jxl", ".jxr", ".kdc", ".mef", ".mos", ".mrw",
+    ".nef", ".nrw", ".orf", ".pam", ".pbm", ".pcx", ".pef", ".pfm",
+    ".pgm", ".pict", ".pnm", ".ppm", ".psb", ".psd", ".qoi", ".raf",
+    ".ras", ".raw", ".rgb", ".rw2", ".rwl", ".sgi", ".sr2", ".srf",
+    ".srw", ".svg", ".svgz", ".tga", ".wdp", ".wmf", ".x3f", ".xbm",
+    ".xcf", ".xpm",
+))
+# fmt: on
 
 # Only these decoders see the bytes; Pillow has others that start programs (EPS) or are little used.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+# What a photo's bytes begin with, and the ending of a file of that kind.
+KINDS = (
+    (re.compile(rb"\xff\xd8\xff"), ".jpg"),
+    (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), ".webp"),
+    (re.compile(rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0", re.DOTALL), ".bmp"),
+    (re.compile(rb"II[*+]\0|MM\0[*+]"), ".tif"),
+    (re.compile(rb"GIF8[79]a"), ".gif"),
+    (re.compile(rb"....ftyp(avi[fs]|m[is]f1(....)+?avi[fs])", re.DOTALL), ".avif"),
+    (re.compile(rb"....ftyp(he[iv][cmsx]|m[is]f1)", re.DOTALL), ".heic"),
+)
+HEAD = 64  # bytes that tell a kind
 # JPEG markers: frame headers OpenCV and Pillow decode alike (baseline, extended, progressive) …
 FRAMES, SCAN, END, APP1 = (0xC0, 0xC1, 0xC2), 0xDA, 0xD9, 0xE1
 SEGMENT = re.compile(rb"\xff+([\x01-\xfe])")
@@ -39,7 +93,13 @@ DENSEST = 512
 # Pixels up to which OpenCV decodes; Pillow looks after larger photos and its limit.
 LARGE = 1 << 26
 # Tags of TIFF, which EXIF blocks are written in.
-BITS, PHOTOMETRIC, ORIENTATION = 258, 262, 274
+BITS = 258
+PHOTOMETRIC = 262
+ORIENTATION = 274
+SAMPLE_FORMAT = 339
+SIGNED = 2
+# OpenCV before 4.11 gives the colours in the other order only.
+COLOUR = getattr(cv2, "IMREAD_COLOR_RGB", cv2.IMREAD_COLOR)
 # EXIF orientation → cv2.flip's code (0 rows, 1 columns, -1 both), after the exchange of 5 to 8.
 FLIPS = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}
 
@@ -59,9 +119,9 @@ def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
 
 
 def read_bytes(path: str | PathLike) -> bytes:
-    """The bytes of a photo: of a file, or of a `Member` of one; UserError names the path."""
+    """The bytes of a photo: of a plain file, or of a `Member` of one; UserError names the path."""
     try:
-        return path.read() if isinstance(path, Member) else Path(path).read_bytes()
+        return path.read() if isinstance(path, Member) else read_file(path)
     except UserError:
         raise
     except FileNotFoundError:
@@ -71,7 +131,70 @@ def read_bytes(path: str | PathLike) -> bytes:
     except PermissionError:
         raise UserError(f"{path}: may not be read; change its permissions") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error})") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{visible(str(path))}: cannot be read ({reason})") from error
+
+
+@cache
+def readable() -> frozenset[str]:
+    """The endings of all photos that can be read here: SUFFIXES, and what is installed besides."""
+    return frozenset({*SUFFIXES, *(AVIF if reads_avif() else ()), *(HEIF if reads_heif() else ())})
+
+
+def reads_avif() -> bool:
+    return "avif" in features.modules and bool(features.check("avif"))
+
+
+def reads_heif() -> bool:
+    return find_spec("pillow_heif") is not None
+
+
+def format_named(path: str) -> str | None:
+    """Pillow's name of the format that a file's ending stands for; None where it stands for none.
+
+    A JPEG may be an MPO to Pillow: several JPEGs in one file, as telephones write.
+    """
+    return (FORMAT_OF | AVIF | HEIF).get(os.path.splitext(path)[1].lower())
+
+
+def kind_of(head: bytes) -> str:
+    """The ending that belongs to a file which begins so, such as `.jpg`; "" if it is no photo."""
+    return next((ending for start, ending in KINDS if start.match(head)), "")
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """Pillow's image of a photo file's bytes, its header read; no other decoder sees them.
+
+    Raises:
+        UserError: a photo that only a package reads which is not here.
+        Exception: what Pillow raises, `UnidentifiedImageError` where it is no photo.
+    """
+    kind = kind_of(data[:HEAD])
+    if kind not in (".avif", ".heic"):
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    if kind == ".avif" and reads_avif():
+        # As with OpenCV: photos are read side by side, threads of one would only compete.
+        setattr(import_module("PIL.AvifImagePlugin"), "DEFAULT_MAX_THREADS", 1)  # noqa: B010
+        return Image.open(io.BytesIO(data), formats=("AVIF",))
+    if kind == ".heic" and reads_heif():
+        try:
+            register_heif()
+        except (ImportError, OSError) as error:
+            raise UserError(f"{name}: pillow-heif cannot be loaded ({error})") from None
+        return Image.open(io.BytesIO(data), formats=("HEIF",))
+    words = {
+        ".avif": "an AVIF photo: install pillow 11.3 or later",
+        ".heic": "a HEIC photo: pip install pillow-heif",
+    }
+    raise UserError(f"{name}: {words[kind]}, or convert it to JPEG or PNG")
+
+
+@cache
+def register_heif() -> None:
+    """Make pillow-heif one of Pillow's decoders."""
+    module = import_module("pillow_heif")
+    module.options.DECODE_THREADS = 1
+    module.register_heif_opener()
 
 
 def decode(data: bytes, channels: int, name: str) -> np.ndarray:
@@ -118,13 +241,15 @@ def decode_jpeg(data: bytes) -> np.ndarray | None:
     if layout is None:
         return None
     components, exif = layout
-    colour = cv2.IMREAD_GRAYSCALE if components == 1 else cv2.IMREAD_COLOR_RGB
+    colour = cv2.IMREAD_GRAYSCALE if components == 1 else COLOUR
     try:
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), colour | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error:
         return None
     if pixels is None:
         return None
+    if colour == cv2.IMREAD_COLOR:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
     return turn(pixels, orientation(exif))
 
 
@@ -161,13 +286,18 @@ def jpeg_layout(data: bytes) -> tuple[int, bytes] | None:
 def decode_any(data: bytes, name: str) -> np.ndarray:
     """The first frame of any photo by Pillow: uint8 [H, W, 1 | 3 | 4]."""
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = open_image(data, name)
         # libjpeg would fill up what is not there with grey, for seconds where it is much.
         if image.format == "JPEG" and image.width * image.height > DENSEST * len(data):
             raise OSError(f"{len(data)} bytes cannot hold {image.width}x{image.height} pixels")
         image.load()
+    except UserError:
+        raise
     except UnidentifiedImageError:
-        raise UserError(f"{name}: not a JPEG, PNG, WebP, BMP, TIFF or GIF, or cut short") from None
+        what = f"not a {EXPECTED}, or cut short"
+        if kind_of(data[:HEAD]) == ".tif":
+            what = "a TIFF with a kind of values that is not read, or cut short; save it as PNG"
+        raise UserError(f"{name}: {what}") from None
     except Image.DecompressionBombError as error:
         raise UserError(f"{name}: too large: {error}") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes.
@@ -187,11 +317,17 @@ def pixels_of(image: Image.Image, name: str) -> np.ndarray:
     if image.has_transparency_data:
         mode = "RGBA"
     pixels = np.array(image if image.mode == mode else image.convert(mode))
+    if getattr(image, "tag_v2", {}).get(SAMPLE_FORMAT) == (SIGNED,) and pixels.max() > 127:
+        raise UserError(f"{name}: values below 0 have no agreed meaning as grey; save it as PNG")
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def upper_bits(image: Image.Image, name: str) -> np.ndarray:
-    """Grey of more than 8 bits as uint8 [H, W]: the upper 8 bits of 16, or of TIFF's 12."""
+    """Grey of more than 8 bits as uint8 [H, W]: the upper 8 bits of 16, or of TIFF's 12.
+
+    Programs also write grey as integers of 32 bits, or of 16 with a sign, because they compute
+    with these: up to 255 these are values of 8 bits, else of 16.
+    """
     values = np.asarray(image)
     if image.mode == "F" or values.min() < 0 or values.max() > 65535:
         raise UserError(
@@ -199,7 +335,11 @@ def upper_bits(image: Image.Image, name: str) -> np.ndarray:
             "save it with 8 or 16 bits"
         )
     tags = getattr(image, "tag_v2", {})
-    grey = (values >> (4 if tags.get(BITS) == (12,) else 8)).astype(np.uint8)
+    bits, signed = tags.get(BITS), tags.get(SAMPLE_FORMAT) == (SIGNED,)
+    unused = 4 if bits == (12,) else 8
+    if (bits == (32,) or signed) and values.max() <= 255:
+        unused = 0
+    grey = (values >> unused).astype(np.uint8)
     # Pillow leaves 16-bit files alone whose zero is white.
     return 255 - grey if tags.get(PHOTOMETRIC) == 0 else grey
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls.errors import UserError
-from ppcls.utils.text import SHOWN, at_most, did_you_mean
+from ppcls.utils.files import read_file
+from ppcls.utils.text import SHOWN, at_most, did_you_mean, visible
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
@@ -203,11 +204,11 @@ def is_number(text: str) -> bool:
 def read_text(path: str | PathLike) -> str:
     """The file's text without a byte order mark; UserError names a line that is not UTF-8."""
     try:
-        data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+        data = read_file(path).removeprefix(codecs.BOM_UTF8)
         text = data.decode()
         broken = text.find("\0")  # UTF-16 without its mark passes as UTF-8, full of zeros
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from error
+        raise UserError(f"{visible(str(path))}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         text, broken = error.object.decode("latin-1"), error.start
     if broken >= 0:

@@ -22,15 +22,6 @@ from ppcls.log import Progress, say
 from ppcls.utils.files import write_text
 from ppcls.utils.text import at_most
 
-# What a photo's bytes begin with, and the ending of its name in a shard.
-KINDS = (
-    (re.compile(rb"\xff\xd8\xff"), ".jpg"),
-    (re.compile(rb"\x89PNG"), ".png"),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), ".webp"),
-    (re.compile(rb"BM"), ".bmp"),
-    (re.compile(rb"II\*\0|MM\0\*"), ".tif"),
-)
-
 
 @dataclass
 class Record:
@@ -77,6 +68,7 @@ def make_shards(
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"--name {name}: give a word of letters, digits, - and _")
+    source = part_named(source, name)
     samples, order, read = opened(source, labels, several, seed)
     record = Record(source, len(samples), samples.digest(), seed, shard_size)
     try:
@@ -90,6 +82,16 @@ def make_shards(
     pattern = f"{name}-{{{0:06}..{last:06}}}{SUFFIX}" if last else f"{name}-{0:06}{SUFFIX}"
     found = f"{len(record.shards):,} shards of {record.photos:,} photos"
     return [f"{found}: data.train={target / pattern}"]
+
+
+def part_named(source: str, name: str) -> str:
+    """The source; of a folder with the parts of a data set, the part that the shards' name says."""
+    group = (datasets.TRAIN_PARTS, datasets.EVAL_PARTS)
+    wanted = next((parts for parts in group if name.lower() in parts), (name.lower(),))
+    part = datasets.part_of(source, [name.lower(), *wanted])
+    if part:
+        say(f"{source}: holds the parts of a data set: shards are made of {part}, as --name says")
+    return part or source
 
 
 def opened(
@@ -200,9 +202,9 @@ def add(tar: tarfile.TarFile, number: int, samples: Samples, index: int, data: b
 
 def members(samples: Samples, index: int, data: bytes) -> Iterator[tuple[str, bytes]]:
     """The endings and contents of a photo's members: no time or owner of any makes it differ."""
-    ending = next((ending for start, ending in KINDS if start.match(data)), None)
-    if not ending:
-        raise UserError(f"{samples.where(index)}: not a JPEG, PNG, WebP, BMP or TIFF")
+    ending = images.kind_of(data[: images.HEAD])
+    if ending not in images.readable():
+        raise UserError(f"{samples.where(index)}: not a {images.EXPECTED}")
     label = samples.labels[index]
     # In the order of their endings, as WebDataset's own writer.
     pair = (".cls", str(int(label))) if label.ndim == 0 else (".txt", ",".join(map(str, label)))

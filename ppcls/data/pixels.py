@@ -6,8 +6,9 @@ within one level, and seldom another), several times as fast.
 
 from collections.abc import Callable, Sequence
 
-import cv2
 import numpy as np
+
+from ppcls.utils.opencv import cv2
 
 LEVELS = np.arange(256)
 # Rows that go through float32 together: their memory is used again, which a whole image's is not.

@@ -7,13 +7,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from pydantic import ValidationError
 
 from ppcls.config.node import Count, Float, Positive, node
 from ppcls.data.geometry import Backend, Interpolation, center_crop, resize_short
 from ppcls.errors import UserError
+from ppcls.utils.opencv import cv2
 
 
 @node

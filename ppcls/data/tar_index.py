@@ -16,13 +16,14 @@ from uuid import uuid4
 import numpy as np
 
 from ppcls import environment
-from ppcls.data.images import SUFFIXES
+from ppcls.data.images import AVIF, HEIF, SUFFIXES, readable
 from ppcls.data.paths import Paths
 from ppcls.errors import UserError
+from ppcls.utils.files import require_plain
 from ppcls.utils.text import at_most
 
 LABELS = (".cls", ".txt")  # endings of labels, the one that counts first
-VERSION = 1  # of a kept index; another one is written anew
+VERSION = 2  # of a kept index; another one is written anew
 
 
 class Index(NamedTuple):
@@ -49,6 +50,7 @@ def index(file: str) -> Index:
     place = environment.home() / "shards" / "index" / f"{name}.npz"
     try:
         found = os.stat(file)
+        require_plain(file, found.st_mode, seekable=True)
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
     state = np.array([VERSION, found.st_size, found.st_mtime_ns])
@@ -137,13 +139,15 @@ def take(
     folder, slash, name = member.name.rpartition("/")
     stem, _, ending = name.partition(".")
     key, ending = folder + slash + stem, f".{ending.lower()}"
-    if not stem or ending not in (*SUFFIXES, *LABELS):
+    if not stem or ending not in (*SUFFIXES, *AVIF, *HEIF, *LABELS):
         return
     if not member.isreg() or member.issparse():
         mistakes.append(f"{member.name}: a link or no plain file; write the file itself")
-    elif ending in SUFFIXES and key in photos:
+    elif ending not in LABELS and ending not in readable():
+        mistakes.append(f"{member.name}: is not read here; pip install pillow-heif 'pillow>=11.3'")
+    elif ending not in LABELS and key in photos:
         mistakes.append(f"{member.name}: {photos[key].name} has the same key {key!r}")
-    elif ending in SUFFIXES:
+    elif ending not in LABELS:
         photos[key] = member
     elif ending in labels.setdefault(key, {}):
         mistakes.append(f"{member.name}: stands in it twice")

@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any, Literal
 
-import cv2
 import numpy as np
 from pydantic import BeforeValidator, Field
 
@@ -18,6 +17,7 @@ from ppcls.data.geometry import (
     rotate,
 )
 from ppcls.errors import UserError
+from ppcls.utils.opencv import cv2
 
 Byte = Annotated[Int, Field(ge=0, le=255)]
 NotNegativeInt = Annotated[Int, Field(ge=0)]

@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.config.node import Share, node
-from ppcls.data.datasets import Samples, photos_in
+from ppcls.data.datasets import Samples, photos_in, require_open, say_passed_over
 from ppcls.data.lists import read_text
 from ppcls.data.paths import Members, Paths
+from ppcls.data.walk import PassedOver, with_passed_over
 from ppcls.errors import UserError
 
 NO_LABEL = -1  # in labels
@@ -72,7 +73,12 @@ def find_unlabeled(path: str | PathLike) -> Samples:
             "tools/select_unlabeled.py writes such a list"
         )
     if os.path.isdir(path):
-        paths, lines = Paths(photos_in(path)), None
+        passed = PassedOver()
+        paths, lines = Paths(photos_in(path, passed)), None
+        require_open(path, passed)
+        if not len(paths):
+            raise with_passed_over(f"data.unlabeled.photos: {path} has no photos", passed)
+        say_passed_over(path, passed)
     elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
         paths = listed(path)
         lines = np.arange(1, len(paths) + 1)

@@ -8,6 +8,7 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
+from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.inference.folder import ONNX, Folder
 from ppcls.inference.large import add_weights, is_large
@@ -39,10 +40,9 @@ def to_onnx(program: Path, params: Path, target: Path) -> None:
     large = is_large(params)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx") as temporary:
         made = Path(temporary) / target.name
-        command = ["-m", "ppcls.inference.to_onnx", program, "" if large else params, made]
-        done = subprocess.run(
-            [sys.executable, *map(str, command)], env=importing(), capture_output=True, check=False
-        )
+        command = [*environment.program("ppcls.inference.to_onnx"), str(program)]
+        command += ["" if large else str(params), str(made)]
+        done = subprocess.run(command, env=importing(), capture_output=True, check=False)
         if done.returncode or not made.is_file() or not made.stat().st_size:
             reason = errors_of(done.stdout + done.stderr)[-300:] or f"exit code {done.returncode}"
             raise UserError(f"{program}: paddle2onnx cannot convert it ({reason})")

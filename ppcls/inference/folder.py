@@ -13,6 +13,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.inference import manifest, params
 from ppcls.inference.manifest import Manifest
+from ppcls.utils.files import read_file
 
 NAME = "inference"
 PROGRAMS = (f"{NAME}.json", f"{NAME}.pdmodel")  # Paddle 3's form, and the older one
@@ -140,7 +141,7 @@ def network_files(path: Path) -> list[Path]:
 def read_labels(path: Path) -> Sequence[str]:
     """Class names, a line each; "0 tench" also counts as "tench" where all lines are numbered."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_file(path).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--labels {path}: cannot be read ({error})") from None
     numbered = [line.partition(" ") for line in lines]

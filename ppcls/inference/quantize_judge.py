@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.data import images
-from ppcls.data.datasets import Samples, missing, open_samples
+from ppcls.data.datasets import Samples, find_parts, missing, open_samples
 from ppcls.errors import UserError
 from ppcls.inference.engines.base import Engine
 from ppcls.inference.folder import Folder
@@ -83,6 +83,7 @@ class Judge:
 
 def labelled(source: Path, manifest: Manifest, in_float: Engine) -> Judge:
     """UserError for photos that are missing, or whose classes are not the network's."""
+    source = Path(find_parts(None, str(source))[1] or source)
     samples = open_samples(source, several=manifest.task == "multilabel")
     lost = missing(samples)
     if lost:

@@ -95,12 +95,13 @@ def open_judge(recipe: Recipe) -> Judge:
     select(recipe.device)
     model, data = recipe.model, recipe.data
     classes, names = model.num_classes, class_names(data.labels)
+    places = located(data)
     if not classes:
-        train = open_part("data.train", located(data).train, data, recipe.task.several)
+        train = open_part("data.train", places.train, data, recipe.task.several)
         classes, names = train.classes, train.names
     evaluation = None
-    if data.builtin or data.eval or data.holdout:
-        evaluation = open_eval(recipe, classes)
+    if places.eval or data.holdout:
+        evaluation = open_eval(replace(recipe, data=places), classes)
         names = names or evaluation.names
     else:
         say("the recipe has no evaluation photos (data.eval): there are none to keep away from")

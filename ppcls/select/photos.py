@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from ppcls.data.images import SUFFIXES
+from ppcls.data.datasets import say_passed_over
+from ppcls.data.images import EXPECTED
 from ppcls.data.unlabeled import LIST_SUFFIXES
+from ppcls.data.walk import PassedOver, walk, with_passed_over
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.select.files import FOREIGN, beside
-from ppcls.select.walk import walk
 from ppcls.utils.files import header_line, read_header, write_whole
 
 FORMAT = "ppcls photos of a folder, 1"
@@ -79,12 +80,13 @@ def open_walked(folder: str, file: Path) -> Photos:
     say(f"looking for photos in {folder}")
     with write_whole(file) as lines:
         lines.write(header_line({"format": FORMAT, "folder": folder}))
-        found = False
-        for path in walk(folder):
+        found, passed = False, PassedOver()
+        for path in walk(folder, passed):
             lines.write(f"{quoted(path)}\n".encode("utf-8", "surrogateescape"))
             found = True
         if not found:
-            raise UserError(f"--photos {folder}: no photos in it ({', '.join(SUFFIXES)})")
+            raise with_passed_over(f"--photos {folder}: no photos in it ({EXPECTED})", passed)
+    say_passed_over(folder, passed)
     photos = counted(Photos(file, folder, walked=True))
     say(f"{photos.count:,} photos of {folder}, listed in {file}")
     return photos

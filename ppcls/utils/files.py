@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,9 +13,70 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 from ppcls.errors import UserError
+from ppcls.utils.text import visible
 
+# What a shell gives a program to read from, as `<(command)` or `-`.
+SHELL_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+PIPE = "a pipe"
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 LONGEST_HEADER = 1 << 20  # bytes
+
+
+def open_plain(path: str | os.PathLike) -> BinaryIO:
+    """A plain file opened to be read, without waiting for whatever else may have that name.
+
+    A pipe that a shell made for this program (`<(command)`, `/dev/stdin`) counts as plain.
+
+    Raises:
+        UserError: a pipe, a socket or a device.
+        OSError: as `open` raises.
+    """
+    require_plain(path)
+    if is_shell_pipe(path):
+        return open(path, "rb")
+    file = open(path, "rb", opener=open_at_once)  # noqa: SIM115
+    try:
+        require_plain(path, os.fstat(file.fileno()).st_mode)  # it may be another one by now
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """The bytes of a file as `open_plain` opens it, with its errors."""
+    with open_plain(path) as file:
+        return file.read()
+
+
+def require_plain(path: str | os.PathLike, mode: int | None = None, seekable: bool = False) -> None:
+    """UserError for a pipe, a socket or a device; OSError where there is nothing.
+
+    Args:
+        mode: the file's `st_mode` where it is known.
+        seekable: refuse a shell's pipe, too: what is read from there comes only once.
+    """
+    kind = special_kind(os.stat(path).st_mode if mode is None else mode)
+    if kind and not (kind == PIPE and is_shell_pipe(path) and not seekable):
+        raise UserError(f"{visible(os.fspath(path))}: is {kind}, not a file; give a file's name")
+
+
+def special_kind(mode: int) -> str:
+    """What a file with this `st_mode` is in words, "" for a plain file or a folder."""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    if stat.S_ISFIFO(mode):
+        return PIPE
+    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+def is_shell_pipe(path: str | os.PathLike) -> bool:
+    return os.fspath(path).startswith(SHELL_PIPES)
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """Open as `os.open`, without waiting for somebody who writes to a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
 
 
 @contextmanager
@@ -181,7 +243,7 @@ def header_line(header: Mapping[str, Any]) -> bytes:
 def read_header(path: Path, form: str, mistake: str) -> dict[str, Any]:
     """The header of a file whose "format" is `form`; UserError says the mistake of any other."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             found = json.loads(file.readline(LONGEST_HEADER))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.errors import UserError
-from ppcls.utils.files import write_whole
+from ppcls.utils.files import require_plain, write_whole
 from ppcls.weights.formats import SAFETENSORS, check_count, parse
 from ppcls.weights.pickles import Array, Refused, Stored, checked_shape
 
@@ -87,13 +87,15 @@ def clip(text: object) -> str:
 def find(path: Path) -> Path:
     """The file meant by `path`, or a UserError that suggests its neighbours."""
     for file in (path, path.parent / f"{path.name}.pdparams"):
-        if file.is_file():
+        if os.path.exists(file):
+            require_plain(file, seekable=True)
+        if os.path.isfile(file):
             if not file.stat().st_size:
                 raise UserError(f"{file}: is empty; copy or download it again")
             return file
-    if path.is_dir():
+    if os.path.isdir(path):
         raise UserError(f"{path}: is a folder; name the checkpoint file in it")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise UserError(f"{path}: no such file, nor a folder {path.parent}")
     near = difflib.get_close_matches(path.name, os.listdir(path.parent), 3, 0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "check the path"

@@ -110,7 +110,8 @@ def test_what_is_not_a_folder_per_class(tree):
     )
     path = tree("cat/1.jpg", "dog/a.txt", "cow/.a.jpg", name="hollow")
     assert message(datasets.open_samples, path) == (
-        f"{path}: no photos (.jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff) in: cow, dog"
+        f"{path}: no photos (JPEG, PNG, WebP, BMP, TIFF or GIF) in: cow, dog; "
+        f"passed over 1 hidden photo (such as {path}/cow/.a.jpg)"
     )
     path = tree("train/cat/1.jpg", "val/cat/1.jpg", name="whole")
     assert message(datasets.open_samples, path) == (
@@ -151,7 +152,9 @@ def test_missing_photos(tree, tmp_path):
     (tmp_path / "list.txt").write_text(text)
     samples = datasets.open_samples(tmp_path / "list.txt")
     wanted = [2, 5, 6, 7]
-    assert datasets.missing(samples) == [samples.where(line - 1) for line in wanted]
+    found = [samples.where(line - 1) for line in wanted]
+    found[2] += " is a folder"
+    assert datasets.missing(samples) == found
     assert datasets.missing(samples, limit=1) == [f"{tmp_path}/list.txt:2 ({path}/cat/2.jpg)"]
 
 

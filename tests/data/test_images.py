@@ -178,6 +178,55 @@ def test_integers_of_32_bits_up_to_65535():
     np.testing.assert_array_equal(rgb(encode(values, "TIFF"))[..., 0], values // 256)
 
 
+def grey_tiff(values: np.ndarray, sample_format: int, photometric: int = 1) -> bytes:
+    """A TIFF with one strip, written byte by byte: no library's idea of what an array means."""
+    height, width = values.shape
+    data, entries = values.astype(values.dtype.newbyteorder("<")).tobytes(), []
+    tags = {256: width, 257: height, 258: 8 * values.itemsize, 259: 1, 262: photometric, 273: 8}
+    tags |= {277: 1, 278: height, 279: len(data), 339: sample_format}
+    for tag, value in tags.items():
+        entries.append(struct.pack("<HHII", tag, 4, 1, value))
+    start = 8 + len(data)
+    body = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    return b"II*\0" + struct.pack("<I", start) + data + body
+
+
+@pytest.mark.parametrize(("dtype", "sample_format"), [(np.int32, 2), (np.uint32, 1), (np.int16, 2)])
+def test_eight_bits_in_wider_integers(dtype, sample_format):
+    """Programs compute with such integers and save them as they are: 200 is light, not black."""
+    values = np.arange(0, 256, 4, dtype).reshape(8, 8)
+    np.testing.assert_array_equal(rgb(grey_tiff(values, sample_format))[..., 0], values)
+    wider = values * 100  # of 16 bits, of which the upper 8 are seen
+    np.testing.assert_array_equal(rgb(grey_tiff(wider, sample_format))[..., 0], wider // 256)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+def test_a_dark_photo_of_16_bits_stays_dark(kind):
+    """Its depth is stated, so small values are no values of 8 bits."""
+    values = np.arange(0, 256, 4, np.uint16).reshape(8, 8)
+    data = encode(values, kind) if kind == "PNG" else grey_tiff(values, 1)
+    np.testing.assert_array_equal(rgb(data)[..., 0], 0)
+
+
+@pytest.mark.parametrize(
+    ("values", "sample_format"),
+    [
+        (np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8), 3),
+        (np.linspace(0, 255, 64, dtype=np.float32).reshape(8, 8), 3),
+        (np.full((8, 8), -5, np.int16), 2),
+        (np.full((8, 8), -5, np.int8), 2),
+        (np.full((8, 8), 70_000, np.uint32), 1),
+    ],
+)
+def test_numbers_without_an_agreed_meaning_are_refused(values, sample_format):
+    refused(grey_tiff(values, sample_format), "no agreed meaning")
+
+
+def test_a_tiff_with_values_that_pillow_does_not_read_is_not_called_something_else():
+    grey = grey_tiff(np.zeros((8, 8), np.int32), 2, photometric=0)
+    refused(grey, "a TIFF with a kind of values that is not read")
+
+
 @pytest.mark.parametrize(
     "values",
     [np.full((2, 2), 65536, np.int32), np.full((2, 2), -1, np.int32), np.ones((2, 2), np.float32)],
@@ -464,32 +513,27 @@ def test_read(tmp_path):
 def test_every_suffix_is_read(tmp_path):
     for suffix in images.SUFFIXES:
         path = tmp_path / f"photo{suffix.upper()}"
-        Image.fromarray(colours()).save(path)
+        Image.fromarray(colours()).save(path, images.FORMAT_OF[suffix])
         assert images.read(path).shape == (24, 40, 3)
 
 
-def refused_path(path: Path | str, words: str):
+def refused_path(path: Path | str, words: str, shown: str = ""):
     with pytest.raises(UserError) as caught:
         images.read(path)
     text = str(caught.value)
-    assert text.startswith(f"{path}: ")
+    assert text.startswith(f"{shown or path}: ")
     assert words in text
     assert "\n" not in text
 
 
-def test_paths_that_cannot_be_read(tmp_path, monkeypatch):
+def test_paths_that_cannot_be_read(tmp_path):
     (tmp_path / "empty.jpg").touch()
     refused_path(tmp_path / "missing.jpg", "no such file")
     refused_path(tmp_path, "is a folder")
     refused_path(tmp_path / "empty.jpg", "empty file")
     refused_path(tmp_path / "empty.jpg" / "photo.jpg", "cannot be read")
-    refused_path("a\0b.jpg", "cannot be read")
-
-    def denied(path):
-        raise PermissionError(13, "Permission denied", str(path))
-
-    monkeypatch.setattr(Path, "read_bytes", denied)
-    refused_path(tmp_path / "empty.jpg", "permissions")
+    refused_path("n" * 300 + ".jpg", "File name too long", f"{'n' * 199}…")
+    refused_path("a\0b.jpg", "cannot be read", "a\\x00b.jpg")
 
 
 def test_convert():

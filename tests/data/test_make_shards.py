@@ -83,9 +83,9 @@ def test_other_shards_are_left_alone(workdir):
 
 
 def test_what_cannot_be_written(workdir):
-    (workdir / "photos/train/ant/0.png").write_bytes(b"GIF89a")
+    (workdir / "photos/train/ant/0.png").write_bytes(b"%PDF-1.7")
     text = message(write, "photos/train", workdir / "shards", 20_000)
-    assert text == "photos/train/ant/0.png: not a JPEG, PNG, WebP, BMP or TIFF"
+    assert text == "photos/train/ant/0.png: not a JPEG, PNG, WebP, BMP, TIFF or GIF"
     (workdir / "list.txt").write_text("photos/none.png 0\n")
     assert "list.txt:1 (photos/none.png)" in message(write, "list.txt", workdir / "x", 20_000)
     assert "--name a/b" in message(write, "photos/eval", workdir / "x", 20_000, "a/b")

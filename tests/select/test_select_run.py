@@ -221,7 +221,7 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(select, monkeypatch, batche
 
 
 def test_an_interrupted_walk_leaves_nothing(select, monkeypatch):
-    def walk(folder):
+    def walk(folder, passed):
         yield "1.png"
         raise KeyboardInterrupt
 
@@ -288,7 +288,7 @@ MISTAKES = {
         "away.safetensors: no such file",
     ),
     "photos": ({"--photos": "nowhere"}, "--photos nowhere: no such folder or list file"),
-    "empty": ({"--photos": "empty"}, "/empty: no photos in it (.jpg"),
+    "empty": ({"--photos": "empty"}, "/empty: no photos in it (JPEG"),
     "labels": ({"--photos": "eval.txt"}, "eval.txt:1: a label stands behind scored/0.png"),
     "csv": ({"--photos": "x.csv"}, "a list with a path a line ends in .txt"),
     "foreign": ({"--output": "eval.txt"}, "eval.txt: exists and is not from here"),

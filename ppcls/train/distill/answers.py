@@ -15,7 +15,7 @@ import numpy as np
 
 from ppcls.config.tree import differences
 from ppcls.errors import UserError
-from ppcls.utils.files import LONGEST_HEADER, header_line, read_header
+from ppcls.utils.files import LONGEST_HEADER, header_line, read_header, require_plain
 
 FORMAT = "ppcls answers of a teacher, 1"
 FOREIGN = "holds no answers of a teacher; `ppcls teach` writes such files"
@@ -69,6 +69,8 @@ class Writing:
         first = header_line(header)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                require_plain(path, seekable=True)
             if path.exists() and path.stat().st_size:
                 found = read_header(path, FORMAT, FOREIGN)
                 check(path, found, header, "give another --output, or delete it")

@@ -1,0 +1,48 @@
+"""The door to ppcls: the command `ppcls`, tools/*.py and deploy/*.py begin here.
+
+PaddleClas calls its package `ppcls`, too. Where Python finds that one first, which happens in a
+checkout of PaddleClas and with one in PYTHONPATH, nothing of this package can be imported. This
+module, which has a name of its own, says so.
+"""
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent / "ppcls"
+
+
+def require_own() -> None:
+    """End the program with one line where `ppcls` is another package than the one beside this."""
+    found = find_spec("ppcls")
+    places = [Path(place).resolve() for place in (found and found.submodule_search_locations) or ()]
+    if HERE in places[:1]:
+        return
+    if not places:
+        sys.exit(f"error: no package ppcls in {HERE.parent}: install it again")
+    other = places[0]
+    whose = (
+        "PaddleClas's" if (other / "arch").is_dir() or (other / "engine").is_dir() else "another"
+    )
+    print(
+        f"error: {other} is {whose} package of the name ppcls and hides this one ({HERE}): leave "
+        f"that folder, or take {other.parent} out of PYTHONPATH",
+        file=sys.stderr,
+    )
+    sys.exit(2)
+
+
+def main() -> int:
+    """The command `ppcls`; returns the exit code."""
+    require_own()
+    from ppcls.cli import main
+
+    return main()
+
+
+def script(command: str) -> None:
+    """What a script of tools/ or deploy/ does: the command with the script's own arguments."""
+    require_own()
+    from ppcls.cli import script
+
+    script(command)
