@@ -38,8 +38,8 @@ def report(
         UserError: a broken photo, or the file cannot be written; what was predicted is kept.
     """
     found = [str(photo) for photo in find(photos, skip)]
-    say(f"engine: {predictor.engine.settings}")
     job = Job(predictor, topk, save, skip)
+    job.tell(f"engine: {predictor.engine.settings}")
     if not save:
         job.run(found)
         return
@@ -47,7 +47,7 @@ def report(
         try:
             save.begin(origin(predictor, topk), found, resume)
             if save.done:
-                say(f"going on behind {plural(save.done, 'prediction')} in {save.path}")
+                job.tell(f"going on behind {plural(save.done, 'prediction')} in {save.path}")
             job.run(found)
             save.finish()
         except UserError as error:
