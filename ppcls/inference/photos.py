@@ -88,13 +88,11 @@ def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -
     name = name_of(photo, index)
     try:
         pixels = pixels_of(photo, preprocess.channels, name)
-    except UserError as error:
-        raise DataError(str(error)) from None
-    try:
         return preprocess(pixels)
     except (UserError, cv2.error, MemoryError) as error:
         reason = " ".join(str(error).split()) or "not enough memory"
-        raise DataError(f"{name}: {reason}") from None
+        named = reason.startswith(name) or not name
+        raise DataError(reason if named else f"{name}: {reason}") from None
 
 
 def pixels_of(photo: Photo, channels: int, name: str) -> np.ndarray:
@@ -109,14 +107,10 @@ def pixels_of(photo: Photo, channels: int, name: str) -> np.ndarray:
         return images.decode(bytes(photo), channels, name)
     if isinstance(photo, np.ndarray) and photo.ndim == 4:
         raise UserError(f"{name}: an array {list(photo.shape)} is a batch; give list(array)")
-    try:
-        if isinstance(photo, Image.Image):
-            return images.convert(of_pillow(photo, name), channels)
-        if isinstance(photo, np.ndarray):
-            return images.convert(photo, channels)
-    except UserError as error:
-        text = str(error)
-        raise UserError(text if text.startswith(name) else f"{name}: {text}") from None
+    if isinstance(photo, Image.Image):
+        return images.convert(of_pillow(photo, name), channels)
+    if isinstance(photo, np.ndarray):
+        return images.convert(photo, channels)
     raise UserError(f"{name}: {what_is(photo)}")
 
 

@@ -46,6 +46,8 @@ def report(
     with signals_interrupt():
         try:
             save.begin(origin(predictor, topk), found, resume)
+            if resume and not save.done:
+                job.tell(f"note: no unfinished run of {save.target} is there: beginning")
             if save.done:
                 job.tell(f"going on behind {plural(save.done, 'prediction')} in {save.path}")
             job.run(found)

@@ -9,6 +9,7 @@ import pytest
 
 import ppcls
 from ppcls import environment
+from ppcls.errors import UserError
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import open_folder
@@ -105,11 +106,15 @@ def test_a_forked_process_predicts_too(exported, images):
     assert os.waitpid(child, 0)[1] == 0
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_first_photo_is_timed_as_others_are(exported, images, engine):
-    """A wrong time would be many times as long; the network's first run is not in it."""
-    predictor = ppcls.Predictor(exported, engine=engine)
-    (first,) = predictor.predict(images[0])
-    assert first.milliseconds > 0
-    copies = predictor.engine.copies
-    assert copies.made == 1
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_broken_photos_where_many_batches_run_at_once(exported, images, batch_size):
+    many = [images[n % 5] for n in range(80)]
+    many[40] = many[41] = b"broken"
+    with ppcls.Predictor(exported, engine="onednn", threads=2, batch_size=batch_size) as predictor:
+        stream = predictor.stream(many)
+        assert [next(stream).error for _ in range(40)] == [None] * 40
+        with pytest.raises(UserError, match=r"^photos\[40\]: not a JPEG"):
+            next(stream)
+        results = predictor.predict(many, on_error="skip")
+        assert [n for n, result in enumerate(results) if result.error] == [40, 41]
+        assert len(results) == 80
