@@ -133,8 +133,8 @@ def test_mistakes_at_prediction_write_nothing(exported, workdir, run):
         return err
 
     good = ("--engine", "onednn", "--model-dir", "exported/small")
-    (workdir / "photos/eval/ant/1.png").write_bytes(b"\x89PNG\r\n")
-    assert "photos/eval/ant/1.png: " in fails(*good, "photos/eval/ant")
+    (workdir / "photos/eval/ant/0.png").write_bytes(b"\x89PNG\r\n")
+    assert "photos/eval/ant/0.png: " in fails(*good, "photos/eval/ant")
     assert "gone.jpg: no such file" in fails(*good, "gone.jpg")
     (workdir / "list.txt").write_text("photos/eval/bee/0.png\nphotos/eval/bee/9.png 1\n")
     assert "list.txt:2: " in fails(*good, "list.txt")

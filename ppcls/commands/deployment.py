@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ppcls.commands.options import add_command, counts, listed, positive, share
+from ppcls.errors import UserError
 
 
 def add_predict(commands) -> None:
@@ -11,7 +12,23 @@ def add_predict(commands) -> None:
     parser.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER|LIST")
     add_engine_options(parser)
     parser.add_argument("--topk", type=positive, help="classes per photo; default: 5")
-    parser.add_argument("--save", type=Path, metavar="FILE", help="write a .csv or .json file, too")
+    text = "write a .csv, .json or .jsonl file, too, prediction by prediction"
+    parser.add_argument("--save", type=Path, metavar="FILE", help=text)
+    add_on_error(parser, "skip gives it an error in the file instead of classes")
+    text = "go on behind the last prediction of a --save FILE that was not finished"
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument("--resume", action="store_true", help=text)
+    text = "replace what an unfinished run has left of --save FILE"
+    again.add_argument("--overwrite", action="store_true", help=text)
+
+
+def add_on_error(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help=f"at a photo that cannot be read; {text}; default: stop",
+    )
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
@@ -42,10 +59,16 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def run_predict(options: argparse.Namespace) -> int:
     from ppcls.inference.folder import read_labels
+    from ppcls.inference.prediction_file import PredictionFile
     from ppcls.inference.predictor import Predictor
     from ppcls.inference.results import report
 
-    predictor = Predictor(
+    if (options.resume or options.overwrite) and not options.save:
+        raise UserError("--resume and --overwrite are about the file of --save FILE; name it")
+    save = PredictionFile(options.save) if options.save else None
+    if save and not (options.resume or options.overwrite):
+        save.refuse_lost()
+    opened = Predictor(
         options.model_dir,
         options.device,
         options.threads,
@@ -61,7 +84,9 @@ def run_predict(options: argparse.Namespace) -> int:
         threshold=options.threshold,
         labels=read_labels(options.labels) if options.labels else None,
     )
-    report(predictor, options.photos, options.topk, options.save)
+    with opened as predictor:
+        skip = options.on_error == "skip"
+        report(predictor, options.photos, options.topk, save, skip, options.resume)
     return 0
 
 
@@ -75,6 +100,7 @@ def add_quantize(commands) -> None:
     parser.add_argument("--eval", type=Path, metavar="FOLDER|LIST", help="labelled photos")
     parser.add_argument("--budget", type=share, default=0.01, help="loss allowed: 0.01 is a point")
     parser.add_argument("--photos", type=positive, default=200, help="to calibrate with")
+    add_on_error(parser, "skip leaves it out")
 
 
 def run_quantize(options: argparse.Namespace) -> int:
@@ -88,6 +114,7 @@ def run_quantize(options: argparse.Namespace) -> int:
         options.eval,
         options.budget,
         options.photos,
+        options.on_error,
     )
     return 0
 

@@ -8,12 +8,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ppcls import environment
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.inference import manifest, params
 from ppcls.inference.manifest import Manifest
 from ppcls.utils.files import read_file
+from ppcls.utils.text import at_most
 
 NAME = "inference"
 PROGRAMS = (f"{NAME}.json", f"{NAME}.pdmodel")  # Paddle 3's form, and the older one
@@ -84,6 +87,7 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
     Raises:
         UserError: no such folder, or no whole network in it.
     """
+    refuse_others(path)
     about = describe(path, given or {})
     program = next((path / name for name in PROGRAMS if (path / name).is_file()), None)
     if program and not (path / PARAMS).is_file():
@@ -105,6 +109,70 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
     return found
 
 
+CHECKPOINTS = (".safetensors", ".pdparams", ".pdopt", ".pth", ".pt", ".ckpt", ".h5", ".npz")
+
+
+def refuse_others(path: Path) -> None:
+    """UserError that says what is there in place of an exported folder, and what to do."""
+    try:
+        if path.is_dir():
+            entries = sorted(entry for entry in path.iterdir() if not entry.name.startswith("."))
+        elif path.exists():
+            entries = []
+        else:
+            raise UserError(f"{path}: does not exist{name_hint(path)}")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from None
+    if path.is_dir():
+        if not is_exported(path):
+            raise UserError(f"{path}: has no {manifest.FILE}{folder_hint(path, entries)}")
+        return
+    checkpoint = path.suffix.lower() in CHECKPOINTS
+    if checkpoint:
+        raise UserError(f"{path}: is a checkpoint; {to_export(path)}")
+    known = path.suffix in (".json", ".pdmodel", ".pdiparams", ".onnx", ".xml", ".bin", ".yml")
+    what = f"is a file of one; give its folder, {path.parent}" if known else "is a file"
+    raise UserError(f"{path}: is no exported folder: it {what}")
+
+
+def name_hint(path: Path) -> str:
+    """What to say of a path where nothing is; it may be meant as a network's name."""
+    if len(path.parts) != 1 or path.suffix in CHECKPOINTS:
+        return f"; make such a folder with tools/export.py: {to_export(Path('CHECKPOINT'))}"
+    return (
+        "; if a network's name is meant, export it first: ppcls export "
+        f"-c configs/{path}.yaml --weights imagenet --output exported/{path}"
+    )
+
+
+def to_export(checkpoint: Path) -> str:
+    """The command; only ppcls's own checkpoints know their network."""
+    recipe = "" if checkpoint.suffix in ("", ".safetensors") else "-c RECIPE.yaml "
+    return f"export it first: ppcls export {recipe}--weights {checkpoint} --output exported/NAME"
+
+
+def folder_hint(path: Path, entries: Sequence[Path]) -> str:
+    """What to say of a folder that is no exported one."""
+    if not entries:
+        return "; make such a folder with tools/export.py (this one is empty)"
+    checkpoints = [entry for entry in entries if entry.suffix.lower() in CHECKPOINTS]
+    if checkpoints:
+        best = next((entry for entry in checkpoints if entry.stem == "best"), checkpoints[-1])
+        return f"; it has checkpoints, {to_export(best)}"
+    below = [entry for entry in entries if entry.is_dir() and is_exported(entry)]
+    if below:
+        return f"; exported folders are in it, give one of them: {at_most(list(map(str, below)))}"
+    kinds = (".pdmodel", ".pdiparams", ".onnx", ".xml")
+    others = [entry.name for entry in entries if entry.suffix in kinds]
+    if others:
+        return f"; {at_most(others)}: a network's files should be named {NAME}.*"
+    return "; make such a folder with tools/export.py"
+
+
+def is_exported(path: Path) -> bool:
+    return (path / manifest.FILE).is_file() or bool(network_files(path))
+
+
 def describe(path: Path, given: dict[str, Any]) -> Manifest:
     """The folder's manifest with what is given in its place."""
     fields = {key: value for key, value in given.items() if value is not None}
@@ -120,9 +188,8 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
         about = Manifest(path.resolve().name, Preprocess(), output=None)
     try:
         preprocess = replace(about.preprocess, **fields)
-    except ValueError as error:
-        reason = re.sub(r"\s+", " ", str(error))
-        raise UserError(f"{path}: how photos are prepared: {reason}") from None
+    except ValidationError as error:
+        raise UserError(f"{path}: how photos are prepared: {first_of(error)}") from None
     if threshold is not None:
         if about.task != "multilabel":
             raise UserError(
@@ -130,6 +197,14 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
             )
         about = replace(about, threshold=float(threshold))
     return replace(about, preprocess=preprocess, labels=tuple(labels or about.labels))
+
+
+def first_of(error: ValidationError) -> str:
+    """The first mistake, as `crop: should be greater than 0, not -1`."""
+    found = error.errors()[0]
+    text = found["msg"].removeprefix("Value error, ").replace("Input should", "should")
+    where = ".".join(map(str, found["loc"]))
+    return f"{where}: {text}, not {found['input']!r}" if where else text
 
 
 def network_files(path: Path) -> list[Path]:

@@ -1,11 +1,13 @@
 """Photos to class names, with an exported folder alone."""
 
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass, fields, replace
 from functools import partial
+from itertools import islice
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,17 @@ from typing import Any
 import numpy as np
 
 from ppcls import environment
-from ppcls.data import images
-from ppcls.data.datasets import find_photos
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import UserError
+from ppcls.errors import DataError, UserError
+from ppcls.inference import arguments
 from ppcls.inference.choose import choose
-from ppcls.inference.engines.base import Engine, Settings
-from ppcls.inference.engines.table import device_for, open_engine
+from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
+from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.folder import open_folder
+from ppcls.inference.lasting import LastingThreads
+from ppcls.inference.photos import Photo, each, find, is_one, name_of, open_photo, path_of
+
+__all__ = ["Photo", "Prediction", "Predictor", "find", "link", "open_photo", "softmax"]
 
 AUTO = "auto"
 MANY_CLASSES = 1 << 30
@@ -28,23 +33,49 @@ AHEAD = 2  # batches, of each that runs, that are being prepared meanwhile
 MANY = 8  # batches of each thread from which on each thread runs its own
 LARGE = 1 << 29  # bytes of a network
 SUMS_TO_ONE = 1e-3
-
-Photo = str | PathLike[str] | np.ndarray
+PREPARED = tuple(field.name for field in fields(Preprocess))  # type: ignore
+OWN = ("folder", "device", "threads", "engine", "precision", "batch_size")
 
 
 @dataclass(frozen=True)
 class Prediction:
     """The best classes of one photo, or all above their thresholds; the likeliest first."""
 
-    path: str | None  # None: it was given as an array
+    path: str | None  # None: it was no file
     classes: list[int]
     labels: list[str]  # class names; the class numbers where names are unknown
     scores: list[float]  # probabilities
     milliseconds: float  # reading, preprocessing and network, the mean over its batch
+    error: str | None = None  # why there is no answer, with `on_error="skip"`
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Photos that run together; `first` is the place of the first among all, None: it is alone."""
+
+    photos: Sequence[Photo]
+    first: int | None
+
+    def name(self, place: int) -> str:
+        return name_of(self.photos[place], None if self.first is None else self.first + place)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A batch on its way: mistakes by photo, the images of all others, then their outputs."""
+
+    mistakes: list[DataError | None]
+    images: np.ndarray | None
+    seconds: float
+    output: np.ndarray | None = None
 
 
 class Predictor:
-    """An exported folder, ready to predict: `Predictor("exported/x").predict(["a.jpg"])`."""
+    """An exported folder, ready to predict: `Predictor("exported/x").predict(["a.jpg"])`.
+
+    One serves any number of threads. `close`, or leaving a `with` block, ends its own threads,
+    which otherwise end with it.
+    """
 
     def __init__(
         self,
@@ -68,67 +99,122 @@ class Predictor:
                 std (fields of `Preprocess`), labels, a sequence of class names, and threshold.
 
         Raises:
-            ValueError: the folder is incomplete, or the device or the engine is not there.
+            ValueError: an argument is unknown or wrong, the folder is incomplete, or the device or
+                the engine is not there.
         """
-        if batch_size < 1:
-            raise UserError(f"batch_size ({batch_size}) should be at least 1")
-        self.folder = open_folder(Path(folder), given)
+        settings = Settings(
+            arguments.one_of("engine", engine, (AUTO, *ENGINES)),
+            arguments.one_of("device", device, DEVICES),
+            arguments.one_of("precision", precision, PRECISIONS),
+            batch=arguments.whole_number("batch_size", batch_size),
+        )
+        threads = None if threads is None else arguments.whole_number("threads", threads)
+        path = Path(arguments.folder_name(folder))
+        self.folder = open_folder(path, in_place(given))
         self.manifest = self.folder.manifest
-        self.batch_size = batch_size
-        settings = Settings(engine, device_for(device), precision, batch=batch_size)
+        self.batch_size, self.threads = settings.batch, threads
+        settings = replace(settings, device=device_for(device))
         if engine == AUTO:
             self.engine = choose(self.folder, settings, threads)
         else:
             settings = replace(settings, threads=threads or environment.threads())
             self.engine = open_engine(self.folder, settings)
         self.output = self.manifest.output
-        self.threads, self.parallel = threads, None
+        self.parallel: Engine | None = None
+        self.opening = threading.Lock()
+        self.workers = LastingThreads(threads or environment.threads(), "ppcls-predict")
+
+    def __enter__(self) -> "Predictor":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the threads; what runs is waited for, and nothing can be predicted any more."""
+        self.workers.close()
+        for engine in (self.engine, self.parallel):
+            if engine:
+                engine.close()
 
     def predict(
         self,
-        photos: Photo | Sequence[Photo],
+        photos: Photo | Iterable[Photo],
         topk: int | None = None,
         batch_size: int | None = None,
+        on_error: str = "stop",
     ) -> list[Prediction]:
         """Classify photos.
 
         Args:
-            photos: files, folders (all photos in them), lists of files, or arrays
-                uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA).
+            photos: files, folders (all photos in them), lists of files, the bytes of a photo's
+                file, Pillow images, or arrays uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or
+                [H, W, 4] (RGBA).
             topk: classes per photo; None: what the export says (5). A multi-label network gives
                 all classes above their thresholds, at most `topk` where it is given.
             batch_size: photos per run of the network; None: the predictor's.
+            on_error: at a photo that is missing or broken, or for which the network's output is
+                no number: stop raises; skip gives a prediction without classes that has an `error`.
 
         Raises:
-            ValueError: a photo that is missing or broken, named.
+            ValueError: a photo that is missing or broken, named; in a list, as `photos[3]`.
         """
-        return list(self.stream(find(photos), topk, batch_size))
+        return list(self.stream(photos, topk, batch_size, on_error))
 
     def stream(
-        self, photos: Sequence[Photo], topk: int | None = None, batch_size: int | None = None
-    ) -> Iterator[Prediction]:
-        """As `predict` for photo files and arrays, a batch at a time, in their order.
+        self,
+        photos: Photo | Iterable[Photo],
+        topk: int | None = None,
+        batch_size: int | None = None,
+        on_error: str = "stop",
+    ) -> Generator[Prediction, None, None]:
+        """As `predict`, a batch at a time, in their order; those before a broken one come first.
 
         The next batches are being prepared meanwhile; of many, as many run at once as there are
-        threads, for that wastes least.
+        threads, for that wastes least. An iterator is asked for no more than is being prepared.
         """
-        if topk is None:
-            topk = self.manifest.topk if self.manifest.task == "classify" else MANY_CLASSES
-        size = self.batch_size if batch_size is None else batch_size
-        if topk < 1 or size < 1:
-            raise UserError(f"topk ({topk}) and batch_size ({size}) should be at least 1")
-        batches = [photos[i : i + size] for i in range(0, len(photos), size)]
-        engine = self.engine_for(len(batches))
+        size = self.batch_size
+        if batch_size is not None:
+            size = arguments.whole_number("batch_size", batch_size)
+        if topk is not None:
+            topk = arguments.whole_number("topk", topk)
+        elif self.manifest.task == "classify":
+            topk = self.manifest.topk
+        skip = arguments.one_of("on_error", on_error, arguments.ON_ERROR) == "skip"
+        if self.workers.closed:
+            raise UserError("the predictor is closed; open another one")
+        alone = is_one(photos)
+        count = 0  # of batches; 0 where it is not known
+        if alone or not isinstance(photos, Iterator):
+            photos = find(photos, skip)
+            count = -(-len(photos) // size)
+            alone = alone and len(photos) == 1
+        batches = batched(each(photos, skip) if not count else photos, size, alone)  # type: ignore
+        return self.answer(batches, count, topk or MANY_CLASSES, skip)
+
+    def answer(
+        self, batches: Iterator[Batch], count: int, topk: int, skip: bool
+    ) -> Generator[Prediction, None, None]:
+        if count == 1:  # at once, in the calling thread
+            for batch in batches:
+                yield from self.finish(batch, self.prepare(batch, skip), self.engine, topk, skip)
+            return
+        engine = self.engine_for(count)
         streams = engine.settings.streams
         work = partial(self.prepare_and_run, engine) if streams > 1 else self.prepare
-        with ThreadPoolExecutor(streams) as workers:
-            waiting: deque[tuple[Sequence[Photo], Future[Run]]] = deque()
+        waiting: deque[tuple[Batch, Future[Run]]] = deque()
+        try:
             for batch in batches:
-                waiting.append((batch, workers.submit(work, batch)))
+                waiting.append((batch, self.workers.submit(work, batch, skip)))
                 if len(waiting) > AHEAD * streams:
-                    yield from self.finish(*waiting.popleft(), engine, topk)
+                    ready, future = waiting.popleft()
+                    yield from self.finish(ready, result_of(future), engine, topk, skip)
             while waiting:
-                yield from self.finish(*waiting.popleft(), engine, topk)
+                ready, future = waiting.popleft()
+                yield from self.finish(ready, result_of(future), engine, topk, skip)
+        finally:
+            for _, future in waiting:
+                future.cancel()
 
     def engine_for(self, batches: int) -> Engine:
         """The engine for so many batches: for many, one that runs a batch on each thread."""
@@ -136,47 +222,78 @@ class Predictor:
         small = self.folder.size() < LARGE  # else reading photos hardly counts
         if settings.device != "cpu" or threads == 1 or batches < MANY * threads or not small:
             return self.engine
-        if self.parallel is None:
-            settings = replace(settings, threads=1, streams=threads)
-            self.parallel = open_engine(self.folder, settings)
-        return self.parallel
+        with self.opening:
+            if self.parallel is None:
+                settings = replace(settings, threads=1, streams=threads)
+                self.parallel = open_engine(self.folder, settings)
+            return self.parallel
 
     def finish(
-        self, photos: Sequence[Photo], work: "Future[Run]", engine: Engine, topk: int
+        self, batch: Batch, done: Run, engine: Engine, topk: int, skip: bool
     ) -> Iterator[Prediction]:
-        done = work.result()
         if done.output is None:
             done = run(engine, done)
-        assert done.output is not None
-        scores = self.probabilities(done.output)
-        milliseconds = done.seconds * 1000 / len(photos)
-        for photo, row in zip(photos, scores, strict=True):
-            classes = best_of(row, topk)
-            if self.manifest.task == "multilabel":
-                above = row > np.array(self.manifest.threshold)
-                classes = classes[above[classes]]
-            yield Prediction(
-                path=None if isinstance(photo, np.ndarray) else str(photo),
-                classes=classes.tolist(),
-                labels=[self.label(index) for index in classes],
-                scores=row[classes].tolist(),
-                milliseconds=milliseconds,
-            )
+        scores = iter(() if done.output is None else self.probabilities(done.output))
+        milliseconds = done.seconds * 1000 / len(done.mistakes)
+        for place, unread in enumerate(done.mistakes):
+            path = path_of(batch.photos[place])
+            row = None if unread else next(scores)
+            if row is not None and np.isfinite(row).all():
+                yield self.prediction(path, row, topk, milliseconds)
+                continue
+            mistake = unread or self.not_finite(batch.name(place))
+            if not skip:
+                raise mistake
+            yield Prediction(path, [], [], [], 0.0, str(mistake))
 
-    def prepare_and_run(self, engine: Engine, photos: Sequence[Photo]) -> "Run":
-        return run(engine, self.prepare(photos))
+    def prediction(
+        self, path: str | None, row: np.ndarray, topk: int, milliseconds: float
+    ) -> Prediction:
+        classes = best_of(row, topk)
+        if self.manifest.task == "multilabel":
+            above = row > np.array(self.manifest.threshold)
+            classes = classes[above[classes]]
+        labels = [self.label(index) for index in classes]
+        return Prediction(path, classes.tolist(), labels, row[classes].tolist(), milliseconds)
 
-    def prepare(self, photos: Iterable[Photo]) -> "Run":
-        """The network's input, and the seconds it took."""
+    def not_finite(self, name: str) -> DataError:
+        settings = self.engine.settings
+        fix = "export it again from whole weights"
+        if settings.precision != "fp32":
+            fix = "use precision fp32"
+        elif self.manifest.precision != "fp32":
+            fix = "use the float network, or quantize it anew"
+        return DataError(
+            f"{name}: the output of {self.folder.path} is not finite (NaN or infinite, by "
+            f"{settings}): its weights are damaged or it overflows; {fix}"
+        )
+
+    def prepare_and_run(self, engine: Engine, batch: Batch, skip: bool) -> Run:
+        return run(engine, self.prepare(batch, skip))
+
+    def prepare(self, batch: Batch, skip: bool) -> Run:
+        """The network's input, and the seconds it took; unless `skip`, up to the first mistake."""
         start = time.perf_counter()
         preprocess = self.manifest.preprocess
-        images = [open_photo(photo, preprocess) for photo in photos]
+        images: list[np.ndarray] = []
+        mistakes: list[DataError | None] = []
+        for place, photo in enumerate(batch.photos):
+            index = None if batch.first is None else batch.first + place
+            try:
+                images.append(open_photo(photo, preprocess, index))
+                mistakes.append(None)
+            except DataError as error:
+                mistakes.append(error)
+                if not skip:
+                    break
+        if not images:
+            return Run(mistakes, None, 0.0)
         normal = self.manifest.input == "float32"
         result = preprocess.normalize(images) if normal else np.stack(images)
-        return Run(result, time.perf_counter() - start)
+        return Run(mistakes, result, time.perf_counter() - start)
 
     def probabilities(self, output: np.ndarray) -> np.ndarray:
-        """The network's output, [N, classes], as probabilities."""
+        """The network's output, [N, classes], as probabilities; NaN in rows that are not finite."""
         if output.ndim != 2:
             raise UserError(
                 f"{self.folder.path}: the network's output is {list(output.shape)}, not a number "
@@ -193,12 +310,46 @@ class Predictor:
                 f"{self.folder.path}: there are {np.size(threshold)} thresholds and the network "
                 f"has {output.shape[1]} classes; export it again"
             )
-        if self.output is None:
-            self.output = "probabilities" if is_probabilities(output, several) else "logits"
-        return output if self.output == "probabilities" else link(output, self.manifest.task)
+        finite = are_finite(output)
+        ending = self.output
+        if ending is None and finite.any():
+            found = is_probabilities(output[finite], several)
+            ending = self.output = "probabilities" if found else "logits"
+        scores = output if ending == "probabilities" else link(output, self.manifest.task)
+        return np.where(finite[:, None], scores, np.float32(np.nan))
 
     def label(self, index: int) -> str:
         return self.manifest.labels[index] if self.manifest.labels else str(index)
+
+
+def in_place(given: dict[str, Any]) -> dict[str, Any]:
+    """What is given in place of the manifest, checked."""
+    arguments.refuse_unknown(given, (*OWN, *PREPARED, "labels", "threshold"))
+    checked = {name: value for name, value in given.items() if value is not None}
+    for name, value in checked.items():
+        if name in ("resize", "crop"):
+            checked[name] = arguments.whole_number(name, value)
+        elif name in ("mean", "std") and isinstance(value, np.ndarray):
+            checked[name] = value.tolist()
+        elif name == "labels":
+            checked[name] = arguments.class_names(value)
+        elif name == "threshold":
+            checked[name] = arguments.share(name, value)
+    return checked
+
+
+def batched(photos: Iterable[Photo], size: int, alone: bool) -> Iterator[Batch]:
+    rest, first = iter(photos), 0
+    while batch := list(islice(rest, size)):
+        yield Batch(batch, None if alone else first)
+        first += len(batch)
+
+
+def result_of(future: "Future[Run]") -> Run:
+    try:
+        return future.result()
+    except CancelledError:
+        raise UserError("the predictor was closed while it predicted") from None
 
 
 def best_of(row: np.ndarray, topk: int) -> np.ndarray:
@@ -213,19 +364,17 @@ def best_of(row: np.ndarray, topk: int) -> np.ndarray:
     return found[np.argsort(-row[found], kind="stable")][:topk]
 
 
-@dataclass(frozen=True)
-class Run:
-    """A batch on its way: images, then output; and the seconds so far."""
-
-    images: np.ndarray
-    seconds: float
-    output: np.ndarray | None = None
-
-
 def run(engine: Engine, prepared: Run) -> Run:
-    start = time.perf_counter()
-    output = engine.run(prepared.images)
-    return Run(prepared.images, prepared.seconds + time.perf_counter() - start, output)
+    if prepared.images is None:
+        return prepared
+    output, seconds = engine.run_timed(prepared.images)
+    return Run(prepared.mistakes, None, prepared.seconds + seconds, output)
+
+
+def are_finite(output: np.ndarray) -> np.ndarray:
+    """Which rows of outputs [N, classes] mean something: -inf is a class that cannot be."""
+    wrong = np.isnan(output) | (output == np.inf)
+    return ~wrong.any(axis=1) & (output > -np.inf).any(axis=1)
 
 
 def is_probabilities(output: np.ndarray, several: bool) -> bool:
@@ -238,30 +387,10 @@ def is_probabilities(output: np.ndarray, several: bool) -> bool:
 
 def link(logits: np.ndarray, task: str) -> np.ndarray:
     """Logits [N, classes] as probabilities: softmax or, where each class is its own, logistic."""
-    return softmax(logits) if task == "classify" else 1 / (1 + np.exp(-logits))
+    with np.errstate(over="ignore", invalid="ignore"):  # in rows that are not finite
+        return softmax(logits) if task == "classify" else 1 / (1 + np.exp(-logits))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
-
-
-def open_photo(photo: Photo, preprocess: Preprocess) -> np.ndarray:
-    """A photo as uint8 [crop, crop, C]; errors about a file name it."""
-    if isinstance(photo, np.ndarray):
-        return preprocess(images.convert(photo, preprocess.channels))
-    pixels = images.read(photo, preprocess.channels)
-    try:
-        return preprocess(pixels)
-    except UserError as error:
-        raise UserError(f"{photo}: {error}") from None
-
-
-def find(photos: Photo | Sequence[Photo]) -> list[Photo]:
-    """Files and arrays as they are; folders and list files as the photos they hold."""
-    if isinstance(photos, (str, PathLike, np.ndarray)):
-        photos = [photos]
-    found: list[Photo] = []
-    for photo in photos:
-        found += [photo] if isinstance(photo, np.ndarray) else find_photos(photo)
-    return found

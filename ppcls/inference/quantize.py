@@ -6,18 +6,20 @@ from pathlib import Path
 from typing import Any
 
 from ppcls import environment
-from ppcls.data.datasets import find_photos
 from ppcls.errors import UserError
 from ppcls.inference import quantize_judge
+from ppcls.inference.arguments import ON_ERROR, one_of
 from ppcls.inference.convert import onnx_of, to_openvino
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import ONNX, OPENVINO, Folder, open_folder
-from ppcls.inference.manifest import FILE
-from ppcls.inference.quantize_judge import Judge, Score, prepare, spread
+from ppcls.inference.manifest import FILE, Manifest
+from ppcls.inference.photos import in_file
+from ppcls.inference.quantize_judge import Judge, Score, prepare, readable, spread
 from ppcls.inference.quantize_onnx import COMPUTED, PASSED, PRODUCTS, Quantizer, Scheme
 from ppcls.inference.target import sizes, staged
 from ppcls.log import say
+from ppcls.utils.text import at_most, plural
 
 RANKED_ON = 16  # photos that single layers are tried on
 
@@ -38,6 +40,7 @@ def quantize(
     evaluate: Path | None = None,
     budget: float = 0.01,
     photos: int = 200,
+    on_error: str = "stop",
 ) -> Path:
     """Write an exported folder's network in INT8 into a folder of its own, which is returned.
 
@@ -54,24 +57,29 @@ def quantize(
         budget: the loss allowed, 0 … 1: of top-1 on labelled photos, else the share of photos
             that are put into another class than by the float network.
         photos: how many to calibrate with.
+        on_error: at a photo that is missing or broken: stop, or skip to leave it out.
 
     Raises:
         UserError: something is missing, or the budget cannot be kept; nothing is written.
     """
     check_engine(engine)
+    skip = one_of("on_error", on_error, ON_ERROR) == "skip"
     folder = open_folder(source)
     if folder.manifest.precision != "fp32":
         raise UserError(f"{source}: is in {folder.manifest.precision} already; give a float export")
     output = (output or source.resolve().with_name(f"{source.resolve().name}-int8")).resolve()
     if output == source.resolve():
         raise UserError(f"{output}: is the float network; --output another FOLDER")
-    found = find_photos(calibrate)
+    found = list(in_file(calibrate, skip))
     chosen = [found[i] for i in spread(len(found), photos)]
     in_float = open_for(folder, engine)
     if evaluate:
-        judge = quantize_judge.labelled(evaluate, folder.manifest, in_float)
+        judge = quantize_judge.labelled(evaluate, folder.manifest, in_float, skip)
     else:
-        judge = quantize_judge.unlabelled(calibrate, found, chosen, folder.manifest, in_float)
+        given = calibrate, found, chosen, folder.manifest, in_float, skip
+        judge = quantize_judge.unlabelled(*given)
+    if skip:
+        chosen = calibrating(chosen, folder.manifest, calibrate)
     with staged(output) as temporary:
         inputs = (prepare(folder.manifest, [photo]) for photo in chosen)
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
@@ -84,6 +92,18 @@ def quantize(
         (temporary / FILE).write_text(network.to_yaml(), encoding="utf-8")
     say("\n  ".join([f"{output}: {source} in int8 for {engine}", *report(about, best.score)]))
     return output
+
+
+def calibrating(chosen: Sequence[str], manifest: Manifest, source: Path) -> list[str]:
+    """The photos that can be read; those that cannot are said."""
+    kept = [path for path in chosen if readable(manifest, [path], skip=True)[0]]
+    lost = [path for path in chosen if path not in set(kept)]
+    if lost:
+        what = plural(len(lost), "photo")
+        say(f"note: {source}: {what} to calibrate with cannot be read: {at_most(lost)}")
+    if not kept:
+        raise UserError(f"{source}: none of the photos to calibrate with can be read")
+    return kept
 
 
 def check_engine(engine: str) -> None:

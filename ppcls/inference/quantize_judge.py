@@ -3,20 +3,22 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppcls.data import images
 from ppcls.data.datasets import Samples, find_parts, missing, open_samples
-from ppcls.errors import UserError
+from ppcls.errors import DataError, UserError
 from ppcls.inference.engines.base import Engine
 from ppcls.inference.folder import Folder
 from ppcls.inference.manifest import Manifest
-from ppcls.inference.predictor import link
+from ppcls.inference.photos import open_photo
+from ppcls.inference.predictor import are_finite, link
 from ppcls.inference.timing import example, settle, timed
 from ppcls.log import Progress, say
+from ppcls.utils.text import plural
 
+NO_PHOTO = "no photo to compare answers on can be read"
 BATCH = 8
 COMPARED = 500  # unlabelled photos at most
 TIMED = (1, 8)  # batch sizes
@@ -66,7 +68,7 @@ class Judge:
     expected: np.ndarray
 
     def score(self, engine: Engine) -> Score:
-        found = answers(engine, self.manifest, self.paths)[0]
+        found = answers(engine, self.manifest, self.paths).found
         agreement = float((found == self.expected).mean())
         name = "top1" if self.manifest.task == "classify" else "label_accuracy"
         if self.labels is None:
@@ -81,17 +83,19 @@ class Judge:
         return "--photos, to calibrate with more"
 
 
-def labelled(source: Path, manifest: Manifest, in_float: Engine) -> Judge:
-    """UserError for photos that are missing, or whose classes are not the network's."""
+def labelled(source: Path, manifest: Manifest, in_float: Engine, skip: bool = False) -> Judge:
+    """UserError for photos whose classes are not the network's and, unless `skip`, missing ones."""
     source = Path(find_parts(None, str(source))[1] or source)
     samples = open_samples(source, several=manifest.task == "multilabel")
-    lost = missing(samples)
+    lost = [] if skip else missing(samples)
     if lost:
         raise UserError(f"--eval: photos that do not exist: {'; '.join(lost)}")
-    classes = answers(in_float, manifest, [samples.paths[0]])[1]
-    labels = numbers(samples, manifest.labels, classes)
     paths = list(samples.paths)
-    return Judge(str(source), paths, labels, manifest, answers(in_float, manifest, paths)[0])
+    labels = numbers(samples, manifest.labels, classes_of(in_float, manifest, paths, skip))
+    known = answers(in_float, manifest, paths, skip)
+    labels = labels[known.places]
+    paths = [paths[place] for place in known.places]
+    return Judge(str(source), paths, labels, manifest, known.found)
 
 
 def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
@@ -130,13 +134,16 @@ def unlabelled(
     chosen: Sequence[str],
     manifest: Manifest,
     in_float: Engine,
+    skip: bool = False,
 ) -> Judge:
     """Photos that are not calibrated with or, where those are fewer, all."""
     used = set(chosen)
     others = [path for path in found if path not in used]
     paths = others if len(others) >= len(chosen) else found
     paths = [paths[i] for i in spread(len(paths), COMPARED)]
-    return Judge(str(source), paths, None, manifest, answers(in_float, manifest, paths)[0])
+    known = answers(in_float, manifest, paths, skip)
+    paths = [paths[place] for place in known.places]
+    return Judge(str(source), paths, None, manifest, known.found)
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -144,13 +151,49 @@ def spread(total: int, count: int) -> list[int]:
     return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 
-def answers(engine: Engine, manifest: Manifest, paths: Sequence[str]) -> tuple[np.ndarray, int]:
-    """The answer on each photo, as `decide` gives it, and how many classes there are."""
-    batches = [paths[i : i + BATCH] for i in range(0, len(paths), BATCH)]
-    progress = Progress(batches, "comparing", len(batches))
-    outputs = (engine.run(prepare(manifest, batch)) for batch in progress)
-    found = [(decide(manifest, output), output.shape[1]) for output in outputs]
-    return np.concatenate([classes for classes, _ in found]), found[0][1]
+class Answers(NamedTuple):
+    """The answers on photos as `decide` gives them, and which of the photos those are."""
+
+    found: np.ndarray
+    places: list[int]
+
+
+def classes_of(engine: Engine, manifest: Manifest, paths: Sequence[str], skip: bool) -> int:
+    """How many classes the network has, seen from a photo."""
+    for path in paths:
+        kept, images = readable(manifest, [path], skip)
+        if kept:
+            return engine.run(images).shape[1]
+    raise UserError(NO_PHOTO)
+
+
+def answers(
+    engine: Engine, manifest: Manifest, paths: Sequence[str], skip: bool = False
+) -> Answers:
+    """With `skip` of the photos that can be read; UserError where that is none."""
+    places: list[int] = []
+    found = []
+    starts = range(0, len(paths), BATCH)
+    for start in Progress(starts, "comparing", len(starts)):
+        batch = paths[start : start + BATCH]
+        kept, images = readable(manifest, batch, skip)
+        if not kept:
+            continue
+        output = engine.run(images)
+        for place, whole in zip(kept, are_finite(output), strict=True):
+            if not whole:
+                raise UserError(
+                    f"{batch[place]}: the output of {engine.path} is not finite (NaN or infinite, "
+                    f"by {engine.settings}): its weights are damaged or it overflows"
+                )
+        found.append(decide(manifest, output))
+        places += [start + place for place in kept]
+    if len(places) < len(paths):
+        lost = f"{plural(len(paths) - len(places), 'photo')} of {len(paths):,}"
+        say(f"note: compared without {lost} that cannot be read")
+    if not places:
+        raise UserError(NO_PHOTO)
+    return Answers(np.concatenate(found), places)
 
 
 def decide(manifest: Manifest, output: np.ndarray) -> np.ndarray:
@@ -163,9 +206,24 @@ def decide(manifest: Manifest, output: np.ndarray) -> np.ndarray:
 
 def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
     """Photos as the network takes them."""
-    preprocess = manifest.preprocess
-    pixels = np.stack([preprocess(images.read(path, preprocess.channels)) for path in paths])
-    return pixels if manifest.input == "uint8" else preprocess.normalize(pixels)
+    return readable(manifest, paths, skip=False)[1]
+
+
+def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list[int], np.ndarray]:
+    """Photos as the network takes them and which of the paths they are; UserError for a broken one
+    unless `skip`.
+    """
+    kept, pixels = [], []
+    for place, path in enumerate(paths):
+        try:
+            pixels.append(open_photo(path, manifest.preprocess))
+            kept.append(place)
+        except DataError:
+            if not skip:
+                raise
+    stacked = np.stack(pixels) if pixels else np.empty(0, np.uint8)
+    whole = manifest.input == "uint8" or not pixels
+    return kept, stacked if whole else manifest.preprocess.normalize(stacked)
 
 
 def milliseconds(engines: dict[str, Engine], folder: Folder) -> dict[str, dict[str, float]]:

@@ -1,40 +1,128 @@
-"""Predictions as lines on the screen and as a CSV or JSON file."""
+"""`predict`: a line on the screen for each photo, and a CSV or JSON file of them."""
 
-import csv
-import io
-import json
+import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from typing import Any
 
-from ppcls.errors import UserError
-from ppcls.inference.predictor import Prediction, Predictor, find
+from ppcls.errors import DataError, UserError
+from ppcls.inference.photos import find
+from ppcls.inference.prediction_file import PredictionFile
+from ppcls.inference.predictor import Prediction, Predictor
 from ppcls.log import Progress, say
+from ppcls.utils.text import SHOWN, plural
 
 NOTHING = "no class above its threshold"
+CHUNK = 1 << 20
 
 
 def report(
-    predictor: Predictor, photos: Sequence[str], topk: int | None, save: Path | None
+    predictor: Predictor,
+    photos: Sequence[str],
+    topk: int | None,
+    save: PredictionFile | None,
+    skip: bool = False,
+    resume: bool = False,
 ) -> None:
-    """Predict, print a line per photo and, when all went well, write `save`.
+    """Predict, print a line per photo and write each at once into `save`.
+
+    Args:
+        skip: broken photos get an error in the place of classes, instead of ending it.
+        resume: go on behind the last prediction in `save`.
 
     Raises:
-        UserError: a broken photo, or a file name that cannot be written; nothing is written then.
+        UserError: a broken photo, or the file cannot be written; what was predicted is kept.
     """
-    if save:
-        check_target(save)
-    found = find(photos)
-    say(f"engine: {predictor.engine.settings}")
-    results = []
-    stream = predictor.stream(found, topk)
-    for prediction in Progress(stream, "predicting", len(found)):
-        say(line(prediction))
-        results.append(prediction)
-    if save:
-        write(save, results)
-        say(f"wrote {save}")
+    found = [str(photo) for photo in find(photos, skip)]
+    job = Job(predictor, topk, save, skip)
+    job.tell(f"engine: {predictor.engine.settings}")
+    if not save:
+        job.run(found)
+        return
+    with signals_interrupt():
+        try:
+            save.begin(origin(predictor, topk), found, resume)
+            if resume and not save.done:
+                job.tell(f"note: no unfinished run of {save.target} is there: beginning")
+            if save.done:
+                job.tell(f"going on behind {plural(save.done, 'prediction')} in {save.path}")
+            job.run(found)
+            save.finish()
+        except UserError as error:
+            kept = save.close()
+            raise UserError(f"{error}; {kept}, --resume goes on" if kept else str(error)) from None
+        except BaseException:
+            kept = save.close()
+            if kept:
+                job.tell(f"stopped: {kept}; the same command with --resume goes on")
+            raise
+    job.tell(f"wrote {save.target}")
+    job.conclude(len(found))
+
+
+class Job:
+    """A run of `predict`, and what it found out on the way."""
+
+    def __init__(
+        self, predictor: Predictor, topk: int | None, save: PredictionFile | None, skip: bool
+    ):
+        self.predictor, self.topk, self.save, self.skip = predictor, topk, save, skip
+        self.failed = 0
+        self.first_error = ""
+        self.heard = True  # whether someone still reads the lines
+
+    def run(self, photos: Sequence[str]) -> None:
+        done = self.save.done if self.save else 0
+        stream = self.predictor.stream(
+            photos[done:], self.topk, on_error="skip" if self.skip else "stop"
+        )
+        try:
+            with closing(stream):
+                for prediction in Progress(stream, "predicting", len(photos), done):
+                    self.take(prediction)
+        except DataError as error:
+            raise UserError(f"{error} (--on-error skip goes on without it)") from None
+        if not self.save:
+            self.conclude(len(photos))
+
+    def take(self, prediction: Prediction) -> None:
+        if self.save:
+            self.save.write(prediction)
+        if not prediction.error:
+            self.tell(line(prediction))
+            return
+        self.failed += 1
+        self.first_error = self.first_error or prediction.error
+        if self.failed <= SHOWN:
+            self.tell(f"skipped: {prediction.error}")
+        if self.failed == SHOWN:
+            self.tell("skipped: further ones are only counted")
+
+    def tell(self, text: str) -> None:
+        """Say it; predictions that are saved go on when nobody reads the lines any more."""
+        try:
+            if self.heard:
+                say(text)
+        except OSError:  # the reader of a pipe, or the terminal, is gone
+            if not self.save:
+                raise
+            self.heard = False
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+    def conclude(self, photos: int) -> None:
+        """Say how many have no prediction; UserError where none has one."""
+        failed = self.save.failed if self.save else self.failed
+        if not failed:
+            return
+        where = f"; they are in {self.save.target} with an error" if self.save else ""
+        if failed == photos:
+            first = f", the first: {self.first_error}" if self.first_error else ""
+            raise UserError(f"none of {plural(photos, 'photo')} could be predicted{where}{first}")
+        self.tell(f"note: {failed:,} of {plural(photos, 'photo')} could not be predicted{where}")
 
 
 def line(prediction: Prediction) -> str:
@@ -43,34 +131,37 @@ def line(prediction: Prediction) -> str:
     return f"{prediction.path}: {names}  [{prediction.milliseconds:.1f} ms]"
 
 
-def check_target(save: Path) -> None:
-    if save.suffix.lower() not in (".csv", ".json"):
-        raise UserError(f"--save {save}: the file name should end in .csv or .json")
-    if save.is_dir() or not os.access(save.parent, os.W_OK):
-        raise UserError(f"--save {save}: cannot be written; does the folder exist?")
+def origin(predictor: Predictor, topk: int | None) -> dict[str, Any]:
+    """What the predictions in a file have to agree in, in words of the command line."""
+    about = predictor.manifest
+    digest = hashlib.sha256()
+    for path in predictor.folder.files:
+        with path.open("rb") as file:
+            while chunk := file.read(CHUNK):
+                digest.update(chunk)
+    names = hashlib.sha256("\0".join(about.labels).encode("utf-8", "surrogateescape"))
+    return {
+        "model": digest.hexdigest()[:16],
+        "labels": names.hexdigest()[:16],
+        "preprocessing": str(about.preprocess),
+        "threshold": str(about.threshold),
+        "topk": topk or about.topk,
+        "precision": predictor.engine.settings.precision,
+    }
 
 
-def write(save: Path, results: Sequence[Prediction]) -> None:
-    """The whole file under a temporary name, then renamed."""
-    text = to_csv(results) if save.suffix.lower() == ".csv" else to_json(results)
-    temporary = save.with_name(save.name + ".incomplete")
-    # A file name that is not UTF-8 is written with the bytes it has.
-    temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
-    temporary.replace(save)
-
-
-def to_csv(results: Sequence[Prediction]) -> str:
-    """One row per photo and rank; a photo without any class has one of rank 0."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["path", "rank", "class", "label", "score", "milliseconds"])
-    for p in results:
-        for rank, row in enumerate(zip(p.classes, p.labels, p.scores, strict=True), 1):
-            writer.writerow([p.path, rank, *row[:2], f"{row[2]:.6f}", f"{p.milliseconds:.2f}"])
-        if not p.classes:
-            writer.writerow([p.path, 0, "", "", "", f"{p.milliseconds:.2f}"])
-    return text.getvalue()
-
-
-def to_json(results: Sequence[Prediction]) -> str:
-    return json.dumps([asdict(p) for p in results], indent=1, ensure_ascii=False) + "\n"
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """SIGTERM and SIGHUP end things as Ctrl-C does, where signals can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    # A run that was started to survive its terminal does so.
+    numbers = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -226,3 +226,48 @@ def test_the_form_of_others(copy, images):
     inputs = found.manifest.preprocess.normalize(images)
     output = open_engine(found, Settings("onednn")).run(inputs)
     np.testing.assert_allclose(output.sum(1), 1, atol=1e-5)
+
+
+WHERE = [
+    (
+        "best.safetensors",
+        "is a checkpoint; export it first: ppcls export --weights {path} --output",
+    ),
+    (
+        "best.pdparams",
+        "is a checkpoint; export it first: ppcls export -c RECIPE.yaml --weights {pa",
+    ),
+    ("run", "it has checkpoints, export it first: ppcls export --weights {path}/best.safetensors"),
+    ("above", "exported folders are in it, give one of them: {path}/copy"),
+    ("empty", "make such a folder with tools/export.py (this one is empty)"),
+    ("other", "network.onnx: a network's files should be named inference.*"),
+    ("above/copy/inference.onnx", "it is a file of one; give its folder, {parent}"),
+    ("notes.txt", "is no exported folder: it is a file"),
+    ("gone/x", "does not exist; make such a folder with tools/export.py"),
+    ("gone.safetensors", "does not exist; make such a folder with tools/export.py"),
+]
+
+
+@pytest.mark.parametrize(("name", "words"), WHERE)
+def test_what_is_no_exported_folder_says_what_it_is(copy, tmp_path, run, name, words):
+    for folder_name in ("run", "above", "empty", "other"):
+        (tmp_path / folder_name).mkdir()
+    copy().rename(tmp_path / "above/copy")
+    for file in ("best.safetensors", "best.pdparams", "notes.txt", "other/network.onnx"):
+        (tmp_path / file).write_bytes(b"x")
+    for file in ("best.safetensors", "latest.safetensors", "recipe.yml"):
+        (tmp_path / "run" / file).write_bytes(b"x")
+    path = tmp_path / name
+    for command in (("predict", path), ("quantize", "--calibrate", path)):
+        code, _, err = run(command[0], "--model-dir", path, *command[1:])
+        assert code == 2
+        (line,) = err.splitlines()
+        assert line.startswith(f"error: {path}: ")
+        assert words.format(path=path, parent=path.parent) in line
+
+
+def test_a_networks_name_is_no_folder(tmp_path, monkeypatch, run):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("predict", "--model-dir", "ResNet50_vd", "a.jpg")
+    assert code == 2
+    assert "ResNet50_vd: does not exist; if a network's name is meant, export it first" in err

@@ -241,3 +241,30 @@ def test_photos_to_compare_on_are_others_if_there_are_enough(exported, photos):
         judge = quantize_judge.unlabelled(photos, found, chosen, folder.manifest, engine)
         assert judge.paths == expected
         assert judge.score(engine) == Score(None, 1.0)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_broken_photos_are_skipped_where_that_is_asked(exported, photos, tmp_path, run, labelled):
+    (photos / "ant" / "0.png").write_bytes(b"x")
+    (photos / "bee" / "5.png").unlink()
+    (tmp_path / "list.txt").write_text(
+        "".join(f"photos/{name}/{n}.png {n % 2}\n" for n, name in enumerate(["ant", "bee"] * 3))
+    )
+    source = tmp_path / "list.txt"
+    command = ["quantize", "--model-dir", exported, "--calibrate", source, "--budget", 1]
+    command += ["--output", tmp_path / "made", *(["--eval", source] if labelled else [])]
+    code, _, err = run(*command)
+    assert code == 2
+    assert not (tmp_path / "made").exists()
+    code, out, _ = run(*command, "--on-error", "skip")
+    assert code == 0
+    assert "2 photos to calibrate with cannot be read: " in out
+    about = open_folder(tmp_path / "made").manifest.about["int8"]
+    assert about["calibrated_on"] == f"4 photos of {source}"
+    assert about["compared_on"] == f"4 photos of {source}"
+    for path in photos.rglob("*.png"):
+        path.write_bytes(b"x")
+    code, _, err = run(*command, "--on-error", "skip")
+    assert code == 2
+    assert "can be read" in err
+    assert len(err.splitlines()) == 1

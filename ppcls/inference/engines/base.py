@@ -1,6 +1,6 @@
 """What every engine has in common."""
 
-import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -9,10 +9,14 @@ from typing import TypeVar
 
 import numpy as np
 
+from ppcls import environment
 from ppcls.errors import UserError
+from ppcls.inference.engines.copies import Call, Copies, CopiesOfThreads, Copy
 
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("fp32", "bf16", "fp16")
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -42,19 +46,33 @@ class Settings:
 
 @dataclass(frozen=True)
 class Opened:
-    """What an engine's file gives: the call, and the input it takes, None for what is free."""
+    """What an engine's file gives: the call, and the input it takes, None for what is free.
 
-    call: Callable[[np.ndarray], np.ndarray]
+    `copy` makes another call for another thread, None: the one serves several at a time; with
+    `of_threads` each stays with the thread that first used it.
+    """
+
+    call: Call
     shape: tuple[int | None, ...]
     dtype: str
+    copy: Callable[[], Call] | None = None
+    of_threads: bool = False
 
 
 class Engine:
-    """A network, opened: `run` maps arrays to arrays."""
+    """A network, opened: `run` maps arrays to arrays, from any thread.
+
+    Callers at the same time share few copies of the network: as many as its settings ask for, or as
+    the cores can serve; `copies.made` counts them.
+    """
 
     def __init__(self, path: Path, settings: Settings, opened: Opened):
         self.path, self.settings = path, settings
-        self.call, self.shape, self.dtype = opened.call, opened.shape, opened.dtype
+        self.shape, self.dtype = opened.shape, opened.dtype
+        kind = CopiesOfThreads if opened.of_threads else Copies
+        at_once = 1 if settings.device == "gpu" else environment.core_count() // settings.threads
+        limit = max(1, at_once, settings.streams)
+        self.copies = kind(opened.call, opened.copy or (lambda: opened.call), limit)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Images as the network takes them, [N, …], to its output, float32 [N, classes].
@@ -63,6 +81,25 @@ class Engine:
             UserError: images of another shape or dtype than the network takes, or the engine
                 cannot run it on them.
         """
+        self.check(images)
+        return self.attempt(lambda copy: copy.run(np.ascontiguousarray(images)), images)
+
+    def run_timed(self, images: np.ndarray) -> tuple[np.ndarray, float]:
+        """As `run`, and its seconds, without waiting, making a copy and the copy's first run."""
+        self.check(images)
+
+        def timed(copy: Copy) -> tuple[np.ndarray, float]:
+            if not copy.warm:
+                copy.run(np.zeros(images.shape, images.dtype))
+                copy.warm = True
+            start = time.perf_counter()
+            output = copy.run(np.ascontiguousarray(images))
+            return output, time.perf_counter() - start
+
+        return self.attempt(timed, images)
+
+    def check(self, images: np.ndarray) -> None:
+        """UserError for images of another shape or dtype than the network takes."""
         fits = len(images.shape) == len(self.shape) and all(
             want in (None, have)
             for want, have in zip(self.shape[1:], images.shape[1:], strict=True)
@@ -73,8 +110,12 @@ class Engine:
                 f"{self.path}: the network takes {self.dtype} [N, {wanted}], not "
                 f"{images.dtype} {list(images.shape)}; use the --crop it was exported with"
             )
+
+    def attempt(self, work: Callable[[Copy], Result], images: np.ndarray) -> Result:
         try:
-            return self.call(np.ascontiguousarray(images))
+            return self.copies.use(work)
+        except UserError:
+            raise
         except Exception as error:  # engines have kinds of their own, without a common base
             reason = " ".join(str(error).split())[-200:]
             raise UserError(
@@ -82,20 +123,9 @@ class Engine:
                 f"{images.dtype} {list(images.shape)} ({reason})"
             ) from None
 
-
-Own = TypeVar("Own")
-
-
-def per_thread(make: Callable[[], Own]) -> Callable[[], Own]:
-    """A function that gives each thread its own, made when the thread first asks."""
-    local = threading.local()
-
-    def own() -> Own:
-        if not hasattr(local, "own"):
-            local.own = make()
-        return local.own
-
-    return own
+    def close(self) -> None:
+        """End the threads that were kept for it."""
+        self.copies.close()
 
 
 def free(shape: object) -> tuple[int | None, ...]:

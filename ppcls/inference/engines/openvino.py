@@ -5,7 +5,8 @@ import numpy as np
 from ppcls.errors import UserError
 from ppcls.inference import signal_stack
 from ppcls.inference.convert import onnx_of, openvino_model
-from ppcls.inference.engines.base import Opened, Settings, need, per_thread, refuse_precision
+from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
+from ppcls.inference.engines.copies import Call
 from ppcls.inference.folder import Folder
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
@@ -41,12 +42,12 @@ def load_here(folder: Folder, settings: Settings) -> Opened:
         raise UserError(
             f"{path}: damaged, or of a kind this openvino cannot read; export it again ({reason})"
         ) from None
-    request = per_thread(network.create_infer_request)
 
-    def call(images: np.ndarray) -> np.ndarray:
-        return np.array(request().infer([images], share_inputs=True)[0])
+    def copy() -> Call:
+        request = network.create_infer_request()
+        return lambda images: np.array(request.infer([images], share_inputs=True)[0])
 
     given = network.input(0)
     sides = [s.get_length() if s.is_static else None for s in given.partial_shape]
     dtype = "uint8" if given.element_type == openvino.Type.u8 else "float32"
-    return Opened(call, (None, *sides[1:]), dtype)
+    return Opened(copy(), (None, *sides[1:]), dtype, copy)

@@ -7,7 +7,8 @@ import numpy as np
 
 from ppcls import environment
 from ppcls.errors import UserError
-from ppcls.inference.engines.base import Opened, Settings, free, per_thread, refuse_precision
+from ppcls.inference.engines.base import Opened, Settings, free, refuse_precision
+from ppcls.inference.engines.copies import Call
 from ppcls.inference.folder import Folder
 from ppcls.inference.quiet import quiet
 
@@ -76,16 +77,22 @@ def open_program(config, program: Path, dtype: str) -> Opened:
             f"{program}: this file or the .pdiparams beside it is damaged, or of a version of "
             f"Paddle that the installed one cannot read; export it again ({reason})"
         ) from None
-    unused = [predictor]  # the first thread's; others get clones, which share its weights
-    own = per_thread(lambda: unused.pop() if unused else predictor.clone())
+    # Copies share its weights. oneDNN prepares its kernels for each thread anew.
+    return Opened(
+        call_of(predictor),
+        *input_of(program, dtype),
+        copy=lambda: call_of(predictor.clone()),
+        of_threads=True,
+    )
 
+
+def call_of(predictor) -> Call:
     def call(images: np.ndarray) -> np.ndarray:
-        run_here = own()
-        run_here.get_input_handle(run_here.get_input_names()[0]).copy_from_cpu(images)
-        run_here.run()
-        return run_here.get_output_handle(run_here.get_output_names()[0]).copy_to_cpu()
+        predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(images)
+        predictor.run()
+        return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
 
-    return Opened(call, *input_of(program, dtype))
+    return call
 
 
 def input_of(program: Path, dtype: str) -> tuple[tuple[int | None, ...], str]:

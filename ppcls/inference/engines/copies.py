@@ -1,0 +1,88 @@
+"""Copies of an opened network, for callers in any number of threads: few, and all of them kept."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ppcls.inference.lasting import LastingThreads, is_lasting
+
+Call = Callable[[np.ndarray], np.ndarray]
+Result = TypeVar("Result")
+
+
+@dataclass(eq=False)
+class Copy:
+    """What one caller at a time runs; `warm` after its first run, which is slower than others."""
+
+    run: Call
+    warm: bool = False
+
+
+class Copies:
+    """Lent to one caller each; made when all are lent, up to `limit`; further callers wait."""
+
+    def __init__(self, first: Call, make: Callable[[], Call], limit: int):
+        self.make, self.limit = make, limit
+        self.free, self.made = [Copy(first)], 1
+        self.changed = threading.Condition()
+
+    def use(self, work: Callable[[Copy], Result]) -> Result:
+        with self.lent() as copy:
+            return work(copy)
+
+    @contextmanager
+    def lent(self) -> Iterator[Copy]:
+        with self.changed:
+            while not self.free and self.made >= self.limit:
+                self.changed.wait()
+            copy = self.free.pop() if self.free else None
+            self.made += copy is None
+        try:
+            if copy is None:
+                copy = Copy(self.make())
+            yield copy
+        finally:
+            with self.changed:
+                if copy is None:
+                    self.made -= 1
+                else:
+                    self.free.append(copy)
+                self.changed.notify()
+
+    def close(self) -> None:
+        pass
+
+
+class CopiesOfThreads:
+    """Copies that belong to threads, since their library is slow to take them to another.
+
+    The thread that opened the network has its own, and so have threads that are known to last. All
+    others hand their work to up to `limit` threads that are kept for it.
+    """
+
+    def __init__(self, first: Call, make: Callable[[], Call], limit: int):
+        self.make, self.limit = make, limit
+        self.unused, self.made = [Copy(first)], 0
+        self.lock, self.local = threading.Lock(), threading.local()
+        self.local.opened_it = True
+        self.threads = LastingThreads(limit, "ppcls-engine")
+
+    def use(self, work: Callable[[Copy], Result]) -> Result:
+        if getattr(self.local, "opened_it", False) or is_lasting():
+            return work(self.own())
+        return self.threads.submit(lambda: work(self.own())).result()
+
+    def own(self) -> Copy:
+        """The calling thread's."""
+        if not hasattr(self.local, "copy"):
+            with self.lock:  # the library's own copying is not meant for several threads at once
+                self.local.copy = self.unused.pop() if self.unused else Copy(self.make())
+                self.made += 1
+        return self.local.copy
+
+    def close(self) -> None:
+        self.threads.close()

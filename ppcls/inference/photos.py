@@ -1,0 +1,148 @@
+"""What counts as a photo: files by name, what files hold, Pillow's images and arrays."""
+
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from ppcls.data import images
+from ppcls.data.datasets import LIST_SUFFIXES, find_photos, is_photo
+from ppcls.data.lists import listed_paths
+from ppcls.data.preprocess import Preprocess
+from ppcls.errors import DataError, UserError
+
+Photo = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+ONE = (str, PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview)
+loading = threading.Lock()  # one of Pillow's images may be given twice, and reads its file lazily
+
+
+def find(photos: Photo | Iterable[Photo], skip: bool = False) -> list[Photo]:
+    """Each photo as it is; folders and list files as the photos they hold.
+
+    Raises:
+        UserError: a folder without photos; unless `skip`, a list that names missing ones.
+    """
+    return list(each(photos, skip))
+
+
+def each(photos: Photo | Iterable[Photo], skip: bool = False) -> Iterator[Photo]:
+    """As `find`, one at a time."""
+    for photo in [photos] if is_one(photos) else photos:  # type: ignore
+        if isinstance(photo, (str, PathLike)):
+            yield from in_file(photo, skip)
+        else:
+            yield photo
+
+
+def is_one(photos: Any) -> bool:
+    """Whether this is to be one photo, maybe a wrong one, and no collection of them."""
+    if isinstance(photos, np.ndarray):
+        return not (photos.ndim == 1 and photos.dtype.kind in "UO")  # an array of names
+    # Rows of tensors, lines of files and keys of mappings are no photos.
+    others = isinstance(photos, Mapping) or hasattr(photos, "numpy") or hasattr(photos, "read")
+    return isinstance(photos, ONE) or others or not isinstance(photos, Iterable)
+
+
+def in_file(path: str | PathLike[str], skip: bool) -> Iterator[str]:
+    """The photos meant by a path; with `skip` those that a list names and that are missing, too."""
+    is_list = Path(path).suffix.lower() in LIST_SUFFIXES[1:] and os.path.isfile(path)
+    if not skip or not is_list:
+        yield from find_photos(path)
+        return
+    count = 0
+    for _, names in listed_paths(path):
+        choices = [os.path.join(os.path.dirname(path), name) for name in names]
+        likely = [*filter(os.path.isfile, choices), *filter(is_photo, choices), *choices]
+        yield likely[0]
+        count += 1
+    if not count:
+        raise UserError(f"{path}: lists no photos")
+
+
+def name_of(photo: Any, index: int | None) -> str:
+    """How messages call a photo; `index` is its place among those given, None where it is alone."""
+    if isinstance(photo, (str, PathLike)):
+        return str(photo)
+    return "the photo given" if index is None else f"photos[{index}]"
+
+
+def path_of(photo: Any) -> str | None:
+    return str(photo) if isinstance(photo, (str, PathLike)) else None
+
+
+def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
+    """A photo as uint8 [crop, crop, C].
+
+    Raises:
+        DataError: it cannot be read, or is none; the message names it.
+    """
+    name = name_of(photo, index)
+    try:
+        pixels = pixels_of(photo, preprocess.channels, name)
+        return preprocess(pixels)
+    except (UserError, cv2.error, MemoryError) as error:
+        reason = " ".join(str(error).split()) or "not enough memory"
+        named = reason.startswith(name) or not name
+        raise DataError(reason if named else f"{name}: {reason}") from None
+
+
+def pixels_of(photo: Photo, channels: int, name: str) -> np.ndarray:
+    """A photo as uint8 [H, W, channels]."""
+    if isinstance(photo, (str, PathLike)):
+        if not os.fspath(photo):
+            raise UserError("a photo's name is empty; give the path of a file")
+        if ADDRESS.match(str(photo)) and not os.path.exists(photo):
+            raise UserError(f"{name}: is an address; download it and give the file or its bytes")
+        return images.read(photo, channels)
+    if isinstance(photo, (bytes, bytearray, memoryview)):
+        return images.decode(bytes(photo), channels, name)
+    if isinstance(photo, np.ndarray) and photo.ndim == 4:
+        raise UserError(f"{name}: an array {list(photo.shape)} is a batch; give list(array)")
+    if isinstance(photo, Image.Image):
+        return images.convert(of_pillow(photo, name), channels)
+    if isinstance(photo, np.ndarray):
+        return images.convert(photo, channels)
+    raise UserError(f"{name}: {what_is(photo)}")
+
+
+def of_pillow(image: Image.Image, name: str) -> np.ndarray:
+    """A Pillow image as uint8 [H, W, 1 | 3 | 4], upright as its EXIF block says."""
+    try:
+        with loading:
+            image.load()
+        if 0 in image.size:
+            raise OSError("it has no pixels")
+        exif = image.info.get("exif", b"")
+        pixels = images.pixels_of(image, name)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{name}: this Pillow image is closed, truncated or damaged ({problem})"
+        ) from None
+    return images.turn(pixels, images.orientation(exif if isinstance(exif, bytes) else b""))
+
+
+def what_is(value: Any) -> str:
+    """What was given that is no photo, and what to give."""
+    kind = f"{type(value).__module__.split('.')[0]}.{type(value).__qualname__}"
+    kind = kind.removeprefix("builtins.")
+    if value is None:
+        return "None is no photo (OpenCV's imread gives it for a file it cannot read)"
+    if hasattr(value, "numpy"):
+        return f"is a {kind}; give value.numpy(), uint8 [H, W, C] with values 0 to 255"
+    if hasattr(value, "read"):
+        return f"is a {kind}; give its name or file.read()"
+    if isinstance(value, (list, tuple)):
+        return f"is a {kind}; give one flat list of photos, pixels as a numpy array"
+    return f"is a {kind}; a photo is a file's name or bytes, a Pillow image or a numpy array"
