@@ -21,6 +21,7 @@ from ppcls.metrics import Score
 from ppcls.train.distill.losses import WITH_LABELS
 from ppcls.train.distill.task import Distill
 from ppcls.train.ema import Ema
+from ppcls.train.freeze import Freeze
 from ppcls.train.halt import EarlyStop
 from ppcls.train.named import ModelName, Weights
 from ppcls.train.optim import AnyOptimizer, Momentum
@@ -44,7 +45,7 @@ class Model:
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
     new_head: Flag = False  # start the classifier afresh where its size differs from the weights'
     drop_path: BelowOne | None = None  # of the last block, in training; None: the network's own
-    freeze: tuple[str, ...] = ()  # parameters left as they are, as in ["stem.*", "stages.0.*"]
+    freeze: Freeze = ()  # left as it is: a share from the start, as in 50%; names, as in ["stem.*"]
 
 
 @node

@@ -18,6 +18,7 @@ from ppcls.log import be_quiet, say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint, skipped
 from ppcls.train.checkpoint import BEST, LATEST
+from ppcls.train.freeze import only_head, trained_count
 from ppcls.train.processes import Processes, join
 from ppcls.train.record import take
 from ppcls.train.trainer import Trainer
@@ -97,14 +98,17 @@ def header(trainer: Trainer, device: str) -> str:
     recipe = trainer.recipe
     train, model = recipe.train, recipe.model
     photos = trainer.feed.photos_per_step
-    size = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
+    trained = trained_count(trainer.net)
+    size = f"{trainer.parameters / 1e6:.2f} M parameters"
+    if trained < trainer.parameters:
+        size += f", {trained / 1e6:.{2 if trained > 1e5 else 4}f} M trained"
     where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
     count = trainer.processes.count
     where += f", {count} processes" if count > 1 else ""
     batches = photos // train.batch_size
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
-        f"{model.name}: {size / 1e6:.2f} M parameters, {model.num_classes} classes, "
+        f"{model.name}: {size}, {model.num_classes} classes, "
         f"{in_words(recipe.train_size)} px, on {where}",
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
@@ -122,6 +126,11 @@ def header(trainer: Trainer, device: str) -> str:
         lines.append(
             f"learning rate {lr:g} was chosen for a batch of {published}: "
             f"{lr * train.schedule.scale(photos):g} for {photos}, in proportion"
+        )
+    if model.freeze and only_head(trainer.net):
+        lines.append(
+            "note: model.freeze leaves only the classifier (head.*) to train; to train more, a "
+            "share of the network: -o model.freeze=50%"
         )
     if train.without:
         lines.append(

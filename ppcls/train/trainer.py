@@ -19,10 +19,10 @@ from ppcls.metrics import goodness
 from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
 from ppcls.train import checkpoint, curves, halt
-from ppcls.train.agreement import check
+from ppcls.train.agreement import check, check_freeze
 from ppcls.train.evaluate import describe, evaluate_watched
 from ppcls.train.feed import Feed
-from ppcls.train.freeze import freeze
+from ppcls.train.freeze import freeze, trained_count
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
 from ppcls.train.lesson import lesson
@@ -67,7 +67,10 @@ class Trainer:
         paddle.seed(recipe.seed)
         model = recipe.model
         self.net = network(recipe, saved)
+        self.parameters = trained_count(self.net)
         self.frozen = freeze(self.net, model.freeze)
+        if saved is None:
+            check_freeze(model, self.net)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
         self.network = Normalize.before(self.net, scale, offset)
         self.precision = Precision(train.precision, train.amp_level)
