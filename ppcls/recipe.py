@@ -5,7 +5,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from ppcls.config.node import BelowOne, Count, Duration, Flag, Int, Positive, Share, Span, node
 from ppcls.data import batch_ops
@@ -146,7 +146,7 @@ class Recipe:
 
     model: Model
     data: Data = field(default_factory=Data)
-    preprocess: Preprocess = field(default_factory=Preprocess)
+    preprocess: Preprocess = field(default_factory=Preprocess)  # not stated: as model.weights says
     task: Task = Classify()
     train: Train
     eval: Eval = field(default_factory=Eval)
@@ -154,8 +154,18 @@ class Recipe:
     seed: Annotated[Int, Field(ge=0)] = 0
     output: str | None = None  # None: runs/<model name>
 
+    @field_validator("preprocess")
+    @classmethod
+    def fits(cls, preprocess: Preprocess, known: ValidationInfo) -> Preprocess:
+        """What is not stated may still come from the weights."""
+        model = known.data.get("model")
+        if not (model and model.weights):
+            preprocess.check()
+        return preprocess
+
     def __post_init__(self):
-        if self.preprocess.channels != self.model.in_channels:
+        later = self.model.weights and not {"mean", "std"} <= self.preprocess.stated
+        if not later and self.preprocess.channels != self.model.in_channels:
             raise ValueError(
                 f"preprocess.mean and std have {self.preprocess.channels} values and "
                 f"model.in_channels is {self.model.in_channels}: give one value per channel"

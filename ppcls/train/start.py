@@ -13,7 +13,7 @@ from ppcls.data.loader import load_batch
 from ppcls.data.sizes import in_words, sides
 from ppcls.device import select
 from ppcls.errors import UserError
-from ppcls.inputs import Inputs, note_preprocess, open_inputs, train_view
+from ppcls.inputs import Inputs, open_inputs, train_view, with_preprocess
 from ppcls.log import be_quiet, say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint, skipped
@@ -51,12 +51,14 @@ def train(
         )
     if resume and not latest.exists():
         raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
+    saved = files.read(latest) if resume else None
+    record = checkpoint.read_record(latest, saved) if saved else None
+    if record:  # what the recipe leaves open is what it was
+        recipe = with_preprocess(recipe, record.recipe.get("preprocess", {}))
     recipe, inputs = first_alone(processes, recipe)
     if limit and inputs.eval is not None:
         count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
         inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
-    saved = files.read(latest) if resume else None
-    record = checkpoint.read_record(latest, saved) if saved else None
     if record:
         check_same(recipe, record, inputs, processes.count, latest)
     trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
@@ -71,9 +73,6 @@ def train(
         (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
     say("\n".join(summary(inputs.train)))
     say(header(trainer, device))
-    if recipe.model.weights and not resume:
-        source = store.find(recipe.model.name, recipe.model.weights)
-        note_preprocess(recipe, source.preprocess, source.path)
     done = trainer.run()
     if done:
         say(f"finished: {folder / (BEST if trainer.best else LATEST)}, {folder / 'curves.png'}")
