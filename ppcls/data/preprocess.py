@@ -39,13 +39,17 @@ class Preprocess:
     @model_validator(mode="wrap")
     @classmethod
     def remember(cls, given: Any, handler: ModelWrapValidatorHandler) -> "Preprocess":
-        """Keep which keys were given; those that belong together are checked when both are."""
+        """Keep which keys were given.
+
+        Of a document those that belong together are checked when both are: the other may follow.
+        """
         found = handler(given)
         if isinstance(given, Preprocess):
             return found
-        keys = given.kwargs if isinstance(given, ArgsKwargs) else given
-        object.__setattr__(found, STATED, frozenset(keys or ()))
-        found.check(found.stated or frozenset(KEYS))
+        called = isinstance(given, ArgsKwargs)
+        keys = frozenset((given.kwargs if called else given) or ())
+        object.__setattr__(found, STATED, keys)
+        found.check(KEYS if called else keys)
         return found
 
     @property
