@@ -1,23 +1,26 @@
 """A recipe's data: which photos are learnt from, which are scored, what the classes are called."""
 
 import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ppcls import environment
 from ppcls.config.load import to_plain
-from ppcls.config.tree import differences
 from ppcls.data import builtin, datasets
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import EvalView, TrainView
+from ppcls.data.preprocess import KEYS, Preprocess
 from ppcls.data.shards import is_shards, is_web, open_shards
 from ppcls.data.split import split
 from ppcls.data.unlabeled import Joined, open_unlabeled
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.recipe import Data, Recipe
-from ppcls.weights import cache, download
+from ppcls.weights import cache, download, store
 
 IMAGENET_NAMES = Path(datasets.__file__).with_name("imagenet.txt")
 LAYOUT = (
@@ -48,7 +51,9 @@ class Inputs:
 
 
 def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
-    """Open and check the data; returns the recipe with its number of classes filled in, too.
+    """Open and check the data.
+
+    Returns the recipe, too, with its number of classes and its preprocessing filled in.
 
     Raises:
         UserError: data that is missing, malformed, or at odds with `model.num_classes`.
@@ -64,6 +69,7 @@ def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
 
 def open_listed(recipe: Recipe) -> tuple[Recipe, Inputs]:
     """As `open_inputs`, but without a look whether the photos exist."""
+    recipe = with_preprocess(recipe)
     data = located(recipe.data)
     several = recipe.task.several
     train, evaluation = open_part("data.train", data.train, data, several), None
@@ -154,13 +160,66 @@ def class_names(labels: str | None) -> tuple[str, ...]:
     return datasets.read_names(file) if file else ()
 
 
-def note_preprocess(recipe: Recipe, trained_with: dict[str, Any] | None, source: object) -> None:
-    """Say where the recipe's preprocessing is not the one that weights were trained with."""
-    own = to_plain(recipe.preprocess)
-    found = differences(trained_with, {key: own[key] for key in trained_with or {}})
-    if trained_with and found:
-        text = "; ".join(f"{key}: {change}" for key, change in found.items())
-        say(f"note: preprocess is not what {source} was trained with ({text})")
+def with_preprocess(
+    recipe: Recipe, trained_with: Mapping[str, Any] | None = None, source: object = None
+) -> Recipe:
+    """The recipe with what it does not state of its preprocessing as its weights say.
+
+    Both what is taken and what the recipe has otherwise is said once.
+
+    Args:
+        trained_with: what the weights were trained with; None: what `model.weights` says.
+        source: names them in messages; None: nothing is said.
+
+    Raises:
+        UserError: what comes of both does not fit together.
+    """
+    model = recipe.model
+    if trained_with is None:
+        if not model.weights:
+            return recipe
+        trained_with, source = store.trained_with(model.name, model.weights), model.weights
+    own, stated = to_plain(recipe.preprocess), recipe.preprocess.stated
+    told = {key: value for key, value in trained_with.items() if key in KEYS}
+    taken = {key: value for key, value in told.items() if key not in stated}
+    recipe = filled(recipe, {**own, **taken}, source or "the weights")
+    if source:
+        new = {key for key in taken if own[key] != taken[key]}
+        if new:
+            say(f"preprocess as {source} was trained with: {listed(told, new)}")
+        note_other(source, told, own, stated)
+    return recipe
+
+
+def filled(recipe: Recipe, values: Mapping[str, Any], source: object) -> Recipe:
+    """The recipe with this preprocessing, which has it all; UserError where it does not fit."""
+    try:
+        return replace(recipe, preprocess=Preprocess(**values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"preprocess, filled up from {source}: {place}{problem}") from None
+
+
+def note_other(
+    source: object, told: Mapping[str, Any], own: Mapping[str, Any], stated: Collection[str]
+) -> None:
+    """Say what is stated otherwise than weights were trained with."""
+    other = {key for key in told if key in stated and own[key] != told[key]}
+    if other:
+        note = f"{source} was trained with {listed(told, other)}"
+        say(f"note: {note}; the recipe has {listed(own, other)}")
+
+
+def listed(values: Mapping[str, Any], keys: Collection[str]) -> str:
+    """As `resize 256, crop 224, mean 0.498 0.498 0.498`."""
+
+    def text(value: Any) -> str:
+        several = isinstance(value, list)
+        return " ".join(f"{number:.4g}" for number in value) if several else str(value)
+
+    return ", ".join(f"{key} {text(values[key])}" for key in KEYS if key in keys)
 
 
 def train_view(recipe: Recipe) -> TrainView:

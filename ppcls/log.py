@@ -4,14 +4,17 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
 
+from ppcls.utils.text import duration, three_digits
+
 Item = TypeVar("Item")
-QUIET_SECONDS = 10  # between plain progress lines when the output is not a terminal
+Clock = Callable[[], float]  # seconds since any time
+FIRST_SECONDS, MOST_SECONDS = 10, 600  # between lines of progress where there is no terminal
 
 
 quiet = False  # in a process that leaves talking to another
@@ -31,14 +34,52 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-class Progress(Iterable[Item]):
-    """Iterate with a bar on a terminal, and with a line now and then elsewhere."""
+class Pace:
+    """When a line of progress is due where there is no terminal.
 
-    def __init__(self, items: Iterable[Item], what: str, total: int, start: int = 0):
+    After 10 seconds, and again when as much time has passed as until the last one, but at least
+    every 10 minutes: at 10, 20, 40, 80 … seconds.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic):
+        self.clock = clock
+        self.start = self.said = clock()
+
+    def due(self) -> bool:
+        """Whether a line is due now; it counts as said then."""
+        now = self.clock()
+        wait = min(max(self.said - self.start, FIRST_SECONDS), MOST_SECONDS)
+        if now - self.said < wait:
+            return False
+        self.said = now
+        return True
+
+
+class Progress(Iterable[Item]):
+    """Iterate with a bar on a terminal, and with a line now and then elsewhere.
+
+    `note` is shown beside how far it is; `left` in place of the seconds that the items still take,
+    where they are part of something longer.
+    """
+
+    def __init__(
+        self,
+        items: Iterable[Item],
+        what: str,
+        total: int,
+        start: int = 0,
+        pace: Pace | None = None,
+        clock: Clock = time.monotonic,
+    ):
+        """`pace`: that of what the items are part of, so that lines become rarer all the while."""
         self.items, self.what, self.total, self.done = items, what, total, start
+        self.first = start
         self.note = ""
+        self.left: float | None = None
         self.bar = tqdm(total=total, initial=start, desc=what, leave=False, disable=quiet or None)
-        self.said = time.monotonic()
+        self.clock = clock
+        self.lines = pace or Pace(clock)
+        self.started = clock()
 
     def __iter__(self) -> Iterator[Item]:
         with self.bar:
@@ -48,12 +89,25 @@ class Progress(Iterable[Item]):
 
     def advance(self) -> None:
         self.done += 1
-        self.bar.set_postfix_str(self.note, refresh=False)
+        left = f"{duration(self.left)} left in all" if self.left is not None else ""
+        self.bar.set_postfix_str(", ".join(filter(None, (self.note, left))), refresh=False)
         self.bar.update()
-        late = time.monotonic() - self.said > QUIET_SECONDS
-        if self.bar.disable and late and self.done < self.total:
-            self.said = time.monotonic()
-            say(f"{self.what}: {self.done}/{self.total} {self.note}")
+        if self.bar.disable and self.done < self.total and self.lines.due():
+            say(self.line())
+
+    def line(self) -> str:
+        """How far it is: `evaluation: 3/40, 0.5 a second, 74 seconds left`."""
+        rate = (self.done - self.first) / max(self.clock() - self.started, 1e-9)
+        left = f"{duration((self.total - self.done) / rate)} left"
+        if self.left is not None:
+            left = f"{duration(self.left)} left in all"
+        parts = (
+            f"{self.what}: {self.done}/{self.total}",
+            f"{three_digits(rate)} a second",
+            self.note,
+            left,
+        )
+        return ", ".join(filter(None, parts))
 
 
 class NoScalars:

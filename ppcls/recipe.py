@@ -5,7 +5,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from ppcls.config.node import BelowOne, Count, Duration, Flag, Int, Positive, Share, Span, node
 from ppcls.data import batch_ops
@@ -21,6 +21,7 @@ from ppcls.metrics import Score
 from ppcls.train.distill.losses import WITH_LABELS
 from ppcls.train.distill.task import Distill
 from ppcls.train.ema import Ema
+from ppcls.train.freeze import Freeze
 from ppcls.train.halt import EarlyStop
 from ppcls.train.named import ModelName, Weights
 from ppcls.train.optim import AnyOptimizer, Momentum
@@ -44,7 +45,7 @@ class Model:
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
     new_head: Flag = False  # start the classifier afresh where its size differs from the weights'
     drop_path: BelowOne | None = None  # of the last block, in training; None: the network's own
-    freeze: tuple[str, ...] = ()  # parameters left as they are, as in ["stem.*", "stages.0.*"]
+    freeze: Freeze = ()  # left as it is: a share from the start, as in 50%; names, as in ["stem.*"]
 
 
 @node
@@ -145,7 +146,7 @@ class Recipe:
 
     model: Model
     data: Data = field(default_factory=Data)
-    preprocess: Preprocess = field(default_factory=Preprocess)
+    preprocess: Preprocess = field(default_factory=Preprocess)  # not stated: as model.weights says
     task: Task = Classify()
     train: Train
     eval: Eval = field(default_factory=Eval)
@@ -153,8 +154,18 @@ class Recipe:
     seed: Annotated[Int, Field(ge=0)] = 0
     output: str | None = None  # None: runs/<model name>
 
+    @field_validator("preprocess")
+    @classmethod
+    def fits(cls, preprocess: Preprocess, known: ValidationInfo) -> Preprocess:
+        """What is not stated may still come from the weights."""
+        model = known.data.get("model")
+        if not (model and model.weights):
+            preprocess.check()
+        return preprocess
+
     def __post_init__(self):
-        if self.preprocess.channels != self.model.in_channels:
+        later = self.model.weights and not {"mean", "std"} <= self.preprocess.stated
+        if not later and self.preprocess.channels != self.model.in_channels:
             raise ValueError(
                 f"preprocess.mean and std have {self.preprocess.channels} values and "
                 f"model.in_channels is {self.model.in_channels}: give one value per channel"

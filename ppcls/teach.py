@@ -34,8 +34,8 @@ def teach(recipe: Recipe, output: Path, top: int = TOP, which: int = 0) -> Path:
     """
     node = teacher_of(recipe, which)
     select(recipe.device)
-    view = still_view(recipe)
     recipe, inputs = open_inputs(recipe)
+    view = still_view(recipe)
     teacher = open_teacher(node, recipe, inputs, Precision("fp32", "O1"))
     about = header(find(node, recipe), view, recipe, inputs)
     top = min(top, recipe.model.num_classes or 0)

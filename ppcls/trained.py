@@ -7,11 +7,11 @@ from pathlib import Path
 from paddle import nn
 
 from ppcls.api import create_model
-from ppcls.config.load import from_plain, load
-from ppcls.data.preprocess import Preprocess
+from ppcls.config.load import from_plain, load, to_plain
+from ppcls.data.preprocess import KEYS
 from ppcls.device import select
 from ppcls.errors import UserError
-from ppcls.inputs import class_names, note_preprocess
+from ppcls.inputs import class_names, filled, listed, note_other, with_preprocess
 from ppcls.log import say
 from ppcls.recipe import Recipe
 from ppcls.train.checkpoint import BEST, LATEST, RECORD, Record, read_record
@@ -57,7 +57,8 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
     select(recipe.device)
     if record:
         recipe = with_record(recipe, record, overrides)
-    note_preprocess(recipe, source.preprocess, source.path)
+    elif source.preprocess:
+        recipe = with_preprocess(recipe, source.preprocess, source.path)
     for note in filter(None, (source.about, *checkpoint.notes)):
         say(note)
     model, classes = recipe.model, recipe.model.num_classes or IMAGENET_CLASSES
@@ -96,11 +97,26 @@ def with_record(recipe: Recipe, record: Record, overrides: Sequence[str]) -> Rec
     if not recipe.model.num_classes:
         classes = record.recipe["model"]["num_classes"]
         recipe = replace(recipe, model=replace(recipe.model, num_classes=classes))
-    trained_with = from_plain(Preprocess, record.recipe["preprocess"], "the checkpoint")
-    if trained_with != recipe.preprocess and not any(o.startswith("preprocess") for o in overrides):
-        say("note: preprocess is taken from the checkpoint; the config has another one")
-        recipe = replace(recipe, preprocess=trained_with)
-    return recipe
+    return with_preprocess_of(recipe, record, overrides)
+
+
+def with_preprocess_of(recipe: Recipe, record: Record, overrides: Sequence[str]) -> Recipe:
+    """The recipe with the checkpoint's preprocessing, but for what overrides say."""
+    own = to_plain(recipe.preprocess)
+    given = {override.partition("=")[0] for override in overrides}
+    kept = {key for key in KEYS if f"preprocess.{key}" in given}
+    if "preprocess" in given:
+        kept |= recipe.preprocess.stated
+    trained_with = {**own, **record.recipe["preprocess"]}
+    other = {key for key in recipe.preprocess.stated - kept if own[key] != trained_with[key]}
+    if other:
+        say(
+            f"note: preprocess is taken from the checkpoint ({listed(trained_with, other)}); the "
+            f"config has {listed(own, other)}"
+        )
+    note_other("the checkpoint", trained_with, own, kept)
+    values = {key: own[key] if key in kept else trained_with[key] for key in KEYS}
+    return filled(recipe, values, "the checkpoint")
 
 
 def names_of(recipe: Recipe, record: Record | None, source: store.Source) -> tuple[str, ...]:

@@ -5,12 +5,58 @@ import json
 from ppcls import log
 
 
-def test_progress_is_a_line_now_and_then(capsys, monkeypatch):
-    monkeypatch.setattr(log, "QUIET_SECONDS", -1)
-    progress = log.Progress(iter("abc"), "reading", total=3)
-    for letter in progress:
-        progress.note = f"at {letter}"
-    assert capsys.readouterr().out.splitlines() == ["reading: 1/3 at a", "reading: 2/3 at b"]
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def ticks(self, count, seconds):
+        for i in range(count):
+            yield i
+            self.now += seconds
+
+
+def lines_of(count, seconds, capsys, **more):
+    clock = Clock()
+    progress = log.Progress(clock.ticks(count, seconds), "reading", count, clock=clock, **more)
+    list(progress)
+    return capsys.readouterr().out.splitlines()
+
+
+def test_progress_says_how_far_how_fast_and_how_long(capsys):
+    clock = Clock()
+    progress = log.Progress(clock.ticks(5, 4), "reading", total=8, start=3, clock=clock)
+    for item in progress:
+        progress.note = f"at {item}"
+        if item == 3:
+            progress.left = 7200
+    assert capsys.readouterr().out.splitlines() == [
+        "reading: 7/8, 0.333 a second, at 3, 2.0 hours left in all",
+    ]
+    assert lines_of(3, 10, capsys) == [
+        "reading: 2/3, 0.2 a second, 5 seconds left",
+    ]
+
+
+def test_lines_become_rarer_and_stay_few(capsys):
+    day = 24 * 3600
+    said = lines_of(day, 1, capsys)
+    found = [int(line.split()[1].split("/")[0]) - 1 for line in said]
+    assert found[:6] == [10, 20, 40, 80, 160, 320]
+    assert found[7] - found[6] == 600
+    assert len(found) == 149
+
+
+def test_parts_of_something_longer_share_its_pace(capsys):
+    clock = Clock()
+    pace = log.Pace(clock)
+    for _ in range(1000):
+        list(log.Progress(clock.ticks(25, 1), "epoch", 25, pace=pace, clock=clock))
+    assert len(capsys.readouterr().out.splitlines()) < 50
 
 
 def test_short_work_says_nothing(capsys):

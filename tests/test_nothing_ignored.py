@@ -84,7 +84,13 @@ def check_freeze(recipe, seen):
     last = {name: value.numpy() for name, value in seen.trainer.net.state_dict().items()}
     moved = {name for name in last if not np.array_equal(last[name], seen.first[name])}
     statistics = {name for name in last if name.endswith(("._mean", "._variance"))}
-    frozen = {name for name in last if any(fnmatch.filter([name], p) for p in recipe.model.freeze)}
+    frozen = set()
+    for entry in recipe.model.freeze:
+        if entry.endswith("%"):  # of the blocks, whose names are "stages.<stage>.<block>.…"
+            blocks = dict.fromkeys(n[: n.index(".", 9)] for n in last if n.startswith("stages."))
+            kept = list(blocks)[: len(blocks) * int(entry[:-1]) // 100]
+            frozen |= {n for n in last if n.startswith(("stem.", *(f"{b}." for b in kept)))}
+        frozen |= set(fnmatch.filter(last, entry))
     assert set(trained(seen)) == set(last) - frozen - statistics
     assert moved
     assert not moved & frozen

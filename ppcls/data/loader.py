@@ -28,7 +28,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.data.sizes import Size, side
 from ppcls.data.unlabeled import Joined
 from ppcls.errors import DataError, UserError
-from ppcls.log import Progress
+from ppcls.log import Pace, Progress
 
 MIXED = 1  # tells the random numbers of a batch from those of its first photo
 
@@ -168,13 +168,15 @@ class Reader:
             for future in pending:
                 future.cancel()
 
-    def evaluation(self, batch: int, rank: int = 0, processes: int = 1) -> Progress[Batch]:
+    def evaluation(
+        self, batch: int, rank: int = 0, processes: int = 1, pace: Pace | None = None
+    ) -> Progress[Batch]:
         """Every photo of the part "eval", in order, with a progress bar.
 
         Of several processes each gets every so manieth batch, the first of them from number `rank`.
         """
         order = eval_order(len(self.parts["eval"][0]), batch)[rank::processes]
-        return Progress(self.batches("eval", order), "evaluation", len(order))
+        return Progress(self.batches("eval", order), "evaluation", len(order), pace=pace)
 
     def started(self) -> ProcessPoolExecutor:
         if not self.pool:

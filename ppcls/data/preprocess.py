@@ -4,22 +4,29 @@ Also read and written as the `transform_ops` of PaddleX and PaddleClas.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import ArgsKwargs
 
 from ppcls.config.node import Count, Float, Positive, node
 from ppcls.data.geometry import Backend, Interpolation, center_crop, resize_short
 from ppcls.errors import UserError
 from ppcls.utils.opencv import cv2
 
+KEYS = ("resize", "crop", "interpolation", "backend", "mean", "std")
+STATED = "_stated"  # where a Preprocess keeps which of them were given
+
 
 @node
 class Preprocess:
     """The short side resized to `resize` pixels, the middle `crop` x `crop` cut out, and per
     channel (pixel / 255 - mean) / std.
+
+    What is not `stated` has the values of ImageNet's usual weights, until a recipe's own weights
+    say better.
     """
 
     resize: Count = 256
@@ -29,12 +36,35 @@ class Preprocess:
     mean: tuple[Float, ...] = (0.485, 0.456, 0.406)
     std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
 
-    def __post_init__(self):
-        if self.resize < self.crop:
+    @model_validator(mode="wrap")
+    @classmethod
+    def remember(cls, given: Any, handler: ModelWrapValidatorHandler) -> "Preprocess":
+        """Keep which keys were given.
+
+        Of a document those that belong together are checked when both are: the other may follow.
+        """
+        found = handler(given)
+        if isinstance(given, Preprocess):
+            return found
+        called = isinstance(given, ArgsKwargs)
+        keys = frozenset((given.kwargs if called else given) or ())
+        object.__setattr__(found, STATED, keys)
+        found.check(KEYS if called else keys)
+        return found
+
+    @property
+    def stated(self) -> frozenset[str]:
+        """The keys that were given, as against those that have a default."""
+        return getattr(self, STATED, frozenset())
+
+    def check(self, keys: Collection[str] = KEYS) -> None:
+        """ValueError where values do not fit together, of these keys."""
+        if {"resize", "crop"} <= set(keys) and self.resize < self.crop:
             raise ValueError(
                 f"resize {self.resize} is below crop {self.crop}: raise resize or lower crop"
             )
-        if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3, 4):
+        fits = len(self.mean) == len(self.std) and len(self.mean) in (1, 3, 4)
+        if {"mean", "std"} <= set(keys) and not fits:
             raise ValueError(
                 f"mean has {len(self.mean)} values and std {len(self.std)}: give each one value "
                 "per channel, 1 (grey), 3 (RGB) or 4 (RGBA)"

@@ -15,7 +15,7 @@ from ppcls.data.datasets import Samples
 from ppcls.data.paths import Paths
 from ppcls.device import select
 from ppcls.errors import UserError
-from ppcls.inputs import Inputs, class_names, located, open_eval, open_part
+from ppcls.inputs import Inputs, class_names, located, open_eval, open_part, with_preprocess
 from ppcls.log import Progress, say
 from ppcls.recipe import Recipe
 from ppcls.select.look import look
@@ -92,6 +92,7 @@ def open_judge(recipe: Recipe) -> Judge:
         UserError: no teacher that could score photos, or data that is missing or at odds.
     """
     nodes = teachers_of(recipe)
+    recipe = with_preprocess(recipe)
     select(recipe.device)
     model, data = recipe.model, recipe.data
     classes, names = model.num_classes, class_names(data.labels)

@@ -1,10 +1,12 @@
 """What a recipe, its data and the device must agree on before a run."""
 
 import paddle
+from paddle import nn
 
 from ppcls.errors import UserError
 from ppcls.inputs import Inputs
-from ppcls.recipe import Recipe
+from ppcls.recipe import Model, Recipe
+from ppcls.train.freeze import HEAD, random_ones
 
 
 def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int) -> None:
@@ -44,6 +46,25 @@ def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int
         raise UserError(
             "train.sync_norms: Paddle synchronises batch norms on GPUs only and this run is on "
             f"{paddle.get_device()}: -o train.sync_norms=false"
+        )
+
+
+def check_freeze(model: Model, net: nn.Layer) -> None:
+    """What a new run's network leaves as it is must have learnt something before.
+
+    Raises:
+        UserError: it is random. Constants may stay: norms without a scale and shift of their own.
+    """
+    frozen = random_ones(net) if model.freeze else []
+    if frozen and not model.weights:
+        raise UserError(
+            f"model.freeze would keep random weights ({frozen[0]} and so on), as model.weights "
+            "is not given: give model.weights, or -o model.freeze=[]"
+        )
+    if model.new_head and any(name.startswith(HEAD) for name in frozen):
+        raise UserError(
+            "model.freeze would keep the classifier that model.new_head starts afresh, which is "
+            "random: leave head.* out of model.freeze, or -o model.new_head=false"
         )
 
 

@@ -27,7 +27,7 @@ from ppcls.weights import files
 from ppcls.weights.load import OPTIMIZER
 
 LATEST, BEST = "latest.safetensors", "best.safetensors"  # a run's checkpoints
-RECORD = "ppcls"  # the metadata key of the record
+RECORD = files.RECORD  # the metadata key of the record
 BESIDE = "beside/"  # begins the names of layers that train beside the network
 TRAINED = "trained"  # the slot of the weights in training, where there is an average of them
 

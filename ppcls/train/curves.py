@@ -30,9 +30,10 @@ def draw(records_path: Path, picture: Path) -> None:
     for axes, title, lines in panels:
         for label, points, key in lines:
             marker = "o" if points is evals else None
+            known = [r for r in points if key in r]  # not where no photo could be read
             axes.plot(
-                [r["step"] for r in points],
-                [r[key] for r in points],
+                [r["step"] for r in known],
+                [r[key] for r in known],
                 marker=marker,
                 markersize=3,
                 label=label,

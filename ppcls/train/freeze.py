@@ -1,14 +1,57 @@
 """Parts of a network that training leaves as they are."""
 
 import fnmatch
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
-from paddle import nn
+from pydantic import AfterValidator, BeforeValidator
 
 from ppcls.errors import UserError
 
+if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+    from paddle import nn
 
-def freeze(net: nn.Layer, patterns: tuple[str, ...]) -> list[nn.Layer]:
-    """Stop the gradient of every parameter whose name matches a shell pattern, as in "stages.0.*".
+HEAD = "head."  # begins the names of the classifier's parameters
+SLACK = 1e-9  # for products of decimal fractions that should be whole numbers
+
+
+def as_list(value: Any) -> Any:
+    """One entry may stand without a list, and nothing for none."""
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else value
+
+
+def checked(entries: tuple[str, ...]) -> tuple[str, ...]:
+    for entry in entries:
+        share = share_of(entry)
+        if entry.endswith("%") and (share is None or not 0 <= share < 1):
+            raise ValueError(
+                f"{entry!r} should be a share from 0% to below 100%, such as 50%: the first half "
+                "of the network's blocks; all of them are ['stem.*', 'stages.*']"
+            )
+    return entries
+
+
+# Shares of the network, as in "50%", and names of parameters, as in "stem.*" and "stages.0.*".
+Freeze = Annotated[tuple[str, ...], BeforeValidator(as_list), AfterValidator(checked)]
+
+
+def share_of(entry: str) -> float | None:
+    """The share that an entry means; None where it is none."""
+    try:
+        share = float(entry.removesuffix("%")) / 100
+    except ValueError:
+        return None
+    return share if entry.endswith("%") and math.isfinite(share) else None
+
+
+def freeze(net: "nn.Layer", entries: Sequence[str]) -> list["nn.Layer"]:
+    """Stop the gradient of every parameter that an entry names.
+
+    An entry is a shell pattern of names, as in "stages.0.*", or a share of the network's blocks in
+    their order, as in "50%": the stem and as many whole blocks as fit into it, never the last one.
 
     Returns:
         The layers in which nothing is left to train, whole blocks among them; they are kept in
@@ -16,13 +59,22 @@ def freeze(net: nn.Layer, patterns: tuple[str, ...]) -> list[nn.Layer]:
         blocks drop nothing.
 
     Raises:
-        UserError: a pattern matches no parameter.
+        UserError: a pattern matches no parameter, or nothing is left to train.
     """
     names = [name for name, parameter in net.named_parameters() if not parameter.stop_gradient]
-    for pattern in patterns:
-        if not fnmatch.filter(names, pattern):
+    patterns = []
+    for entry in entries:
+        share = share_of(entry)
+        if share is not None:
+            patterns += first_blocks(net, share)
+            continue
+        if not fnmatch.filter(names, entry):
             tops = ", ".join(dict.fromkeys(name.split(".")[0] + ".*" for name in names))
-            raise UserError(f"model.freeze: {pattern!r} matches no parameter; there are {tops}")
+            raise UserError(
+                f"model.freeze: {entry!r} matches no parameter; there are {tops}; a share such as "
+                "50% fits every network"
+            )
+        patterns.append(entry)
     for name, parameter in net.named_parameters():
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.stop_gradient = True
@@ -31,6 +83,34 @@ def freeze(net: nn.Layer, patterns: tuple[str, ...]) -> list[nn.Layer]:
     return [layer for layer in net.sublayers() if is_frozen(layer)] if patterns else []
 
 
-def is_frozen(layer: nn.Layer) -> bool:
+def first_blocks(net: "nn.Layer", share: float) -> list[str]:
+    """Patterns of the stem and the first blocks of a network, of 0 of nothing."""
+    blocks = [
+        f"stages.{stage}.{block}.*"
+        for stage, blocks in enumerate(net.stages)
+        for block in range(len(blocks))
+    ]
+    count = math.floor(share * len(blocks) + SLACK)
+    return ["stem.*", *blocks[:count]] if share else []
+
+
+def is_frozen(layer: "nn.Layer") -> bool:
     own = layer.parameters()
     return bool(own) and all(parameter.stop_gradient for parameter in own)
+
+
+def trained_count(net: "nn.Layer") -> int:
+    """How many numbers of a network training changes."""
+    return sum(parameter.size for parameter in net.parameters() if not parameter.stop_gradient)
+
+
+def random_ones(net: "nn.Layer") -> list[str]:
+    """Names of parameters that training leaves and whose values differ, as no constant's do."""
+    frozen = [(name, value) for name, value in net.named_parameters() if value.stop_gradient]
+    return [name for name, value in frozen if float(value.min()) != float(value.max())]
+
+
+def only_head(net: "nn.Layer") -> bool:
+    """Whether the classifier is all that training changes."""
+    trained = [name for name, value in net.named_parameters() if not value.stop_gradient]
+    return all(name.startswith(HEAD) for name in trained)

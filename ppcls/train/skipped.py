@@ -15,9 +15,12 @@ class Skipped:
         self.path, self.writes = folder / FILE, writes
         known = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
         self.lines, self.said = dict.fromkeys(known), len(known)
+        self.last = ""  # the one met last
 
     def add(self, lines: Iterable[str]) -> None:
-        new = [line for line in dict.fromkeys(lines) if line not in self.lines]
+        met = dict.fromkeys(lines)
+        self.last = next(reversed(met), self.last)
+        new = [line for line in met if line not in self.lines]
         self.lines |= dict.fromkeys(new)
         if new and self.writes:
             with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:

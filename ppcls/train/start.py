@@ -13,11 +13,12 @@ from ppcls.data.loader import load_batch
 from ppcls.data.sizes import in_words, sides
 from ppcls.device import select
 from ppcls.errors import UserError
-from ppcls.inputs import Inputs, note_preprocess, open_inputs, train_view
+from ppcls.inputs import Inputs, open_inputs, train_view, with_preprocess
 from ppcls.log import be_quiet, say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint, skipped
 from ppcls.train.checkpoint import BEST, LATEST
+from ppcls.train.freeze import only_head, trained_count
 from ppcls.train.processes import Processes, join
 from ppcls.train.record import take
 from ppcls.train.trainer import Trainer
@@ -50,12 +51,14 @@ def train(
         )
     if resume and not latest.exists():
         raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
+    saved = files.read(latest) if resume else None
+    record = checkpoint.read_record(latest, saved) if saved else None
+    if record:  # what the recipe leaves open is what it was
+        recipe = with_preprocess(recipe, record.recipe.get("preprocess", {}))
     recipe, inputs = first_alone(processes, recipe)
     if limit and inputs.eval is not None:
         count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
         inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
-    saved = files.read(latest) if resume else None
-    record = checkpoint.read_record(latest, saved) if saved else None
     if record:
         check_same(recipe, record, inputs, processes.count, latest)
     trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
@@ -70,9 +73,6 @@ def train(
         (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
     say("\n".join(summary(inputs.train)))
     say(header(trainer, device))
-    if recipe.model.weights and not resume:
-        source = store.find(recipe.model.name, recipe.model.weights)
-        note_preprocess(recipe, source.preprocess, source.path)
     done = trainer.run()
     if done:
         say(f"finished: {folder / (BEST if trainer.best else LATEST)}, {folder / 'curves.png'}")
@@ -97,14 +97,17 @@ def header(trainer: Trainer, device: str) -> str:
     recipe = trainer.recipe
     train, model = recipe.train, recipe.model
     photos = trainer.feed.photos_per_step
-    size = sum(p.size for p in trainer.net.parameters() if not p.stop_gradient)
+    trained = trained_count(trainer.net)
+    size = f"{trainer.parameters / 1e6:.2f} M parameters"
+    if trained < trainer.parameters:
+        size += f", {trained / 1e6:.{2 if trained > 1e5 else 4}f} M trained"
     where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
     count = trainer.processes.count
     where += f", {count} processes" if count > 1 else ""
     batches = photos // train.batch_size
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
-        f"{model.name}: {size / 1e6:.2f} M parameters, {model.num_classes} classes, "
+        f"{model.name}: {size}, {model.num_classes} classes, "
         f"{in_words(recipe.train_size)} px, on {where}",
         f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
         f"writing to {recipe.folder}",
@@ -122,6 +125,11 @@ def header(trainer: Trainer, device: str) -> str:
         lines.append(
             f"learning rate {lr:g} was chosen for a batch of {published}: "
             f"{lr * train.schedule.scale(photos):g} for {photos}, in proportion"
+        )
+    if model.freeze and only_head(trainer.net):
+        lines.append(
+            "note: model.freeze leaves only the classifier (head.*) to train; to train more, a "
+            "share of the network: -o model.freeze=50%"
         )
     if train.without:
         lines.append(

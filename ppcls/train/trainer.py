@@ -1,6 +1,7 @@
 """The training loop: a plain loop over steps, whose every number is a function of the step."""
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,6 +11,7 @@ import paddle
 
 from ppcls import log
 from ppcls.data.loader import Batch, Part, Reader
+from ppcls.data.sizes import sides
 from ppcls.errors import DataError, UserError
 from ppcls.inputs import Inputs, eval_view, train_view
 from ppcls.log import say
@@ -17,21 +19,25 @@ from ppcls.metrics import goodness
 from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
 from ppcls.train import checkpoint, curves, halt
-from ppcls.train.agreement import check
+from ppcls.train.agreement import check, check_freeze
 from ppcls.train.evaluate import describe, evaluate_watched
 from ppcls.train.feed import Feed
-from ppcls.train.freeze import freeze
+from ppcls.train.freeze import freeze, trained_count
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
 from ppcls.train.lesson import lesson
 from ppcls.train.network import network
-from ppcls.train.outlook import Outlook
+from ppcls.train.outlook import Outlook, Plan
 from ppcls.train.precision import Precision
 from ppcls.train.processes import Processes
 from ppcls.train.record import record_of
 from ppcls.train.skipped import Skipped
 from ppcls.train.update import Done, NotFinite, Update
 from ppcls.train.window import Window
+from ppcls.utils.text import duration, three_digits
+
+SHOWN = 20  # steps whose mean loss is shown beside the bar
+FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an evaluation does
 
 
 class Trainer:
@@ -61,7 +67,10 @@ class Trainer:
         paddle.seed(recipe.seed)
         model = recipe.model
         self.net = network(recipe, saved)
+        self.parameters = trained_count(self.net)
         self.frozen = freeze(self.net, model.freeze)
+        if saved is None:
+            check_freeze(model, self.net)
         scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
         self.network = Normalize.before(self.net, scale, offset)
         self.precision = Precision(train.precision, train.amp_level)
@@ -85,11 +94,12 @@ class Trainer:
             parts["eval"] = (inputs.eval, eval_view(recipe))
         self.reader = Reader(parts, recipe.data.workers)
         self.step, self.window, self.stopping = 0, Window(), False
+        self.epoch_window = Window()
+        self.recent: deque[float] = deque(maxlen=SHOWN)
         self.best: dict[str, float] = {}
         self.scores: dict[str, float] = {}
         self.thresholds: list[float] = []
         self.skipped = Skipped(self.folder, self.processes.first)
-        self.outlook = Outlook(self.total_steps)
         self.evaluations: list[dict[str, float]] = []
 
     # ------------------------------------------------------------------ the loop
@@ -97,6 +107,7 @@ class Trainer:
     def run(self) -> bool:
         """Train to the end; False when a signal ended the run early, its state saved."""
         scalars = log.Scalars(self.folder, self.step) if self.processes.first else log.NoScalars()
+        self.outlook, self.pace = Outlook(self.plan()), log.Pace()
         with Interrupt() as self.interrupt, scalars as self.scalars:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
@@ -123,20 +134,21 @@ class Trainer:
         order = self.feed.order(epoch)
         name = f"epoch {epoch + 1}/{self.recipe.train.epochs}"
         steps = self.feed.steps(self.reader, order[start:], epoch)
-        progress = log.Progress(steps, name, len(order), start)
+        progress = log.Progress(steps, name, len(order), start, self.pace)
         self.set_training()
         self.window.start_clock()
+        self.epoch_window = Window()
         for found in progress:
             photos = self.agree(found)
             if self.stopping:
                 return
             assert not isinstance(found, DataError)
-            if done := self.advance(found, photos):
-                self.window.add(done)
-            self.outlook.tell(self.step)
+            self.count(self.advance(found, photos))
+            progress.note, progress.left = self.note(), self.outlook.left
             if self.step % self.recipe.train.log_every == 0 or self.step == self.total_steps:
-                progress.note = f"loss {self.window.loss:.4f}"
                 self.record_train()
+            if start == 0 and self.step % self.epoch_steps == 0:
+                self.require_photos(order)
             self.do_what_is_due()
             if self.early():
                 say(f"stopping early at step {self.step}: evaluations became no better for long")
@@ -183,20 +195,23 @@ class Trainer:
 
     def do_what_is_due(self) -> None:
         """Evaluate and save where the recipe says so, after the step just done."""
-        train, done = self.recipe.train, self.step == self.total_steps
+        done = self.step == self.total_steps
         self.scores = {}
         if self.inputs.eval is not None and self.step % self.epoch_steps == 0:
             epoch = self.step // self.epoch_steps
             if done or epoch % self.recipe.eval.every == 0:
-                self.evaluate(epoch)
-        span = max(1, train.save_every.steps(self.epoch_steps, self.total_steps))
-        if done or self.step % span == 0:
-            self.save(checkpoint.LATEST)
+                with self.outlook.aside("evaluation"):
+                    self.evaluate(epoch)
+        if done or self.step % self.save_span == 0:
+            with self.outlook.aside("save"):
+                self.save(checkpoint.LATEST)
+        if self.step % self.epoch_steps == 0:
+            self.tell_epoch(self.step // self.epoch_steps)
 
     def evaluate(self, epoch: int) -> None:
         processes, classes = self.processes, self.recipe.model.num_classes or 0
         tally, size = self.recipe.task.tally(classes), self.recipe.eval.batch_size
-        batches = self.reader.evaluation(size, processes.rank, processes.count)
+        batches = self.reader.evaluation(size, processes.rank, processes.count, self.pace)
         self.average_statistics()
         with self.shown():
             found = evaluate_watched(self.network, batches, tally, self.interrupt)
@@ -205,23 +220,84 @@ class Trainer:
         if self.stopping:
             raise Interrupted
         tally.parts = processes.dealt(tally.parts)
+        assert self.inputs.eval is not None
         if not tally.parts:
-            raise UserError("data.eval: none of its photos can be read; see tools/check_data.py")
+            raise none_read("data.eval", len(self.inputs.eval), self.skipped.last)
         scores, self.thresholds = tally.scores(), tally.thresholds()
         if not math.isfinite(scores["loss"]):
             raise self.diverged("loss of the evaluation", scores["loss"], [])
+        if void := [name for name, score in scores.items() if not math.isfinite(score)]:
+            raise DataError(
+                f"data.eval: {void[0]} has no value, as no photo that could be read has a label"
+            )
         self.scores = scores
         self.evaluations.append(scores | {"step": self.step})
         self.scalars.write("eval", self.step, epoch=epoch, **scores)
         name = self.recipe.best
-        better = not self.best or goodness(scores, name) > goodness(self.best, name)
-        say(f"epoch {epoch}: {describe(scores)}{' (best)' if better else ''}")
-        if better:
+        if not self.best or goodness(scores, name) > goodness(self.best, name):
             self.best = scores | {"step": self.step}
             self.save(checkpoint.BEST)
         self.window.start_clock()
 
+    # ------------------------------------------------------------------ what it says
+
+    def plan(self) -> Plan:
+        """What is left to do from the step on that the run has come to."""
+        step, total, inputs = self.step, self.total_steps, self.inputs
+        evaluations, guess = 0, 0.0
+        if inputs.eval is not None:
+            epochs, every = total // self.epoch_steps, self.recipe.eval.every
+            evaluations = -(-epochs // every) - step // self.epoch_steps // every
+            larger = self.recipe.preprocess.crop / max(sides(self.recipe.train_size))
+            photos = len(inputs.eval) * larger**2
+            guess = FORWARD * photos / self.feed.photos_per_step
+        saves = -(-total // self.save_span) - step // self.save_span
+        return Plan(total - step, evaluations, saves, guess)
+
+    def count(self, done: Done | None) -> None:
+        """Take a step into what is said and recorded; None: there was no photo to learn from."""
+        self.window.add(done)
+        self.epoch_window.add(done)
+        if done:
+            self.recent.append(done.loss)
+        self.outlook.tell()
+
+    def note(self) -> str:
+        """Beside the bar: the mean loss of the last few steps."""
+        return f"loss {sum(self.recent) / len(self.recent):.4f}" if self.recent else ""
+
+    def tell_epoch(self, epoch: int) -> None:
+        """A line on an epoch that has ended: its scores, training loss, time and speed."""
+        parts, window = [], self.epoch_window
+        if self.scores:
+            best = " (best)" if self.best.get("step") == self.step else ""
+            parts.append(f"{describe(self.scores)}{best}")
+        if window.losses:
+            loss = sum(window.losses) / len(window.losses)
+            time = f"{duration(window.seconds)} at {three_digits(window.speed)} photos/s"
+            parts.append(f"training loss {loss:.4f}, {time}")
+        left = self.outlook.left
+        if left and self.step < self.total_steps:
+            parts.append(f"{duration(left)} left")
+        if parts:
+            say(f"epoch {epoch}: {'; '.join(parts)}")
+
+    def require_photos(self, order: Sequence[np.ndarray]) -> None:
+        """DataError after an epoch without a single photo that could be read.
+
+        It taught nothing, so the run is back where the epoch began.
+        """
+        if not self.epoch_window.photos:
+            count = len(np.unique(np.concatenate(order) % len(self.inputs.shown)))
+            self.step -= self.epoch_steps
+            raise none_read("data.train", count, self.skipped.last)
+
     # ------------------------------------------------------------------ small parts
+
+    @property
+    def save_span(self) -> int:
+        """Steps from one save to the next."""
+        return max(1, self.recipe.train.save_every.steps(self.epoch_steps, self.total_steps))
 
     def average_statistics(self) -> None:
         """Batch norms' statistics, of each process's own photos, become the mean of all."""
@@ -263,10 +339,9 @@ class Trainer:
             "train",
             self.step,
             epoch=(self.step - 1) // self.epoch_steps + 1,
-            loss=self.window.loss,
             lr=self.rate(self.step - 1),
             images_per_second=self.window.speed,
-            **{self.recipe.task.watched: self.window.accuracy},
+            **self.window.scores(self.recipe.task.watched),
         )
         self.window = Window()
 
@@ -290,6 +365,14 @@ class Trainer:
             return ""
         path = self.save(checkpoint.LATEST)
         return f"; saved {path}; to go on: the same command with --resume"
+
+
+def none_read(key: str, count: int, example: str) -> DataError:
+    """The error that ends a run which `data.on_error: skip` has left nothing of."""
+    such = f", such as {example}" if example else ""
+    return DataError(
+        f"{key}: none of the {count:,} photos could be read{such}; see tools/check_data.py"
+    )
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:

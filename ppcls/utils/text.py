@@ -46,3 +46,16 @@ def escape(character: str) -> str:
     if "\udc80" <= character <= "\udcff":
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode()
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit one would say it in: `1 second`, `89 seconds`, `1.5 minutes`."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return plural(round(seconds), "second")
+
+
+def three_digits(count: float) -> str:
+    """A rate with the digits that count: `0.0512`, `35.2`, `1,840`."""
+    return f"{count:.3g}" if count < 100 else f"{count:,.0f}"

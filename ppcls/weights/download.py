@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from ppcls.errors import UserError
-from ppcls.log import QUIET_SECONDS, say
+from ppcls.log import Pace, say
 from ppcls.weights import cache
 from ppcls.weights.cache import beside
 
@@ -211,7 +211,7 @@ def mebibytes(have: int, total: int | None) -> str:
 
 def shown(chunks: Iterable[bytes], name: str, have: int, total: int | None) -> Iterator[bytes]:
     """The chunks, with a bar in bytes on a terminal and a line now and then elsewhere."""
-    said = time.monotonic()
+    pace = Pace()
     with tqdm(
         total=total,
         initial=have,
@@ -226,6 +226,5 @@ def shown(chunks: Iterable[bytes], name: str, have: int, total: int | None) -> I
             yield chunk
             have += len(chunk)
             bar.update(len(chunk))
-            if bar.disable and time.monotonic() - said > QUIET_SECONDS:
-                said = time.monotonic()
+            if bar.disable and pace.due():
                 say(f"{name}: {mebibytes(have, total)}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import safe_open
 
 from ppcls.errors import UserError
 from ppcls.utils.files import require_plain, write_whole
@@ -26,6 +27,7 @@ NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "mode
 
 # Paddle's own entries in a state dict: parameter names, and tensors cut up at 2**30 bytes.
 PARAMETER_NAMES = "StructuredToParameterName@@"
+RECORD = "ppcls"  # the metadata key of what a run's checkpoint says about itself
 CUT_TENSORS = "UnpackBigParamInfor@@"
 
 
@@ -77,6 +79,16 @@ def read(path: str | Path) -> Checkpoint:
             f"{path}: cut short or damaged ({reason}); copy or download it again"
         ) from error
     return Checkpoint(tensors, metadata, kind, (*notes, *casts))
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What a run's checkpoint says about itself, {} of any other file; no tensor is read."""
+    try:
+        with safe_open(path, framework="np") as file:
+            found = json.loads((file.metadata() or {}).get(RECORD, "{}"))
+    except Exception:  # whatever is wrong with it, whoever reads its tensors says so
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def clip(text: object) -> str:

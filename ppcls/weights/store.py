@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.errors import UserError
-from ppcls.weights import cache, download
+from ppcls.weights import cache, download, files
 
 DEFAULT = "true"  # what a recipe writes for a network's first registered weights
 HUB = "hf://"
@@ -62,13 +62,36 @@ def find(model: str, weights: str) -> Source:
     return source
 
 
+def trained_with(model: str, weights: str) -> dict[str, Any]:
+    """What the images of weights as in `find` went through, as far as they say; {}: nothing.
+
+    Nothing is downloaded but a .safetensors file, for only such a one can say it.
+    """
+    tags = registry().get(model, {})
+    tag = next(iter(tags), weights) if weights == DEFAULT else weights
+    if tag in tags:
+        return {key: tags[tag][key] for key in PREPROCESS}
+    web = weights.startswith(HUB) or "://" in weights
+    if web and not weights.split("?")[0].endswith(".safetensors"):
+        return {}
+    return locate(weights).preprocess or {}
+
+
+def of_file(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint of ppcls was trained with; None for other files."""
+    recipe = files.record_of(path).get("recipe")
+    found = recipe.get("preprocess") if isinstance(recipe, dict) else None
+    return found if isinstance(found, dict) else None
+
+
 def locate(weights: str) -> Source:
     """The file behind a path, an http(s) URL (downloaded), or hf://organisation/name[/file]."""
     if weights.startswith(HUB):
         return from_hub(weights)
     if weights.lower().startswith(("http://", "https://")):
-        return Source(download.fetch(weights))
-    return Source(Path(weights))
+        path = download.fetch(weights)
+        return Source(path, preprocess=of_file(path))
+    return Source(Path(weights), preprocess=of_file(Path(weights)))
 
 
 def is_file(path: Path) -> bool:
@@ -119,4 +142,5 @@ def from_hub(address: str) -> Source:
             f"{HUB}{repository}/{file}: not downloaded ({reason}): name another file with "
             f"{HUB}{repository}/FILE, or download it elsewhere and give its path"
         ) from error
-    return Source(Path(path), about=f"{file} of {repository} on the Hugging Face hub")
+    about = f"{file} of {repository} on the Hugging Face hub"
+    return Source(Path(path), preprocess=of_file(Path(path)), about=about)

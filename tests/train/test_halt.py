@@ -10,7 +10,6 @@ from cut_run import cut
 from ppcls.config.node import Span
 from ppcls.log import read_records
 from ppcls.train.halt import EarlyStop
-from ppcls.train.outlook import Outlook, words
 from ppcls.weights import files
 
 TRAIN = ("train", "-c", "recipe.yaml", "-o")
@@ -124,25 +123,6 @@ def test_what_a_step_that_diverges_saw_is_kept(workdir, run):
     with np.load("runs/d/not_finite.npz") as kept:
         assert kept["images_0"].shape == (4, 32, 32, 3)
         assert len(kept["targets_0"]) == len(kept["indices_0"]) == 4
-
-
-def test_the_outlook_is_said_once(monkeypatch):
-    said, now = [], iter([0.0, 10.0])
-    monkeypatch.setattr("ppcls.train.outlook.say", said.append)
-    monkeypatch.setattr("time.monotonic", lambda: next(now))
-    outlook = Outlook(total=187)
-    for step in range(1, 12):
-        outlook.tell(step)
-    assert len(said) == 1  # 5 steps in 10 seconds, 180 to go
-    assert said[0].startswith("about 6.0 minutes to train")
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(20, "20 seconds"), (89, "89 seconds"), (90, "1.5 minutes"), (7200, "2.0 hours")],
-)
-def test_times_in_words(seconds, text):
-    assert words(seconds) == text
 
 
 def test_a_dry_run_does_everything_and_keeps_nothing(workdir, run):

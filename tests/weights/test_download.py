@@ -8,6 +8,7 @@ import threading
 
 import pytest
 
+from ppcls import log
 from ppcls.errors import UserError
 from ppcls.weights import cache, download
 from ppcls.weights.download import CHUNK, fetch
@@ -54,7 +55,7 @@ def test_a_file_is_downloaded_once_and_its_sha256_recorded(web, capsys, tmp_path
 
 
 def test_progress_is_told_where_there_is_no_terminal(web, monkeypatch, capsys):
-    monkeypatch.setattr(download, "QUIET_SECONDS", -1)
+    monkeypatch.setattr(log, "MOST_SECONDS", -1)
     fetch(web.url("net.npz"))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("net.npz:")]
     assert lines == [f"net.npz: {n} of 0.3 MiB" for n in ("0.1", "0.1", "0.2", "0.2", "0.3")]
