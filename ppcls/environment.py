@@ -34,7 +34,7 @@ def prepare() -> None:
 
 def home() -> Path:
     """ppcls's folder for what it downloads and makes: $PPCLS_HOME or ~/.cache/ppcls."""
-    return Path(os.environ.get("PPCLS_HOME") or "~/.cache/ppcls").expanduser()
+    return Path(os.path.expanduser(os.environ.get("PPCLS_HOME") or "~/.cache/ppcls"))
 
 
 def threads() -> int:

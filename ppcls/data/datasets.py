@@ -16,6 +16,7 @@ from ppcls.data.plain_lists import read_plain
 from ppcls.data.samples import Samples
 from ppcls.data.shards import is_shards, open_shards
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 from ppcls.utils.text import at_most, did_you_mean
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
@@ -41,7 +42,7 @@ def open_samples(
     opened by `ppcls.data.shards`.
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
-    path = os.fspath(path)
+    path, root = expanded(path), None if root is None else expanded(root)
     names = read_names(labels) if labels is not None else ()
     if is_shards(path) and not os.path.isdir(path):
         return open_shards(path, names, several)
@@ -121,7 +122,7 @@ def find_photos(path: str | PathLike) -> list[str]:
 
     Raises UserError for a folder without photos and for lines of a list that name no photo.
     """
-    path = os.fspath(path)
+    path = expanded(path)
     if os.path.isdir(path):
         photos = list(photos_in(path))
         if not photos:
@@ -131,7 +132,7 @@ def find_photos(path: str | PathLike) -> list[str]:
         return [path]
     found, mistakes = [], []
     for line, names in listed_paths(path):
-        choices = [os.path.join(os.path.dirname(path), name) for name in names]
+        choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
         existing = [choice for choice in choices if os.path.isfile(choice)]
         found += existing[:1]
         if not existing:

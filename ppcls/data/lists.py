@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 from ppcls.utils.text import SHOWN, at_most, did_you_mean
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
@@ -203,7 +204,7 @@ def is_number(text: str) -> bool:
 def read_text(path: str | PathLike) -> str:
     """The file's text without a byte order mark; UserError names a line that is not UTF-8."""
     try:
-        data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
+        data = Path(expanded(path)).read_bytes().removeprefix(codecs.BOM_UTF8)
         text = data.decode()
         broken = text.find("\0")  # UTF-16 without its mark passes as UTF-8, full of zeros
     except OSError as error:

@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 
 BLOCK = 1 << 16  # paths that are unpacked at a time
 
@@ -45,6 +46,8 @@ class Paths:
         )
 
     def whole(self, path: str) -> str:
+        if path[:2] in ("~", "~/"):  # only these: of many files the names begin with "~$"
+            return expanded(path)
         return path if not self.root or os.path.isabs(path) else self.root + path
 
     def blocks(self) -> Iterator[bytes]:

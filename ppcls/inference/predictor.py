@@ -21,6 +21,7 @@ from ppcls.inference.choose import choose
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import device_for, open_engine
 from ppcls.inference.folder import open_folder
+from ppcls.utils.files import expanded
 
 AUTO = "auto"
 MANY_CLASSES = 1 << 30
@@ -72,7 +73,7 @@ class Predictor:
         """
         if batch_size < 1:
             raise UserError(f"batch_size ({batch_size}) should be at least 1")
-        self.folder = open_folder(Path(folder), given)
+        self.folder = open_folder(Path(expanded(folder)), given)
         self.manifest = self.folder.manifest
         self.batch_size = batch_size
         settings = Settings(engine, device_for(device), precision, batch=batch_size)

@@ -17,6 +17,14 @@ AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 LONGEST_HEADER = 1 << 20  # bytes
 
 
+def expanded(path: str | os.PathLike[str]) -> str:
+    """The path with a home folder in the place of `~` or `~user`, as shells write them.
+
+    The folder of that name is `./~`; of an unknown user nothing is changed.
+    """
+    return os.path.expanduser(os.fspath(path))
+
+
 @contextmanager
 def write_whole(path: str | os.PathLike, what: str = "", fix: str = "") -> Iterator[BinaryIO]:
     """A binary file to write; it takes the place of `path` in the end, synced, by one rename.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 from ppcls.weights import cache, download
 
 DEFAULT = "true"  # what a recipe writes for a network's first registered weights
@@ -68,7 +69,7 @@ def locate(weights: str) -> Source:
         return from_hub(weights)
     if weights.lower().startswith(("http://", "https://")):
         return Source(download.fetch(weights))
-    return Source(Path(weights))
+    return Source(Path(expanded(weights)))
 
 
 def is_file(path: Path) -> bool:
