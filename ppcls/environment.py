@@ -65,6 +65,6 @@ def free_memory() -> float:
 def read(path: str) -> str:
     """The file's text, or "" where this system has no such file."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

@@ -1,5 +1,6 @@
 """What a run says: lines for people, a progress bar, and records for programs."""
 
+import io
 import json
 import shutil
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from ppcls.utils.text import VISIBLE, showable
 
 Item = TypeVar("Item")
 QUIET_SECONDS = 10  # between plain progress lines when the output is not a terminal
@@ -23,11 +26,18 @@ def be_quiet() -> None:
     quiet = True
 
 
+def never_fail(*streams: object) -> None:
+    """Show what a stream's encoding lacks, as `\\xb5`, instead of raising."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):  # and not what a program has put in its place
+            stream.reconfigure(errors=VISIBLE)
+
+
 def say(text: str) -> None:
     """Print a line without breaking a progress bar."""
     if quiet:
         return
-    tqdm.write(text, file=sys.stdout)
+    tqdm.write(showable(text, sys.stdout), file=sys.stdout)
     sys.stdout.flush()
 
 

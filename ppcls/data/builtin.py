@@ -183,7 +183,7 @@ def solar_cells() -> list[Photo]:
     """The package's own files; split within class and cell type (mono- or polycrystalline)."""
     folder = package_folder("elpv_dataset", "elpv-dataset") / "data"
     photos = []
-    for line in (folder / "labels.csv").read_text().splitlines():
+    for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines():
         file, probability, cell_type = line.split()
         name = "defective" if float(probability) >= 0.5 else "functional"
         save = partial(shutil.copyfile, folder / file)

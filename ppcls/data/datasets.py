@@ -1,6 +1,7 @@
 """What a data set holds: paths, labels and class names, from a folder per class or a list file."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from os import PathLike
@@ -16,8 +17,8 @@ from ppcls.data.plain_lists import read_plain
 from ppcls.data.samples import Samples
 from ppcls.data.shards import is_shards, open_shards
 from ppcls.errors import UserError
-from ppcls.utils.files import expanded
-from ppcls.utils.text import at_most, did_you_mean
+from ppcls.utils.files import existing, expanded
+from ppcls.utils.text import at_most, did_you_mean, spelt
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 PARTS = {"train", "val", "valid", "validation", "eval", "test"}
@@ -42,7 +43,7 @@ def open_samples(
     opened by `ppcls.data.shards`.
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
-    path, root = expanded(path), None if root is None else expanded(root)
+    path, root = existing(expanded(path)), None if root is None else expanded(root)
     names = read_names(labels) if labels is not None else ()
     if is_shards(path) and not os.path.isdir(path):
         return open_shards(path, names, several)
@@ -91,8 +92,13 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     if set(folders) <= PARTS:
         advice = f"open one part, such as {os.path.join(path, folders[-1])}"
         raise UserError(f"{path}: {at_most(folders)}: parts of a data set, not classes; {advice}")
-    numbers = single_names(names or tuple(folders))
-    unknown = [f"{name!r}{did_you_mean(name, numbers)}" for name in folders if name not in numbers]
+    called = {name: spelt(name) for name in folders}
+    twins = [name for name, uses in Counter(called.values()).items() if uses > 1]
+    if twins:
+        raise UserError(f"{path}: several folders have the name {at_most(twins)}; make them one")
+    known = names or tuple(sorted(called.values()))
+    numbers = single_names(known)
+    unknown = [f"{n!r}{did_you_mean(n, numbers)}" for n in called.values() if n not in numbers]
     if unknown:
         raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
     photos = {name: list(photos_in(os.path.join(path, name))) for name in folders}
@@ -100,9 +106,9 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     if empty:
         raise UserError(f"{path}: no photos ({', '.join(SUFFIXES)}) in: {', '.join(empty)}")
     sizes = [len(photos[name]) for name in folders]
-    labels = np.repeat(np.array([numbers[name] for name in folders], np.int64), sizes)
+    labels = np.repeat(np.array([numbers[called[name]] for name in folders], np.int64), sizes)
     paths = Paths([photo for name in folders for photo in photos[name]])
-    return Samples(paths, labels, names or tuple(folders), path)
+    return Samples(paths, labels, known, path)
 
 
 def photos_in(folder: str, above: tuple[str, ...] = ()) -> Iterator[str]:
@@ -122,7 +128,7 @@ def find_photos(path: str | PathLike) -> list[str]:
 
     Raises UserError for a folder without photos and for lines of a list that name no photo.
     """
-    path = expanded(path)
+    path = existing(expanded(path))
     if os.path.isdir(path):
         photos = list(photos_in(path))
         if not photos:
@@ -133,9 +139,9 @@ def find_photos(path: str | PathLike) -> list[str]:
     found, mistakes = [], []
     for line, names in listed_paths(path):
         choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
-        existing = [choice for choice in choices if os.path.isfile(choice)]
-        found += existing[:1]
-        if not existing:
+        there = [choice for choice in choices if os.path.isfile(existing(choice))]
+        found += there[:1]
+        if not there:
             mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
     if mistakes or not found:
         raise UserError(at_most(mistakes, "\n") or f"{path}: lists no photos")

@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ppcls.data.paths import Member
 from ppcls.errors import UserError
+from ppcls.utils.files import existing
 
 # Data workers are processes, one a core: threads inside each would only compete with the others,
 # and a process forked while OpenCV's thread pool runs can hang. Results do not change.
@@ -65,6 +66,9 @@ def read_bytes(path: str | PathLike) -> bytes:
     except UserError:
         raise
     except FileNotFoundError:
+        spelt = existing(path)
+        if spelt != str(path):
+            return read_bytes(spelt)
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; name a photo in it") from None

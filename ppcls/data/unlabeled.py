@@ -15,7 +15,7 @@ from ppcls.data.datasets import Samples, photos_in
 from ppcls.data.lists import read_text
 from ppcls.data.paths import Members, Paths
 from ppcls.errors import UserError
-from ppcls.utils.files import expanded
+from ppcls.utils.files import existing, expanded
 
 NO_LABEL = -1  # in labels
 PADDING = re.compile(r"[ \t\r]*\n[ \t]*")  # what ends a line and what the next begins with
@@ -66,7 +66,7 @@ def open_unlabeled(path: str | PathLike) -> Samples:
 
 def find_unlabeled(path: str | PathLike) -> Samples:
     """As `open_unlabeled`, but without a look whether the photos exist."""
-    path = expanded(path)
+    path = existing(expanded(path))
     if not os.path.exists(path):
         raise UserError(
             f"data.unlabeled.photos: {path} does not exist (looked in {os.getcwd()}); "

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,32 @@ def expanded(path: str | os.PathLike[str]) -> str:
 
     The folder of that name is `./~`; of an unknown user nothing is changed.
     """
-    return os.path.expanduser(os.fspath(path))
+    path = os.fspath(path)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # out of a file, which is UTF-8, where the locale is not
+        path = os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    return os.path.expanduser(path)
+
+
+def existing(path: str | os.PathLike[str]) -> str:
+    """The path as the disk spells it, where that has é as two characters and the path as one.
+
+    Or the reverse: names written on macOS are decomposed (NFD), nearly all others composed (NFC).
+    A path of which nothing is there in either spelling comes back as it is.
+    """
+    path = os.fspath(path)
+    if path.isascii() or os.path.exists(path):
+        return path
+    found = ""
+    for part in Path(path).parts:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        choices = [os.path.join(found, form) for form in forms]
+        there = [choice for choice in choices if os.path.exists(choice)]
+        if not there:
+            return path
+        found = there[0]
+    return found
 
 
 @contextmanager

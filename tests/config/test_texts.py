@@ -55,7 +55,7 @@ IN_A_COMMAND = [
     "a\tb",
     "!!python/name:os.system",
     "a=b",
-    "�.jpg",
+    "\udcb5.jpg",
     "\x01",
     "\u2028",
     "?a",
