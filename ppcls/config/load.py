@@ -5,10 +5,9 @@ All mistakes are reported at once, each with its place: `configs/x.yaml:10: unkn
 """
 
 import copy
-import difflib
 import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ppcls.config.tree import TAGS, At, Tree, dotted_name, override, read
+from ppcls.config.words import suggest
 from ppcls.errors import UserError
 from ppcls.utils.files import expanded
 
@@ -105,7 +105,9 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
     if at in tree.problems:
         return tree.problems[at]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{place}: unknown key {name!r}; {suggest(at[-1], known(schema, error['loc'][:-1]))}"
+        own = known(schema, error["loc"][:-1])
+        advice = suggest(str(at[-1]), own, others(schema, at))
+        return f"{place}: unknown key {name!r}; {advice}"
     if kind == "missing":
         return f"{place}: missing key {error['loc'][-1]!r} under {name or 'the top'!r}"
     if kind == "union_tag_not_found":
@@ -114,7 +116,10 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         key = f"{name}.{context['discriminator'].strip(chr(39))}"
         _, place = tree.locate((*at, context["discriminator"].strip("'")))
-        return f"{place}: {key}: unknown {context['tag']!r}; {suggest(context['tag'], tags)}"
+        here = dotted_name(tuple(part for part in at if isinstance(part, str)))
+        away = [(where, kind) for where, kind in kinds(schema) if where != here]
+        advice = suggest(str(context["tag"]), tags, kinds=away)
+        return f"{place}: {key}: unknown {context['tag']!r}; {advice}"
     if kind == "dataclass_type":
         return f"{place}: {name} should be a mapping with keys {', '.join(known(schema, at))}"
     if kind == "value_error":
@@ -133,12 +138,6 @@ def got(tree: Tree, at: At, value: Any) -> str:
     return f"got {value!r}{advice}"
 
 
-def suggest(word: Any, choices: Sequence[str]) -> str:
-    """The nearest of the choices as a question, or all of them."""
-    close = difflib.get_close_matches(str(word), choices, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(choices)}"
-
-
 def known(schema: type, loc: Sequence[str | int]) -> list[str]:
     """The key names of the node that validation had reached at `loc`."""
     classes = [schema]
@@ -152,6 +151,43 @@ def known(schema: type, loc: Sequence[str | int]) -> list[str]:
             inner = [found for cls in classes for found in node_classes(hints[cls].get(part))]
         classes = inner or classes  # a list index leads nowhere new
     return sorted({f.name for cls in classes for f in fields(cls)})
+
+
+def others(schema: type, at: At) -> list[str]:
+    """All keys outside of lists, dotted, those next to `at` first."""
+    parent = [str(part) for part in at[:-1]]
+
+    def far(key: str) -> tuple[int, int]:
+        parts = key.split(".")
+        shared = 0
+        while parts[shared : shared + 1] == parent[shared : shared + 1] != []:
+            shared += 1
+        return -shared, len(parts)
+
+    return sorted(dict.fromkeys(keys(schema)), key=far)
+
+
+def keys(cls: type, start: str = "") -> Iterator[str]:
+    """The dotted keys under a node class, of every kind that may stand there."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in fields(cls):
+        yield start + field.name
+        if "tuple" not in str(hints[field.name]).partition("[")[0]:
+            for inner in node_classes(hints[field.name]):
+                yield from keys(inner, f"{start}{field.name}.")
+
+
+def kinds(cls: type, start: str = "", seen: tuple[type, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Where one of several kinds may stand, and the name of each, the outer ones first."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    inner = [(field.name, own) for field in fields(cls) for own in node_classes(hints[field.name])]
+    for name, own in inner:
+        tags = typing.get_type_hints(own, include_extras=True)
+        for tag in TAGS:
+            yield from ((start + name, kind) for kind in typing.get_args(tags.get(tag)))
+    for name, own in inner:
+        if own not in seen:
+            yield from kinds(own, f"{start}{name}.", (*seen, own))
 
 
 def node_classes(hint: Any) -> list[type]:
