@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ppcls import __version__
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.errors import UserError
+from ppcls.log import never_fail
 from ppcls.utils.text import visible
 
 COMMANDS = (
@@ -32,6 +33,7 @@ COMMANDS = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a mistake of the user's."""
+    never_fail(sys.stdout, sys.stderr)
     parser = argparse.ArgumentParser(prog="ppcls", description="PaddlePaddle image classification")
     parser.add_argument("--version", action="version", version=f"ppcls {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

@@ -35,7 +35,7 @@ def prepare() -> None:
 
 def home() -> Path:
     """ppcls's folder for what it downloads and makes: $PPCLS_HOME or ~/.cache/ppcls."""
-    return Path(os.environ.get("PPCLS_HOME") or "~/.cache/ppcls").expanduser()
+    return Path(os.path.expanduser(os.environ.get("PPCLS_HOME") or "~/.cache/ppcls"))
 
 
 def program(module: str) -> list[str]:
@@ -77,6 +77,6 @@ def free_memory() -> float:
 def read(path: str) -> str:
     """The file's text, or "" where this system has no such file."""
     try:
-        return Path(path).read_text()
+        return Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

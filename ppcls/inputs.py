@@ -20,6 +20,7 @@ from ppcls.data.unlabeled import Joined, open_unlabeled
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.recipe import Data, Recipe
+from ppcls.utils.files import existing
 from ppcls.weights import cache, download, store
 
 IMAGENET_NAMES = Path(datasets.__file__).with_name("imagenet.txt")
@@ -128,7 +129,7 @@ def open_part(key: str, path: str | None, data: Data, several: bool) -> Samples:
         raise UserError(f"{key} is not given: {LAYOUT}")
     if is_shards(path):
         return open_shards(path, class_names(data.labels), several, fetched)
-    if not os.path.exists(path) and not path.endswith(".parquet"):
+    if not os.path.exists(existing(path)) and not path.endswith(".parquet"):
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )

@@ -1,5 +1,6 @@
 """What a run says: lines for people, a progress bar, and records for programs."""
 
+import io
 import json
 import shutil
 import sys
@@ -10,7 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ppcls.utils.text import duration, three_digits
+from ppcls.utils.text import VISIBLE, duration, showable, three_digits
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]  # seconds since any time
@@ -26,11 +27,18 @@ def be_quiet() -> None:
     quiet = True
 
 
+def never_fail(*streams: object) -> None:
+    """Show what a stream's encoding lacks, as `\\xb5`, instead of raising."""
+    for stream in streams:
+        if isinstance(stream, io.TextIOWrapper):  # and not what a program has put in its place
+            stream.reconfigure(errors=VISIBLE)
+
+
 def say(text: str) -> None:
     """Print a line without breaking a progress bar."""
     if quiet:
         return
-    tqdm.write(text, file=sys.stdout)
+    tqdm.write(showable(text, sys.stdout), file=sys.stdout)
     sys.stdout.flush()
 
 

@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from ppcls.config.node import BelowOne, Count, Duration, Flag, Int, Positive, Share, Span, node
+from ppcls.config.node import (
+    BelowOne,
+    Count,
+    Duration,
+    Flag,
+    Int,
+    PathText,
+    Positive,
+    Share,
+    Span,
+    node,
+)
 from ppcls.data import batch_ops
 from ppcls.data.batch_ops import BatchOp
 from ppcls.data.builtin import NAMES
@@ -53,10 +64,10 @@ class Data:
     """Photos and labels: folders with one sub-folder per class, list files, or tar shards."""
 
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
-    train: str | None = None
-    eval: str | None = None
-    root: str | None = None  # where relative paths of list files start; None: beside the list
-    labels: str | None = None  # a file of class names, or "imagenet"
+    train: PathText | None = None
+    eval: PathText | None = None
+    root: PathText | None = None  # where relative paths of list files start; None: beside the list
+    labels: PathText | None = None  # a file of class names, or "imagenet"
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
     labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
     unlabeled: Unlabeled | None = None  # more photos to train on, for task.kind: distill
@@ -152,7 +163,7 @@ class Recipe:
     eval: Eval = field(default_factory=Eval)
     device: Literal["auto", "cpu", "gpu"] = "auto"
     seed: Annotated[Int, Field(ge=0)] = 0
-    output: str | None = None  # None: runs/<model name>
+    output: PathText | None = None  # None: runs/<model name>
 
     @field_validator("preprocess")
     @classmethod

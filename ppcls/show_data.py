@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from ppcls.data import images
 from ppcls.data.datasets import Samples
@@ -13,6 +13,7 @@ from ppcls.data.unlabeled import Joined
 from ppcls.errors import UserError
 from ppcls.inputs import eval_view, open_inputs, train_view
 from ppcls.recipe import Recipe
+from ppcls.report.fonts import Lettering
 
 TILE = 192  # side in pixels above which a view is shown smaller
 GAP, LINE = 4, 16
@@ -65,18 +66,18 @@ def sheet(
     rows: list[list[np.ndarray]], names: list[str], heads: list[str], tile: int
 ) -> Image.Image:
     """The images in a grid, each fit into tile x tile, columns headed and rows named."""
-    font = ImageFont.load_default(12)
+    font = Lettering([*names, *heads], 12)
     step, high = tile + GAP, tile + LINE + GAP
-    width = max(GAP + len(heads) * step, int(GAP + max(map(font.getlength, names))))
+    width = max(GAP + len(heads) * step, int(GAP + max(map(font.length, names))))
     picture = Image.new("RGB", (width, LINE + GAP + len(rows) * high), PAPER)
     draw = ImageDraw.Draw(picture)
     for column, head in enumerate(heads):
-        draw.text((GAP + column * step, 2), head, INK, font)
+        font.write(draw, (GAP + column * step, 2), head, INK)
     for y, (pixels, name) in enumerate(zip(rows, names, strict=True)):
         top = LINE + GAP + y * high
         for x, one in enumerate(pixels):
             picture.paste(fit(one, tile), (GAP + x * step, top))
-        draw.text((GAP, top + tile), name, INK, font)
+        font.write(draw, (GAP, top + tile), name, INK)
     return picture
 
 

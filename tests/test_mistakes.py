@@ -84,7 +84,7 @@ RECIPE_MISTAKES = [
         "train={ops: [{op: center_crop}], size: {kind: progressive, sizes: {0: 24, 1: 64}}}",
         ["train.ops: center_crop cannot cut 64x64 out of an image of 40x48"],
     ),
-    ("output=2024-13-01", ["'2024-13-01' cannot be read as", "quote it?"]),
+    ("train.epochs=2024-13-01", ["should be a valid integer (got '2024-13-01')"]),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -12,6 +13,8 @@ from ppcls.bench.store import Record
 from ppcls.bench.tables import plural, published_networks, unique
 from ppcls.docs.facts import facts
 from ppcls.docs.plots import DPI, picture
+from ppcls.report.fonts import drawable, families, fonts_for
+from ppcls.utils.text import visible
 
 LATENCY, ACCURACY = "benchmark_latency.png", "benchmark_accuracy.png"
 COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore
@@ -52,7 +55,9 @@ def latency(cells: Sequence[Record]) -> Figure | None:
             label=way,
             s=24,
         )
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    paths = fonts_for("".join(map(visible, names)))
+    style: dict[str, Any] = {"fontsize": 8, "fontfamily": families(paths), "parse_math": False}
+    axes.set_yticks(range(len(names)), [drawable(name, paths) for name in names], **style)
     axes.invert_yaxis()
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -5,14 +5,16 @@ from pathlib import Path
 
 from ppcls.commands.options import add_command, add_near_option, add_recipe_options
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 
 
 def add_check_data(commands) -> None:
     text = "find broken, doubled, leaking and mislabelled-looking photos before training"
     parser = add_command(commands, "check-data", run_check_data, text)
     parser.epilog = "exit code: 0 nothing is wrong, 1 something is, 2 a mistake in the command"
-    parser.add_argument("train", nargs="?", metavar="TRAIN", help="folder or list, in place of -c")
-    parser.add_argument("eval", nargs="?", metavar="EVAL", help="folder or list")
+    text = "folder or list, in place of -c"
+    parser.add_argument("train", nargs="?", type=expanded, metavar="TRAIN", help=text)
+    parser.add_argument("eval", nargs="?", type=expanded, metavar="EVAL", help="folder or list")
     add_recipe_options(parser, required=False)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all findings as .csv")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw the pairs as .png")

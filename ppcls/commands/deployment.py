@@ -5,11 +5,12 @@ from pathlib import Path
 
 from ppcls.commands.options import add_command, counts, listed, positive, share
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 
 
 def add_predict(commands) -> None:
     parser = add_command(commands, "predict", run_predict, "name photos with an exported folder")
-    parser.add_argument("photos", nargs="+", metavar="PHOTO|FOLDER|LIST")
+    parser.add_argument("photos", nargs="+", type=expanded, metavar="PHOTO|FOLDER|LIST")
     add_engine_options(parser)
     parser.add_argument("--topk", type=positive, help="classes per photo; default: 5")
     text = "write a .csv, .json or .jsonl file, too, prediction by prediction"
@@ -33,7 +34,10 @@ def add_on_error(parser: argparse.ArgumentParser, text: str) -> None:
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model-dir", required=True, help="folder that ppcls, PaddleClas or PaddleX exported"
+        "--model-dir",
+        type=expanded,
+        required=True,
+        help="folder that ppcls, PaddleClas or PaddleX exported",
     )
     parser.add_argument(
         "--engine",

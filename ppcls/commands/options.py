@@ -2,16 +2,22 @@
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
+
+from ppcls.utils.files import expanded
 
 
 def add_command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=text)
+    parser.register("type", Path, path)
     parser.set_defaults(run=run)
     return parser
 
 
 def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
-    parser.add_argument("-c", "--config", required=required, help="recipe file (configs/*.yaml)")
+    parser.add_argument(
+        "-c", "--config", type=expanded, required=required, help="recipe file (configs/*.yaml)"
+    )
     parser.add_argument(
         "-o",
         "--override",
@@ -28,6 +34,12 @@ def add_near_option(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--near", type=int, choices=range(33), default=32, metavar="BITS", help=text
     )
+
+
+def path(text: str) -> Path:
+    """What `type=Path` does: `~` is the home folder, for few shells expand `--output=~/x`."""
+    found = Path(expanded(text))
+    return found if not str(found).startswith("~") else Path.cwd() / found  # it was "./~…"
 
 
 def positive(text: str) -> int:

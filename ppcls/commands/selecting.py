@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ppcls.commands.options import add_command, add_near_option, add_recipe_options, positive, share
+from ppcls.utils.files import expanded
 
 
 def add_select_unlabeled(commands) -> None:
@@ -12,7 +13,9 @@ def add_select_unlabeled(commands) -> None:
     parser.epilog = "the same command goes on where it was interrupted"
     add_recipe_options(parser, required=True)
     text = "folder, or list with a path a line"
-    parser.add_argument("--photos", required=True, metavar="FOLDER_OR_LIST", help=text)
+    parser.add_argument(
+        "--photos", type=expanded, required=True, metavar="FOLDER_OR_LIST", help=text
+    )
     parser.add_argument(
         "--per-class", type=positive, required=True, metavar="K", help="photos of each class"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 from ppcls import environment
 from ppcls.commands.options import add_command, add_recipe_options, positive
 from ppcls.launch import end_with_launcher, launch, launched
+from ppcls.utils.files import expanded
 
 WEIGHTS_HELP = "file, URL, hf://org/name or registered tag; default: the best of the config's run"
 INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
@@ -69,7 +70,7 @@ def run_teach(options: argparse.Namespace) -> int:
 def add_eval(commands) -> None:
     parser = add_command(commands, "eval", run_eval, "score a trained network on labelled photos")
     add_recipe_options(parser, required=False)
-    parser.add_argument("--weights", help=WEIGHTS_HELP)
+    parser.add_argument("--weights", type=expanded, help=WEIGHTS_HELP)
     text = "write report.html and the figures as CSV and JSON into this folder"
     parser.add_argument("--report", type=Path, metavar="FOLDER", help=text)
 
@@ -85,9 +86,12 @@ def run_eval(options: argparse.Namespace) -> int:
 def add_export(commands) -> None:
     parser = add_command(commands, "export", run_export, "write a static inference model")
     add_recipe_options(parser, required=False)
-    parser.add_argument("--weights", help=WEIGHTS_HELP)
-    parser.add_argument("--output", help="folder to write; default: exported/<run's name>")
-    parser.add_argument("--check", nargs="+", default=[], metavar="PHOTO", help="compare on these")
+    parser.add_argument("--weights", type=expanded, help=WEIGHTS_HELP)
+    parser.add_argument(
+        "--output", type=Path, help="folder to write; default: exported/<run's name>"
+    )
+    text = "compare on these"
+    parser.add_argument("--check", nargs="+", type=expanded, default=[], metavar="PHOTO", help=text)
     formats = ("paddle", "onnx", "openvino")
     parser.add_argument("--format", nargs="+", choices=formats, default=["paddle"])
     parser.add_argument(

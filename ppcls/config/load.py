@@ -5,18 +5,21 @@ All mistakes are reported at once, each with its place: `configs/x.yaml:10: unkn
 """
 
 import copy
-import difflib
+import re
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from ppcls.config.tree import TAGS, Tree, dotted_name, override, read
+from ppcls.config.tree import TAGS, At, Tree, dotted_name, override, read
+from ppcls.config.words import suggest
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 
 Node = TypeVar("Node")
 
@@ -27,7 +30,7 @@ def load(schema: type[Node], path: str | Path, overrides: Sequence[str] = ()) ->
     Raises:
         UserError: one line for each mistake, with the file and line or the override.
     """
-    return resolve(schema, read(Path(path)), overrides)
+    return resolve(schema, read(Path(expanded(path))), overrides)
 
 
 def from_plain(schema: type[Node], value: Any, source: str, overrides: Sequence[str] = ()) -> Node:
@@ -46,7 +49,7 @@ def to_yaml(value: Any) -> str:
 
 
 def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
-    mistakes, value = [], None
+    mistakes, tree = [], copy.deepcopy(tree)
     # The kind of a thing comes first: a change of it would undo what is set of it.
     for item in sorted(
         overrides, key=lambda item: item.partition("=")[0].split(".")[-1] not in TAGS
@@ -57,22 +60,54 @@ def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
             tree = changed
         except UserError as error:
             mistakes.append(str(error))
-    try:
-        value = TypeAdapter(schema).validate_python(tree.value)
-    except ValidationError as error:
-        mistakes += [explain(e, schema, tree) for e in error.errors()]
+    value, errors = validate(schema, tree)
+    mistakes += [explain(error, schema, tree) for error in errors]
     if mistakes or value is None:
         # A line for each, whatever line breaks its words have.
         raise UserError("\n".join(dict.fromkeys(" ".join(m.splitlines()) for m in mistakes)))
     return value
 
 
+TEXT_WANTED = ("string_type", "path_type", "literal_error")
+
+
+def validate(schema: type[Node], tree: Tree) -> tuple[Node | None, list[Any]]:
+    """The value of the tree, or pydantic's errors, after both readings of each value are tried."""
+    while True:
+        try:
+            return TypeAdapter(schema).validate_python(tree.value), []
+        except ValidationError as error:
+            errors: list[Any] = error.errors()
+        wrong = {at for at in map(partial(misread, tree), errors) if at is not None}
+        # A list of texts before the text of a list.
+        inner = [at for at in wrong if not any(at != b and at == b[: len(at)] for b in wrong)]
+        if not inner:
+            return None, errors
+        for at in inner:
+            tree.swap(at)
+
+
+def misread(tree: Tree, error: Any) -> At | None:
+    """Where the value of an error stands, if its second reading may be the one that is meant."""
+    at = tree.locate(error["loc"])[0]
+    value, kind = error["input"], error["type"]
+    if kind == "union_tag_invalid":
+        at = (*at, error["ctx"]["discriminator"].strip("'"))
+        value = error["ctx"]["tag"]
+    meant = (isinstance(value, str) or kind in TEXT_WANTED) and error["loc"][-1:] != ("[key]",)
+    return at if meant and at in tree.others else None
+
+
 def explain(error: Any, schema: type, tree: Tree) -> str:
     """One line for one of pydantic's errors."""
     at, place = tree.locate(error["loc"])
     name, kind, context = dotted_name(at), error["type"], error.get("ctx", {})
+    if at in tree.problems:
+        return tree.problems[at]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
-        return f"{place}: unknown key {name!r}; {suggest(at[-1], known(schema, error['loc'][:-1]))}"
+        own = known(schema, error["loc"][:-1])
+        advice = suggest(str(at[-1]), own, others(schema, at))
+        return f"{place}: unknown key {name!r}; {advice}"
     if kind == "missing":
         return f"{place}: missing key {error['loc'][-1]!r} under {name or 'the top'!r}"
     if kind == "union_tag_not_found":
@@ -81,19 +116,26 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
         key = f"{name}.{context['discriminator'].strip(chr(39))}"
         _, place = tree.locate((*at, context["discriminator"].strip("'")))
-        return f"{place}: {key}: unknown {context['tag']!r}; {suggest(context['tag'], tags)}"
+        here = dotted_name(tuple(part for part in at if isinstance(part, str)))
+        away = [(where, kind) for where, kind in kinds(schema) if where != here]
+        advice = suggest(str(context["tag"]), tags, kinds=away)
+        return f"{place}: {key}: unknown {context['tag']!r}; {advice}"
     if kind == "dataclass_type":
         return f"{place}: {name} should be a mapping with keys {', '.join(known(schema, at))}"
     if kind == "value_error":
         return f"{tree.overridden(at, place)}: {name + ': ' if name else ''}{context['error']}"
     message = error["msg"].removeprefix("Input ")
-    return f"{place}: {name}: {message} (got {error['input']!r})"
+    return f"{place}: {name}: {message} ({got(tree, at, error['input'])})"
 
 
-def suggest(word: Any, choices: Sequence[str]) -> str:
-    """The nearest of the choices as a question, or all of them."""
-    close = difflib.get_close_matches(str(word), choices, 1)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(choices)}"
+def got(tree: Tree, at: At, value: Any) -> str:
+    """What stands in the place of what is wanted, as it is written there."""
+    written = tree.others.get(at)
+    if isinstance(written, str) and not isinstance(value, str):
+        return f"got {written}"
+    decimal = re.fullmatch(r"([-+]?)0+(\d+)", value) if isinstance(value, str) else None
+    advice = f"; write {decimal[1]}{decimal[2]}" if decimal else ""
+    return f"got {value!r}{advice}"
 
 
 def known(schema: type, loc: Sequence[str | int]) -> list[str]:
@@ -109,6 +151,43 @@ def known(schema: type, loc: Sequence[str | int]) -> list[str]:
             inner = [found for cls in classes for found in node_classes(hints[cls].get(part))]
         classes = inner or classes  # a list index leads nowhere new
     return sorted({f.name for cls in classes for f in fields(cls)})
+
+
+def others(schema: type, at: At) -> list[str]:
+    """All keys outside of lists, dotted, those next to `at` first."""
+    parent = [str(part) for part in at[:-1]]
+
+    def far(key: str) -> tuple[int, int]:
+        parts = key.split(".")
+        shared = 0
+        while parts[shared : shared + 1] == parent[shared : shared + 1] != []:
+            shared += 1
+        return -shared, len(parts)
+
+    return sorted(dict.fromkeys(keys(schema)), key=far)
+
+
+def keys(cls: type, start: str = "") -> Iterator[str]:
+    """The dotted keys under a node class, of every kind that may stand there."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    for field in fields(cls):
+        yield start + field.name
+        if "tuple" not in str(hints[field.name]).partition("[")[0]:
+            for inner in node_classes(hints[field.name]):
+                yield from keys(inner, f"{start}{field.name}.")
+
+
+def kinds(cls: type, start: str = "", seen: tuple[type, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Where one of several kinds may stand, and the name of each, the outer ones first."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    inner = [(field.name, own) for field in fields(cls) for own in node_classes(hints[field.name])]
+    for name, own in inner:
+        tags = typing.get_type_hints(own, include_extras=True)
+        for tag in TAGS:
+            yield from ((start + name, kind) for kind in typing.get_args(tags.get(tag)))
+    for name, own in inner:
+        if own not in seen:
+            yield from kinds(own, f"{start}{name}.", (*seen, own))
 
 
 def node_classes(hint: Any) -> list[type]:

@@ -8,9 +8,11 @@ import re
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
+
+from ppcls.utils.files import expanded
 
 Class = TypeVar("Class")
 
@@ -30,6 +32,8 @@ NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 BelowOne = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
+
+PathText = Annotated[str, AfterValidator(expanded)]  # a file, a folder or several; ~ is home's
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from ppcls.errors import UserError
-from ppcls.utils.files import read_file
+from ppcls.utils.files import expanded, read_file
 from ppcls.utils.text import visible
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
@@ -19,10 +19,17 @@ TAGS = ("kind", "op")  # the keys that say which member of a union a mapping is
 
 @dataclass
 class Tree:
-    """Nested dicts and lists, and for each path of keys the `file:line` or `-o` it came from."""
+    """Nested dicts and lists, and for each path of keys the `file:line` or `-o` it came from.
+
+    `others` are the second readings of values: which one is meant, their types tell. A value that
+    YAML takes for a number, a truth or a list is kept as the text that it is written as, too.
+    `problems` say why YAML could not read a value that stands there as text.
+    """
 
     value: Any
     places: dict[At, str] = field(default_factory=dict)
+    others: dict[At, Any] = field(default_factory=dict)
+    problems: dict[At, str] = field(default_factory=dict)
 
     def locate(self, loc: tuple) -> tuple[At, str]:
         """The part of `loc` that is in the document, and the nearest place known for it."""
@@ -42,13 +49,50 @@ class Tree:
         items = [p for key, p in self.places.items() if key[: len(at)] == at and p[:3] == "-o "]
         return items[-1] if items else place
 
+    def under(self, over: "Tree") -> "Tree":
+        """This tree with another one laid over it."""
+        others = {at: value for at, value in self.others.items() if at not in over.places}
+        value = merge(self.value, over.value)
+        return Tree(value, self.places | over.places, others | over.others)
+
+    def swap(self, at: At) -> bool:
+        """Take the second reading of the value at `at`; False where there is none (any more)."""
+        if at not in self.others:
+            return False
+        other = self.others.pop(at)
+        if not at:
+            self.value = other
+            return True
+        node = self.value
+        for part in at[:-1]:
+            node = node[part]
+        node[at[-1]] = other
+        return True
+
 
 class Loader(yaml.SafeLoader):
-    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number."""
+    """YAML in which only what everyone reads alike is more than text.
+
+    Truths and null are those of YAML 1.1. Numbers are decimal (or 0x…), with exponents also without
+    a point; 010, 0b1 and 12:30, which YAML 1.1 takes for 8, 1 and 750, are text, and so are dates.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # of the class, as PyYAML has it
+        first: [(tag, known) for tag, known in resolvers if tag.endswith((":bool", ":null"))]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-Loader.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.0123456789"))
+FLOAT = re.compile(
+    rf"(?:{EXPONENT.pattern}|[-+]?(?:\d[\d_]*\.[\d_]*|\.\d[\d_]*)$|[-+]?\.(?:inf|Inf|INF)$"
+    r"|\.(?:nan|NaN|NAN)$)",
+    re.ASCII,
+)
+INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F_]*[0-9a-fA-F])$")
+Loader.add_implicit_resolver("tag:yaml.org,2002:float", FLOAT, list("-+.0123456789"))
+Loader.add_implicit_resolver("tag:yaml.org,2002:int", INT, list("-+0123456789"))
+NULLS = ("", "~", "null", "Null", "NULL")  # how an override says that a key has no value
 
 
 def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
@@ -76,19 +120,20 @@ def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
     for base in bases(own, path):
         if base.resolve() in ancestors:
             raise UserError(f"{own.places[('_base_',)]}: _base_ leads back to {base}")
-        inherited = read(base, (*ancestors, path.resolve()))
-        merged = Tree(merge(merged.value, inherited.value), merged.places | inherited.places)
-    return Tree(merge(merged.value, own.value), merged.places | own.places)
+        merged = merged.under(read(base, (*ancestors, path.resolve())))
+    return merged.under(own)
 
 
 def bases(own: Tree, path: Path) -> list[Path]:
     """The existing files named by `_base_`, which is taken out of the tree."""
+    while any(own.swap(at) for at in list(own.others) if at[0] == "_base_"):
+        pass  # names are texts, also that of a file called 2024
     names = own.value.pop("_base_", [])
     names = [names] if isinstance(names, str) else names
     place = own.places.get(("_base_",), "")
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UserError(f"{place}: _base_ should be a file name or a list of them")
-    files = [path.parent / name for name in names]
+    files = [path.parent / expanded(name) for name in names]
     for file in files:
         if not file.is_file():
             name = " ".join(str(file).splitlines())
@@ -103,7 +148,7 @@ def parse(text: str, source: str) -> Tree:
     except RecursionError:
         raise UserError(f"{source}: lists or mappings stand too deep in each other") from None
     tree = Tree(None, {} if node else {(): source})
-    tree.value = construct(node, source, (), tree.places) if node else None
+    tree.value = construct(node, source, (), tree) if node else None
     return tree
 
 
@@ -112,30 +157,35 @@ def spot(source: str, node: yaml.Node) -> str:
     return source if source.startswith("-o ") else f"{source}:{node.start_mark.line + 1}"
 
 
-def construct(node: yaml.Node, source: str, at: At, places: dict[At, str]) -> Any:
-    """The plain value of a YAML node; fills `places`."""
+def construct(node: yaml.Node, source: str, at: At, tree: Tree) -> Any:
+    """The plain value of a YAML node; fills the tree's places and second readings."""
+    places = tree.places
     places.setdefault(at, spot(source, node))
     if len(at) > DEEPEST or len(places) > MOST:
         problem = "an alias (*name) that stands for something it is part of, or far too much"
         raise UserError(f"{places[at[:1]]}: {problem}")
     if isinstance(node, yaml.MappingNode):
-        tree = {}
+        mapping = {}
         for key_node, value in node.value:
             key, place = key_node.value, spot(source, key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{place}: a key should be a word")
-            if key in tree:
+            if key in mapping:
                 raise UserError(f"{place}: key {key!r} stands twice")
             places[(*at, key)] = place
-            tree[key] = construct(value, source, (*at, key), places)
-        return tree
+            mapping[key] = construct(value, source, (*at, key), tree)
+        return mapping
     if isinstance(node, yaml.SequenceNode):
-        return [construct(v, source, (*at, i), places) for i, v in enumerate(node.value)]
+        return [construct(v, source, (*at, i), tree) for i, v in enumerate(node.value)]
     try:
-        return Loader("").construct_object(node)
+        value = Loader("").construct_object(node)
     except Exception:  # PyYAML raises many kinds at a text that is not of its tag.
         problem = f"{node.value!r} cannot be read as {node.tag}; quote it?"
         raise UserError(f"{places[at]}: {problem}") from None
+    plain = isinstance(node, yaml.ScalarNode) and node.style is None
+    if plain and isinstance(value, bool | int | float):
+        tree.others[at] = node.value
+    return value
 
 
 def merge(base: Any, over: Any) -> Any:
@@ -151,15 +201,12 @@ def tags_differ(base: dict, over: dict) -> bool:
 
 
 def override(tree: Tree, item: str) -> None:
-    """Set `a.b.0.c=value` in the tree; the value is YAML."""
+    """Set `a.b.0.c=value` in the tree; the value is YAML, or text as it stands."""
     dotted, equals, text = item.partition("=")
     place = f"-o {item}"
     if not equals or not dotted:
         raise UserError(f"{place}: should be key.key=value")
-    try:
-        value = parse(text, place).value
-    except yaml.YAMLError:
-        raise UserError(f"{place}: {text!r} is not YAML; quote it?") from None
+    given = reading(text, place)
     *parents, last = dotted.split(".")
     node, at = tree.value, ()
     for part in parents:
@@ -169,10 +216,41 @@ def override(tree: Tree, item: str) -> None:
         node, at = node[key], (*at, key)
         tree.places.setdefault(at, place)
     key = child_key(node, last, place, at)
-    if isinstance(node, dict) and tags_differ(node, {key: value}):
+    if isinstance(node, dict) and tags_differ(node, {key: given.value}):
         node.clear()
-    node[key] = merge(node.get(key), value) if isinstance(node, dict) else value
-    tree.places[(*at, key)] = place
+    node[key] = merge(node.get(key), given.value) if isinstance(node, dict) else given.value
+    at = (*at, key)
+    own = {(*at, *inner): where for inner, where in given.places.items()} | {at: place}
+    tree.places |= own
+    for old, new in ((tree.others, given.others), (tree.problems, given.problems)):
+        for replaced in own.keys() & old.keys():
+            del old[replaced]
+        old.update({(*at, *inner): value for inner, value in new.items()})
+
+
+def reading(text: str, place: str) -> Tree:
+    """The text of an override as YAML, and its second reading as the text it is, or the reverse.
+
+    Text comes first where YAML would only shorten it: by a comment, or spaces at its ends. Quotes
+    around all of it are YAML's; what YAML cannot read is text.
+    """
+    if text.strip(" \t") in NULLS:
+        return Tree(None)
+    try:
+        given = parse(text, place)
+        node = yaml.compose(text, Loader)
+    except yaml.YAMLError:
+        return Tree(text, problems={(): f"{place}: {text!r} is not YAML; quote it?"})
+    except UserError as error:
+        return Tree(text, problems={(): str(error)})
+    if given.value is None:  # nothing but a comment, maybe
+        return Tree(text, others={(): None})
+    if isinstance(node, yaml.ScalarNode) and node.style in ("'", '"'):
+        return given
+    if isinstance(given.value, str):
+        return Tree(text, others={} if given.value == text else {(): given.value})
+    given.others[()] = text
+    return given
 
 
 def child_key(node: Any, part: str, place: str, at: At) -> str | int:

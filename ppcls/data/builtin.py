@@ -18,6 +18,7 @@ from PIL import Image
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.split import split
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 from ppcls.utils.text import did_you_mean
 
 SEED = 2018  # of the split; a written folder never depends on a run's own seed
@@ -53,7 +54,7 @@ def write(name: str, to: str | PathLike) -> Path:
     appears whole or not at all. Raises UserError for an unknown name, a missing pip package, and a
     folder that is incomplete or holds something else.
     """
-    known, to = lookup(name), Path(to)
+    known, to = lookup(name), Path(expanded(to))
     if is_complete(name, to):
         return to
     refuse_other(name, to)
@@ -90,7 +91,7 @@ def sample_photos() -> list[Path]:
 
 def copy_sample_photos(to: str | PathLike) -> list[Path]:
     """Copy the two photographs into a folder; UserError where a file there is another photo."""
-    to = Path(to)
+    to = Path(expanded(to))
     make(to)
     for photo in sample_photos():
         data, copy = photo.read_bytes(), to / photo.name
@@ -182,7 +183,7 @@ def solar_cells() -> list[Photo]:
     """The package's own files; split within class and cell type (mono- or polycrystalline)."""
     folder = package_folder("elpv_dataset", "elpv-dataset") / "data"
     photos = []
-    for line in (folder / "labels.csv").read_text().splitlines():
+    for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines():
         file, probability, cell_type = line.split()
         name = "defective" if float(probability) >= 0.5 else "functional"
         save = partial(shutil.copyfile, folder / file)

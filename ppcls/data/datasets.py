@@ -1,6 +1,7 @@
 """What a data set holds: paths, labels and class names, from a folder per class or a list file."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from os import PathLike
@@ -18,8 +19,8 @@ from ppcls.data.shards import is_shards, open_shards
 from ppcls.data.walk import PassedOver, listing, walk, with_passed_over
 from ppcls.errors import UserError
 from ppcls.log import say
-from ppcls.utils.files import special_kind
-from ppcls.utils.text import at_most, did_you_mean, plural
+from ppcls.utils.files import existing, expanded, special_kind
+from ppcls.utils.text import at_most, did_you_mean, plural, spelt
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 # Names of the parts of a data set, in small letters, the first to be taken first.
@@ -46,7 +47,7 @@ def open_samples(
     opened by `ppcls.data.shards`.
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
-    path = os.fspath(path)
+    path, root = existing(expanded(path)), None if root is None else expanded(root)
     names = read_names(labels) if labels is not None else ()
     if is_shards(path) and not os.path.isdir(path):
         return open_shards(path, names, several)
@@ -96,8 +97,13 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     if is_parted(folders):
         advice = f"open one part, such as {os.path.join(path, folders[-1])}"
         raise UserError(f"{path}: {at_most(folders)}: parts of a data set, not classes; {advice}")
-    numbers = single_names(names or tuple(folders))
-    unknown = [f"{name!r}{did_you_mean(name, numbers)}" for name in folders if name not in numbers]
+    called = {name: spelt(name) for name in folders}
+    twins = [name for name, uses in Counter(called.values()).items() if uses > 1]
+    if twins:
+        raise UserError(f"{path}: several folders have the name {at_most(twins)}; make them one")
+    known = names or tuple(sorted(called.values()))
+    numbers = single_names(known)
+    unknown = [f"{n!r}{did_you_mean(n, numbers)}" for n in called.values() if n not in numbers]
     if unknown:
         raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
     photos = {name: list(photos_in(os.path.join(path, name), passed)) for name in folders}
@@ -107,9 +113,9 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
         raise with_passed_over(f"{path}: no photos ({EXPECTED}) in: {', '.join(empty)}", passed)
     say_passed_over(path, passed)
     sizes = [len(photos[name]) for name in folders]
-    labels = np.repeat(np.array([numbers[name] for name in folders], np.int64), sizes)
+    labels = np.repeat(np.array([numbers[called[name]] for name in folders], np.int64), sizes)
     paths = Paths([photo for name in folders for photo in photos[name]])
-    return Samples(paths, labels, names or tuple(folders), path)
+    return Samples(paths, labels, known, path)
 
 
 def photos_in(folder: str, passed: PassedOver) -> Iterator[str]:
@@ -177,7 +183,7 @@ def find_photos(path: str | PathLike) -> list[str]:
 
     Raises UserError for a folder without photos and for lines of a list that name no photo.
     """
-    path = os.fspath(path)
+    path = existing(expanded(path))
     if os.path.isdir(path):
         passed = PassedOver()
         photos = list(photos_in(path, passed))
@@ -189,10 +195,10 @@ def find_photos(path: str | PathLike) -> list[str]:
         return [path]
     found, mistakes = [], []
     for line, names in listed_paths(path):
-        choices = [os.path.join(os.path.dirname(path), name) for name in names]
-        existing = [choice for choice in choices if os.path.isfile(choice)]
-        found += existing[:1]
-        if not existing:
+        choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
+        there = [choice for choice in choices if os.path.isfile(existing(choice))]
+        found += there[:1]
+        if not there:
             mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
     if mistakes or not found:
         raise UserError(at_most(mistakes, "\n") or f"{path}: lists no photos")

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError, features
 
 from ppcls.data.paths import Member
 from ppcls.errors import UserError
-from ppcls.utils.files import read_file
+from ppcls.utils.files import existing, read_file
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import visible
 
@@ -125,6 +125,9 @@ def read_bytes(path: str | PathLike) -> bytes:
     except UserError:
         raise
     except FileNotFoundError:
+        spelt = existing(path)
+        if spelt != str(path):
+            return read_bytes(spelt)
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a folder; name a photo in it") from None

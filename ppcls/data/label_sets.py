@@ -13,7 +13,7 @@ from ppcls.data.lists import (
     text_rows,
 )
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, did_you_mean
+from ppcls.utils.text import at_most, composed, did_you_mean
 
 SPELT = {"0": 0, "1": 1}
 
@@ -60,6 +60,7 @@ def mistake(text: str, width: int) -> str:
 def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a CSV file, labels joined with commas, and the classes in their order."""
     header, table, mistakes = csv_fields(path)
+    header = [composed(field) for field in header]
     lowered = [field.lower() for field in header]
     photo_column = column(path, lowered, "path", PATH_COLUMNS)
     classes = [field for index, field in enumerate(header) if index != photo_column]

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls.errors import UserError
-from ppcls.utils.files import read_file
-from ppcls.utils.text import SHOWN, at_most, did_you_mean, visible
+from ppcls.utils.files import existing, expanded, read_file
+from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean, visible
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
@@ -39,7 +39,7 @@ def read_list(
     is_csv = Path(path).suffix.lower() == ".csv"
     rows = csv_rows(path) if is_csv else text_rows(path)
     if is_csv and not names and not any(is_number(label) for label in set(rows.labels)):
-        names = tuple(sorted(set(rows.labels)))
+        names = tuple(sorted(set(map(composed, rows.labels))))
     numbers = label_numbers(set(rows.labels), names)
     wrong = [i for i, label in enumerate(rows.labels) if label not in numbers]
     # Finding near names is slow, so only for what can be shown.
@@ -78,7 +78,7 @@ def read_names(path: str | PathLike) -> tuple[str, ...]:
     A name may stand twice only where the lines are numbered, as ImageNet's two cranes are. Raises
     UserError with the file:line of blank and repeated names.
     """
-    names = [line.strip() for line in split_lines(read_text(path))]
+    names = [composed(line.strip()) for line in split_lines(read_text(path))]
     fields = [name.split(maxsplit=1) for name in names]
     numbered = all(len(field) == 2 and field[0] == str(i) for i, field in enumerate(fields))
     if numbered:
@@ -165,7 +165,8 @@ def label_numbers(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, in
     # Where a class is called '3' but is not number 3, an integer could mean either: names only.
     integers = all(not is_index(name) or int(name) == i for i, name in enumerate(names))
     numbers = {label: int(label) for label in labels if integers and is_index(label)}
-    return numbers | {label: by_name[label] for label in labels if label in by_name}
+    called = {label: composed(label) for label in labels}
+    return numbers | {label: by_name[own] for label, own in called.items() if own in by_name}
 
 
 def single_names(names: tuple[str, ...]) -> dict[str, int]:
@@ -204,7 +205,7 @@ def is_number(text: str) -> bool:
 def read_text(path: str | PathLike) -> str:
     """The file's text without a byte order mark; UserError names a line that is not UTF-8."""
     try:
-        data = read_file(path).removeprefix(codecs.BOM_UTF8)
+        data = read_file(existing(expanded(path))).removeprefix(codecs.BOM_UTF8)
         text = data.decode()
         broken = text.find("\0")  # UTF-16 without its mark passes as UTF-8, full of zeros
     except OSError as error:

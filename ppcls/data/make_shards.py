@@ -20,7 +20,7 @@ from ppcls.data.shards import NAMES, SUFFIX
 from ppcls.errors import UserError
 from ppcls.log import Progress, say
 from ppcls.utils.files import write_text
-from ppcls.utils.text import at_most
+from ppcls.utils.text import at_most, is_broken, visible
 
 
 @dataclass
@@ -152,6 +152,12 @@ def write_names(names: tuple[str, ...], file: Path) -> None:
     """A label file with numbers, as some classes share a name; UserError if there is another."""
     if not names:
         return
+    broken = [visible(name) for name in names if is_broken(name)]
+    if broken:
+        raise UserError(
+            f"{file}: holds class names as UTF-8, and {at_most(broken)} is none: rename the "
+            "folders, as `convmv -f gbk -t utf-8 -r --notest FOLDER` does"
+        )
     if not file.exists():
         text = "".join(f"{number} {name}\n" for number, name in enumerate(names))
         write_text(file, text)

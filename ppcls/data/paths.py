@@ -7,6 +7,7 @@ from itertools import islice
 import numpy as np
 
 from ppcls.errors import UserError
+from ppcls.utils.files import existing, expanded
 
 BLOCK = 1 << 16  # paths that are unpacked at a time
 
@@ -18,7 +19,7 @@ class Paths:
     """
 
     def __init__(self, paths: Iterable[str] = (), root: str = "") -> None:
-        packed = [path.encode("utf-8", "surrogateescape") for path in paths]
+        packed = [path_bytes(path) for path in paths]
         self.text = b"\0".join(packed)
         self.ends = ends_of(packed)
         self.root = root
@@ -35,16 +36,16 @@ class Paths:
 
     def __iter__(self) -> Iterator[str]:
         for block in self.blocks():
-            yield from map(self.whole, block.decode("utf-8", "surrogateescape").split("\0"))
+            yield from map(self.whole, os.fsdecode(block).split("\0"))
 
     def __getitem__(self, index: int) -> str:
         index = range(len(self))[index]
         start = int(self.ends[index - 1]) + 1 if index else 0
-        return self.whole(
-            self.text[start : int(self.ends[index])].decode("utf-8", "surrogateescape")
-        )
+        return self.whole(os.fsdecode(self.text[start : int(self.ends[index])]))
 
     def whole(self, path: str) -> str:
+        if path[:2] in ("~", "~/"):  # only these: of many files the names begin with "~$"
+            return expanded(path)
         return path if not self.root or os.path.isabs(path) else self.root + path
 
     def blocks(self) -> Iterator[bytes]:
@@ -73,7 +74,7 @@ class Paths:
         """The places of those that are no file, in order; each folder is listed only once."""
         for index in self.unlisted():
             # A link, or a spelling that only this file system takes, is not in the listing.
-            if not os.path.isfile(self[index]):
+            if not os.path.isfile(existing(self[index])):
                 yield index
 
     def unlisted(self) -> list[int]:
@@ -158,6 +159,14 @@ class Members:
     def missing(self) -> Iterator[int]:
         """None: they were found in files that exist."""
         return iter(())
+
+
+def path_bytes(path: str) -> bytes:
+    """A path's bytes; what the locale's encoding lacks came out of a list, which is UTF-8."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape")
 
 
 def parted(block: bytes) -> list[tuple[bytes, bytes, bytes]]:

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls.config.node import Share, node
+from ppcls.config.node import PathText, Share, node
 from ppcls.data.datasets import Samples, photos_in, require_open, say_passed_over
 from ppcls.data.lists import read_text
 from ppcls.data.paths import Members, Paths
 from ppcls.data.walk import PassedOver, with_passed_over
 from ppcls.errors import UserError
+from ppcls.utils.files import existing, expanded
 
 NO_LABEL = -1  # in labels
 PADDING = re.compile(r"[ \t\r]*\n[ \t]*")  # what ends a line and what the next begins with
@@ -30,7 +31,7 @@ class Unlabeled:
     kinds are shown at the share; within an epoch each photo comes once before one comes again.
     """
 
-    photos: str  # a folder with all below it, or a list file with a path in each line
+    photos: PathText  # a folder with all below it, or a list file with a path in each line
     share: Share  # of the photos of each step
 
     def __post_init__(self):
@@ -66,7 +67,7 @@ def open_unlabeled(path: str | PathLike) -> Samples:
 
 def find_unlabeled(path: str | PathLike) -> Samples:
     """As `open_unlabeled`, but without a look whether the photos exist."""
-    path = os.fspath(path)
+    path = existing(expanded(path))
     if not os.path.exists(path):
         raise UserError(
             f"data.unlabeled.photos: {path} does not exist (looked in {os.getcwd()}); "

@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data import images
-from ppcls.data.datasets import LIST_SUFFIXES, find_photos, is_photo
+from ppcls.data.datasets import LIST_SUFFIXES, find_photos
 from ppcls.data.lists import listed_paths
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.walk import is_photo
 from ppcls.errors import DataError, UserError
+from ppcls.utils.files import existing, expanded
 
 Photo = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
 
@@ -54,6 +56,7 @@ def is_one(photos: Any) -> bool:
 
 def in_file(path: str | PathLike[str], skip: bool) -> Iterator[str]:
     """The photos meant by a path; with `skip` those that a list names and that are missing, too."""
+    path = existing(expanded(path))
     is_list = Path(path).suffix.lower() in LIST_SUFFIXES[1:] and os.path.isfile(path)
     if not skip or not is_list:
         yield from find_photos(path)

@@ -24,6 +24,7 @@ from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.folder import open_folder
 from ppcls.inference.lasting import LastingThreads
 from ppcls.inference.photos import Photo, each, find, is_one, name_of, open_photo, path_of
+from ppcls.utils.files import expanded
 
 __all__ = ["Photo", "Prediction", "Predictor", "find", "link", "open_photo", "softmax"]
 
@@ -109,7 +110,7 @@ class Predictor:
             batch=arguments.whole_number("batch_size", batch_size),
         )
         threads = None if threads is None else arguments.whole_number("threads", threads)
-        path = Path(arguments.folder_name(folder))
+        path = Path(expanded(arguments.folder_name(folder)))
         self.folder = open_folder(path, in_place(given))
         self.manifest = self.folder.manifest
         self.batch_size, self.threads = settings.batch, threads

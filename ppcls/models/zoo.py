@@ -1,14 +1,16 @@
 """Every network by its name. Names and specs are looked up without importing Paddle."""
 
-import difflib
 import fnmatch
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
+from ppcls.config.words import squeezed
 from ppcls.errors import UserError
 from ppcls.models import efficientnet_specs, residual_specs
 from ppcls.models.efficientnet_specs import EfficientNetSpec
 from ppcls.models.residual_specs import ResidualSpec
+from ppcls.utils.text import nearest
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 Spec = ResidualSpec | EfficientNetSpec
 
 SPECS: dict[str, Spec] = {**residual_specs.SPECS, **efficientnet_specs.SPECS}
+
+FAMILIES = "ResNet, SE_ResNet, ResNeXt, Res2Net, ResNeSt, RegNetX and EfficientNet"
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -37,11 +41,69 @@ def spec_of(name: str) -> Spec:
     """
     if name in SPECS:
         return SPECS[name]
-    by_lower = {known.lower(): known for known in SPECS}
-    near = difflib.get_close_matches(name.lower(), by_lower, n=3)
-    names = ", ".join(repr(by_lower[key]) for key in near)
-    hint = f"did you mean {names}?" if near else "`ppcls models` lists all names"
-    raise UserError(f"unknown model {name!r}; {hint}")
+    raise UserError(f"unknown model {name!r}; {hint(name)}")
+
+
+# Names of timm, torchvision, Keras and others, squeezed, and what they are here.
+ELSEWHERE = (
+    (r"(?:tf)?(efficientnet(?:b\d|lite\d))(?:ns|ap|aa|in1k|noisystudent)*", r"\1"),
+    (r"resnet(\d+)(?:d|vd|d\w*in1k)", r"resnet\1vd"),
+    (r"resnet(\d+)c", r"resnet\1vc"),
+    (r"resnet(\d+)(?:s|b)?(?:v1|v15|a1in1k|tvin1k|in1k|imagenet)", r"resnet\1"),
+    (r"(?:legacy)?seresnet(\d+)(?:d|vd)?", r"seresnet\1vd"),
+    (r"(?:legacy)?seresnext(\d+32x4d)", r"seresnext\1"),
+    (r"(?:legacy)?senet154", "senet154vd"),
+    (r"resnext(\d+)d?(32x4d|64x4d)d", r"resnext\1vd\2"),
+    (r"resnext(\d+)(32x4d|64x4d)\w*", r"resnext\1\2"),
+    (r"(?:ig)?resnext10132x(\d+)d(?:wsl|fbwsl\w*)?", r"resnext10132x\1dwsl"),
+    (r"resnest(\d+)[de]\w*", r"resnest\1"),
+    (r"res2net(\d+)(\d\dw\ds)\w*", r"res2net\1\2"),
+    (r"res2net(\d+)d", r"res2net\1vd26w4s"),
+    (r"regnetx00(\d)", r"regnetx\g<1>00mf"),  # timm counts in tenths of a billion
+    (r"regnetx0(16|32|64)", r"regnetx\g<1>00mf"),
+    (r"regnetx0?(\d+)0", r"regnetx\1gf"),
+)
+# Families that look like one of ours and are none.
+OTHERS = (
+    r"(?:tf)?efficientnetv2|efficientnet(e[lmsd]|x)|regnet(y|z|v)|wideresnet|wrn|resnetv2|resnet\d+v2$|"
+    r"(res)?mlp|resnext26|cspresne|seresnext26|skresne|ecaresne|botnet|inceptionresnet|resnetrs|"
+    r"densenet|mnasnet|nasnet|mobilenet|convnext|ghostnet|shufflenet|squeezenet"
+)
+
+
+MANY, SURE = 12, 0.75  # near names that are looked at, and how near they are
+
+
+def farness(word: str, name: str) -> tuple[bool, bool, int]:
+    """Another family is farther than another depth."""
+    families, depths = [], []
+    for text in (word, name):
+        found = re.fullmatch(r"(res2net|\D*)(\d*).*", text)
+        assert found
+        families.append(found[1])
+        depths.append(int(found[2] or 0))
+    far = abs(depths[0] - depths[1])
+    return families[0] != families[1], not name.startswith(word), far
+
+
+def hint(name: str) -> str:
+    """What a name that is none may mean here."""
+    known = {squeezed(own): own for own in SPECS}
+    word = squeezed(re.sub(r"(\d)[._](\d)(?=gf)", r"\g<1>\g<2>00m", name.lower()).partition(".")[0])
+    word = word.replace("mgf", "mf")
+    if word in known:
+        return f"did you mean {known[word]!r}?"
+    none_here = f"its family is not here (yet); here are {FAMILIES}: `ppcls models` lists them"
+    if re.match(OTHERS, word):
+        return none_here
+    for pattern, ours in ELSEWHERE:
+        found = re.fullmatch(pattern, word)
+        if found and (own := found.expand(ours)) in known:
+            return f"did you mean {known[own]!r}?"
+    near = sorted(nearest(word, known, MANY, SURE), key=partial(farness, word))
+    if near:
+        return f"did you mean {', '.join(repr(known[text]) for text in near[:3])}?"
+    return none_here
 
 
 def resolution(name: str) -> int:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ppcls.report.figures import Bin
+from ppcls.report.fonts import families, fonts_for, lacked, tell
+from ppcls.utils.text import visible
 
 if TYPE_CHECKING:  # matplotlib takes its time and evaluation alone does not need it
     from matplotlib.figure import Figure
@@ -40,9 +42,11 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
             ink = "white" if shares[y, x] > 0.6 else "black"
             axes.text(x, y, str(cells[y, x]), ha="center", va="center", color=ink, fontsize=8)
     if count <= WITH_NAMES:
-        labels = [short(name, number) for number, name in enumerate(names)]
-        axes.set_xticks(range(count), labels, rotation=90, fontsize=8, parse_math=False)
-        axes.set_yticks(range(count), labels, fontsize=8, parse_math=False)
+        paths = fonts_for("".join(map(visible, names)))
+        labels = [short(name, number, paths) for number, name in enumerate(names)]
+        style: dict[str, Any] = {"fontsize": 8, "fontfamily": families(paths), "parse_math": False}
+        axes.set_xticks(range(count), labels, rotation=90, **style)
+        axes.set_yticks(range(count), labels, **style)
     axes.set(xlabel="predicted class", ylabel="true class")
     if group > 1:
         axes.set_title(f"each cell is {group} x {group} classes", fontsize=9)
@@ -55,12 +59,11 @@ def pooled(matrix: np.ndarray, group: int) -> np.ndarray:
     return np.add.reduceat(np.add.reduceat(matrix, starts, axis=0), starts, axis=1)
 
 
-def short(name: str, number: int) -> str:
-    """The name, cut where it is long; the number where matplotlib's font lacks its letters."""
-    from matplotlib import font_manager
-
-    font = font_manager.get_font(font_manager.findfont("DejaVu Sans"))
-    if not all(font.get_char_index(ord(letter)) for letter in name):
+def short(name: str, number: int, paths: Sequence[str]) -> str:
+    """The name, cut where it is long; the number where none of the fonts has its letters."""
+    name = visible(name)
+    if lacking := lacked(name, paths):
+        tell(lacking)
         return str(number)
     return name if len(name) <= LONGEST else name[: LONGEST - 1] + "…"
 

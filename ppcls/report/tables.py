@@ -1,7 +1,6 @@
 """A report's files for programs: CSV, JSON and npz."""
 
 import csv
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.report.figures import Report
+from ppcls.utils.text import to_json
 
 ALL, TOP = 100, 20  # classes up to which a row has every probability; above, so many highest
 
@@ -70,8 +70,8 @@ def write_csv(path: Path, rows: Iterable[list[Any]]) -> None:
 
 
 def write_json(report: Report, path: Path) -> None:
-    text = json.dumps(to_plain(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_text(text, encoding="utf-8", errors="surrogateescape")
+    text = to_json(to_plain(report), indent=1, allow_nan=False) + "\n"
+    path.write_text(text, encoding="utf-8")
 
 
 def to_plain(report: Report) -> dict[str, Any]:

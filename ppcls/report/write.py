@@ -4,6 +4,7 @@ from pathlib import Path
 
 from ppcls.report import page, plots, tables
 from ppcls.report.figures import Report
+from ppcls.utils.text import VISIBLE
 
 PAGE = "report.html"
 FILES = (
@@ -34,4 +35,4 @@ def write(report: Report, folder: Path) -> None:
     (folder / "calibration.png").write_bytes(calibration)
     tables.write_json(report, folder / "report.json")
     text = page.to_html(report, confusion, calibration)
-    (folder / PAGE).write_text(text, encoding="utf-8", errors="replace")
+    (folder / PAGE).write_text(text, encoding="utf-8", errors=VISIBLE)

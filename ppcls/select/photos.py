@@ -16,7 +16,7 @@ from ppcls.data.walk import PassedOver, walk, with_passed_over
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.select.files import FOREIGN, beside
-from ppcls.utils.files import header_line, read_header, write_whole
+from ppcls.utils.files import expanded, header_line, read_header, write_whole
 
 FORMAT = "ppcls photos of a folder, 1"
 LABELLED = re.compile(rb"(.*[^ \t])[ \t]+[0-9]+")
@@ -46,7 +46,7 @@ class Photos:
         with self.file.open(encoding=encoding, errors="surrogateescape", newline="\n") as lines:
             for line in islice(lines, first + self.walked, None):
                 path = unquoted(line[:-1]) if self.walked else line.strip(" \t\r\n")
-                yield os.path.join(self.root, path)
+                yield os.path.join(self.root, expanded(path) if path[:2] == "~/" else path)
 
 
 def open_photos(given: str, output: Path) -> Photos:

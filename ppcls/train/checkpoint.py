@@ -12,7 +12,7 @@ and the record.
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from paddle import Tensor, nn
 from ppcls.errors import UserError
 from ppcls.train.ema import Average
 from ppcls.train.rules import Optimizer
+from ppcls.utils.text import composed
 from ppcls.weights import files
 from ppcls.weights.load import OPTIMIZER
 
@@ -99,7 +100,8 @@ def read_record(path: Path, checkpoint: files.Checkpoint) -> Record:
             f"to start a new run from them: -o model.weights={path}"
         )
     try:
-        return Record(**json.loads(checkpoint.metadata[RECORD]))
+        record = Record(**json.loads(checkpoint.metadata[RECORD]))
+        return replace(record, labels=[composed(name) for name in record.labels])
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: written by another version of ppcls ({error})") from None
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
+from ppcls.config.node import PathText
 from ppcls.models.zoo import spec_of
 
 
@@ -14,4 +15,4 @@ def known_model(name: str) -> str:
 
 ModelName = Annotated[str, AfterValidator(known_model)]
 # YAML's true is written as the word that `ppcls.weights.store` knows.
-Weights = Annotated[str, BeforeValidator(lambda value: "true" if value is True else value)]
+Weights = Annotated[PathText, BeforeValidator(lambda value: "true" if value is True else value)]

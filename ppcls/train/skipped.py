@@ -13,7 +13,10 @@ class Skipped:
 
     def __init__(self, folder: Path, writes: bool):
         self.path, self.writes = folder / FILE, writes
-        known = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        known = []
+        if self.path.exists():
+            text = self.path.read_text(encoding="utf-8", errors="surrogateescape")
+            known = text.removesuffix("\n").split("\n")  # a name may hold other line breaks
         self.lines, self.said = dict.fromkeys(known), len(known)
         self.last = ""  # the one met last
 

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -77,6 +78,39 @@ def is_shell_pipe(path: str | os.PathLike) -> bool:
 def open_at_once(path: str, flags: int) -> int:
     """Open as `os.open`, without waiting for somebody who writes to a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0))
+
+
+def expanded(path: str | os.PathLike[str]) -> str:
+    """The path with a home folder in the place of `~` or `~user`, as shells write them.
+
+    The folder of that name is `./~`; of an unknown user nothing is changed.
+    """
+    path = os.fspath(path)
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:  # out of a file, which is UTF-8, where the locale is not
+        path = os.fsdecode(path.encode("utf-8", "surrogateescape"))
+    return os.path.expanduser(path)
+
+
+def existing(path: str | os.PathLike[str]) -> str:
+    """The path as the disk spells it, where that has é as two characters and the path as one.
+
+    Or the reverse: names written on macOS are decomposed (NFD), nearly all others composed (NFC).
+    A path of which nothing is there in either spelling comes back as it is.
+    """
+    path = os.fspath(path)
+    if path.isascii() or os.path.exists(path):
+        return path
+    found = ""
+    for part in Path(path).parts:
+        forms = (part, *(unicodedata.normalize(form, part) for form in ("NFC", "NFD")))
+        choices = [os.path.join(found, form) for form in forms]
+        there = [choice for choice in choices if os.path.exists(choice)]
+        if not there:
+            return path
+        found = there[0]
+    return found
 
 
 @contextmanager

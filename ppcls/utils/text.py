@@ -1,7 +1,14 @@
 """Words of messages: near names, long lists cut short, text of others made harmless."""
 
+import codecs
 import difflib
+import json
+import os
+import re
+import sys
+import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
 
 SHOWN = 10  # texts that one message shows
 
@@ -39,6 +46,56 @@ def visible(text: str, limit: int = 200) -> str:
     """
     shown = "".join(c if c.isprintable() else escape(c) for c in text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def to_json(value: Any, **options: Any) -> str:
+    """JSON that is valid UTF-8, its texts readable; broken bytes of names as `\\udcb5`.
+
+    Python's `json.loads` gives the same names back, and `os.fsencode` their bytes.
+    """
+    text = json.dumps(value, ensure_ascii=False, **options)
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def composed(name: str) -> str:
+    """A class's name as it is compared: é may be one character (NFC), or two as macOS has it."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_broken(name: str) -> bool:
+    """Whether a file's name is no UTF-8, as those out of an archive with GBK names."""
+    return any("\ud800" <= c <= "\udfff" for c in name)
+
+
+def spelt(name: str) -> str:
+    """A folder's name as a class's: composed, and in UTF-8 whatever the locale's encoding is."""
+    return composed(utf8(name))
+
+
+def utf8(name: str) -> str:
+    if sys.getfilesystemencoding() == "utf-8":
+        return name
+    return os.fsencode(name).decode("utf-8", "surrogateescape")
+
+
+VISIBLE = "visible"  # an error handler as "strict" or "replace": writes what `escape` makes of it
+PLAIN = {"…": "...", "\xd7": "x", "±": "+-", "≥": ">="}  # of what ppcls itself says
+
+
+def made_visible(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(PLAIN.get(c) or escape(c) for c in lost), error.end
+
+
+codecs.register_error(VISIBLE, made_visible)
+
+
+def showable(text: str, stream: TextIO) -> str:
+    """The text as a stream can take it, whatever its encoding is."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, VISIBLE).decode(encoding)
 
 
 def escape(character: str) -> str:

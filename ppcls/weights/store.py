@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.errors import UserError
+from ppcls.utils.files import expanded
 from ppcls.weights import cache, download, files
 
 DEFAULT = "true"  # what a recipe writes for a network's first registered weights
@@ -91,7 +92,8 @@ def locate(weights: str) -> Source:
     if weights.lower().startswith(("http://", "https://")):
         path = download.fetch(weights)
         return Source(path, preprocess=of_file(path))
-    return Source(Path(weights), preprocess=of_file(Path(weights)))
+    path = Path(expanded(weights))
+    return Source(path, preprocess=of_file(path))
 
 
 def is_file(path: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ppcls.config.node import node
+from ppcls.config.node import PathText, node
 from ppcls.train.named import ModelName, Weights
 
 
@@ -17,7 +17,9 @@ class Network:
     kind: Literal["network"] = "network"
     name: ModelName
     weights: Weights  # file, URL, hf://org/name, registered tag; true: the default
-    cache: str | None = None  # a file of `ppcls teach` with its answers, which then serves for it
+    cache: PathText | None = (
+        None  # a file of `ppcls teach` with its answers, which then serves for it
+    )
 
     @property
     def features(self) -> bool:
@@ -30,9 +32,9 @@ class Exported:
     """A folder with an exported network, run by an engine of inference."""
 
     kind: Literal["exported"] = "exported"
-    folder: str
+    folder: PathText
     engine: str | None = None  # None: Paddle's own, on the run's device
-    cache: str | None = None
+    cache: PathText | None = None
     features: ClassVar[bool] = False
 
 

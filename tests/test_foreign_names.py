@@ -1,0 +1,268 @@
+"""Names that are no UTF-8, terminals that are not, é in two spellings, letters of all scripts."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import RECIPE, furnish
+from matplotlib import font_manager
+from PIL import Image
+
+from ppcls.cli import main
+from ppcls.data.datasets import find_photos, open_samples
+from ppcls.inference.predictor import Predictor
+from ppcls.utils.text import to_json
+
+RED, GREEN = "红", os.fsdecode("绿".encode("gbk"))  # the second as a GBK archive leaves it
+GREEN_SHOWN = "\\xc2\\xcc"
+CHINESE = any("wqy" in path or "CJK" in path for path in font_manager.findSystemFonts())
+
+
+def rename(folder):
+    """The classes of `furnish` under foreign names, and a photo of each, too."""
+    for part in ("train", "eval"):
+        for old, new in (("ant", RED), ("bee", GREEN)):
+            os.rename(folder / "photos" / part / old, folder / "photos" / part / new)
+            photo = folder / "photos" / part / new / "0.png"
+            photo.rename(photo.with_name(f"0{GREEN}.png"))
+
+
+def said(folder, *arguments, encoding="utf-8"):
+    """Exit code and output of a command on a strict stream of an encoding."""
+    out = io.TextIOWrapper(io.BytesIO(), encoding)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(out):
+        patch.chdir(folder)
+        code = main([str(argument) for argument in arguments])
+        out.flush()
+    return code, out.buffer.getvalue().decode(encoding)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on such photos, evaluated and exported, and what was said."""
+    folder = tmp_path_factory.mktemp("foreign")
+    furnish(folder)
+    rename(folder)
+    (folder / "recipe.yaml").write_text(RECIPE.replace("epochs: 2", "epochs: 1"))
+    commands = {
+        "train": ("-c", "recipe.yaml"),
+        "eval": ("-c", "recipe.yaml", "--report", "report"),
+        "export": ("-c", "recipe.yaml", "--output", "exported"),
+        "check-data": ("-c", "recipe.yaml", "--output", "found.csv", "--sheet", "found.png"),
+        "show-data": ("-c", "recipe.yaml", "--count", "12", "--epochs", "1"),
+    }
+    found = {command: said(folder, command, *given) for command, given in commands.items()}
+    found["predict"] = said(
+        folder,
+        *("predict", "--model-dir", "exported", "photos/eval", "--engine", "paddle"),
+        *("--save", "named.csv"),
+    )
+    return folder, found
+
+
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "export", "check-data", "show-data", "predict"]
+)
+def test_a_command_goes_well_and_shows_broken_bytes(run, command):
+    code, out = run[1][command]
+    assert code in (0, 1 if command == "check-data" else 0), out
+    if command in ("train", "check-data", "predict"):
+        assert RED in out
+        assert GREEN_SHOWN in out
+
+
+def test_tables_keep_the_bytes_of_names(run):
+    folder, _ = run
+    for file in ("named.csv", "report/scores.csv"):
+        with (folder / file).open(encoding="utf-8", errors="surrogateescape", newline="") as text:
+            rows = list(csv.DictReader(text))
+        assert {row["path"] for row in rows} == set(map(str, photos(folder)))
+        assert {os.path.dirname(row["path"]) for row in rows} >= {f"photos/eval/{GREEN}"}
+
+
+def photos(folder):
+    return [path.relative_to(folder) for path in (folder / "photos" / "eval").rglob("*.png")]
+
+
+def test_json_is_utf8_and_gives_the_names_back(run):
+    report = json.loads((run[0] / "report" / "report.json").read_text(encoding="utf-8"))
+    assert [one["name"] for one in report["classes"]] == [RED, GREEN]
+    assert json.loads(to_json([GREEN, RED])) == [GREEN, RED]
+    assert RED in to_json([GREEN, RED])
+    to_json([GREEN]).encode()
+    page = (run[0] / "report" / "report.html").read_text(encoding="utf-8")
+    assert RED in page
+    assert GREEN_SHOWN in page
+
+
+def test_the_run_remembers_the_names(run):
+    events = (run[0] / "runs" / "small" / "run.jsonl").read_text(encoding="utf-8").splitlines()
+    assert all(json.loads(event) for event in events)
+    predictor = Predictor(run[0] / "exported", engine="paddle")
+    assert set(predictor.manifest.labels) == {RED, GREEN}
+
+
+def test_a_broken_photo_with_such_a_name_is_left_out_and_listed(tmp_path):
+    furnish(tmp_path)
+    rename(tmp_path)
+    broken = tmp_path / "photos" / "train" / RED / f"0{GREEN}.png"
+    broken.write_bytes(b"no photo")
+    given = ("-c", "recipe.yaml", "-o", "train.epochs=1")
+    code, out = said(tmp_path, "train", *given)
+    assert code == 2
+    assert f"0{GREEN_SHOWN}.png" in out
+    given = (*given, "data.on_error=skip")
+    code, out = said(tmp_path, "train", *given, "--overwrite")
+    assert code == 0, out
+    listed = (tmp_path / "runs" / "small" / "skipped.txt").read_bytes()
+    assert os.fsencode(f"0{GREEN}.png") in listed
+    given = ("-c", "recipe.yaml", "-o", "train.epochs=1", "data.on_error=skip", "--resume")
+    assert said(tmp_path, "train", *given)[0] == 0
+
+
+def test_shards_refuse_such_classes_before_they_write(run):
+    code, out = said(run[0], "make-shards", "photos/train", "shards")
+    assert code == 2
+    assert f"{GREEN_SHOWN} is none: rename the folders" in out
+    assert not list((run[0] / "shards").iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+def test_a_terminal_that_is_not_utf8_stops_nothing(run, encoding):
+    given = ("predict", "--model-dir", "exported", "photos/eval", "--engine", "paddle")
+    code, out = said(run[0], *given, encoding=encoding)
+    assert code == 0, out
+    assert GREEN_SHOWN in out
+    assert (RED if encoding == "gbk" else "\\u7ea2") in out
+    code, out = said(run[0], "predict", "--model-dir", "exported", f"{RED}…", encoding=encoding)
+    assert code == 2
+    assert out.splitlines()[-1].startswith("error: ")
+    code, out = said(run[0], "show-data", "-c", "recipe.yaml", "-o", f"nme={RED}", encoding="ascii")
+    assert (code, out.partition(";")[0]) == (2, "error: -o nme=\\u7ea2: unknown key 'nme'")
+
+
+def test_a_library_call_on_such_a_terminal(run, monkeypatch, capsys):
+    stream = io.TextIOWrapper(io.BytesIO(), "ascii")
+    monkeypatch.chdir(run[0])
+    with redirect_stdout(stream):
+        from ppcls.log import say
+
+        say(f"{RED} {GREEN} …")
+    stream.flush()
+    assert stream.buffer.getvalue() == b"\\u7ea2 \\xc2\\xcc ...\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locales of POSIX")
+def test_a_locale_that_is_not_utf8(tmp_path):
+    furnish(tmp_path)
+    rename(tmp_path)
+    listed = [f"photos/eval/{RED}/{i}.png 0\n" for i in (1, 2)]
+    (tmp_path / "list.txt").write_text("".join(listed), encoding="utf-8")
+    environment = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    command = [sys.executable, "-m", "ppcls", "check-data", "photos/train", "list.txt"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
+    out = done.stdout.decode("ascii")
+    assert "\\u7ea2  " in out, done.stderr
+    assert "list.txt: 2 photos" in out
+    assert "broken" not in out
+
+
+NFC, NFD = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+
+
+@pytest.mark.parametrize(("own", "other"), [(NFC, NFD), (NFD, NFC)])
+def test_a_name_is_one_name_in_both_spellings(tmp_path, monkeypatch, own, other):
+    furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    os.rename("photos/train/ant", f"photos/train/{own}")
+    os.rename("photos/eval/ant", f"photos/eval/{other}")
+    code, out = said(tmp_path, "check-data", "photos/train", "photos/eval")
+    assert code == 0, out
+    names = open_samples("photos/train").names
+    assert names == open_samples("photos/eval").names
+    assert set(names) == {"bee", NFC}
+    Path("labels.txt").write_text(f"{other}\nbee\n", encoding="utf-8")
+    assert open_samples("photos/train", labels="labels.txt").labels[-1] == 0 + (names[0] != "bee")
+    Path("list.txt").write_text(f"photos/train/{other}/0.png\t{own}\n", encoding="utf-8")
+    assert open_samples("list.txt", labels="labels.txt").labels.tolist() == [0]
+    assert len(find_photos("list.txt")) == 1
+    assert said(tmp_path, "check-data", "list.txt")[0] == 0 or "broken" not in out
+    Path("both.csv").write_text(
+        f"path,label\nphotos/train/{other}/0.png,{own}\nphotos/train/{own}/1.png,{other}\n",
+        encoding="utf-8",
+    )
+    both = open_samples("both.csv")
+    assert (both.names, list(both.paths.missing())) == ((NFC,), [])
+    assert find_photos(f"photos/train/{other}") == find_photos(f"photos/train/{own}")
+
+
+def test_two_folders_of_one_name_are_refused(tmp_path, monkeypatch):
+    furnish(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    os.rename("photos/train/ant", f"photos/train/{NFC}")
+    os.rename("photos/train/bee", f"photos/train/{NFD}")
+    code, out = said(tmp_path, "check-data", "photos/train")
+    assert (code, out) == (
+        2,
+        f"error: photos/train: several folders have the name {NFC}; make them one\n",
+    )
+
+
+def captions(sheet, rows):
+    """The strips below the photos of a sheet, as pixels."""
+    pixels = np.asarray(Image.open(sheet).convert("L")).astype(int)
+    step = (len(pixels) - 20) // rows
+    return [pixels[20 + (i + 1) * step - 20 : 20 + (i + 1) * step] for i in range(rows)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("红", "绿"),
+        ("日", "本"),
+        ("한", "국"),
+        ("П", "Ж"),
+        ("\U00012000", "\U00012345"),
+        ("أ", "ب"),
+    ],
+)
+def test_sheets_tell_letters_of_all_scripts_apart(tmp_path, names):
+    furnish(tmp_path)
+    for old, new in zip(("ant", "bee"), names, strict=True):
+        for part in ("train", "eval"):
+            os.rename(tmp_path / "photos" / part / old, tmp_path / "photos" / part / new)
+    code, out = said(tmp_path, "show-data", "-c", "recipe.yaml", "--count", "2", "--epochs", "1")
+    assert code == 0, out
+    # Boxes in the place of letters would leave the same two captions but for the last digits.
+    first, last = captions(tmp_path / "sheet.png", 2)
+    wide = 80 if names[0] == "\U00012000" else 16
+    assert np.abs(first[:, :wide] - last[:, :wide]).max() > 100
+    if wide == 80:
+        assert "no installed font has \U00012000 \U00012345" in out
+    elif CHINESE or names[0] in "Пأ":
+        assert "no installed font" not in out
+
+
+@pytest.mark.skipif(not CHINESE, reason="needs a font such as fonts-wqy-microhei")
+def test_the_matrix_has_chinese_names_where_a_font_is_installed(run):
+    assert "no installed font" not in run[1]["eval"][1]
+
+
+def test_a_name_without_a_font_is_said_once_and_numbered(tmp_path):
+    from ppcls.report.plots import confusion
+
+    out = io.StringIO()
+    with redirect_stdout(out):
+        matrix = np.eye(2, dtype=np.int64)
+        pictures = [confusion(matrix, names) for names in (["\U00012111", "b"], ["0", "b"])]
+    assert pictures[0] == pictures[1]
+    assert out.getvalue().count("no installed font has") == 1
