@@ -14,8 +14,9 @@ INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
 def add_train(commands) -> None:
     parser = add_command(commands, "train", run_train, "train as a recipe says")
     add_recipe_options(parser, required=True)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    begun = parser.add_mutually_exclusive_group()
+    begun.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    begun.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     text = "only two steps, an evaluation, a checkpoint and an export, and keep nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
     parser.add_argument(

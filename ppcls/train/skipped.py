@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ppcls.log import say
+from ppcls.log import KEEPS, say
+from ppcls.utils.files import writing
 
 FILE = "skipped.txt"
 
@@ -13,15 +14,16 @@ class Skipped:
 
     def __init__(self, folder: Path, writes: bool):
         self.path, self.writes = folder / FILE, writes
-        known = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        known = read(self.path)
         self.lines, self.said = dict.fromkeys(known), len(known)
 
     def add(self, lines: Iterable[str]) -> None:
         new = [line for line in dict.fromkeys(lines) if line not in self.lines]
         self.lines |= dict.fromkeys(new)
         if new and self.writes:
-            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-                file.writelines(f"{line}\n" for line in new)
+            text = "".join(f"{line}\n" for line in new)
+            with writing(str(self.path), KEEPS), self.path.open("ab") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
 
     def tell(self) -> None:
         """Say how many there are, when there are more than last time."""
@@ -30,3 +32,8 @@ class Skipped:
             first = next(iter(self.lines))
             many = f"{self.said} photos cannot be read and are left out"
             say(f"note: {many}, such as {first}; all of them: {self.path}")
+
+
+def read(path: Path) -> list[str]:
+    text = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+    return text.splitlines()
