@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from ppcls.commands.options import add_command, counts, listed, positive, share
+from ppcls.commands.options import (
+    add_command,
+    add_overwrite_option,
+    counts,
+    listed,
+    positive,
+    share,
+)
 
 
 def add_predict(commands) -> None:
@@ -75,6 +82,7 @@ def add_quantize(commands) -> None:
     parser.add_argument("--eval", type=Path, metavar="FOLDER|LIST", help="labelled photos")
     parser.add_argument("--budget", type=share, default=0.01, help="loss allowed: 0.01 is a point")
     parser.add_argument("--photos", type=positive, default=200, help="to calibrate with")
+    add_overwrite_option(parser, "replace another network's export in the output folder")
 
 
 def run_quantize(options: argparse.Namespace) -> int:
@@ -88,6 +96,7 @@ def run_quantize(options: argparse.Namespace) -> int:
         options.eval,
         options.budget,
         options.photos,
+        options.overwrite,
     )
     return 0
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ppcls.commands.options import add_command, add_recipe_options, positive
+from ppcls.commands.options import add_command, add_overwrite_option, add_recipe_options, positive
 from ppcls.launch import end_with_launcher, launch, launched
 
 WEIGHTS_HELP = "file, URL, hf://org/name or registered tag; default: the best of the config's run"
@@ -73,13 +73,15 @@ def add_eval(commands) -> None:
     parser.add_argument("--weights", help=WEIGHTS_HELP)
     text = "write report.html and the figures as CSV and JSON into this folder"
     parser.add_argument("--report", type=Path, metavar="FOLDER", help=text)
+    add_overwrite_option(parser, "replace another network's report in that folder")
 
 
 def run_eval(options: argparse.Namespace) -> int:
     from ppcls.evaluation import score
     from ppcls.trained import open_trained
 
-    score(open_trained(options.config, options.override, options.weights), options.report)
+    trained = open_trained(options.config, options.override, options.weights)
+    score(trained, options.report, options.overwrite)
     return 0
 
 
@@ -88,6 +90,7 @@ def add_export(commands) -> None:
     add_recipe_options(parser, required=False)
     parser.add_argument("--weights", help=WEIGHTS_HELP)
     parser.add_argument("--output", help="folder to write; default: exported/<run's name>")
+    add_overwrite_option(parser, "replace another network's export in that folder")
     parser.add_argument("--check", nargs="+", default=[], metavar="PHOTO", help="compare on these")
     formats = ("paddle", "onnx", "openvino")
     parser.add_argument("--format", nargs="+", choices=formats, default=["paddle"])
@@ -117,7 +120,7 @@ def run_export(options: argparse.Namespace) -> int:
         dynamic_size=options.dynamic_size,
         fuse=not options.keep_norms,
     )
-    export(trained, output, options.check, form)
+    export(trained, output, options.check, form, options.overwrite)
     return 0
 
 

@@ -212,7 +212,7 @@ class Pool(ProcessPoolExecutor):
     """Starts its processes, which happens in `submit`, where signals do not reach them."""
 
     def submit(self, *given: Any, **named: Any) -> Future:
-        with held_signals():  # which new processes inherit
+        with held_signals():
             return super().submit(*given, **named)
 
 
@@ -230,16 +230,37 @@ def start_pool(workers: int, parts: dict[str, Part]) -> ProcessPoolExecutor:
 
 @contextmanager
 def held_signals() -> Iterator[None]:
-    """What asks this process to end waits meanwhile, where signals can be held."""
+    """What asks this process to end waits meanwhile; processes that are started do not see it."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
     resource_tracker.ensure_running()  # which would let signals through when it is started
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    came: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which new processes inherit
+    try:
+        with noted_signals(came):  # for another thread of this process may still get them
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def noted_signals(came: list[int]) -> Iterator[None]:
+    """Handlers that only note which signals came, where handlers can be set."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: own for number, own in handlers.items() if own != signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, own in handlers.items():
+            signal.signal(number, own)
 
 
 def start_work(parts: dict[str, Part]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from ppcls import environment
 from ppcls.data.datasets import find_photos
 from ppcls.errors import UserError
-from ppcls.inference import quantize_judge
+from ppcls.inference import quantize_judge, target
 from ppcls.inference.convert import onnx_of, to_openvino
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
@@ -16,7 +16,7 @@ from ppcls.inference.folder import ONNX, OPENVINO, Folder, open_folder
 from ppcls.inference.manifest import FILE
 from ppcls.inference.quantize_judge import Judge, Score, prepare, spread
 from ppcls.inference.quantize_onnx import COMPUTED, PASSED, PRODUCTS, Quantizer, Scheme
-from ppcls.inference.target import sizes, staged
+from ppcls.inference.target import Origin, sizes
 from ppcls.log import say
 
 RANKED_ON = 16  # photos that single layers are tried on
@@ -38,6 +38,7 @@ def quantize(
     evaluate: Path | None = None,
     budget: float = 0.01,
     photos: int = 200,
+    overwrite: bool = False,
 ) -> Path:
     """Write an exported folder's network in INT8 into a folder of its own, which is returned.
 
@@ -54,6 +55,7 @@ def quantize(
         budget: the loss allowed, 0 … 1: of top-1 on labelled photos, else the share of photos
             that are put into another class than by the float network.
         photos: how many to calibrate with.
+        overwrite: replace an export of another network, too; one of the same in INT8 always is.
 
     Raises:
         UserError: something is missing, or the budget cannot be kept; nothing is written.
@@ -65,6 +67,8 @@ def quantize(
     output = (output or source.resolve().with_name(f"{source.resolve().name}-int8")).resolve()
     if output == source.resolve():
         raise UserError(f"{output}: is the float network; --output another FOLDER")
+    origin = replace(Origin.of(folder.manifest), precision="int8")
+    target.check(output, origin, overwrite)  # before anything that takes long
     found = find_photos(calibrate)
     chosen = [found[i] for i in spread(len(found), photos)]
     in_float = open_for(folder, engine)
@@ -72,7 +76,7 @@ def quantize(
         judge = quantize_judge.labelled(evaluate, folder.manifest, in_float)
     else:
         judge = quantize_judge.unlabelled(calibrate, found, chosen, folder.manifest, in_float)
-    with staged(output) as temporary:
+    with target.staged(output, origin, overwrite) as temporary:
         inputs = (prepare(folder.manifest, [photo]) for photo in chosen)
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
         job = Job(folder, engine, quantizer, judge, temporary)

@@ -48,8 +48,8 @@ def locked(file: Path, what: str, busy: str) -> Iterator[None]:
                 file.unlink()
             os.close(number)
     finally:
-        with suppress(OSError):
-            for place in made:
+        for place in made:
+            with suppress(OSError):
                 place.rmdir()
 
 
