@@ -1,6 +1,7 @@
 """The command line: `ppcls train …`; the scripts in tools/ and deploy/ call the same functions."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from ppcls import __version__
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.errors import UserError
 
+# Where a disk or a share of it is full, wherever that happens.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = (
     training.add_train,
     training.add_teach,
@@ -46,6 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}cannot be written ({error.strerror}): make room", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return training.INTERRUPTED

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
 
 from ppcls import environment
 from ppcls.config.load import from_plain, to_plain, to_yaml
@@ -233,14 +234,23 @@ def prepare(folder: Path, trainer: Trainer, keep: bool) -> None:
         for path in folder.glob(".*.tmp"):  # of a save that was cut short
             remove(path)
         free = shutil.disk_usage(folder).free
-    tensors = trainer.net.state_dict().values()
-    needed = sum(tensor.size * tensor.element_size() for tensor in tensors)
+    needed = least_bytes(trainer)
     if free < needed:
         raise UserError(
-            f"output: {folder} has room for {free / 1e6:,.1f} MB and a checkpoint takes "
+            f"output: {folder} has room for {free / 1e6:,.1f} MB and checkpoints take "
             f"{needed / 1e6:,.1f} MB at least: make room, or -o output=FOLDER"
         )
     with run_folder.writing_to(folder):
         if not keep:
             run_folder.make_way(folder)
         write_text(folder / run_folder.RECIPE, to_yaml(trainer.recipe))
+
+
+def least_bytes(trainer: Trainer) -> int:
+    """What the first checkpoints take on the disk, the best one too where there is one."""
+    tensors = trainer.net.state_dict().values()
+    weights = sum(tensor.size * tensor.element_size() for tensor in tensors)
+    slots = sum(4 * p.size for p in trainer.net.parameters() if not p.stop_gradient)
+    if isinstance(trainer.optimizer, paddle.optimizer.SGD):
+        slots = 0
+    return weights + slots + (0 if trainer.inputs.eval is None else weights)
