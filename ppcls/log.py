@@ -91,9 +91,11 @@ class Scalars:
         with writing(str(self.path), KEEPS):
             # Unbuffered, so that what cannot be written is known with the record it belongs to.
             self.file = self.path.open("ab", buffering=0)
-            if self.file.tell():
-                self.file.write(b"" if ends_whole(self.path) else b"\n")
-                self.append({"event": RESUME, "step": step, "time": round(time.time(), 3)})
+            try:
+                self.begin(step)
+            except OSError:
+                self.file.close()
+                raise
         shutil.rmtree(folder / "vdl", ignore_errors=True)
         self.writer = LogWriter(str(folder / "vdl"))
         for record in kept:
@@ -105,6 +107,12 @@ class Scalars:
     def __exit__(self, *exception: object) -> None:
         self.file.close()
         self.writer.close()
+
+    def begin(self, step: int) -> None:
+        """In a file with records, say from which step on the run goes on."""
+        if self.file.tell():
+            self.file.write(b"" if ends_whole(self.path) else b"\n")
+            self.append({"event": RESUME, "step": step, "time": round(time.time(), 3)})
 
     def write(self, event: str, step: int, **values: float) -> None:
         record = {"event": event, "step": step, "time": round(time.time(), 3), **values}

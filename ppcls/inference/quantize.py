@@ -67,7 +67,8 @@ def quantize(
     output = (output or source.resolve().with_name(f"{source.resolve().name}-int8")).resolve()
     if output == source.resolve():
         raise UserError(f"{output}: is the float network; --output another FOLDER")
-    origin = replace(Origin.of(folder.manifest), precision="int8")
+    known = Origin.of(folder.manifest)
+    origin = replace(known, source=known.source or str(source), precision="int8")
     target.check(output, origin, overwrite)  # before anything that takes long
     found = find_photos(calibrate)
     chosen = [found[i] for i in spread(len(found), photos)]
@@ -83,7 +84,8 @@ def quantize(
         best = job.search(budget, chosen)
         about = {"calibrated_on": f"{len(chosen)} photos of {calibrate}", "budget": budget}
         about |= job.describe(best, in_float)
-        kept = folder.manifest.about | {"files": sizes(temporary), "int8": about}
+        kept = {**folder.manifest.about, "source": origin.source}
+        kept |= {"files": sizes(temporary), "int8": about}
         network = replace(folder.manifest, precision="int8", about=kept)
         (temporary / FILE).write_text(network.to_yaml(), encoding="utf-8")
     say("\n  ".join([f"{output}: {source} in int8 for {engine}", *report(about, best.score)]))

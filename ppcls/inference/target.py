@@ -28,9 +28,13 @@ class Origin:
         return cls(about.model, str(about.about.get("source", "")), about.precision)
 
     def same(self, other: "Origin") -> bool:
-        places = {os.path.abspath(origin.source) for origin in (self, other) if origin.source}
-        kinds = {(origin.model, origin.precision) for origin in (self, other)}
-        return len(places) == len(kinds) == 1
+        if not self.source or not other.source:
+            return False
+        own, others = (
+            (origin.model, origin.precision, os.path.abspath(origin.source))
+            for origin in (self, other)
+        )
+        return own == others
 
     def __str__(self) -> str:
         source = f" made from {self.source}" if self.source else ""
