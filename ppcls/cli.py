@@ -1,6 +1,7 @@
 """The command line: `ppcls train …`; the scripts in tools/ and deploy/ call the same functions."""
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -11,6 +12,8 @@ from ppcls.errors import UserError
 from ppcls.log import never_fail
 from ppcls.utils.text import visible
 
+# Where a disk or a share of it is full, wherever that happens.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = (
     training.add_train,
     training.add_teach,

@@ -15,11 +15,15 @@ from ppcls.train.evaluate import Keep, describe, evaluate
 from ppcls.trained import Trained
 
 
-def score(trained: Trained, report: Path | None = None) -> dict[str, float]:
+def score(
+    trained: Trained, report: Path | None = None, overwrite: bool = False
+) -> dict[str, float]:
     """Evaluate and print; returns the scores that training gives.
 
     Args:
-        report: a folder for `report.html` and the files that belong to it.
+        report: a folder for `report.html` and the files that belong to it. An earlier report on
+            the same weights and photos is replaced.
+        overwrite: replace a report on others, too.
 
     Raises:
         UserError: no evaluation data, other classes than the network's, a broken photo, a report
@@ -30,13 +34,13 @@ def score(trained: Trained, report: Path | None = None) -> dict[str, float]:
     if not report:
         return run(trained, samples)
     outcomes = Outcomes.to_fill(samples, trained.classes)
-    with target.staged(report, write.FILES) as folder:
+    about = {
+        "model": trained.recipe.model.name,
+        "weights": str(trained.source),
+        "data": samples.source,
+    }
+    with target.staged(report, write.FILES, write.RECORD, about, overwrite) as folder:
         scores = run(trained, samples, outcomes.add)
-        about = {
-            "model": trained.recipe.model.name,
-            "weights": str(trained.source),
-            "data": samples.source,
-        }
         names = trained.names or samples.names
         found = figures.make(about, scores, names, outcomes.filled())
         with target.writing(report):

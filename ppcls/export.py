@@ -18,7 +18,7 @@ from ppcls.inference import convert, folder, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.predictor import link, open_photo
-from ppcls.inference.target import sizes, staged
+from ppcls.inference.target import Origin, sizes, staged
 from ppcls.inputs import open_eval
 from ppcls.log import say
 from ppcls.models.fuse import fused
@@ -54,16 +54,22 @@ class Form:
 
 
 def export(
-    trained: Trained, output: Path, photos: Sequence[str] = (), form: Form | None = None
+    trained: Trained,
+    output: Path,
+    photos: Sequence[str] = (),
+    form: Form | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write the network and `inference.yml` into the folder `output`.
 
     The files are written beside `output`, every format is compared with the trained network on
-    real photos, and only then are they moved.
+    real photos, and only then do they take its place. An earlier export of the same weights is
+    replaced.
 
     Args:
         photos: photos to compare on; default: of the evaluation data, else scikit-learn's two.
         form: default: Paddle's format, float32 in, probabilities out.
+        overwrite: replace an export of other weights, too.
 
     Raises:
         UserError: `output` is something else or not writable, a package is missing, or the
@@ -71,7 +77,8 @@ def export(
     """
     form = form or Form()
     output = output.resolve()
-    with staged(output) as temporary:
+    origin = Origin(trained.recipe.model.name, str(trained.source))
+    with staged(output, origin, overwrite) as temporary:
         write(trained, form, temporary)
         found = [str(p) for p in photos] or check_photos(trained)
         check = compare(trained, form, temporary, found)

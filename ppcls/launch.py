@@ -11,9 +11,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, Any
 
 from ppcls import environment
+from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 PATIENCE = 20.0  # seconds that the others have to end by themselves when one has failed
 LAUNCHED = "PPCLS_LAUNCHED"  # in the environment of processes that are started here
@@ -23,7 +25,17 @@ def launch(command: Sequence[str], count: int) -> int:
     """Run a command in `count` processes that train together; returns the exit code.
 
     The first process speaks; what another says is shown where it fails and the first does not.
+
+    Raises:
+        UserError: so many are a slip of the finger.
     """
+    cores = environment.core_count()
+    most = max(16, cores)
+    if count > most:
+        raise UserError(
+            f"--processes {count}: this machine has {plural(cores, 'core')}, and {most} processes "
+            "are the most that can train there; one for each GPU, or 1 without, is what suits"
+        )
     with tempfile.TemporaryDirectory(prefix="ppcls-") as folder:
         logs = [Path(folder) / f"{rank}.log" for rank in range(1, count)]
         processes = start(command, count, logs)
@@ -72,11 +84,13 @@ def start(
 
 
 class Stop:
-    """Passes SIGTERM on to the processes; a terminal sends Ctrl-C to all by itself."""
+    """Passes SIGTERM and SIGHUP on to the processes; a terminal sends Ctrl-C to all by itself."""
 
     def __init__(self, processes: Sequence[subprocess.Popen[bytes]]):
         self.processes = processes
-        handlers = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: self.pass_on}
+        handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: self.pass_on}
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            handlers[signal.SIGHUP] = self.pass_on
         self.previous = {number: signal.signal(number, h) for number, h in handlers.items()}
 
     def pass_on(self, number: int, frame: FrameType | None) -> None:

@@ -1,7 +1,9 @@
 """What a run says: lines for people, a progress bar, and records for programs."""
 
+import errno
 import io
 import json
+import os
 import shutil
 import sys
 import time
@@ -11,11 +13,14 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from ppcls.utils.files import writing
 from ppcls.utils.text import VISIBLE, duration, showable, three_digits
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]  # seconds since any time
 FIRST_SECONDS, MOST_SECONDS = 10, 600  # between lines of progress where there is no terminal
+RESUME = "resume"  # the event of a run that goes on
+KEEPS = "the last checkpoint stays: make room, then the same command with --resume"
 
 
 quiet = False  # in a process that leaves talking to another
@@ -132,15 +137,26 @@ class NoScalars:
 
 
 class Scalars:
-    """A run's events: a JSON object a line in `run.jsonl`, and curves for VisualDL in `vdl/`."""
+    """A run's events: a JSON object a line in `run.jsonl`, and curves for VisualDL in `vdl/`.
+
+    `run.jsonl` is only ever added to. A run that goes on first writes
+    `{"event": "resume", "step": N}`: what stands above it of later steps than N was lost with the
+    process that did them, and `read_records` leaves it out.
+    """
 
     def __init__(self, folder: Path, step: int):
         from visualdl import LogWriter
 
-        path = folder / "run.jsonl"
-        kept = [r for r in read_records(path) if r["step"] <= step]  # a resumed run goes on there
-        path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        self.file = path.open("a", encoding="utf-8")
+        self.path = folder / "run.jsonl"
+        kept = [record for record in read_records(self.path) if record["step"] <= step]
+        with writing(str(self.path), KEEPS):
+            # Unbuffered, so that what cannot be written is known with the record it belongs to.
+            self.file = self.path.open("ab", buffering=0)
+            try:
+                self.begin(step)
+            except OSError:
+                self.file.close()
+                raise
         shutil.rmtree(folder / "vdl", ignore_errors=True)
         self.writer = LogWriter(str(folder / "vdl"))
         for record in kept:
@@ -153,23 +169,49 @@ class Scalars:
         self.file.close()
         self.writer.close()
 
+    def begin(self, step: int) -> None:
+        """In a file with records, say from which step on the run goes on."""
+        if self.file.tell():
+            self.file.write(b"" if ends_whole(self.path) else b"\n")
+            self.append({"event": RESUME, "step": step, "time": round(time.time(), 3)})
+
     def write(self, event: str, step: int, **values: float) -> None:
         record = {"event": event, "step": step, "time": round(time.time(), 3), **values}
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        with writing(str(self.path), KEEPS):
+            self.append(record)
         self.draw(record)
+
+    def append(self, record: dict) -> None:
+        text = json.dumps(record).encode() + b"\n"
+        if self.file.write(text) < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def draw(self, record: dict) -> None:
         for name in record.keys() - {"event", "step", "time"}:
             self.writer.add_scalar(f"{record['event']}/{name}", record[name], record["step"])
 
 
+def ends_whole(path: Path) -> bool:
+    """Whether the last line of a file has its end."""
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
 def read_records(path: Path) -> list[dict]:
-    """The records of a run, [] without any; a last line cut short by a crash is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    """The records of a run, [] without any; lines cut short by a crash are left out.
+
+    So are those of steps that a resumed run did again.
+    """
+    records: list[dict] = []
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.split("\n"):
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
-            break
+            continue
+        if record.get("event") == RESUME:
+            records = [earlier for earlier in records if earlier["step"] <= record["step"]]
+        else:
+            records.append(record)
     return records

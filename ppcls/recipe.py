@@ -224,4 +224,13 @@ class Recipe:
 # What may change when a run is resumed: it changes nothing but, for the device, the rounding.
 HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_every"}
 HARMLESS |= {"train.keep", "train.early_stop", "train.without", "train.recompute"}
-HARMLESS |= {"eval.batch_size"}
+HARMLESS |= {"eval.batch_size", "data.on_error"}
+# Where things lie that are compared by what they are, or that a run only starts from.
+HARMLESS |= {"data.builtin", "data.train", "data.eval", "data.root", "data.labels"}
+HARMLESS |= {"data.unlabeled.photos", "model.weights", "model.new_head"}
+LENGTH = "train.epochs"  # may change, too: the schedule is then that of the new length
+
+
+def may_change(key: str) -> bool:
+    """Whether a run can go on with another value of a key."""
+    return key == LENGTH or any(key == own or key.startswith(f"{own}.") for own in HARMLESS)

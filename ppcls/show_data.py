@@ -1,5 +1,6 @@
 """A sheet of photos as the network will see them: `ppcls show-data -c recipe.yaml`."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from ppcls.errors import UserError
 from ppcls.inputs import eval_view, open_inputs, train_view
 from ppcls.recipe import Recipe
 from ppcls.report.fonts import Lettering
+from ppcls.utils.files import write_bytes
 
 TILE = 192  # side in pixels above which a view is shown smaller
 GAP, LINE = 4, 16
@@ -47,7 +49,9 @@ def show_data(recipe: Recipe, output: Path, count: int, epochs: int, evaluation:
     picture = sheet(rows, names, heads, min(sides(size)[-1], TILE))
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(output)
+        drawn = io.BytesIO()
+        picture.save(drawn, Image.registered_extensions()[output.suffix.lower()])
+        write_bytes(output, drawn.getvalue())
     except (OSError, ValueError) as error:  # ValueError: more pixels than the format allows
         raise UserError(f"{output}: cannot be written ({error})") from None
     shape = f"{size}x{size}" if isinstance(size, int) else f"{in_words(size)} px"

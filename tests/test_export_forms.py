@@ -167,7 +167,7 @@ def test_an_interrupted_export_leaves_all_as_it_was(place, small, run, monkeypat
         raise KeyboardInterrupt
 
     monkeypatch.setattr(export_module, "write", interrupted)
-    code, _, err = run(*EXPORT)
+    code, _, err = run(*EXPORT, "--overwrite")
     assert (code, err) == (130, "interrupted\n")
     assert listing(place) == before
 

@@ -1,5 +1,6 @@
 """Train, evaluate, export and predict on digits, by the commands a user would type."""
 
+import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,10 @@ STEPS = (
 
 
 def main() -> int:
+    steps = "\n".join(f"  python {step}" for step in STEPS)
+    about = f"{__doc__}\n\nThese are run in turn:\n\n{steps}"
+    how = argparse.RawDescriptionHelpFormatter
+    argparse.ArgumentParser(description=about, formatter_class=how).parse_args()
     for step in STEPS:
         print(f"\n$ python {step}", flush=True)
         command = [sys.executable, *step.split()]

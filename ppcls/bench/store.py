@@ -34,7 +34,8 @@ class Store:
 
     def write(self, record: Record) -> None:
         self.records.append(record)
-        with self.path.open("a", encoding="utf-8") as file:
+        fix = "make room, and the same command goes on"
+        with writing(str(self.path), fix), self.path.open("a", encoding="utf-8") as file:
             file.write(line(record))
 
     def has(self, wanted: Record, figure: str) -> bool:

@@ -3,7 +3,14 @@
 import argparse
 from pathlib import Path
 
-from ppcls.commands.options import add_command, counts, listed, positive, share
+from ppcls.commands.options import (
+    add_command,
+    add_overwrite_option,
+    counts,
+    listed,
+    positive,
+    share,
+)
 from ppcls.errors import UserError
 from ppcls.utils.files import expanded
 
@@ -105,6 +112,7 @@ def add_quantize(commands) -> None:
     parser.add_argument("--budget", type=share, default=0.01, help="loss allowed: 0.01 is a point")
     parser.add_argument("--photos", type=positive, default=200, help="to calibrate with")
     add_on_error(parser, "skip leaves it out")
+    add_overwrite_option(parser, "replace another network's export in the output folder")
 
 
 def run_quantize(options: argparse.Namespace) -> int:
@@ -119,6 +127,7 @@ def run_quantize(options: argparse.Namespace) -> int:
         options.budget,
         options.photos,
         options.on_error,
+        options.overwrite,
     )
     return 0
 

@@ -29,6 +29,10 @@ def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
     )
 
 
+def add_overwrite_option(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--overwrite", action="store_true", help=text)
+
+
 def add_near_option(parser: argparse.ArgumentParser, text: str) -> None:
     """How many bits of a perceptual hash may differ."""
     parser.add_argument(

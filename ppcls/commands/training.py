@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ppcls import environment
-from ppcls.commands.options import add_command, add_recipe_options, positive
+from ppcls.commands.options import add_command, add_overwrite_option, add_recipe_options, positive
 from ppcls.launch import end_with_launcher, launch, launched
 from ppcls.utils.files import expanded
 
@@ -15,8 +15,9 @@ INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
 def add_train(commands) -> None:
     parser = add_command(commands, "train", run_train, "train as a recipe says")
     add_recipe_options(parser, required=True)
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
+    begun = parser.add_mutually_exclusive_group()
+    begun.add_argument("--resume", action="store_true", help="go on with the run in the folder")
+    begun.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     text = "only two steps, an evaluation, a checkpoint and an export, and keep nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
     parser.add_argument(
@@ -73,13 +74,15 @@ def add_eval(commands) -> None:
     parser.add_argument("--weights", type=expanded, help=WEIGHTS_HELP)
     text = "write report.html and the figures as CSV and JSON into this folder"
     parser.add_argument("--report", type=Path, metavar="FOLDER", help=text)
+    add_overwrite_option(parser, "replace another network's report in that folder")
 
 
 def run_eval(options: argparse.Namespace) -> int:
     from ppcls.evaluation import score
     from ppcls.trained import open_trained
 
-    score(open_trained(options.config, options.override, options.weights), options.report)
+    trained = open_trained(options.config, options.override, options.weights)
+    score(trained, options.report, options.overwrite)
     return 0
 
 
@@ -87,9 +90,9 @@ def add_export(commands) -> None:
     parser = add_command(commands, "export", run_export, "write a static inference model")
     add_recipe_options(parser, required=False)
     parser.add_argument("--weights", type=expanded, help=WEIGHTS_HELP)
-    parser.add_argument(
-        "--output", type=Path, help="folder to write; default: exported/<run's name>"
-    )
+    text = "folder to write; default: exported/<run's name>"
+    parser.add_argument("--output", type=expanded, help=text)
+    add_overwrite_option(parser, "replace another network's export in that folder")
     text = "compare on these"
     parser.add_argument("--check", nargs="+", type=expanded, default=[], metavar="PHOTO", help=text)
     formats = ("paddle", "onnx", "openvino")
@@ -120,7 +123,7 @@ def run_export(options: argparse.Namespace) -> int:
         dynamic_size=options.dynamic_size,
         fuse=not options.keep_norms,
     )
-    export(trained, output, options.check, form)
+    export(trained, output, options.check, form, options.overwrite)
     return 0
 
 

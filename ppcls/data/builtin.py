@@ -18,9 +18,10 @@ from PIL import Image
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.split import split
 from ppcls.errors import UserError
-from ppcls.utils.files import expanded
+from ppcls.utils.files import expanded, write_bytes, writing
 from ppcls.utils.text import did_you_mean
 
+FIX = "--to FOLDER, or make room"
 SEED = 2018  # of the split; a written folder never depends on a run's own seed
 
 
@@ -60,7 +61,10 @@ def write(name: str, to: str | PathLike) -> Path:
     refuse_other(name, to)
     photos = known.photos()
     make(to.parent)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as temporary:
+    with (
+        writing(str(to), FIX),
+        tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as temporary,
+    ):
         fresh = Path(temporary) / to.name
         write_parts(name, photos, fresh)
         try:
@@ -97,7 +101,7 @@ def copy_sample_photos(to: str | PathLike) -> list[Path]:
         data, copy = photo.read_bytes(), to / photo.name
         if copy.exists() and copy.read_bytes() != data:
             raise UserError(f"{copy} is another photo; name another folder or move it away")
-        copy.write_bytes(data)
+        write_bytes(copy, data, fix=FIX)
     return [to / photo.name for photo in sample_photos()]
 
 

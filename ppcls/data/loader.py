@@ -17,9 +17,12 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing import resource_tracker
+from typing import Any
 
 import numpy as np
 
+from ppcls import environment
 from ppcls.data import batch_ops, images
 from ppcls.data.batch_ops import BatchOp
 from ppcls.data.datasets import Samples
@@ -29,7 +32,10 @@ from ppcls.data.sizes import Size, side
 from ppcls.data.unlabeled import Joined
 from ppcls.errors import DataError, UserError
 from ppcls.log import Pace, Progress
+from ppcls.utils.text import plural
 
+# What asks a process to end: Ctrl-C, a system that shuts down, a terminal that was closed.
+SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 MIXED = 1  # tells the random numbers of a batch from those of its first photo
 
 
@@ -143,6 +149,8 @@ class Reader:
     """Batches of several data sets (`parts`), read ahead by `workers` processes."""
 
     def __init__(self, parts: Mapping[str, Part], workers: int):
+        """UserError where so many workers are a slip of the finger."""
+        check_workers(workers)
         self.parts, self.workers = dict(parts), workers
         self.pool: ProcessPoolExecutor | None = None
 
@@ -192,31 +200,77 @@ class Reader:
 worker_parts: dict[str, Part] = {}  # in a worker process: the reader's parts
 
 
+def check_workers(count: int) -> None:
+    cores = environment.core_count()
+    most = max(64, 16 * cores)
+    if count > most:
+        raise UserError(
+            f"data.workers={count}: more processes than {plural(cores, 'core')} can serve, "
+            f"{most} at most: -o data.workers={cores}"
+        )
+
+
+class Pool(ProcessPoolExecutor):
+    """Starts its processes, which happens in `submit`, where signals do not reach them."""
+
+    def submit(self, *given: Any, **named: Any) -> Future:
+        with held_signals():
+            return super().submit(*given, **named)
+
+
 def start_pool(workers: int, parts: dict[str, Part]) -> ProcessPoolExecutor:
     """Worker processes that leave signals to this one and end with it."""
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, context, start_work, (parts,))
-    with ignored_signals():  # which new processes inherit
+    pool = Pool(workers, multiprocessing.get_context("spawn"), start_work, (parts,))
+    try:
         for _ in range(workers):  # a process is started for each
             pool.submit(int)
+    except BaseException:
+        pool.shutdown(cancel_futures=True)
+        raise
     return pool
 
 
 @contextmanager
-def ignored_signals() -> Iterator[None]:
-    """No Ctrl-C or SIGTERM meanwhile, where signals can be set; they are the main process's."""
+def held_signals() -> Iterator[None]:
+    """What asks this process to end waits meanwhile; processes that are started do not see it."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # which would let signals through when it is started
+    came: list[int] = []
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which new processes inherit
+    try:
+        with noted_signals(came):  # for another thread of this process may still get them
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextmanager
+def noted_signals(came: list[int]) -> Iterator[None]:
+    """Handlers that only note which signals came, where handlers can be set."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {s: signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: own for number, own in handlers.items() if own != signal.SIG_IGN}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, own in handlers.items():
+            signal.signal(number, own)
 
 
 def start_work(parts: dict[str, Part]) -> None:
+    """In a new worker: signals, held until now, are the main process's."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     worker_parts.update(parts)
     threading.Thread(target=end_with_parent, daemon=True).start()
 

@@ -20,6 +20,7 @@ from ppcls.data.shards import NAMES, SUFFIX
 from ppcls.errors import UserError
 from ppcls.log import Progress, say
 from ppcls.utils.files import write_text
+from ppcls.utils.lock import locked
 from ppcls.utils.text import at_most, is_broken, visible
 
 
@@ -73,9 +74,11 @@ def make_shards(
     record = Record(source, len(samples), samples.digest(), seed, shard_size)
     try:
         target.mkdir(parents=True, exist_ok=True)
-        record.shards = finished(target, name, record)
-        write_names(samples.names, target / NAMES)
-        write_all(samples, order, read, target, name, record)
+        busy = "wait for it, or end it; another folder or --name writes elsewhere"
+        with locked(target / f".{name}.lock", str(target), busy):
+            record.shards = finished(target, name, record)
+            write_names(samples.names, target / NAMES)
+            write_all(samples, order, read, target, name, record)
     except OSError as error:
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     last = len(record.shards) - 1

@@ -1,5 +1,6 @@
 """From one form of an exported network to another: Paddle's to ONNX, ONNX to OpenVINO's."""
 
+import errno
 import os
 import re
 import subprocess
@@ -31,6 +32,7 @@ def to_onnx(program: Path, params: Path, target: Path) -> None:
 
     Raises:
         UserError: paddle2onnx is not installed, or cannot convert the network.
+        OSError: the disk is full.
     """
     for module in ("paddle", "polygraphy", "paddle2onnx"):
         if find_spec(module) is None:
@@ -44,6 +46,9 @@ def to_onnx(program: Path, params: Path, target: Path) -> None:
         command += ["" if large else str(params), str(made)]
         done = subprocess.run(command, env=importing(), capture_output=True, check=False)
         if done.returncode or not made.is_file() or not made.stat().st_size:
+            full = os.strerror(errno.ENOSPC)
+            if full.encode() in done.stderr:
+                raise OSError(errno.ENOSPC, full, str(target))
             reason = errors_of(done.stdout + done.stderr)[-300:] or f"exit code {done.returncode}"
             raise UserError(f"{program}: paddle2onnx cannot convert it ({reason})")
         if large:

@@ -24,6 +24,7 @@ PARAMS, ONNX, OPENVINO, OPENVINO_DATA = (
     f"{NAME}.{suffix}" for suffix in ("pdiparams", "onnx", "xml", "bin")
 )
 ONNX_DATA = f"{ONNX}.data"  # weights that do not fit into an ONNX file
+NAMES = (*PROGRAMS, PARAMS, ONNX, ONNX_DATA, OPENVINO, OPENVINO_DATA)
 CACHE = "engine_cache"
 
 
@@ -209,8 +210,7 @@ def first_of(error: ValidationError) -> str:
 
 def network_files(path: Path) -> list[Path]:
     """All files of exported networks that are in a folder."""
-    names = (*PROGRAMS, PARAMS, ONNX, ONNX_DATA, OPENVINO, OPENVINO_DATA)
-    return [path / name for name in names if (path / name).is_file()]
+    return [path / name for name in NAMES if (path / name).is_file()]
 
 
 def read_labels(path: Path) -> Sequence[str]:

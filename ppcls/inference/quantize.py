@@ -7,7 +7,7 @@ from typing import Any
 
 from ppcls import environment
 from ppcls.errors import UserError
-from ppcls.inference import quantize_judge
+from ppcls.inference import quantize_judge, target
 from ppcls.inference.arguments import ON_ERROR, one_of
 from ppcls.inference.convert import onnx_of, to_openvino
 from ppcls.inference.engines.base import Engine, Settings, need
@@ -17,7 +17,7 @@ from ppcls.inference.manifest import FILE, Manifest
 from ppcls.inference.photos import in_file
 from ppcls.inference.quantize_judge import Judge, Score, prepare, readable, spread
 from ppcls.inference.quantize_onnx import COMPUTED, PASSED, PRODUCTS, Quantizer, Scheme
-from ppcls.inference.target import sizes, staged
+from ppcls.inference.target import Origin, sizes
 from ppcls.log import say
 from ppcls.utils.text import at_most, plural
 
@@ -41,6 +41,7 @@ def quantize(
     budget: float = 0.01,
     photos: int = 200,
     on_error: str = "stop",
+    overwrite: bool = False,
 ) -> Path:
     """Write an exported folder's network in INT8 into a folder of its own, which is returned.
 
@@ -58,6 +59,7 @@ def quantize(
             that are put into another class than by the float network.
         photos: how many to calibrate with.
         on_error: at a photo that is missing or broken: stop, or skip to leave it out.
+        overwrite: replace an export of another network, too; one of the same in INT8 always is.
 
     Raises:
         UserError: something is missing, or the budget cannot be kept; nothing is written.
@@ -70,6 +72,9 @@ def quantize(
     output = (output or source.resolve().with_name(f"{source.resolve().name}-int8")).resolve()
     if output == source.resolve():
         raise UserError(f"{output}: is the float network; --output another FOLDER")
+    known = Origin.of(folder.manifest)
+    origin = replace(known, source=known.source or str(source), precision="int8")
+    target.check(output, origin, overwrite)  # before anything that takes long
     found = list(in_file(calibrate, skip))
     chosen = [found[i] for i in spread(len(found), photos)]
     in_float = open_for(folder, engine)
@@ -80,14 +85,15 @@ def quantize(
         judge = quantize_judge.unlabelled(*given)
     if skip:
         chosen = calibrating(chosen, folder.manifest, calibrate)
-    with staged(output) as temporary:
+    with target.staged(output, origin, overwrite) as temporary:
         inputs = (prepare(folder.manifest, [photo]) for photo in chosen)
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
         job = Job(folder, engine, quantizer, judge, temporary)
         best = job.search(budget, chosen)
         about = {"calibrated_on": f"{len(chosen)} photos of {calibrate}", "budget": budget}
         about |= job.describe(best, in_float)
-        kept = folder.manifest.about | {"files": sizes(temporary), "int8": about}
+        kept = {**folder.manifest.about, "source": origin.source}
+        kept |= {"files": sizes(temporary), "int8": about}
         network = replace(folder.manifest, precision="int8", about=kept)
         (temporary / FILE).write_text(network.to_yaml(), encoding="utf-8")
     say("\n  ".join([f"{output}: {source} in int8 for {engine}", *report(about, best.score)]))

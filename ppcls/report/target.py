@@ -1,53 +1,59 @@
-"""A report's files are written beside their places and moved there when they are whole."""
+"""A report's folder: replaced whole, and not by a report on something else."""
 
-import shutil
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+import json
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from ppcls.errors import UserError
+from ppcls.utils import files
+
+FIX = "name another folder, or make room"
 
 
 @contextmanager
-def staged(folder: Path, names: Collection[str]) -> Iterator[Path]:
+def staged(
+    folder: Path,
+    names: Collection[str],
+    record: str = "",
+    about: Mapping[str, str] | None = None,
+    overwrite: bool = False,
+) -> Iterator[Path]:
     """A place to write the files `names`, some or all; at the end they replace those in `folder`.
 
     Other files in the folder stay; when something is raised meanwhile, nothing there has changed.
+    A kill leaves the old or the new files, all of them, where there are no others.
+
+    Args:
+        names: the last of them is the one without which there is no report.
+        record: the one that says what the report is on.
+        about: what the new report is on.
+        overwrite: replace a report on something else, too.
 
     Raises:
-        UserError: `folder` is no folder, one of the names is taken by one, or it cannot be written.
+        UserError: `folder` is no folder, one of the names is taken by one, it holds another
+            report, or it cannot be written.
     """
-    temporary = folder / ".incomplete"
+    *_, last = names
     with writing(folder):
         check(folder, names)
+        if about and not overwrite:
+            refuse_other(folder, names, record, about)
         made = [place for place in (folder, *folder.parents) if not place.exists()]
-        shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
     try:
-        with writing(folder):
-            temporary.mkdir(parents=True)
-        yield temporary
-        with writing(folder):
-            for name in names:
-                if (temporary / name).exists():
-                    (temporary / name).replace(folder / name)
-                else:
-                    (folder / name).unlink(missing_ok=True)
+        given = {"what": f"--report {folder}", "fix": FIX, "shared": True}
+        with files.staged_folder(folder, last, (*names, ".incomplete"), **given) as temporary:
+            yield temporary
         made = []
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
         for place in made:
-            if place.is_dir() and not any(place.iterdir()):
+            with suppress(OSError):
                 place.rmdir()
 
 
-@contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> AbstractContextManager[None]:
     """While entered, what the file system refuses is the user's mistake."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"--report {folder}: cannot be written ({reason})") from None
+    return files.writing(f"--report {folder}", FIX)
 
 
 def check(folder: Path, names: Collection[str]) -> None:
@@ -56,3 +62,27 @@ def check(folder: Path, names: Collection[str]) -> None:
     taken = [name for name in names if (folder / name).is_dir()]
     if taken:
         raise UserError(f"--report {folder}: {folder / taken[0]} is a folder; name another one")
+
+
+def refuse_other(
+    folder: Path, names: Collection[str], record: str, about: Mapping[str, str]
+) -> None:
+    """UserError where a report on something else is, or files of its names that are of none."""
+    advice = "--overwrite replaces it, --report FOLDER writes elsewhere"
+    if not (folder / record).exists():
+        taken = [name for name in names if (folder / name).exists()]
+        if taken:
+            raise UserError(
+                f"--report {folder}: {folder / taken[0]} is there, of no report: {advice}"
+            )
+        return
+    try:
+        found = json.loads((folder / record).read_text(encoding="utf-8"))
+    except ValueError:  # cut by a crash
+        return
+    found = found if isinstance(found, dict) else {}
+    if any(found.get(key) != value for key, value in about.items()):
+        known = "; ".join(f"{key} {found[key]}" for key in about if key in found)
+        raise UserError(
+            f"--report {folder}: already holds a report on {known or 'something else'}: {advice}"
+        )

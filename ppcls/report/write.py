@@ -6,14 +6,14 @@ from ppcls.report import page, plots, tables
 from ppcls.report.figures import Report
 from ppcls.utils.text import VISIBLE
 
-PAGE = "report.html"
+PAGE, RECORD = "report.html", "report.json"
 FILES = (
     "scores.csv",
     "scores.npz",
     "confusion.csv",
     "confusion.png",
     "calibration.png",
-    "report.json",
+    RECORD,
     PAGE,
 )
 
@@ -33,6 +33,6 @@ def write(report: Report, folder: Path) -> None:
     tables.write_confusion(report, folder / "confusion.csv")
     (folder / "confusion.png").write_bytes(confusion)
     (folder / "calibration.png").write_bytes(calibration)
-    tables.write_json(report, folder / "report.json")
+    tables.write_json(report, folder / RECORD)
     text = page.to_html(report, confusion, calibration)
     (folder / PAGE).write_text(text, encoding="utf-8", errors=VISIBLE)

@@ -23,6 +23,7 @@ from paddle import Tensor, nn
 from ppcls.errors import UserError
 from ppcls.train.ema import Average
 from ppcls.train.rules import Optimizer
+from ppcls.utils.files import write_whole, writing
 from ppcls.utils.text import composed
 from ppcls.weights import files
 from ppcls.weights.load import OPTIMIZER
@@ -83,11 +84,13 @@ def save(
 def keep(folder: Path, step: int, count: int) -> None:
     """Keep the checkpoint just written under its step's name, too; of these the last `count`."""
     kept = folder / f"step-{step:08d}.safetensors"
-    kept.unlink(missing_ok=True)
-    try:
-        kept.hardlink_to(folder / LATEST)  # which the next save replaces and does not write into
-    except OSError:  # a file system without links
-        shutil.copyfile(folder / LATEST, kept)
+    with writing(str(kept), "latest.safetensors is whole: make room, then --resume"):
+        kept.unlink(missing_ok=True)
+        try:
+            kept.hardlink_to(folder / LATEST)  # which the next save replaces, not writes into
+        except OSError:  # a file system without links
+            with write_whole(kept) as file, (folder / LATEST).open("rb") as source:
+                shutil.copyfileobj(source, file)
     for old in sorted(folder.glob("step-*.safetensors"))[:-count]:
         old.unlink()
 

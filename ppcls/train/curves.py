@@ -1,8 +1,10 @@
 """A run's records as a picture."""
 
+import io
 from pathlib import Path
 
 from ppcls.log import read_records
+from ppcls.utils.files import write_bytes
 
 
 def draw(records_path: Path, picture: Path) -> None:
@@ -41,5 +43,7 @@ def draw(records_path: Path, picture: Path) -> None:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(picture, dpi=110)
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=110)
     plt.close(figure)
+    write_bytes(picture, drawn.getvalue(), fix="the run's checkpoints are whole")

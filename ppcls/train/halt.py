@@ -13,6 +13,7 @@ from ppcls.config.node import Span, node
 from ppcls.errors import UserError
 from ppcls.metrics import Score, goodness
 from ppcls.train.schedule import Evaluations, Length
+from ppcls.utils.files import write_text, write_whole
 
 if TYPE_CHECKING:
     from ppcls.data.loader import Batch
@@ -61,9 +62,13 @@ def leave(folder: Path, places: Sequence[str], batches: Sequence[Batch]) -> str:
     if not places:
         return ""
     text, arrays = (folder / name for name in FILES)
-    text.write_text("\n".join(places) + "\n", encoding="utf-8", errors="surrogateescape")
     numbered = {f"{what}_{i}": value for i, b in enumerate(batches) for what, value in parts(b)}
-    np.savez(arrays, allow_pickle=False, **numbered)
+    try:
+        write_text(text, "\n".join(places) + "\n")
+        with write_whole(arrays) as file:
+            np.savez(file, allow_pickle=False, **numbered)
+    except UserError as error:
+        return f"; its photos could not be noted: {error}"
     return f"; its photos are listed in {text}, their pixels as the network saw them in {arrays}"
 
 

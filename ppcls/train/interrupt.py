@@ -1,10 +1,13 @@
-"""Ctrl-C and SIGTERM end a run after the step under way, so that its state can be saved."""
+"""Ctrl-C, SIGTERM and a closed terminal end a run after the step under way, its state saved."""
 
+import os
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from types import FrameType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
+from ppcls.data.loader import SIGNALS
 from ppcls.log import say
 
 Item = TypeVar("Item")
@@ -15,13 +18,19 @@ class Interrupted(Exception):  # noqa: N818  it is no error
 
 
 class Interrupt:
-    """While entered, notes the first signal; a second Ctrl-C ends the program at once."""
+    """While entered, notes the first signal; a second Ctrl-C ends the program at once.
+
+    Other signals come more than once where they go to a whole group of processes.
+    """
 
     def __init__(self):
         self.asked = False
 
     def __enter__(self) -> "Interrupt":
-        self.previous = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.previous = {}
+        for number in SIGNALS:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks of SIGHUP
+                self.previous[number] = signal.signal(number, self.note)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -29,10 +38,13 @@ class Interrupt:
             signal.signal(number, handler)
 
     def note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.asked = True
-        say("stopping after this step; once more to quit at once, without saving")
+        first, self.asked = not self.asked, True
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            leave_terminal()
+        if first:
+            say("stopping after this step; Ctrl-C then quits at once, without saving")
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
         """The items, until a signal comes: then `Interrupted` is raised."""
@@ -40,3 +52,22 @@ class Interrupt:
             if self.asked:
                 raise Interrupted
             yield item
+
+
+def leave_terminal() -> None:
+    """Talk to nobody where there is no terminal any more: an error would end the run unsaved."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            number = stream.fileno()
+            os.write(number, b"\n")
+        except (OSError, ValueError):  # ValueError: a stream without a file
+            continue_without(stream)
+
+
+def continue_without(stream: TextIO) -> None:
+    try:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+    except (OSError, ValueError):
+        pass

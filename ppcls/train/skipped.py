@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from ppcls.log import say
+from ppcls.log import KEEPS, say
+from ppcls.utils.files import writing
 
 FILE = "skipped.txt"
 
@@ -13,10 +14,7 @@ class Skipped:
 
     def __init__(self, folder: Path, writes: bool):
         self.path, self.writes = folder / FILE, writes
-        known = []
-        if self.path.exists():
-            text = self.path.read_text(encoding="utf-8", errors="surrogateescape")
-            known = text.removesuffix("\n").split("\n")  # a name may hold other line breaks
+        known = read(self.path)
         self.lines, self.said = dict.fromkeys(known), len(known)
         self.last = ""  # the one met last
 
@@ -26,8 +24,9 @@ class Skipped:
         new = [line for line in met if line not in self.lines]
         self.lines |= dict.fromkeys(new)
         if new and self.writes:
-            with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
-                file.writelines(f"{line}\n" for line in new)
+            text = "".join(f"{line}\n" for line in new)
+            with writing(str(self.path), KEEPS), self.path.open("ab") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
 
     def tell(self) -> None:
         """Say how many there are, when there are more than last time."""
@@ -36,3 +35,9 @@ class Skipped:
             first = next(iter(self.lines))
             many = f"{self.said} photos cannot be read and are left out"
             say(f"note: {many}, such as {first}; all of them: {self.path}")
+
+
+def read(path: Path) -> list[str]:
+    text = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+    # A name may hold other line breaks.
+    return text.removesuffix("\n").split("\n") if text else []

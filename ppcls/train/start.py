@@ -1,9 +1,13 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
+import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import paddle
 
 from ppcls import environment
 from ppcls.config.load import from_plain, to_plain, to_yaml
@@ -15,13 +19,15 @@ from ppcls.device import select
 from ppcls.errors import UserError
 from ppcls.inputs import Inputs, open_inputs, train_view, with_preprocess
 from ppcls.log import be_quiet, say
-from ppcls.recipe import HARMLESS, Recipe
-from ppcls.train import checkpoint, skipped
+from ppcls.recipe import LENGTH, Recipe, may_change
+from ppcls.train import checkpoint, run_folder
 from ppcls.train.checkpoint import BEST, LATEST
 from ppcls.train.freeze import only_head, trained_count
 from ppcls.train.processes import Processes, join
 from ppcls.train.record import take
 from ppcls.train.trainer import Trainer
+from ppcls.utils.files import remove, write_text
+from ppcls.utils.text import plural
 from ppcls.weights import files, store
 
 
@@ -38,16 +44,31 @@ def train(
     Raises:
         UserError: anything the user can mend.
     """
+    if resume and overwrite:
+        raise UserError("--resume goes on with a run and --overwrite starts anew: give one of them")
     device = select(recipe.device)
     processes = join(device)
     if not processes.first:
         be_quiet()
+    with run_folder.alone(recipe.folder, processes):
+        return run(recipe, resume, overwrite, limit, device, processes)
+
+
+def run(
+    recipe: Recipe,
+    resume: bool,
+    overwrite: bool,
+    limit: int | None,
+    device: str,
+    processes: Processes,
+) -> bool:
+    """As `train`, in a folder that no other run writes to."""
     folder = recipe.folder
     latest = folder / LATEST
-    if any((folder / name).exists() for name in (LATEST, BEST)) and not (resume or overwrite):
+    if run_folder.has_run(folder) and not (resume or overwrite):
         raise UserError(
             f"{folder} already holds a run: --resume goes on with it, --overwrite starts anew, "
-            "-o output=FOLDER writes elsewhere"
+            f"{run_folder.ELSEWHERE}"
         )
     if resume and not latest.exists():
         raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
@@ -55,36 +76,41 @@ def train(
     record = checkpoint.read_record(latest, saved) if saved else None
     if record:  # what the recipe leaves open is what it was
         recipe = with_preprocess(recipe, record.recipe.get("preprocess", {}))
-    recipe, inputs = first_alone(processes, recipe)
+    recipe, inputs = first_alone(processes, recipe, resume)
     if limit and inputs.eval is not None:
         count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
         inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
-    if record:
-        check_same(recipe, record, inputs, processes.count, latest)
+    changes = check_same(recipe, record, inputs, processes.count, latest) if record else {}
     trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
     if saved and record:
         take(trainer, record)
         held, beside = trainer.average, trainer.lesson.layers
         checkpoint.restore(latest, saved, trainer.net, trainer.optimizer, held, beside)
+        check_length(trainer, record)
     check_ops(recipe, inputs)
     processes.gather(None)  # none begins to write while another looks at what is there
     if processes.first:
-        make_folder(folder, keep=resume)
-        (folder / "recipe.yml").write_text(to_yaml(recipe), encoding="utf-8")
+        prepare(folder, trainer, keep=resume)
     say("\n".join(summary(inputs.train)))
     say(header(trainer, device))
+    for line in differently(trainer, changes):
+        say(line)
     done = trainer.run()
     if done:
         say(f"finished: {folder / (BEST if trainer.best else LATEST)}, {folder / 'curves.png'}")
     return done
 
 
-def first_alone(processes: Processes, recipe: Recipe) -> tuple[Recipe, Inputs]:
-    """Open the data; what has to be written or downloaded for it, the first process does alone."""
+def first_alone(processes: Processes, recipe: Recipe, resume: bool) -> tuple[Recipe, Inputs]:
+    """Open the data; what has to be written or downloaded for it, the first process does alone.
+
+    A run that goes on needs no weights to start from.
+    """
+    networks = (*(() if resume else [recipe.model]), *getattr(recipe.task, "teacher", ()))
     for turn in (True, False):
         if processes.first == turn:
             found = open_inputs(recipe)
-            for network in (recipe.model, *getattr(recipe.task, "teacher", ())):
+            for network in networks:
                 weights = getattr(network, "weights", None)
                 if weights:
                     store.find(network.name, weights)
@@ -151,12 +177,16 @@ def check_ops(recipe: Recipe, inputs: Inputs) -> None:
 
 def check_same(
     recipe: Recipe, record: checkpoint.Record, inputs: Inputs, processes: int, path: Path
-) -> None:
-    """The run that goes on must be the run that was saved."""
+) -> dict[str, str]:
+    """The run that goes on must be the run that was saved; returns what else has changed.
+
+    Photos, class names and teachers are compared by what they are, not by where they lie.
+    """
     # Read as a recipe, the record of an older version has the defaults of keys it did not know.
     old = from_plain(Recipe, record.recipe, str(path))
-    found = differences(to_plain(old), to_plain(recipe))
-    found = {key: change for key, change in found.items() if key not in HARMLESS}
+    changed = differences(to_plain(old), to_plain(recipe))
+    found = differences(without_places(to_plain(old)), without_places(to_plain(recipe)))
+    found = {key: change for key, change in found.items() if not may_change(key)}
     found |= differences(record.data, inputs.digests(), ("data",))
     found |= differences(record.processes, processes, ("processes",))
     found |= differences(record.labels, list(inputs.names), ("class names",))
@@ -166,19 +196,69 @@ def check_same(
             f"{path} was made otherwise ({lines}): resume with the old values, "
             f"or start a new run from its weights with -o model.weights={path} output=FOLDER"
         )
+    return changed
 
 
-def make_folder(folder: Path, keep: bool) -> None:
-    """Create the run's folder, without what an earlier run left unless it goes on."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / ".writable").touch()
-        (folder / ".writable").unlink()
-        own = ("run.jsonl", LATEST, BEST, "curves.png", skipped.FILE, "step-*.safetensors")
-        for pattern in (*(() if keep else own), ".*.tmp"):  # the last: of a save that was cut short
-            for path in folder.glob(pattern):
-                path.unlink()
-    except OSError as error:
+def without_places(plain: dict[str, Any]) -> dict[str, Any]:
+    """A plain recipe that does not say where its teachers lie."""
+    task = plain["task"]
+    places = dict.fromkeys(("weights", "cache", "folder"))
+    teachers = [{**teacher, **places} for teacher in task.get("teacher", ())]
+    return {**plain, "task": {**task, "teacher": teachers}}
+
+
+def check_length(trainer: Trainer, record: checkpoint.Record) -> None:
+    """A run cannot go on to an end that it has passed."""
+    epochs, before = trainer.recipe.train.epochs, record.recipe["train"]["epochs"]
+    if trainer.step > trainer.total_steps:
+        done = trainer.step / trainer.epoch_steps
         raise UserError(
-            f"output: {folder} cannot be written ({error.strerror}): -o output=FOLDER"
-        ) from None
+            f"train.epochs: the run has done {done:g} of {before} epochs, so it cannot end after "
+            f"{epochs}: -o train.epochs={before} or more goes on, --overwrite starts anew"
+        )
+
+
+def differently(trainer: Trainer, changes: Mapping[str, str]) -> list[str]:
+    """A line on what a resumed run does otherwise than before, and one on its new schedule."""
+    lines = []
+    others = {key: change for key, change in changes.items() if key not in (LENGTH, "output")}
+    if others:
+        text = "; ".join(f"{key}: {change}" for key, change in others.items())
+        lines.append(f"note: resumed with other values ({text}), which the run's numbers allow")
+    if LENGTH in changes:
+        epochs, step = trainer.recipe.train.epochs, trainer.step
+        left = trainer.total_steps - step
+        rate = f", now at learning rate {trainer.rate(step):.3g}" if left else ""
+        lines.append(
+            f"note: {LENGTH}: {changes[LENGTH]}: the run goes on from step {step} with the "
+            f"schedule of {plural(epochs, 'epoch')}{rate}"
+        )
+    return lines
+
+
+def prepare(folder: Path, trainer: Trainer, keep: bool) -> None:
+    """The run's folder, where an earlier run makes way for it unless it goes on."""
+    with run_folder.writing_to(folder):
+        for path in folder.glob(".*.tmp"):  # of a save that was cut short
+            remove(path)
+        free = shutil.disk_usage(folder).free
+    needed = least_bytes(trainer)
+    if free < needed:
+        raise UserError(
+            f"output: {folder} has room for {free / 1e6:,.1f} MB and checkpoints take "
+            f"{needed / 1e6:,.1f} MB at least: make room, or -o output=FOLDER"
+        )
+    with run_folder.writing_to(folder):
+        if not keep:
+            run_folder.make_way(folder)
+        write_text(folder / run_folder.RECIPE, to_yaml(trainer.recipe))
+
+
+def least_bytes(trainer: Trainer) -> int:
+    """What the first checkpoints take on the disk, the best one too where there is one."""
+    tensors = trainer.net.state_dict().values()
+    weights = sum(tensor.size * tensor.element_size() for tensor in tensors)
+    slots = sum(4 * p.size for p in trainer.net.parameters() if not p.stop_gradient)
+    if isinstance(trainer.optimizer, paddle.optimizer.SGD):
+        slots = 0
+    return weights + slots + (0 if trainer.inputs.eval is None else weights)

@@ -18,7 +18,7 @@ from ppcls.log import say
 from ppcls.metrics import goodness
 from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
-from ppcls.train import checkpoint, curves, halt
+from ppcls.train import checkpoint, curves, halt, run_folder
 from ppcls.train.agreement import check, check_freeze
 from ppcls.train.evaluate import describe, evaluate_watched
 from ppcls.train.feed import Feed
@@ -355,6 +355,7 @@ class Trainer:
             trained = self.average.held if self.average else None
             path, beside = self.folder / name, self.lesson.layers
             checkpoint.save(path, self.net, optimizer, record_of(self), trained, beside)
+        run_folder.settle(self.folder)
         if name == checkpoint.LATEST and self.recipe.train.keep:
             checkpoint.keep(self.folder, self.step, self.recipe.train.keep)
         return self.folder / name

@@ -7,7 +7,7 @@ import os
 import shutil
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ from ppcls.utils.text import visible
 # What a shell gives a program to read from, as `<(command)` or `-`.
 SHELL_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 PIPE = "a pipe"
+STAGED = ".ppcls-*.incomplete"  # folders that are being filled
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 LONGEST_HEADER = 1 << 20  # bytes
 
@@ -160,17 +161,25 @@ def write_text(path: str | os.PathLike, text: str, what: str = "", fix: str = ""
 
 @contextmanager
 def staged_folder(
-    target: Path, last: str, own: Iterable[str] = (), what: str = "", fix: str = ""
+    target: Path,
+    last: str,
+    own: Iterable[str] = (),
+    what: str = "",
+    fix: str = "",
+    shared: bool = False,
 ) -> Iterator[Path]:
     """An empty folder to fill, which takes the place of `target` in the end, by one rename.
 
-    A kill leaves the old or the new one whole. Where `target` is a mount point, or its parent may
-    not be written, the files are moved into it one by one, and `last`, without which the folder
-    means nothing, goes first and comes last.
+    A kill leaves the old or the new one whole. What a killed process left is cleared away by the
+    next. Where `target` is a mount point or the working directory, or its parent may not be
+    written, the files are moved into it one by one, and `last`, without which the folder means
+    nothing, goes first and comes last.
 
     Args:
         own: patterns of the names in the old folder that go with it; all others move along.
         what, fix: as of `write_whole`.
+        shared: others may be writing to `target`, too: where there is anything in it that is not
+            `own`, files are moved one by one.
 
     Raises:
         UserError: it cannot be written.
@@ -178,31 +187,83 @@ def staged_folder(
     name, own = what or str(target), tuple(own)
     target = Path(os.path.realpath(target))
     with writing(name, fix):
-        whole = not os.path.ismount(target) and not needs_inside(target)
-        temporary = beside(target if whole else target / target.name, "incomplete")
-        temporary.mkdir(parents=True)
+        foreign = shared and bool(parts_of(target, own)[1])
+        whole = not (foreign or os.path.ismount(target) or needs_inside(target))
+        place = target if whole else target / target.name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        sweep(place.parent)
+        temporary, held = hold_new(place)
     try:
         yield temporary
         with writing(name, fix):
-            old = sorted(target.iterdir()) if target.is_dir() else []
-            kept = [p for p in old if not any(p.match(mask) for mask in own) and p != temporary]
             if whole:
-                for path in kept:
-                    carry(path, temporary / path.name)
-                swap(temporary, target)
+                replace_whole(temporary, target, own)
             else:
-                (target / last).unlink(missing_ok=True)
-                for path in old:
-                    if path not in kept and path != temporary:
-                        remove(path)
-                for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
-                    os.replace(path, target / path.name)
+                replace_singly(temporary, target, own, last)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        os.close(held)
+
+
+def replace_whole(temporary: Path, target: Path, own: Sequence[str]) -> None:
+    for path in parts_of(target, own)[1]:
+        carry(path, temporary / path.name)
+    if target.is_dir():
+        shutil.copymode(target, temporary)
+    swap(temporary, target)
+
+
+def replace_singly(temporary: Path, target: Path, own: Sequence[str], last: str) -> None:
+    remove_if_there(target / last)
+    for path in parts_of(target, own)[0]:
+        remove_if_there(path)
+    for path in sorted(temporary.iterdir(), key=lambda path: path.name == last):
+        os.replace(path, target / path.name)
+
+
+def parts_of(target: Path, own: Sequence[str]) -> tuple[list[Path], list[Path]]:
+    """What is in a folder, without what is being staged there: its own files, and others."""
+    found = sorted(target.iterdir()) if target.is_dir() else []
+    found = [path for path in found if not path.match(STAGED)]
+    mine = [path for path in found if any(path.match(mask) for mask in own)]
+    return mine, [path for path in found if path not in mine]
+
+
+def hold_new(place: Path) -> tuple[Path, int]:
+    """A new folder beside `place`, and the open file by which this process holds it."""
+    temporary = beside(place, "new")
+    temporary.mkdir()
+    held = os.open(temporary, os.O_RDONLY)
+    lock(held)
+    return temporary.rename(temporary.with_suffix(".incomplete")), held
+
+
+def sweep(folder: Path) -> None:
+    """Remove the staged folders whose process is gone."""
+    for path in folder.glob(STAGED):
+        with suppress(OSError):
+            held = os.open(path, os.O_RDONLY)
+            if lock(held):
+                shutil.rmtree(path, ignore_errors=True)
+            os.close(held)
+
+
+def lock(number: int) -> bool:
+    """Hold an open file until it is closed; False where another process does, or none can."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except (ImportError, OSError):
+        return False
 
 
 def needs_inside(target: Path) -> bool:
-    """Whether a folder can be written, but not the one it is in."""
+    """Whether a folder itself has to stay: the one that is worked in, or in a closed one."""
+    here = Path.cwd()
+    if target == here or target in here.parents:
+        return True
     return target.is_dir() and not os.access(target.parent, os.W_OK)
 
 
@@ -241,13 +302,26 @@ def exchange(one: Path, other: Path) -> bool:
 
 
 def carry(path: Path, to: Path) -> None:
-    """Copy what stands in a folder that is about to go, unless the new one has its own."""
+    """Keep what stands in a folder that is about to go, unless the new one has its own."""
     if to.exists():
         return
     if path.is_dir() and not path.is_symlink():
-        shutil.copytree(path, to, symlinks=True)
+        shutil.copytree(path, to, symlinks=True, copy_function=link_or_copy)
     else:
+        link_or_copy(path, to)
+
+
+def link_or_copy(path: str | Path, to: str | Path) -> None:
+    """The same file under a second name, or a copy where the file system has no such names."""
+    try:
+        os.link(path, to, follow_symlinks=False)
+    except OSError:
         shutil.copy2(path, to, follow_symlinks=False)
+
+
+def remove_if_there(path: Path) -> None:
+    with suppress(FileNotFoundError):
+        remove(path)
 
 
 def remove(path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cut_run import cut
 
+from ppcls.log import read_records
 from ppcls.train.trainer import Trainer
 from ppcls.weights import files
 
@@ -25,8 +26,8 @@ def state(folder):
 
 def records(folder):
     """The run's log without what time and speed say."""
-    lines = [json.loads(line) for line in (folder / "run.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("time", "images_per_second")} for r in lines]
+    found, timed = read_records(folder / "run.jsonl"), ("time", "images_per_second")
+    return [{k: v for k, v in r.items() if k not in timed} for r in found]
 
 
 CASES = {

@@ -6,16 +6,27 @@ probabilities in float16, and the log of all others' probability together. Recor
 that a file that was cut goes on where it ends.
 """
 
+import errno
 import math
+import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from ppcls.config.tree import differences
 from ppcls.errors import UserError
-from ppcls.utils.files import LONGEST_HEADER, header_line, read_header, require_plain
+from ppcls.utils.files import (
+    LONGEST_HEADER,
+    header_line,
+    read_header,
+    require_plain,
+    write_bytes,
+    writing,
+)
+from ppcls.utils.lock import locked
 
 FORMAT = "ppcls answers of a teacher, 1"
 FOREIGN = "holds no answers of a teacher; `ppcls teach` writes such files"
@@ -67,8 +78,12 @@ class Writing:
         self.path = path
         self.record = record_of(header["top"], header["classes"])
         first = header_line(header)
+        busy = "wait for it, or end it; another --output writes elsewhere"
+        self.stack = ExitStack()  # of the lock, as two processes would mix their answers
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            name = f".{path.name[:200]}.lock"
+            self.stack.enter_context(locked(path.with_name(name), str(path), busy))
             if path.exists():
                 require_plain(path, seekable=True)
             if path.exists() and path.stat().st_size:
@@ -77,11 +92,15 @@ class Writing:
                 records = path.stat().st_size - len(first)
                 self.done = min(records // self.record.itemsize, header["photos"])
             else:
-                path.write_bytes(first)
+                write_bytes(path, first)
                 self.done = 0
-            self.file: BinaryIO = path.open("r+b")
+            self.file = path.open("r+b", buffering=0)  # a full disk is known at once
         except OSError as error:
+            self.stack.close()
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        except UserError:
+            self.stack.close()
+            raise
         self.start = len(first)
         self.cut(self.done)
 
@@ -92,10 +111,14 @@ class Writing:
 
     def add(self, logits: np.ndarray) -> None:
         """The answers to the next photos, [N, classes]."""
-        self.file.write(pack(logits, self.record["classes"].shape[0]).tobytes())
+        records = pack(logits, self.record["classes"].shape[0]).tobytes()
+        with writing(str(self.path), "make room, and the same command goes on"):
+            if self.file.write(records) < len(records):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def close(self) -> None:
         self.file.close()
+        self.stack.close()
 
 
 def check(path: Path, found: dict[str, Any], wanted: Mapping[str, Any], remedy: str) -> None:

@@ -1,0 +1,132 @@
+"""A run's folder: one run at a time writes there, and a new run replaces an old one when it can.
+
+The files of a run that a new one replaces stand in `.replaced` until the new run has a whole
+checkpoint; checkpoints stay where they are until then. When the new run ends before it has one,
+however it ends, the old run is put back: at once or, after a kill, by the next run.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from ppcls.errors import UserError
+from ppcls.log import say
+from ppcls.train import skipped
+from ppcls.train.checkpoint import BEST, LATEST
+from ppcls.train.processes import Processes
+from ppcls.utils.files import beside, remove, write_text
+from ppcls.utils.lock import locked
+
+LOCK, RECIPE = ".lock", "recipe.yml"
+REPLACED, LISTED = ".replaced", "files.json"
+CHECKPOINTS = (LATEST, BEST, "step-*.safetensors")
+OTHERS = ("run.jsonl", RECIPE, "curves.png", skipped.FILE, "vdl")
+ELSEWHERE = "-o output=FOLDER writes elsewhere"
+
+
+@contextmanager
+def alone(folder: Path, processes: Processes) -> Iterator[None]:
+    """While entered, no other run writes to the folder, where nothing half replaced is left.
+
+    Raises:
+        UserError: another run does, or it cannot be written; in all processes that train together.
+    """
+    with ExitStack() as stack:
+        mistake = ""
+        if processes.first:  # the one that writes
+            try:
+                stack.enter_context(one_run(folder))
+            except UserError as error:
+                mistake = str(error)
+        (mistake, *_) = processes.gather(mistake)
+        if mistake:
+            raise UserError(mistake)
+        yield
+
+
+@contextmanager
+def one_run(folder: Path) -> Iterator[None]:
+    busy = f"wait for it, or end it; {ELSEWHERE}"
+    with ExitStack() as stack:
+        with writing_to(folder):
+            stack.enter_context(locked(folder / LOCK, f"output: {folder}", busy))
+            settle(folder)
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # the next run does it
+                settle(folder)
+
+
+@contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """While entered, what the file system refuses is one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"output: {folder} cannot be written ({error.strerror or error}): -o output=FOLDER"
+        ) from None
+
+
+def own_files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
+
+
+def has_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (LATEST, BEST))
+
+
+def make_way(folder: Path) -> None:
+    """Put an earlier run's files aside, for a new run that may end before it has a checkpoint.
+
+    The folder `REPLACED` appears with a list of all of them, from which each step can be undone.
+    """
+    checkpoints, others = own_files(folder, CHECKPOINTS), own_files(folder, OTHERS)
+    if not checkpoints + others:
+        return
+    states = {path.name: state(path) for path in checkpoints}
+    listed = {"checkpoints": states, "others": [path.name for path in others]}
+    aside = beside(folder / REPLACED, "tmp")
+    aside.mkdir()
+    write_text(aside / LISTED, json.dumps(listed))
+    os.rename(aside, folder / REPLACED)
+    for path in others:
+        os.rename(path, folder / REPLACED / path.name)
+
+
+def settle(folder: Path) -> None:
+    """Forget the run that was put aside if the new one has a checkpoint, else put it back."""
+    aside = folder / REPLACED
+    if not aside.is_dir():
+        return
+    listed = json.loads((aside / LISTED).read_text(encoding="utf-8"))
+    states, others = listed["checkpoints"], listed["others"]
+    there = own_files(folder, CHECKPOINTS)
+    old = [path for path in there if states.get(path.name) == state(path)]
+    if len(old) < len(there):
+        for path in old:
+            path.unlink()
+    else:
+        put_back(folder, aside, others)
+        if old:
+            say(f"{folder}: the earlier run is back, for the new one has no checkpoint")
+    shutil.rmtree(aside)
+
+
+def put_back(folder: Path, aside: Path, others: Sequence[str]) -> None:
+    for path in own_files(folder, OTHERS):
+        if path.name not in others or (aside / path.name).exists():  # the new run's
+            remove(path)
+    for name in others:
+        if (aside / name).exists():
+            os.rename(aside / name, folder / name)
+
+
+def state(path: Path) -> list[int]:
+    """Tells a file from another one that is later written in its place."""
+    found = path.stat()
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
