@@ -61,7 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("error: a path has a NUL in it, which no file's name can have", file=sys.stderr)
         return 2
     except RecursionError:
-        print("error: folders, lists or mappings stand too deep in each other", file=sys.stderr)
+        print(
+            "error: a path or a file has too many levels in each other; give a shorter path",
+            file=sys.stderr,
+        )
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
