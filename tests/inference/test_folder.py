@@ -229,14 +229,8 @@ def test_the_form_of_others(copy, images):
 
 
 WHERE = [
-    (
-        "best.safetensors",
-        "is a checkpoint; export it first: ppcls export --weights {path} --output",
-    ),
-    (
-        "best.pdparams",
-        "is a checkpoint; export it first: ppcls export -c RECIPE.yaml --weights {pa",
-    ),
+    ("best.safetensors", "is a checkpoint; export it first: ppcls export --weights {path} --out"),
+    ("best.pdparams", "export it first: ppcls export -c RECIPE.yaml --weights {path} --output"),
     ("run", "it has checkpoints, export it first: ppcls export --weights {path}/best.safetensors"),
     ("above", "exported folders are in it, give one of them: {path}/copy"),
     ("empty", "make such a folder with tools/export.py (this one is empty)"),
