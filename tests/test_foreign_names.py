@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RECIPE, furnish
 from matplotlib import font_manager
+from photos import write_photo
 from PIL import Image
 
 from ppcls.cli import main
@@ -24,6 +24,23 @@ from ppcls.utils.text import to_json
 RED, GREEN = "红", os.fsdecode("绿".encode("gbk"))  # the second as a GBK archive leaves it
 GREEN_SHOWN = "\\xc2\\xcc"
 CHINESE = any("wqy" in path or "CJK" in path for path in font_manager.findSystemFonts())
+RECIPE = """
+model: {name: EfficientNetLite0}
+data: {train: photos/train, eval: photos/eval, workers: 0}
+preprocess: {resize: 36, crop: 32}
+train: {epochs: 1, batch_size: 4, schedule: {lr: 0.005}}
+output: runs/small
+"""
+
+
+def furnish(folder):
+    """12 photos to train on, 6 to evaluate, and `recipe.yaml`."""
+    for part, count in (("train", 6), ("eval", 3)):
+        for label, name in enumerate(("ant", "bee")):
+            for i in range(count):
+                seed = 100 * label + i + (50 if part == "eval" else 0)
+                write_photo(folder / "photos" / part / name / f"{i}.png", seed)
+    (folder / "recipe.yaml").write_text(RECIPE)
 
 
 def rename(folder):
@@ -51,7 +68,6 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("foreign")
     furnish(folder)
     rename(folder)
-    (folder / "recipe.yaml").write_text(RECIPE.replace("epochs: 2", "epochs: 1"))
     commands = {
         "train": ("-c", "recipe.yaml"),
         "eval": ("-c", "recipe.yaml", "--report", "report"),
@@ -115,17 +131,16 @@ def test_a_broken_photo_with_such_a_name_is_left_out_and_listed(tmp_path):
     rename(tmp_path)
     broken = tmp_path / "photos" / "train" / RED / f"0{GREEN}.png"
     broken.write_bytes(b"no photo")
-    given = ("-c", "recipe.yaml", "-o", "train.epochs=1")
+    given = ("-c", "recipe.yaml")
     code, out = said(tmp_path, "train", *given)
     assert code == 2
     assert f"0{GREEN_SHOWN}.png" in out
-    given = (*given, "data.on_error=skip")
+    given = (*given, "-o", "data.on_error=skip")
     code, out = said(tmp_path, "train", *given, "--overwrite")
     assert code == 0, out
     listed = (tmp_path / "runs" / "small" / "skipped.txt").read_bytes()
     assert os.fsencode(f"0{GREEN}.png") in listed
-    given = ("-c", "recipe.yaml", "-o", "train.epochs=1", "data.on_error=skip", "--resume")
-    assert said(tmp_path, "train", *given)[0] == 0
+    assert said(tmp_path, "train", *given, "--resume")[0] == 0
 
 
 def test_shards_refuse_such_classes_before_they_write(run):

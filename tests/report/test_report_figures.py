@@ -136,10 +136,16 @@ def test_a_large_matrix_is_drawn_in_blocks():
     np.testing.assert_array_equal(plots.pooled(matrix, 1), matrix)
 
 
-def test_names_that_matplotlib_cannot_draw_become_numbers():
-    assert plots.short("猫", 7) == "7"
-    assert plots.short("Käfer", 7) == "Käfer"
-    assert plots.short("a" * 30, 7) == "a" * 19 + "…"
+def test_names_that_no_font_has_become_numbers(capsys):
+    eye = np.eye(2, dtype=int)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        plots.confusion(np.eye(2, dtype=int), ["猫", r"$\frac{$ $"])
+        unknown, number, *_ = (
+            plots.confusion(eye, names)
+            for names in (["\U00012222", "b"], ["0", "b"], ["猫", r"$\frac{$ $"])
+        )
+    assert unknown == number
+    assert "no installed font has \U00012222" in capsys.readouterr().out
+    cut = plots.confusion(eye, ["a" * 30, "Käfer"])
+    assert cut == plots.confusion(eye, ["a" * 19 + "…", "Käfer"])
+    assert cut != plots.confusion(eye, ["a" * 19 + "…", "Kafer"])
