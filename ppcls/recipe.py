@@ -173,7 +173,7 @@ class Recipe:
         if needy:
             raise ValueError(
                 f"{needy[0]} needs the label of every photo and data.unlabeled has none: "
-                "another of task.losses, such as js or kl, or -o data.unlabeled=null"
+                "another of task.losses, such as symmetric_kl or kl, or -o data.unlabeled=null"
             )
         if self.train.repeats > 1:
             raise ValueError("data.unlabeled shows each photo once: -o train.repeats=1")

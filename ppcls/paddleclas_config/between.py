@@ -24,14 +24,19 @@ def soft_cross_entropy(loss: Section, weight: float, scene: Scene) -> Nodes:
     return [{"kind": "soft_cross_entropy", "weight": weight}]
 
 
-def js(loss: Section, weight: float, scene: Scene) -> Nodes:
-    act = loss.get("act", "softmax")
-    if act != "softmax":
+def symmetric_kl(loss: Section, weight: float, scene: Scene) -> Nodes:
+    """There the mean over classes of what is multiplied by their number: the sum, as here."""
+    act = loss.values.get("act", "softmax")
+    loss.get("act")
+    if act not in ("softmax", "sigmoid"):
         loss.lose(f"act {act} is not known here: not carried over")
         return []
-    text = "a Jensen-Shannon divergence here; there a mean of both KL, which is about 4 times as "
-    loss.remark("weight", text + "large where the networks nearly agree")
-    return [{"kind": "js", "weight": weight}]
+    if loss.get("sum_across_class_dim"):
+        weight = rounded(weight * scene.classes)
+        text = f"a sum of what counts {scene.classes} fold already: the weight is {weight:g} here"
+        loss.remark("sum_across_class_dim", text)
+    node = {"kind": "symmetric_kl", "weight": weight}
+    return [node if act == "softmax" else node | {"act": act}]
 
 
 def kl(loss: Section, weight: float, scene: Scene) -> Nodes:
@@ -83,7 +88,7 @@ OF_FEATURES: dict[str, Callable[[Section, float, Scene], Nodes]] = {
 }
 BETWEEN = OF_FEATURES | {
     "DistillationCELoss": soft_cross_entropy,
-    "DistillationDMLLoss": js,
+    "DistillationDMLLoss": symmetric_kl,
     "DistillationKLDivLoss": kl,
     "DistillationDKDLoss": dkd,
     "DistillationWSLLoss": wsl,

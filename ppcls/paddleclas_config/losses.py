@@ -31,11 +31,18 @@ def many_labels(loss: Section, classes: int) -> dict[str, Any]:
 
 
 def asymmetric(loss: Section, classes: int) -> dict[str, Any]:
+    reduction = loss.get("reduction", "sum")
+    if reduction != "sum":
+        text = f"the sum over the {classes} classes here, there the mean over them, too"
+        loss.remark("reduction", text)
+    flowing = not loss.get("disable_focal_loss_grad", True)
     return {
         "kind": "asymmetric",
         "gamma_positive": float(loss.number("gamma_pos", 1)),
         "gamma_negative": float(loss.number("gamma_neg", 4)),
         "clip": float(loss.number("clip", 0.05)),
+        "reduction": "sum" if reduction == "sum" else "mean",
+        **({"focal_gradient": True} if flowing else {}),
     }
 
 
