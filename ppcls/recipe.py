@@ -7,7 +7,18 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ppcls.config.node import BelowOne, Count, Duration, Flag, Int, Positive, Share, Span, node
+from ppcls.config.node import (
+    BelowOne,
+    Count,
+    Duration,
+    Flag,
+    Int,
+    NotNegative,
+    Positive,
+    Share,
+    Span,
+    node,
+)
 from ppcls.data import batch_ops
 from ppcls.data.batch_ops import BatchOp
 from ppcls.data.builtin import NAMES
@@ -95,8 +106,9 @@ class Train:
     schedule: Schedule
     accumulate: Count = 1  # batches to one optimizer step, as if they were one batch
     clip_norm: Positive | None = None  # the longest that all gradients together may be
-    decay_norms: Flag = True  # decay biases and the parameters of norms, too
-    lr_scale: dict[str, Positive] = field(default_factory=dict)  # as in {"head.*": 10}
+    decay_norms: Flag = True  # decay the parameters of norms, too
+    decay_biases: Flag | None = None  # decay biases of other layers, too; None: as decay_norms
+    lr_scale: dict[str, NotNegative] = field(default_factory=dict)  # as in {"head.*": 10}
     ema: Ema | None = None  # evaluate and hand on a moving average of the weights
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all

@@ -16,10 +16,10 @@ LOGITS = (None, "logits", "output")
 
 def soft_cross_entropy(loss: Section, weight: float, scene: Scene) -> Nodes:
     if loss.get("epsilon"):
-        loss.remark("epsilon", "not carried over: a teacher's answers are not smoothed")
+        loss.matters("epsilon", "not carried over: a teacher's answers are not smoothed")
     if loss.get("use_hard_label"):
         text = "not carried over: the teacher's probabilities teach, not its likeliest class"
-        loss.remark("use_hard_label", text)
+        loss.matters("use_hard_label", text)
         loss.page.lost.append("use_hard_label")
     return [{"kind": "soft_cross_entropy", "weight": weight}]
 
@@ -63,7 +63,7 @@ def skd(loss: Section, weight: float, scene: Scene) -> Nodes:
     share, multiplier = loss.number("alpha", 0.9), loss.positive("multiplier", 2)
     scene.labels += weight * (1 - share)
     text = "the other share is task.labels_weight: the cross entropy of the logits as they are, "
-    loss.remark("alpha", text + "there of the normalised ones")
+    loss.matters("alpha", text + "there of the normalised ones")
     numbers = {"temperature": float(loss.positive("temperature", 1))}
     numbers |= {"length": rounded(multiplier * math.sqrt(scene.classes))}
     return [{"kind": "skd", "weight": rounded(weight * share), **numbers}]
@@ -77,7 +77,7 @@ def dist(loss: Section, weight: float, scene: Scene) -> Nodes:
 def labels_are_labels(loss: Section) -> None:
     if loss.get("use_target_as_gt"):
         text = "not carried over: labels are those of the list, not the teacher's likeliest class"
-        loss.remark("use_target_as_gt", text)
+        loss.matters("use_target_as_gt", text)
 
 
 OF_FEATURES: dict[str, Callable[[Section, float, Scene], Nodes]] = {

@@ -120,7 +120,7 @@ def teacher(one: Party, root: Section, classes: int, count: int) -> dict[str, An
         text = f"{one.name} has weights and is frozen here; there every network trains without it"
         root.section("Arch").remark("freeze_params_list", text)
     if count > 1:
-        one.listed.remark("name", f"the probabilities of {count} teachers are averaged here")
+        one.listed.matters("name", f"the probabilities of {count} teachers are averaged here")
     return {"name": one.model, "weights": weights}
 
 

@@ -35,7 +35,7 @@ def test_photos_with_several_labels_have_no_teacher(old):
 
 
 LOST = [
-    ("DistillationDMLLoss", {"act": "sigmoid"}, "act sigmoid"),
+    ("DistillationDMLLoss", {"act": "tanh"}, "act tanh"),
     ("DistillationDistanceLoss", {"key": "blocks[7]", "mode": "l1"}, "l1 distances"),
     ("DistillationDistanceLoss", {"key": "blocks5"}, "blocks5 is not where a stage"),
     ("DistillationDistanceLoss", {"key": "blocks[6]"}, "blocks[6] is not where a stage"),
