@@ -74,8 +74,14 @@ class Manifest:
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def read(folder: Path) -> Manifest:
+def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
     """The manifest of an exported folder.
+
+    PaddleClas writes no name of the network where none was asked for; it is the folder's then.
+
+    Args:
+        given: fields of a Preprocess which, with `crop` among them, stand in for `PreProcess`
+            where that says what cannot be represented.
 
     Raises:
         UserError: no such folder, no manifest, or one that cannot be understood.
@@ -84,13 +90,16 @@ def read(folder: Path) -> Manifest:
     if not path.is_file():
         what = "has no" if folder.is_dir() else "does not exist, so there is no"
         raise UserError(f"{folder}: {what} {FILE}; make such a folder with tools/export.py")
+    stands_in = "crop" in (given or {})
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        ops = document["PreProcess"]["transform_ops"]
+        before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
+        ops = before.get("transform_ops") if stands_in else before["transform_ops"]
         after = document.get("PostProcess", {})
         top = after.get(SEVERAL) or after.get("Topk", {})
         labels = tuple(str(name) for name in top.get("label_list") or ())
-        model = str(document["Global"]["model_name"])
+        named = (document.get("Global") or {}).get("model_name")
+        model = str(named or folder.resolve().name)
         topk = max(1, int(top.get("topk", 5)))
         about = dict(document.get(OWN, {}))
         network = about.pop("network", None) or {
@@ -106,7 +115,10 @@ def read(folder: Path) -> Manifest:
     try:
         preprocess = Preprocess.from_ops(ops)
     except ValueError as error:
-        raise UserError(f"{path}: PreProcess: {error}") from None
+        if stands_in:
+            return Manifest(model, Preprocess(), labels, topk, about=about, **fields)
+        advice = "--resize 256 --crop 224 and the like say it otherwise"
+        raise UserError(f"{path}: PreProcess: {error}; {advice}") from None
     return Manifest(model, preprocess, labels, topk, about=about, **fields)
 
 
