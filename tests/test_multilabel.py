@@ -131,6 +131,23 @@ def test_predictions_are_the_classes_above_their_thresholds(here):
     assert average_precision_score(labels, found["paddle"]) == pytest.approx(best["map"], abs=1e-4)
 
 
+def test_a_folder_for_paddlex(here, run):
+    """Under a name of a multi-label model, with one threshold: of several it takes a photo's."""
+    command = ("export", "-c", "recipe.yaml", "--output", "exported_px")
+    name = ("--paddlex-name", "ResNet50_ML")
+    code, _, err = run(*command, *name, "-o", "preprocess.resize=36")
+    assert code == 2
+    assert "does not cut the middle out of a photo of several labels: -o preprocess.resize=" in err
+    assert run(*command, *name)[0] == 0
+    about = yaml.safe_load(Path("exported_px/inference.yml").read_text())
+    after = about["PostProcess"]["MultiLabelThreshOutput"]
+    assert about["Global"] == {"model_name": "ResNet50_ML"}
+    assert isinstance(after["threshold"], float)
+    assert after["label_list"] == list(NAMES)
+    own, plain = (ppcls.Predictor(place).manifest for place in ("exported_px", "exported"))
+    assert (own.model, own.threshold) == (plain.model, plain.threshold)
+
+
 def test_a_photo_without_any_class_is_still_in_the_results(here, run):
     rng = np.random.default_rng(5)
     cv2.imwrite("none.png", patches((0, 0, 0), rng))

@@ -36,6 +36,7 @@ class Manifest:
         threshold: in multilabel, for all classes or for each.
         dynamic_size: whether photos of any size fit, not only `preprocess.crop`.
         about: provenance and checks.
+        paddlex: the name that PaddleX is to read the network under, where that is another.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Manifest:
     task: str = "classify"
     threshold: float | tuple[float, ...] = THRESHOLD
     about: dict[str, Any] = field(default_factory=dict)
+    paddlex: str | None = None
 
     def to_yaml(self) -> str:
         names = {"label_list": list(self.labels)} if self.labels else {}
@@ -62,11 +64,16 @@ class Manifest:
         if self.task == "multilabel":
             own = self.threshold
             threshold = list(own) if isinstance(own, tuple) else own
+            if self.paddlex and isinstance(own, tuple):  # which takes them for those of photos
+                network["thresholds"] = threshold
+                threshold = own[0] if len(set(own)) == 1 else THRESHOLD
             after = {SEVERAL: {"threshold": threshold} | names}
         else:
             after = {"Topk": {"topk": self.topk} | names}
+        if self.paddlex:
+            network["model"] = self.model
         document = {
-            "Global": {"model_name": self.model},
+            "Global": {"model_name": self.paddlex or self.model},
             "PreProcess": {"transform_ops": self.preprocess.to_ops()},
             "PostProcess": after,
             OWN: {"network": network, **self.about},
@@ -107,8 +114,12 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         }
         if SEVERAL in after:
             network = {"task": "multilabel"} | network
+        apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
         fields = read_network(network)
-        fields["threshold"] = read_thresholds(top.get("threshold", THRESHOLD), len(labels))
+        threshold = apart["thresholds"] or top.get("threshold", THRESHOLD)
+        fields["threshold"] = read_thresholds(threshold, len(labels))
+        if apart["model"]:
+            model, fields["paddlex"] = str(apart["model"]), model
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
