@@ -181,6 +181,11 @@ class Recipe:
                 f"data.unlabeled needs a teacher that says what they show, and task.kind is "
                 f"{self.task.kind}: give task: {{kind: distill, …}} or -o data.unlabeled=null"
             )
+        if self.task.several:
+            raise ValueError(
+                "data.unlabeled goes with one label a photo: -o data.unlabeled=null, or "
+                "task.kind=distill"
+            )
         needy = [loss.kind for loss in self.task.losses if isinstance(loss, WITH_LABELS)]
         if needy:
             raise ValueError(

@@ -242,3 +242,38 @@ def test_the_score_of_a_training_step_by_hand():
     mixed = np.array([[0.3, 0.7], [0.8, 0.2]])
     assert Classify().right(logits, mixed) == 1
     assert Classify().right(logits, np.array([0, 1])) == 1
+
+
+TAUGHT = "{kind: distill_multilabel, teacher: %s, labels_weight: 1}"
+TEACHER = "{name: ResNet18_vd, weights: runs/patches/best.safetensors}"
+
+
+@pytest.mark.parametrize("teacher", [TEACHER, "{kind: peer, name: ResNet18_vd}"])
+def test_several_labels_are_learnt_from_a_teacher_too(here, run, tmp_path, teacher):
+    """From a network that gives several, or from a second student; evaluated as without one."""
+    task = "task=" + TAUGHT % teacher
+    output = tmp_path / "taught"
+    short = ("train.epochs=1", f"output={output}")
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", task, *short)
+    assert (code, err) == (0, "")
+    records = read_records(output / "run.jsonl")
+    (scores,) = [r for r in records if r["event"] == "eval"]
+    assert {"map", "f1", "loss"} <= set(scores)
+    code, out, _ = run("eval", "--weights", output / "best.safetensors")
+    assert code == 0
+    assert f"mAP {100 * scores['map']:.2f} %" in out
+
+
+TEACHERS = [
+    (TAUGHT % (TEACHER + ", losses: [{kind: dkd}]"), "dkd needs one label a photo"),
+    (TAUGHT % "{folder: exported}", "of several labels one network teaches"),
+    (TAUGHT % f"[{TEACHER}, {TEACHER}]", "of several labels one network teaches"),
+]
+
+
+@pytest.mark.parametrize(("task", "words"), TEACHERS)
+def test_what_does_not_teach_several_labels(here, run, task, words):
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", f"task={task}", "output=runs/none")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert words in err

@@ -108,6 +108,8 @@ def problem(loss: Section, name: str, scene: Scene) -> str:
         wanted += [found[::-1] for found in wanted]
     if not any(found in wanted for found in pairs):
         return "it compares others than the student and its teacher"
+    if scene.many and name in ("DistillationDKDLoss", "DistillationWSLLoss"):
+        return "it needs one label a photo"
     if name in OF_FEATURES:
         return "features of one teacher alone are compared here" if len(scene.teachers) > 1 else ""
     key = loss.get("key")

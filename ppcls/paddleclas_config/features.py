@@ -25,6 +25,7 @@ class Scene:
     peer: bool
     classes: int
     side: int  # of the images in training, pixels
+    many: bool = False  # labels of a photo
     labels: float = 0.0
 
 
