@@ -15,7 +15,7 @@ LOGITS = (None, "logits", "output")
 
 
 def soft_cross_entropy(loss: Section, weight: float, scene: Scene) -> Nodes:
-    if loss.get("epsilon"):
+    if 0 < loss.number("epsilon", 0) < 1:  # others mean none there
         loss.matters("epsilon", "not carried over: a teacher's answers are not smoothed")
     if loss.get("use_hard_label"):
         text = "not carried over: the teacher's probabilities teach, not its likeliest class"

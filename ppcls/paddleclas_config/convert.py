@@ -229,6 +229,8 @@ def put_rest(draft: Draft, root: Section, name: str) -> None:
         ("seed", "seed", None),
     ):
         value = whole.get(key)
+        if key == "print_batch_step" and isinstance(value, int):
+            value = abs(value)  # PaddleClas looks at the remainder alone
         draft.put(ours, value if value != default else None, whole, key)
     saved = whole.number("save_interval", 1)
     if saved > 0 and saved != 1:

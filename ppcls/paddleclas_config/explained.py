@@ -35,7 +35,7 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
     "Global.infer_config_path": ((None,), EXPORT),
     "Global.export_for_fd": ((), "every export holds inference.yml"),
     "Global.uniform_output_enabled": ((), "run.jsonl holds a run's figures"),
-    "Global.pdx_model_name": ((), EXPORT),
+    "Global.pdx_model_name": ((), "`ppcls export --paddlex-name`"),
     "Global.hpi_config_path": ((), EXPORT),
     "Global.amp": (OFF, "train.precision: fp16 turns it on"),
     "AMP.scale_loss": ((), "the loss scale starts at 65536 and finds its own value"),
