@@ -21,14 +21,30 @@ from ppcls.inference.predictor import link, open_photo
 from ppcls.inference.target import Origin, sizes, staged
 from ppcls.inputs import open_eval
 from ppcls.log import say
+from ppcls.models import zoo
 from ppcls.models.fuse import fused
 from ppcls.models.normalize import Normalize
 from ppcls.trained import Trained
+from ppcls.utils.text import did_you_mean, visible
 
 CHECKED = 8  # photos that the exported and the trained network are compared on
 TOLERANCE = 1e-4  # largest difference of a probability …
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
+
+# PaddleX's names of networks that are here, and of its own that give a photo several labels.
+PADDLEX = tuple(f"ResNet{depth}" for depth in (18, 34, 50, 101, 152))
+PADDLEX += tuple(f"ResNet{depth}_vd" for depth in (18, 34, 50, 101, 152, 200))
+PADDLEX_SEVERAL = (
+    "ResNet50_ML",
+    "PP-LCNet_x1_0_ML",
+    "PP-HGNetV2-B0_ML",
+    "PP-HGNetV2-B4_ML",
+    "PP-HGNetV2-B6_ML",
+    "CLIP_vit_base_patch16_448_ML",
+    "PP-LCNet_x1_0_pedestrian_attribute",
+    "PP-LCNet_x1_0_vehicle_attribute",
+)
 
 # Forms of an exported network → the engine that it is checked with.
 FORMATS = {"paddle": "onednn", "onnx": "onnxruntime", "openvino": "openvino"}
@@ -44,6 +60,7 @@ class Form:
         output: probabilities or logits.
         dynamic_size: take images of any height and width, not only the recipe's.
         fuse: fold batch norms into convolutions.
+        paddlex: the name that PaddleX is to read the network under; None: its own, if it knows one.
     """
 
     formats: Sequence[str] = ("paddle",)
@@ -51,6 +68,7 @@ class Form:
     output: str = "probabilities"
     dynamic_size: bool = False
     fuse: bool = True
+    paddlex: str | None = None
 
 
 def export(
@@ -76,6 +94,7 @@ def export(
             networks differ.
     """
     form = form or Form()
+    check_paddlex(trained, form)
     output = output.resolve()
     origin = Origin(trained.recipe.model.name, str(trained.source))
     with staged(output, origin, overwrite) as temporary:
@@ -192,14 +211,58 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         **checks,
         "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
     }
+    paddlex, names = paddlex_name(trained, form), trained.names
+    if form.paddlex and recipe.task.several:
+        names = names or tuple(map(str, range(trained.classes)))  # PaddleX needs some
     return manifest.Manifest(
         recipe.model.name,
         recipe.preprocess,
-        trained.names,
+        names,
         input=form.input,
         output=form.output,
         dynamic_size=form.dynamic_size,
         task=recipe.task.answers,
         threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
+        paddlex=paddlex if paddlex != recipe.model.name else None,
     )
+
+
+def paddlex_name(trained: Trained, form: Form) -> str | None:
+    """What PaddleX is to call the network: as asked, or its name of the same structure."""
+    readable = form.input == "float32" and form.output == "probabilities"
+    if form.paddlex or trained.recipe.task.several or not readable:
+        return form.paddlex
+    own = zoo.spec_of(trained.recipe.model.name)
+    return next((name for name in PADDLEX if zoo.spec_of(name) == own), None)
+
+
+def check_paddlex(trained: Trained, form: Form) -> None:
+    """UserError where PaddleX could not read the network under the name that is asked for."""
+    name, recipe = form.paddlex, trained.recipe
+    if name is None:
+        return
+    several, preprocess = recipe.task.several, recipe.preprocess
+    known = PADDLEX_SEVERAL if several else PADDLEX
+    if name not in known:
+        kind = "several labels a photo" if several else "one label a photo"
+        raise UserError(
+            f"--paddlex-name: PaddleX has no network {visible(name)!r} of {kind}"
+            f"{did_you_mean(name, known)}; it knows {', '.join(known)}"
+        )
+    reasons = {
+        "float32 images: leave out --input uint8": form.input != "float32",
+        "probabilities: leave out --logits": form.output != "probabilities",
+        "photos of three channels": preprocess.channels != 3,
+        "Paddle's or ONNX's format": not {"paddle", "onnx"} & set(form.formats),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise UserError(f"--paddlex-name: PaddleX takes {reason}")
+    if several and preprocess.resize != preprocess.crop:
+        raise UserError(
+            "--paddlex-name: PaddleX does not cut the middle out of a photo of several labels: "
+            f"-o preprocess.resize={preprocess.crop}, as the crop, and photos that are square"
+        )
+    if several or zoo.spec_of(name) != zoo.spec_of(recipe.model.name):
+        say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.name}")

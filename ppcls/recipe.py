@@ -13,6 +13,7 @@ from ppcls.config.node import (
     Duration,
     Flag,
     Int,
+    NotNegative,
     PathText,
     Positive,
     Share,
@@ -107,8 +108,9 @@ class Train:
     schedule: Schedule
     accumulate: Count = 1  # batches to one optimizer step, as if they were one batch
     clip_norm: Positive | None = None  # the longest that all gradients together may be
-    decay_norms: Flag = True  # decay biases and the parameters of norms, too
-    lr_scale: dict[str, Positive] = field(default_factory=dict)  # as in {"head.*": 10}
+    decay_norms: Flag = True  # decay the parameters of norms, too
+    decay_biases: Flag | None = None  # decay biases of other layers, too; None: as decay_norms
+    lr_scale: dict[str, NotNegative] = field(default_factory=dict)  # as in {"head.*": 10}
     ema: Ema | None = None  # evaluate and hand on a moving average of the weights
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all
@@ -191,11 +193,16 @@ class Recipe:
                 f"data.unlabeled needs a teacher that says what they show, and task.kind is "
                 f"{self.task.kind}: give task: {{kind: distill, …}} or -o data.unlabeled=null"
             )
+        if self.task.several:
+            raise ValueError(
+                "data.unlabeled goes with one label a photo: -o data.unlabeled=null, or "
+                "task.kind=distill"
+            )
         needy = [loss.kind for loss in self.task.losses if isinstance(loss, WITH_LABELS)]
         if needy:
             raise ValueError(
                 f"{needy[0]} needs the label of every photo and data.unlabeled has none: "
-                "another of task.losses, such as js or kl, or -o data.unlabeled=null"
+                "another of task.losses, such as symmetric_kl or kl, or -o data.unlabeled=null"
             )
         if self.train.repeats > 1:
             raise ValueError("data.unlabeled shows each photo once: -o train.repeats=1")

@@ -131,6 +131,23 @@ def test_predictions_are_the_classes_above_their_thresholds(here):
     assert average_precision_score(labels, found["paddle"]) == pytest.approx(best["map"], abs=1e-4)
 
 
+def test_a_folder_for_paddlex(here, run):
+    """Under a name of a multi-label model, with one threshold: of several it takes a photo's."""
+    command = ("export", "-c", "recipe.yaml", "--output", "exported_px")
+    name = ("--paddlex-name", "ResNet50_ML")
+    code, _, err = run(*command, *name, "-o", "preprocess.resize=36")
+    assert code == 2
+    assert "does not cut the middle out of a photo of several labels: -o preprocess.resize=" in err
+    assert run(*command, *name)[0] == 0
+    about = yaml.safe_load(Path("exported_px/inference.yml").read_text())
+    after = about["PostProcess"]["MultiLabelThreshOutput"]
+    assert about["Global"] == {"model_name": "ResNet50_ML"}
+    assert isinstance(after["threshold"], float)
+    assert after["label_list"] == list(NAMES)
+    own, plain = (ppcls.Predictor(place).manifest for place in ("exported_px", "exported"))
+    assert (own.model, own.threshold) == (plain.model, plain.threshold)
+
+
 def test_a_photo_without_any_class_is_still_in_the_results(here, run):
     rng = np.random.default_rng(5)
     cv2.imwrite("none.png", patches((0, 0, 0), rng))
@@ -225,3 +242,38 @@ def test_the_score_of_a_training_step_by_hand():
     mixed = np.array([[0.3, 0.7], [0.8, 0.2]])
     assert Classify().right(logits, mixed) == 1
     assert Classify().right(logits, np.array([0, 1])) == 1
+
+
+TAUGHT = "{kind: distill_multilabel, teacher: %s, labels_weight: 1}"
+TEACHER = "{name: ResNet18_vd, weights: runs/patches/best.safetensors}"
+
+
+@pytest.mark.parametrize("teacher", [TEACHER, "{kind: peer, name: ResNet18_vd}"])
+def test_several_labels_are_learnt_from_a_teacher_too(here, run, tmp_path, teacher):
+    """From a network that gives several, or from a second student; evaluated as without one."""
+    task = "task=" + TAUGHT % teacher
+    output = tmp_path / "taught"
+    short = ("train.epochs=1", f"output={output}")
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", task, *short)
+    assert (code, err) == (0, "")
+    records = read_records(output / "run.jsonl")
+    (scores,) = [r for r in records if r["event"] == "eval"]
+    assert {"map", "f1", "loss"} <= set(scores)
+    code, out, _ = run("eval", "--weights", output / "best.safetensors")
+    assert code == 0
+    assert f"mAP {100 * scores['map']:.2f} %" in out
+
+
+TEACHERS = [
+    (TAUGHT % (TEACHER + ", losses: [{kind: dkd}]"), "dkd needs one label a photo"),
+    (TAUGHT % "{folder: exported}", "of several labels one network teaches"),
+    (TAUGHT % f"[{TEACHER}, {TEACHER}]", "of several labels one network teaches"),
+]
+
+
+@pytest.mark.parametrize(("task", "words"), TEACHERS)
+def test_what_does_not_teach_several_labels(here, run, task, words):
+    code, _, err = run("train", "-c", "recipe.yaml", "-o", f"task={task}", "output=runs/none")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert words in err

@@ -125,9 +125,11 @@ def check_clip_norm(recipe, seen):
 
 
 def check_decay_norms(recipe, seen):
+    norms, biases = recipe.train.decay_norms, recipe.train.decay_biases
     for name, parameter in seen.trainer.net.named_parameters():
         if name in trained(seen):
-            assert trained(seen)[name][1] == (recipe.train.decay_norms or parameter.ndim > 1), name
+            asked = norms if ".norm." in name or biases is None else biases
+            assert trained(seen)[name][1] == (asked or parameter.ndim > 1), name
 
 
 def check_lr_scale(recipe, seen):
@@ -200,6 +202,7 @@ CHECKED = {
     "train.accumulate",
     "train.clip_norm",
     "train.decay_norms",
+    "train.decay_biases",
     "train.lr_scale",
     "train.precision",
     "train.amp_level",
@@ -262,8 +265,8 @@ FORGOTTEN = {
         lambda own: lambda *given, **named: own(*given, **{**named, "drop_path": None}),
     ),
     "what is frozen": (trainer, "freeze", lambda own: lambda net, patterns: []),
-    "no decay of norms": (trainer, "groups", lambda own: lambda net, _, f: own(net, True, f)),
-    "rates by layer": (trainer, "groups", lambda own: lambda net, d, _: own(net, d, {})),
+    "no decay of norms": (trainer, "groups", lambda own: lambda net, _, f, b: own(net, True, f)),
+    "rates by layer": (trainer, "groups", lambda own: lambda net, d, _, b: own(net, d, {}, b)),
     "clipping": (trainer, "Update", lambda own: lambda *given: own(*given[:4], None, *given[5:])),
     "accumulation": (
         feed.Feed,

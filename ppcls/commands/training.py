@@ -108,6 +108,11 @@ def add_export(commands) -> None:
     ends.add_argument("--softmax", action="store_true", help="give probabilities (the default)")
     ends.add_argument("--logits", action="store_true", help="give logits")
     parser.add_argument("--keep-norms", action="store_true", help="do not fuse batch norms")
+    parser.add_argument(
+        "--paddlex-name",
+        metavar="NAME",
+        help="network that PaddleX is to read it as; default: that of the same structure, if any",
+    )
 
 
 def run_export(options: argparse.Namespace) -> int:
@@ -122,6 +127,7 @@ def run_export(options: argparse.Namespace) -> int:
         output="logits" if options.logits else "probabilities",
         dynamic_size=options.dynamic_size,
         fuse=not options.keep_norms,
+        paddlex=options.paddlex_name,
     )
     export(trained, output, options.check, form, options.overwrite)
     return 0

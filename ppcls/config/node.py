@@ -45,8 +45,12 @@ class Span:
 
     def steps(self, epoch_steps: int, total_steps: int) -> int:
         """The span in steps, rounded to the nearest."""
+        return round(self.exact(epoch_steps, total_steps))
+
+    def exact(self, epoch_steps: int, total_steps: int) -> float:
+        """The span in steps and parts of one."""
         per_unit = {"epochs": epoch_steps, "steps": 1, "percent": total_steps / 100}[self.unit]
-        return round(self.amount * per_unit)
+        return self.amount * per_unit
 
     def __str__(self) -> str:
         amount = int(self.amount) if self.amount == int(self.amount) else self.amount

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from dataclasses import fields as dataclass_fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,15 @@ PROGRAMS = (f"{NAME}.json", f"{NAME}.pdmodel")  # Paddle 3's form, and the older
 PARAMS, ONNX, OPENVINO, OPENVINO_DATA = (
     f"{NAME}.{suffix}" for suffix in ("pdiparams", "onnx", "xml", "bin")
 )
+# PaddleClas's network in INT8, which it takes where there is one.
+INT8 = f"{NAME}_int8"
+INT8_PROGRAMS = tuple(f"{INT8}.{suffix}" for suffix in ("json", "pdmodel"))
+INT8_PARAMS = f"{INT8}.pdiparams"
 ONNX_DATA = f"{ONNX}.data"  # weights that do not fit into an ONNX file
-NAMES = (*PROGRAMS, PARAMS, ONNX, ONNX_DATA, OPENVINO, OPENVINO_DATA)
+NAMES = (*INT8_PROGRAMS, INT8_PARAMS, *PROGRAMS, PARAMS)
+NAMES += (ONNX, ONNX_DATA, OPENVINO, OPENVINO_DATA)
 CACHE = "engine_cache"
+PREPROCESS = tuple(field.name for field in dataclass_fields(Preprocess))
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Folder:
 
     @property
     def params(self) -> Path:
-        return self.path / PARAMS
+        """The weights of `program`."""
+        return self.program.with_suffix(".pdiparams") if self.program else self.path / PARAMS
 
     @property
     def files(self) -> list[Path]:
@@ -90,9 +98,15 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
     """
     refuse_others(path)
     about = describe(path, given or {})
-    program = next((path / name for name in PROGRAMS if (path / name).is_file()), None)
-    if program and not (path / PARAMS).is_file():
-        raise UserError(f"{path}: {program.name} is there and {PARAMS} is not; copy it again")
+    names = (*INT8_PROGRAMS, *PROGRAMS)
+    program = next((path / name for name in names if (path / name).is_file()), None)
+    if program and not program.with_suffix(".pdiparams").is_file():
+        params = f"{program.stem}.pdiparams"
+        raise UserError(f"{path}: {program.name} is there and {params} is not; copy it again")
+    if program and program.name in INT8_PROGRAMS:
+        found = Folder(path, replace(about, precision="int8"), program)
+        check(found)
+        return found
     onnx, openvino = (path / name for name in (ONNX, OPENVINO))
     found = Folder(
         path,
@@ -184,7 +198,7 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
                 f"{path}: has no {manifest.FILE}; say how photos are prepared: "
                 "--resize 256 --crop 224, and --mean, --std, --interpolation, --labels if needed"
             )
-        about = manifest.read(path)
+        about = manifest.read(path, {key: fields[key] for key in PREPROCESS if key in fields})
     else:
         about = Manifest(path.resolve().name, Preprocess(), output=None)
     try:

@@ -36,6 +36,7 @@ class Manifest:
         threshold: in multilabel, for all classes or for each.
         dynamic_size: whether photos of any size fit, not only `preprocess.crop`.
         about: provenance and checks.
+        paddlex: the name that PaddleX is to read the network under, where that is another.
     """
 
     model: str
@@ -49,6 +50,7 @@ class Manifest:
     task: str = "classify"
     threshold: float | tuple[float, ...] = THRESHOLD
     about: dict[str, Any] = field(default_factory=dict)
+    paddlex: str | None = None
 
     def to_yaml(self) -> str:
         names = {"label_list": list(self.labels)} if self.labels else {}
@@ -62,11 +64,16 @@ class Manifest:
         if self.task == "multilabel":
             own = self.threshold
             threshold = list(own) if isinstance(own, tuple) else own
+            if self.paddlex and isinstance(own, tuple):  # which takes them for those of photos
+                network["thresholds"] = threshold
+                threshold = own[0] if len(set(own)) == 1 else THRESHOLD
             after = {SEVERAL: {"threshold": threshold} | names}
         else:
             after = {"Topk": {"topk": self.topk} | names}
+        if self.paddlex:
+            network["model"] = self.model
         document = {
-            "Global": {"model_name": self.model},
+            "Global": {"model_name": self.paddlex or self.model},
             "PreProcess": {"transform_ops": self.preprocess.to_ops()},
             "PostProcess": after,
             OWN: {"network": network, **self.about},
@@ -74,8 +81,14 @@ class Manifest:
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
 
 
-def read(folder: Path) -> Manifest:
+def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
     """The manifest of an exported folder.
+
+    PaddleClas writes no name of the network where none was asked for; it is the folder's then.
+
+    Args:
+        given: fields of a Preprocess which, with `crop` among them, stand in for `PreProcess`
+            where that says what cannot be represented.
 
     Raises:
         UserError: no such folder, no manifest, or one that cannot be understood.
@@ -84,13 +97,16 @@ def read(folder: Path) -> Manifest:
     if not path.is_file():
         what = "has no" if folder.is_dir() else "does not exist, so there is no"
         raise UserError(f"{folder}: {what} {FILE}; make such a folder with tools/export.py")
+    stands_in = "crop" in (given or {})
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        ops = document["PreProcess"]["transform_ops"]
+        before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
+        ops = before.get("transform_ops") if stands_in else before["transform_ops"]
         after = document.get("PostProcess", {})
         top = after.get(SEVERAL) or after.get("Topk", {})
         labels = tuple(str(name) for name in top.get("label_list") or ())
-        model = str(document["Global"]["model_name"])
+        named = (document.get("Global") or {}).get("model_name")
+        model = str(named or folder.resolve().name)
         topk = max(1, int(top.get("topk", 5)))
         about = dict(document.get(OWN, {}))
         network = about.pop("network", None) or {
@@ -98,15 +114,22 @@ def read(folder: Path) -> Manifest:
         }
         if SEVERAL in after:
             network = {"task": "multilabel"} | network
+        apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
         fields = read_network(network)
-        fields["threshold"] = read_thresholds(top.get("threshold", THRESHOLD), len(labels))
+        threshold = apart["thresholds"] or top.get("threshold", THRESHOLD)
+        fields["threshold"] = read_thresholds(threshold, len(labels))
+        if apart["model"]:
+            model, fields["paddlex"] = str(apart["model"]), model
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
     try:
         preprocess = Preprocess.from_ops(ops)
     except ValueError as error:
-        raise UserError(f"{path}: PreProcess: {error}") from None
+        if stands_in:
+            return Manifest(model, Preprocess(), labels, topk, about=about, **fields)
+        advice = "--resize 256 --crop 224 and the like say it otherwise"
+        raise UserError(f"{path}: PreProcess: {error}; {advice}") from None
     return Manifest(model, preprocess, labels, topk, about=about, **fields)
 
 

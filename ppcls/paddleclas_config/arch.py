@@ -78,16 +78,15 @@ def convert(arch: Section, root: Section) -> dict[str, Any]:
     return model
 
 
-def rates(arch: Section, name: str) -> tuple[dict[str, float], list[str]]:
-    """`train.lr_scale` and `model.freeze` that say the same as `lr_mult_list`."""
+def rates(arch: Section, name: str) -> dict[str, float]:
+    """`train.lr_scale` that says the same as `lr_mult_list`; norms of a 0 are in training mode."""
     if "lr_mult_list" not in arch:
-        return {}, []
+        return {}
     factors = arch.numbers("lr_mult_list")
     if len(factors) != len(PARTS) or not isinstance(zoo.spec_of(name), ResidualSpec):
-        arch.remark(
+        arch.matters(
             "lr_mult_list", f"not carried over: {len(PARTS)} are known, of the residual networks"
         )
-        return {}, []
-    pairs = list(zip(PARTS, factors, strict=True))
-    scale = {part: float(factor) for part, factor in pairs if factor not in (0, 1)}
-    return scale, [part for part, factor in pairs if factor == 0]
+        return {}
+    pairs = zip(PARTS, factors, strict=True)
+    return {part: float(factor) for part, factor in pairs if factor != 1}

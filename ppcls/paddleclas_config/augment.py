@@ -5,6 +5,8 @@ import re
 from ppcls.paddleclas_config.op import LOG_ASPECT, Op, Train, fraction, maybe
 from ppcls.paddleclas_config.page import Section
 
+ROTATED = "photos are rotated to both sides here, as in the paper; there to one"
+
 
 def jitter(op: Section, train: Train) -> list[Op]:
     found: Op = {"op": "color_jitter"}
@@ -23,21 +25,24 @@ def lighting(op: Section, train: Train) -> list[Op]:
 
 
 def auto(op: Section, train: Train) -> list[Op]:
+    op.matters(None, ROTATED)
     return [{"op": "auto_augment"}]
 
 
 def rand(op: Section, train: Train) -> list[Op]:
     layers, magnitude = op.get("num_layers", 2), op.number("magnitude", 5)
-    op.remark(
+    op.matters(
         None, "of the paper's changes here: without invert; posterize and solarize grow stronger"
     )
+    if op.at[-1] in ("RandAugment", "RandAugmentV4"):
+        op.matters(None, ROTATED)
     return [{"op": "rand_augment", "num_ops": layers, "magnitude": float(magnitude)}]
 
 
 def rand_of_another_kind(op: Section, train: Train) -> list[Op]:
     op.get("progress_magnitude")
     found = rand(op, train)
-    op.remark(None, "its own table of changes is not known here: RandAugment's is used")
+    op.matters(None, "its own table of changes is not known here: RandAugment's is used")
     return found
 
 
@@ -46,7 +51,7 @@ def timm(op: Section, train: Train) -> list[Op]:
     text = str(op.get("config_str", "rand-m9-mstd0.5-inc1"))
     op.get("img_size")
     if op.get("interpolation", "bilinear") != "bilinear":
-        op.remark("interpolation", "policies are sampled bilinearly here")
+        op.matters("interpolation", "policies are sampled bilinearly here")
     prob = op.number("prob", 1)
     kind, *settings = text.split("-")
     pairs = [re.fullmatch(r"([a-z]+)(\d+\.?\d*)", setting) for setting in settings]
@@ -56,11 +61,11 @@ def timm(op: Section, train: Train) -> list[Op]:
         return maybe(prob, [found | ({"width": int(given["w"])} if "w" in given else {})])
     if kind != "rand":
         if kind != "original":
-            op.remark("config_str", f"{text}: the policy of the paper here")
+            op.matters("config_str", f"{text}: the policy of the paper here")
         return maybe(prob, [{"op": "auto_augment"}])
-    op.remark(None, "drawn from the paper's changes here, without invert and solarize_add")
+    op.matters(None, "drawn from the paper's changes here, without invert and solarize_add")
     if not given.get("inc"):
-        op.remark("config_str", "changes grow stronger with the magnitude here, as inc1 asks for")
+        op.matters("config_str", "changes grow stronger with the magnitude here, as inc1 asks for")
     one: Op = {"op": "rand_augment", "num_ops": 1, "magnitude": min(10.0, given.get("m", 10.0))}
     if given.get("mstd"):
         one["magnitude_std"] = given["mstd"]
@@ -91,9 +96,9 @@ def erasing(op: Section, train: Train) -> list[Op]:
         "mode": "pixel" if mode in ("pixel", "rand") else train.hidden,
     }
     if mode == "rand":
-        op.remark("mode", "each pixel is another random one here: pixel")
+        op.matters("mode", "each pixel is another random one here: pixel")
     elif mode == "const" and any(mean):
-        op.remark("mean", f"painted {train.hidden} here: 0 after normalising is the mean colour")
+        op.matters("mean", f"painted {train.hidden} here: 0 after normalising is the mean colour")
     op.get("attempt")
     if not op.get("use_log_aspect"):
         op.remark(None, LOG_ASPECT)
@@ -112,7 +117,9 @@ def hide_and_seek(op: Section, train: Train) -> list[Op]:
 def grid_mask(op: Section, train: Train) -> list[Op]:
     turn = op.number("rotate", 1) - 1  # drawn from whole degrees below it
     if op.get("mode", 0) != 1:
-        op.remark("mode", "the squares are hidden here, as mode: 1 does, not the bars between them")
+        op.matters(
+            "mode", "the squares are hidden here, as mode: 1 does, not the bars between them"
+        )
     found: Op = {
         "op": "grid_mask",
         "prob": float(op.number("prob", 1)),
@@ -120,5 +127,5 @@ def grid_mask(op: Section, train: Train) -> list[Op]:
         "ratio": float(op.number("ratio", 0.5)),
         "mode": train.hidden,
     }
-    op.remark(None, "its probability does not grow with the epochs")
+    op.matters(None, "its probability does not grow with the epochs")
     return [found | ({"rotate": float(turn)} if turn > 0 else {})]

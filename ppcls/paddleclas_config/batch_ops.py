@@ -25,7 +25,7 @@ def cutmix(op: Section, prob: float = 1) -> Ops:
 def fmix(op: Section, prob: float = 1) -> Ops:
     for key in ("max_soft", "reformulate"):
         if op.get(key):
-            op.remark(key, "not carried over: the mask has hard edges")
+            op.matters(key, "not carried over: the mask has hard edges")
     alpha, power = float(op.number("alpha", 1)), float(op.number("decay_power", 3))
     return [with_prob({"op": "fmix", "alpha": alpha, "decay_power": power}, prob)]
 
@@ -54,12 +54,14 @@ def hybrid(op: Section, prob: float = 1) -> Ops:
     prob, switch = op.number("prob", 1), op.number("switch_prob", 0.5)
     alphas = {"mixup": op.number("mixup_alpha", 1), "cutmix": op.number("cutmix_alpha", 0)}
     if op.get("cutmix_minmax"):
-        op.remark("cutmix_minmax", "not carried over: the box is drawn as cutmix_alpha: 1 draws it")
+        op.matters(
+            "cutmix_minmax", "not carried over: the box is drawn as cutmix_alpha: 1 draws it"
+        )
         alphas["cutmix"] = 1
     if op.get("mode", "batch") != "batch":
-        op.remark("mode", "one draw for each batch here")
+        op.matters("mode", "one draw for each batch here")
     if not op.get("correct_lam", True):
-        op.remark("correct_lam", "targets are mixed by the area that is left")
+        op.matters("correct_lam", "targets are mixed by the area that is left")
     op.get("num_classes")
     shares = {"mixup": prob * (1 - switch), "cutmix": prob * switch}
     used = [kind for kind in alphas if alphas[kind]]

@@ -15,23 +15,28 @@ LOGITS = (None, "logits", "output")
 
 
 def soft_cross_entropy(loss: Section, weight: float, scene: Scene) -> Nodes:
-    if loss.get("epsilon"):
-        loss.remark("epsilon", "not carried over: a teacher's answers are not smoothed")
+    if 0 < loss.number("epsilon", 0) < 1:  # others mean none there
+        loss.matters("epsilon", "not carried over: a teacher's answers are not smoothed")
     if loss.get("use_hard_label"):
         text = "not carried over: the teacher's probabilities teach, not its likeliest class"
-        loss.remark("use_hard_label", text)
+        loss.matters("use_hard_label", text)
         loss.page.lost.append("use_hard_label")
     return [{"kind": "soft_cross_entropy", "weight": weight}]
 
 
-def js(loss: Section, weight: float, scene: Scene) -> Nodes:
-    act = loss.get("act", "softmax")
-    if act != "softmax":
+def symmetric_kl(loss: Section, weight: float, scene: Scene) -> Nodes:
+    """There the mean over classes of what is multiplied by their number: the sum, as here."""
+    act = loss.values.get("act", "softmax")
+    loss.get("act")
+    if act not in ("softmax", "sigmoid"):
         loss.lose(f"act {act} is not known here: not carried over")
         return []
-    text = "a Jensen-Shannon divergence here; there a mean of both KL, which is about 4 times as "
-    loss.remark("weight", text + "large where the networks nearly agree")
-    return [{"kind": "js", "weight": weight}]
+    if loss.get("sum_across_class_dim"):
+        weight = rounded(weight * scene.classes)
+        text = f"a sum of what counts {scene.classes} fold already: the weight is {weight:g} here"
+        loss.remark("sum_across_class_dim", text)
+    node = {"kind": "symmetric_kl", "weight": weight}
+    return [node if act == "softmax" else node | {"act": act}]
 
 
 def kl(loss: Section, weight: float, scene: Scene) -> Nodes:
@@ -58,7 +63,7 @@ def skd(loss: Section, weight: float, scene: Scene) -> Nodes:
     share, multiplier = loss.number("alpha", 0.9), loss.positive("multiplier", 2)
     scene.labels += weight * (1 - share)
     text = "the other share is task.labels_weight: the cross entropy of the logits as they are, "
-    loss.remark("alpha", text + "there of the normalised ones")
+    loss.matters("alpha", text + "there of the normalised ones")
     numbers = {"temperature": float(loss.positive("temperature", 1))}
     numbers |= {"length": rounded(multiplier * math.sqrt(scene.classes))}
     return [{"kind": "skd", "weight": rounded(weight * share), **numbers}]
@@ -72,7 +77,7 @@ def dist(loss: Section, weight: float, scene: Scene) -> Nodes:
 def labels_are_labels(loss: Section) -> None:
     if loss.get("use_target_as_gt"):
         text = "not carried over: labels are those of the list, not the teacher's likeliest class"
-        loss.remark("use_target_as_gt", text)
+        loss.matters("use_target_as_gt", text)
 
 
 OF_FEATURES: dict[str, Callable[[Section, float, Scene], Nodes]] = {
@@ -83,7 +88,7 @@ OF_FEATURES: dict[str, Callable[[Section, float, Scene], Nodes]] = {
 }
 BETWEEN = OF_FEATURES | {
     "DistillationCELoss": soft_cross_entropy,
-    "DistillationDMLLoss": js,
+    "DistillationDMLLoss": symmetric_kl,
     "DistillationKLDivLoss": kl,
     "DistillationDKDLoss": dkd,
     "DistillationWSLLoss": wsl,
@@ -103,6 +108,8 @@ def problem(loss: Section, name: str, scene: Scene) -> str:
         wanted += [found[::-1] for found in wanted]
     if not any(found in wanted for found in pairs):
         return "it compares others than the student and its teacher"
+    if scene.many and name in ("DistillationDKDLoss", "DistillationWSLLoss"):
+        return "it needs one label a photo"
     if name in OF_FEATURES:
         return "features of one teacher alone are compared here" if len(scene.teachers) > 1 else ""
     key = loss.get("key")

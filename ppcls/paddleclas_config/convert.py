@@ -1,5 +1,6 @@
 """A PaddleClas config to a recipe, and what cannot be said in one."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ppcls.paddleclas_config import (
     schedules,
 )
 from ppcls.paddleclas_config.explained import explain
-from ppcls.paddleclas_config.page import Remark, Section, open_page
+from ppcls.paddleclas_config.page import Rank, Remark, Section, open_page
 from ppcls.recipe import Recipe
 
 DEVICES = ("gpu", "cpu")  # gpu: auto, which takes one where there is one
@@ -72,8 +73,7 @@ def convert(path: Path, cards: int = 4) -> Converted:
     student = networks.student.network
     model = arch.convert(student, root)
     draft.put("model", model, student)
-    scale, frozen = arch.rates(student, model["name"])
-    draft.put("model.freeze", frozen or None, student, "lr_mult_list")
+    scale = arch.rates(student, model["name"])
     draft.put("data", data.convert(root, model["num_classes"]), root.section("DataLoader"))
     put_photos(draft, root)
     put_task(draft, root, networks)
@@ -85,7 +85,9 @@ def convert(path: Path, cards: int = 4) -> Converted:
     if root.page.lost:
         draft.tree.value["train"]["without"] = list(dict.fromkeys(root.page.lost))
     resolve(Recipe, draft.tree, [])
-    return Converted(ordered(draft.tree.value), sorted(root.page.remarks, key=lambda r: r.line))
+    return Converted(
+        ordered(draft.tree.value), sorted(root.page.remarks, key=lambda r: (r.rank, r.line))
+    )
 
 
 def put_photos(draft: Draft, root: Section) -> None:
@@ -105,7 +107,7 @@ def put_photos(draft: Draft, root: Section) -> None:
     own = preprocess.normalization(train.normalize) if train.normalize else {}
     for key in ("mean", "std"):
         if train.normalize and own.get(key) != seen.get(key):
-            train.normalize.remark(key, "photos are normalised as for evaluation here")
+            train.normalize.matters(key, "photos are normalised as for evaluation here")
     draft.put_each("preprocess", seen, evaluation)
     draft.put("train.size", size if size != seen["crop"] else None, training)
     draft.put("train.ops", train.ops, training, "transform_ops")
@@ -144,12 +146,27 @@ def put_training(draft: Draft, root: Section, scale: dict[str, float]) -> None:
     loss = draft.tree.value["task"].get("loss", {})
     if smoothing and loss.get("kind") == "cross_entropy":
         loss["smoothing"] = smoothing
+    if mixed:
+        mixed_labels(root, draft.tree.value["model"]["num_classes"])
     draft.put("train.lr_scale", scale or None, training)
     draft.put("train.ema", moving_average(root), root.section("EMA"))
     put_precision(draft, root)
     if evaluation.values:
         size = data.batches(evaluation, False)["batch_size"]
         draft.put("eval.batch_size", size, evaluation.section("sampler"), "batch_size")
+
+
+def mixed_labels(root: Section, classes: int) -> None:
+    """Say what PaddleClas's losses make of labels that are mixed."""
+    for name, loss in root.section("Loss").entries("Train"):
+        if name in ("CELoss", losses.GROUND_TRUTH) and not losses.epsilon(loss):
+            share = math.e / (math.e + classes - 1)
+            text = "mixed labels are learnt as they are here; PaddleClas takes the softmax of them "
+            text += f"where epsilon is not above 0: {share:.2g} for the one class of {classes}"
+            loss.matters(None, text)
+        if name == "MultiLabelAsymmetricLoss":
+            text = "of a mixed label both terms count here, by its shares; there one between them"
+            loss.matters(None, text)
 
 
 def moving_average(root: Section) -> dict[str, Any] | None:
@@ -185,9 +202,10 @@ def put_optimizer(draft: Draft, root: Section, cards: int) -> None:
     """The optimizer and its learning rate, with the batch that is meant for."""
     whole, section = root.section("Global"), optimizers.find(root)
     lr = section.section("lr")
-    draft.put("train.optimizer", optimizers.convert(section), section)
-    draft.put_each("train", optimizers.other_keys(section), section)
-    every = whole.number("eval_interval", 1)
+    optimizer, model = optimizers.convert(section), draft.tree.value["model"]["name"]
+    draft.put("train.optimizer", optimizer, section)
+    draft.put_each("train", optimizers.other_keys(section, optimizer["kind"], model), section)
+    every = abs(whole.number("eval_interval", 1))
     schedule = schedules.convert(lr, whole.number("epochs"), every)
     steps = whole.number("update_freq", 1)
     batch = draft.tree.value["train"]["batch_size"]
@@ -211,14 +229,16 @@ def put_rest(draft: Draft, root: Section, name: str) -> None:
         ("seed", "seed", None),
     ):
         value = whole.get(key)
+        if key == "print_batch_step" and isinstance(value, int):
+            value = abs(value)  # PaddleClas looks at the remainder alone
         draft.put(ours, value if value != default else None, whole, key)
-    saved = whole.get("save_interval", 1)
-    if saved != 1:
+    saved = whole.number("save_interval", 1)
+    if saved > 0 and saved != 1:
         draft.put("train.save_every", f"{saved} epochs", whole, "save_interval")
     if "save_interval" in whole:
         text = "the latest and the best weights are kept, not a file for each"
-        whole.remark("save_interval", text)
-    every = whole.get("eval_interval", 1)
+        whole.remark("save_interval", text, Rank.ALWAYS)
+    every = abs(whole.number("eval_interval", 1))
     if not whole.get("eval_during_train", True):
         every = whole.number("epochs")
         whole.remark("eval_during_train", "it is evaluated after the last epoch")
@@ -251,8 +271,8 @@ def metrics(root: Section, many: bool) -> None:
 ORDER = ("model", "data", "preprocess", "task", "train", "eval", "device", "seed", "output")
 TRAIN = (
     "epochs", "batch_size", "drop_last", "accumulate", "size", "ops", "batch_ops", "optimizer",
-    "decay_norms", "lr_scale", "clip_norm", "schedule", "ema", "precision", "amp_level",
-    "log_every", "save_every", "without",
+    "decay_norms", "decay_biases", "lr_scale", "clip_norm", "schedule", "ema", "precision",
+    "amp_level", "log_every", "save_every", "without",
 )  # fmt: skip
 
 

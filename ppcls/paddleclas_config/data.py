@@ -1,6 +1,7 @@
 """`DataLoader`, `Infer` and the recipe's `data`: where photos and class names are."""
 
 import posixpath
+from pathlib import Path
 from typing import Any
 
 from ppcls.paddleclas_config.arch import CLASSES
@@ -20,13 +21,13 @@ def list_file(dataset: Section) -> str | None:
     """The list of photos and labels, where the data set is one that there is here."""
     name = dataset.get("name")
     if name not in LISTS:
-        dataset.remark("name", f"{name} is not known here: give data.train and data.eval")
+        dataset.matters("name", f"{name} is not known here: give data.train and data.eval")
         dataset.page.lost.append(f"data set {name}")
         return None
     if dataset.get("delimiter", " ") not in (" ", "\t"):
-        dataset.remark("delimiter", "a tab or spaces divide a list's fields here")
+        dataset.matters("delimiter", "a tab or spaces divide a list's fields here")
     if dataset.get("relabel"):
-        dataset.remark("relabel", "labels are taken as they stand in the list here")
+        dataset.matters("relabel", "labels are taken as they stand in the list here")
     path = dataset.get("cls_label_path")
     return plain(path) if path else None
 
@@ -53,7 +54,7 @@ def root_of(train: Section, evaluation: Section) -> str | None:
     first = roots[0][1]
     for part, root, _ in roots[1:]:
         if root != first:
-            part.remark("image_root", f"one root for both lists here: {first}")
+            part.matters("image_root", f"one root for both lists here: {first}")
     return first
 
 
@@ -64,6 +65,10 @@ def class_names(root: Section, classes: int) -> str | None:
     if not file:
         return None
     if "imagenet1k_label_list" not in str(file):
+        if not Path(str(file)).is_file():
+            text = "there is no such file here, and training needs none: data.labels=FILE names one"
+            post.remark("class_id_map_file", text)
+            return None
         return plain(file)
     if classes == CLASSES:
         return "imagenet"
@@ -76,7 +81,7 @@ def batches(part: Section, training: bool) -> dict[str, Any]:
     sampler = part.section("sampler")
     name = sampler.get("name")
     if name not in SAMPLERS:
-        sampler.remark("name", f"{name} is not known here: each photo is drawn once an epoch")
+        sampler.matters("name", f"{name} is not known here: each photo is drawn once an epoch")
         if training:
             part.page.lost.append(str(name))
     if sampler.get("shuffle", training) != training:

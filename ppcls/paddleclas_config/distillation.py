@@ -32,7 +32,7 @@ def convert(
     if teachers:
         models = (parties.student.model, teachers[0].model)
         names, peer = tuple(one.name for one in teachers), teachers[0].peer
-        scene = Scene(parties.student.name, names, models, peer, classes, side)
+        scene = Scene(parties.student.name, names, models, peer, classes, side, labels.many)
         losses, sources = between.convert(root, scene)
         weight = rounded(labels.weight + scene.labels)
     else:
@@ -45,7 +45,8 @@ def convert(
     if not losses:
         return {}, {}
     nodes = [teacher(one, root, classes, len(teachers)) for one in teachers]
-    task = {"kind": "distill", "teacher": nodes if len(nodes) > 1 else nodes[0], "losses": losses}
+    kind = "distill_multilabel" if labels.many else "distill"
+    task = {"kind": kind, "teacher": nodes if len(nodes) > 1 else nodes[0], "losses": losses}
     if weight:
         task |= {"labels_weight": weight} | ({"loss": labels.loss} if labels.loss else {})
     elif not any(loss["kind"] in WITH_LABELS for loss in losses):
@@ -60,8 +61,11 @@ def choose(others: Sequence[Party], labels: Labels) -> tuple[list[Party], dict[s
     reasons = {one.name: refusal(one, labels) for one in others}
     able = [one for one in others if not reasons[one.name]]
     teachers = [one for one in able if not one.peer] or able[:1]
+    teachers = teachers[:1] if labels.many else teachers
     names = {one.name for one in teachers}
     beside = "a second student learns from one network alone"
+    if labels.many:
+        beside = "of several labels a photo one network alone teaches"
     return teachers, {
         name: reason or beside for name, reason in reasons.items() if name not in names
     }
@@ -70,8 +74,6 @@ def choose(others: Sequence[Party], labels: Labels) -> tuple[list[Party], dict[s
 def refusal(one: Party, labels: Labels) -> str:
     """Why a network cannot teach; "" if it can."""
     weights = arch.own_weights(one.network, one.model)
-    if labels.many:
-        return "photos have several labels"
     if one.model not in zoo.SPECS:
         return "ppcls has no such network"
     if one.peer:
@@ -120,7 +122,7 @@ def teacher(one: Party, root: Section, classes: int, count: int) -> dict[str, An
         text = f"{one.name} has weights and is frozen here; there every network trains without it"
         root.section("Arch").remark("freeze_params_list", text)
     if count > 1:
-        one.listed.remark("name", f"the probabilities of {count} teachers are averaged here")
+        one.listed.matters("name", f"the probabilities of {count} teachers are averaged here")
     return {"name": one.model, "weights": weights}
 
 

@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from ppcls.config.tree import At, dotted_name
-from ppcls.paddleclas_config.page import Page, children
+from ppcls.paddleclas_config.page import Page, Rank, children
 
 Silent = tuple[Any, ...] | None  # values of which nothing is said
 ANY: Silent = None
@@ -35,7 +35,7 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
     "Global.infer_config_path": ((None,), EXPORT),
     "Global.export_for_fd": ((), "every export holds inference.yml"),
     "Global.uniform_output_enabled": ((), "run.jsonl holds a run's figures"),
-    "Global.pdx_model_name": ((), EXPORT),
+    "Global.pdx_model_name": ((), "`ppcls export --paddlex-name`"),
     "Global.hpi_config_path": ((), EXPORT),
     "Global.amp": (OFF, "train.precision: fp16 turns it on"),
     "AMP.scale_loss": ((), "the loss scale starts at 65536 and finds its own value"),
@@ -57,7 +57,7 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
         "not carried over: one learning rate for all layers (train.lr_scale)",
     ),
     "Loss.Train.*.reduction": ((None, "mean"), "the mean over photos"),
-    "Loss.Train.*.size_sum": (OFF, "the mean over classes"),
+    "Loss.Train.*.size_sum": (OFF, "the mean over classes, a sum there: so many times as large"),
     "Loss.Train.*.weight_ratio": (OFF, "not carried over: classes count alike"),
     "Loss.Train.*.sum_across_class_dim": (OFF, "the sum over classes, the mean over photos"),
     "DataLoader.*.loader.num_workers": (ANY, ""),
@@ -82,6 +82,20 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
     "Infer.PostProcess.main_indicator": (("Topk",), "predictions are the best classes"),
 }
 
+# Of these, what every config has, and what makes a run's numbers others than PaddleClas's.
+ON_EVERY_CONFIG = ("Global.use_visualdl", "Global.save_inference_dir")
+NUMBERS = (
+    "Global.train_mode",
+    "Global.iter_per_epoch",
+    "*.use_sync_bn",
+    "*.layerwise_decay",
+    "Loss.Train.*",
+    "DataLoader.UnLabelTrain",
+    "UnLabelLoss",
+    "SSL",
+    "MLDecoder",
+)
+
 
 def explain(page: Page) -> None:
     """Say something of all that nothing has asked for."""
@@ -95,7 +109,7 @@ def explain_one(page: Page, at: At, value: Any) -> None:
     if patterns:
         silent, text = EXPLAINED[patterns[0]]
         if silent is not None and value not in silent:
-            page.remark(at, text)
+            page.remark(at, text, rank(name))
         return
     within = any(pattern.startswith(f"{name}.") for pattern in EXPLAINED)
     inner = children(value)
@@ -103,6 +117,14 @@ def explain_one(page: Page, at: At, value: Any) -> None:
         for key, child in inner:
             explain_one(page, (*at, key), child)
         return
-    page.remark(at, "not known here: not carried over")
-    if at[0] in ("Arch", "Loss", "Optimizer"):
+    trained = at[0] in ("Arch", "Loss", "Optimizer")
+    page.remark(at, "not known here: not carried over", Rank.NUMBERS if trained else Rank.MEANING)
+    if trained:
         page.lost.append(name)
+
+
+def rank(name: str) -> Rank:
+    """How much it matters that a key has no place here."""
+    if name in ON_EVERY_CONFIG:
+        return Rank.ALWAYS
+    return Rank.NUMBERS if any(fnmatchcase(name, p) for p in NUMBERS) else Rank.MEANING

@@ -25,6 +25,7 @@ class Scene:
     peer: bool
     classes: int
     side: int  # of the images in training, pixels
+    many: bool = False  # labels of a photo
     labels: float = 0.0
 
 
@@ -32,7 +33,7 @@ def rkd(loss: Section, weight: float, scene: Scene) -> Nodes:
     for key in ("target_size", "avgpool", "student_keepkeys", "teacher_keepkeys"):
         loss.get(key)
     text = "the last stages are compared here, as means over the pixels, and distances are divided "
-    loss.remark("weight", text + "by their mean over pairs; there a photo is a pair with itself")
+    loss.matters("weight", text + "by their mean over pairs; there a photo is a pair with itself")
     return [{"kind": "rkd", "weight": weight, "distance": 1.0, "angle": 1.0}]
 
 
@@ -46,7 +47,7 @@ def feature_l2(loss: Section, weight: float, scene: Scene) -> Nodes:
         return []
     ours = rounded(weight * 2 / values(stage, scene))
     text = f"half the sum over channels and pixels here, their mean there: {weight:g} is {ours:g}"
-    loss.remark("weight", text)
+    loss.matters("weight", text)
     return [{"kind": "feature_l2", "weight": ours, "stage": stage}]
 
 
@@ -73,14 +74,14 @@ def mgd(loss: Section, weight: float, scene: Scene) -> Nodes:
         return []
     text = "pixels are masked here, channels there; the sum over channels and pixels here, "
     text += f"{factor} times their mean there: {weight:g} is {', '.join(f'{w:g}' for w in weights)}"
-    loss.remark("weight", text)
+    loss.matters("weight", text)
     both = zip(weights, stages, strict=True)
     return [{"kind": "mgd", "weight": w, "stage": stage, "masked": masked} for w, stage in both]
 
 
 def pefd(loss: Section, weight: float, scene: Scene) -> Nodes:
     if {*layers(loss, "s"), *layers(loss, "t")} != {"avg_pool"}:
-        loss.remark("weight", "the last stages are compared here, as means over the pixels")
+        loss.matters("weight", "the last stages are compared here, as means over the pixels")
     return [{"kind": "pefd", "weight": weight, "projectors": loss.get("num_projectors", 3)}]
 
 
@@ -96,7 +97,7 @@ def afd(loss: Section, weight: float, scene: Scene) -> Nodes:
     stages = 4 if isinstance(zoo.spec_of(scene.models[1]), ResidualSpec) else 5
     ours = rounded(weight * sum(shares) / stages)
     text = "stages are compared here, blocks there; the sum over the pixels here, their mean there"
-    loss.remark("weight", f"{text}: {weight:g} is about {ours:g}")
+    loss.matters("weight", f"{text}: {weight:g} is about {ours:g}")
     return [{"kind": "afd", "weight": ours, "width": loss.get("qk_dim", 128)}]
 
 

@@ -20,7 +20,7 @@ def crop_and_resize(op: Section, train: Train) -> list[Op]:
     if not op.get("use_log_aspect") and op.at[-1] == "RandCropImage":
         op.remark(None, LOG_ASPECT)
     if op.get("progress_size"):
-        op.remark("progress_size", "not carried over: the size stays the same")
+        op.matters("progress_size", "not carried over: the size stays the same")
         op.page.lost.append("progressive sizes")
     return [found | resampling(op)]
 
@@ -55,7 +55,7 @@ def rotation(op: Section, train: Train) -> list[Op]:
     degrees = op.numbers("degrees") if many else [op.number("degrees", 90)]
     low, high = degrees[0] if many else -degrees[0], degrees[-1]
     if op.get("interpolation", "nearest") != "bilinear":
-        op.remark("interpolation" if "interpolation" in op else None, "sampled bilinearly here")
+        op.matters("interpolation" if "interpolation" in op else None, "sampled bilinearly here")
     turned = {"op": "rotation", "degrees": [float(low), float(high)]}
     return maybe(op.number("prob", 0.5), [turned])
 
@@ -63,7 +63,7 @@ def rotation(op: Section, train: Train) -> list[Op]:
 def pad(op: Section, train: Train) -> list[Op]:
     mode, fill = op.get("padding_mode", "constant"), op.get("fill", 0)
     if isinstance(fill, list):
-        op.remark("fill", "one value for all channels here: the first")
+        op.matters("fill", "one value for all channels here: the first")
         fill = fill[0]
     found: Op = {"op": "pad", "pixels": op.get("padding", 0), "fill": fill, "mode": mode}
     op.get("backend")
@@ -79,7 +79,7 @@ def pad_to_size(op: Section, train: Train) -> list[Op]:
         op.lose("not carried over: how much it adds is not known before a photo is read")
         return []
     if isinstance(fill, list):
-        op.remark("fill_value", "one value for all channels here: the first")
+        op.matters("fill_value", "one value for all channels here: the first")
         fill = fill[0]
     first = (0, extra // 2, extra)[mode]
     rest = extra - first

@@ -10,14 +10,23 @@ from ppcls.paddleclas_config.page import Section
 GROUND_TRUTH = "DistillationGTCELoss"  # of the networks of a distillation
 
 
+def epsilon(loss: Section) -> float:
+    """The smoothing; PaddleClas takes none for what is not between 0 and 1."""
+    value = loss.number("epsilon", 0)
+    if 0 <= value < 1:
+        return value
+    loss.remark("epsilon", f"{value:g} means none in PaddleClas: none here")
+    return 0
+
+
 def cross_entropy(loss: Section, classes: int) -> dict[str, Any]:
-    smoothing = loss.number("epsilon", 0)
+    smoothing = epsilon(loss)
     return {"kind": "cross_entropy", **({"smoothing": float(smoothing)} if smoothing else {})}
 
 
 def binary(loss: Section, classes: int) -> dict[str, Any]:
     """PaddleClas smooths first and then says yes above a threshold, which undoes the smoothing."""
-    smoothing, threshold = loss.number("epsilon", 0), loss.number("target_threshold", 0.2)
+    smoothing, threshold = epsilon(loss), loss.number("target_threshold", 0.2)
     ours = (threshold - smoothing / classes) / (1 - smoothing)
     if smoothing:
         text = f"undone by the threshold {threshold} after it: as threshold {ours:.6g} alone"
@@ -26,16 +35,23 @@ def binary(loss: Section, classes: int) -> dict[str, Any]:
 
 
 def many_labels(loss: Section, classes: int) -> dict[str, Any]:
-    smoothing = loss.number("epsilon", 0)
+    smoothing = epsilon(loss)
     return {"kind": "bce", **({"smoothing": float(smoothing)} if smoothing else {})}
 
 
 def asymmetric(loss: Section, classes: int) -> dict[str, Any]:
+    reduction = loss.get("reduction", "sum")
+    if reduction != "sum":
+        text = f"the sum over the {classes} classes here, there the mean over them, too"
+        loss.matters("reduction", text)
+    flowing = not loss.get("disable_focal_loss_grad", True)
     return {
         "kind": "asymmetric",
         "gamma_positive": float(loss.number("gamma_pos", 1)),
         "gamma_negative": float(loss.number("gamma_neg", 4)),
-        "clip": float(loss.number("clip", 0.05)),
+        "clip": float(loss.number("clip", 0 if "clip" in loss else 0.05)),  # null: none
+        "reduction": "sum" if reduction == "sum" else "mean",
+        **({"focal_gradient": True} if flowing else {}),
     }
 
 
@@ -63,12 +79,12 @@ class Labels:
     def others(self, peers: bool) -> None:
         """List the losses of other networks, but for those that peers have in common."""
         for loss in self.apart:
-            weight, smoothing = loss.number("weight", 1), loss.number("epsilon", 0)
+            weight, smoothing = loss.number("weight", 1), epsilon(loss)
             same = (weight, smoothing) == (self.weight, self.loss.get("smoothing", 0))
             if not peers:
                 loss.remark("model_names", "of a network that does not learn here: left out")
             elif not same:
-                loss.remark("weight", "both students learn by the loss of the first here")
+                loss.matters("weight", "both students learn by the loss of the first here")
 
 
 def evaluated(root: Section, many: bool) -> None:
@@ -103,7 +119,7 @@ def convert(root: Section, classes: int, many: bool, student: str) -> Labels:
             found.loss, found.source = LOSSES[name](loss, classes), loss
             found.weight = float(loss.number("weight", 1))
             if many and found.loss["kind"] not in ("bce", "asymmetric"):
-                loss.remark(None, "with several labels a photo: the binary cross entropy")
+                loss.matters(None, "with several labels a photo: the binary cross entropy")
                 found.loss = {"kind": "bce"}
     return found
 

@@ -34,7 +34,7 @@ def side(op: Section, default: float | None = None) -> int:
     if not sides:
         raise UserError(f"{op.place('size')}: {op.name('size')} is empty")
     if len(set(sides)) > 1:
-        op.remark("size", f"networks see squares here: {max(sides)} x {max(sides)}")
+        op.matters("size", f"networks see squares here: {max(sides)} x {max(sides)}")
     return int(max(sides))
 
 
@@ -50,7 +50,7 @@ def resampling(op: Section) -> Op:
     name = op.get("interpolation", "bicubic" if backend == "pil" else "bilinear")
     ours = "random" if name == "random" else READ.get(str(name).upper())
     if ours is None:
-        op.remark("interpolation", f"{name} is not known here: bilinear")
+        op.matters("interpolation", f"{name} is not known here: bilinear")
         ours = "bilinear"
     found = {"interpolation": ours} if ours != "bilinear" else {}
     return found | ({"backend": backend} if backend != "cv2" else {})

@@ -84,10 +84,12 @@ def settle(ops: list[Op], sources: list[Section], final: int | None) -> None:
             continue
         if op["op"] == "resize":
             op |= {"op": "resize_short", "pixels": own}
-            source.remark("size", "a photo keeps its shape here, its short side is resized to this")
+            source.matters(
+                "size", "a photo keeps its shape here, its short side is resized to this"
+            )
         else:
             text = f"all ops work at the size of training here, {final}"
-            source.remark("size", text)
+            source.matters("size", text)
 
 
 def convert(dataset: Section) -> Train:

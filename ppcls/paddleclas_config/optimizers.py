@@ -3,7 +3,10 @@
 from typing import Any, NamedTuple
 
 from ppcls.errors import UserError
+from ppcls.models import zoo
+from ppcls.models.residual_specs import ResidualSpec
 from ppcls.paddleclas_config.page import Section
+from ppcls.weights import paddleclas
 
 # PaddleClas's name of a number → ours, and what PaddleClas takes where it is left out.
 BETAS = {"beta1": ("beta1", 0.9), "beta2": ("beta2", 0.999)}
@@ -30,7 +33,7 @@ OPTIMIZERS = {
         {"mean_square": 0.0},  # where Paddle starts
     ),
 }
-NORMS = {"bn", "bias", ".bias", "norm", "bn.bias", ".bn."}  # names of one dimension
+L2 = ("sgd", "momentum", "adam", "rmsprop")  # whose decay a layer of PaddleClas can forbid itself
 
 
 def find(root: Section) -> Section:
@@ -79,17 +82,65 @@ def decay(section: Section) -> float:
     return coefficient
 
 
-def other_keys(section: Section) -> dict[str, Any]:
-    """What the recipe says beside the optimizer: `train.decay_norms` and `train.clip_norm`."""
-    train: dict[str, Any] = {}
-    names = str(section.get("no_weight_decay_name", "")).split()
-    if section.get("one_dim_param_no_weight_decay") or set(names) & NORMS:
-        train["decay_norms"] = False
-    others = [name for name in names if name not in NORMS]
-    if others:
-        text = f"{', '.join(others)}: decayed here; what is spared is biases and norms"
-        section.remark("no_weight_decay_name", text)
+def other_keys(section: Section, optimizer: str, model: str) -> dict[str, Any]:
+    """What the recipe says beside the optimizer: what is not decayed, and `train.clip_norm`."""
+    norms, biases = spared(section, model)
+    if is_resnest(model) and optimizer in L2 and not norms:
+        norms = True  # built so that no regularizer decays them
+    train: dict[str, Any] = {"decay_norms": False} if norms else {}
+    if norms != biases:
+        train["decay_biases"] = not biases
     if "clip_norm" in section:
         train["clip_norm"] = float(section.number("clip_norm"))
-        section.remark("clip_norm", "bounds all gradients together here, not each by itself")
+        section.matters("clip_norm", "bounds all gradients together here, not each by itself")
     return train
+
+
+def is_resnest(model: str) -> bool:
+    spec = zoo.spec_of(model)
+    return isinstance(spec, ResidualSpec) and bool(spec.radix)
+
+
+def spared(section: Section, model: str) -> tuple[bool, bool]:
+    """Whether parameters of norms, and other biases, are left out of the weight decay."""
+    names = str(section.get("no_weight_decay_name", "")).split()
+    flat = bool(section.get("one_dim_param_no_weight_decay"))
+    kind = section.at[-1] if section.at[-1] in OPTIMIZERS else section.get("name")
+    if kind == "AdamWDL" and section.get("filter_bias_and_bn", True):
+        return True, True
+    if flat and not names and kind == "Momentum":
+        text = "passed over by PaddleClas's Momentum without no_weight_decay_name: all is decayed"
+        section.remark("one_dim_param_no_weight_decay", f"{text}, and so it is here")
+        flat = False
+    if flat:
+        return True, True
+    scales, shifts, biases, kernels = (matched(names, group) for group in parameters(model))
+    if kernels or scales != shifts:
+        text = "spares some parameters there and others here, where norms and biases can be spared"
+        section.matters("no_weight_decay_name", text)
+    others = [name for name in names if not any(matched([name], g) for g in parameters(model))]
+    if others:
+        text = f"{', '.join(others)}: no norm and no bias of {model} is named so: not carried over"
+        section.remark("no_weight_decay_name", text)
+    return scales and shifts, biases
+
+
+def matched(names: list[str], group: list[str]) -> bool:
+    """Whether one of the names is part of every one of the group."""
+    return bool(group) and all(any(name in parameter for name in names) for parameter in group)
+
+
+def parameters(model: str) -> tuple[list[str], list[str], list[str], list[str]]:
+    """PaddleClas's names of some norms' scales, their shifts, other biases and kernels."""
+    spec = zoo.spec_of(model)
+    stem = ["stem"] if not isinstance(spec, ResidualSpec) else ["stem", "0"]
+    blocks = [["stages", "1", "0", "branch", "0"], ["stages", "2", "1", "branch", "0"]]
+    norms = [paddleclas.layer([*path, "norm"], spec) for path in (stem, *blocks)]
+    kernels = [paddleclas.layer([*path, "conv"], spec) for path in (stem, *blocks)]
+    head = paddleclas.layer(["head"], spec)
+    return (
+        [f"{norm}.weight" for norm in norms],
+        [f"{norm}.bias" for norm in norms],
+        [f"{head}.bias"],
+        [f"{kernel}.weight" for kernel in kernels],
+    )

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 OLD: tuple[At, ...] = (("ARCHITECTURE",), ("LEARNING_RATE",), ("DataLoader", "Train", "file_list"))
 
 
+class Rank(IntEnum):
+    """How much a remark matters; remarks are listed in this order."""
+
+    NUMBERS = 0  # a run's numbers are others than PaddleClas's
+    MEANING = 1  # something is said otherwise, or has no place here
+    ALWAYS = 2  # stands on nearly every config
+
+
 @dataclass(frozen=True)
 class Remark:
     """What is said of one key; `place` is its `file:line`."""
@@ -23,6 +32,7 @@ class Remark:
     place: str
     key: str
     text: str
+    rank: Rank = Rank.MEANING
 
     def __str__(self) -> str:
         return f"{self.place}: {self.key}: {self.text}"
@@ -44,9 +54,9 @@ class Page:
     def place(self, at: At) -> str:
         return self.tree.locate(at)[1]
 
-    def remark(self, at: At, text: str) -> None:
+    def remark(self, at: At, text: str, rank: Rank = Rank.MEANING) -> None:
         self.used.add(at)
-        self.remarks.append(Remark(self.place(at), dotted_name(at), text))
+        self.remarks.append(Remark(self.place(at), dotted_name(at), text, rank))
 
     def unused(self, at: At = (), value: Any = None) -> Iterator[tuple[At, Any]]:
         """Everything that nothing has asked for, a mapping of which nothing is used as one."""
@@ -155,13 +165,17 @@ class Section:
             found.append((name, Section(self.page, (*at, name))))
         return found
 
-    def remark(self, key: str | None, text: str) -> None:
+    def remark(self, key: str | None, text: str, rank: Rank = Rank.MEANING) -> None:
         """Say something of a key, or of the whole section."""
-        self.page.remark((*self.at, key) if key is not None else self.at, text)
+        self.page.remark((*self.at, key) if key is not None else self.at, text, rank)
+
+    def matters(self, key: str | None, text: str) -> None:
+        """Say why a run's numbers are others than PaddleClas's."""
+        self.remark(key, text, Rank.NUMBERS)
 
     def lose(self, text: str, name: str = "") -> None:
         """Say that the whole section is not carried over, though the training depends on it."""
-        self.remark(None, text)
+        self.matters(None, text)
         self.page.lost.append(name or str(self.at[-1]))
 
     def place(self, key: str) -> str:

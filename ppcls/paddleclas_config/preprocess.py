@@ -31,7 +31,7 @@ def resized(op: Section) -> dict[str, Any]:
     if op.get("resize_short"):
         return {"resize": op.get("resize_short"), **resampling(op)}
     size = side(op)
-    op.remark("size", f"a photo keeps its shape here: short side {size}, the middle is cut out")
+    op.matters("size", f"a photo keeps its shape here: short side {size}, the middle is cut out")
     return {"resize": size, **resampling(op)}
 
 

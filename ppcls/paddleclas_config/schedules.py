@@ -47,7 +47,7 @@ def cosine(lr: Section, run: Run) -> Ours:
 def linear(lr: Section, run: Run) -> Ours:
     peak, power = lr.positive("learning_rate"), lr.number("power", 1)
     if lr.get("cycle"):
-        lr.remark("cycle", "not carried over: it decays once")
+        lr.matters("cycle", "not carried over: it decays once")
     bent = {"power": float(power)} if power != 1 else {}
     return peak, {"kind": "polynomial", **bent, **share(lr, "end_lr", peak)}
 
@@ -55,12 +55,7 @@ def linear(lr: Section, run: Run) -> Ours:
 def step(lr: Section, run: Run) -> Ours:
     every, gamma = lr.positive("step_size"), lr.number("gamma", 0.1)
     decay: dict[str, Any] = {"kind": "step", "every": short(every)}
-    if run.warmup:
-        count = math.ceil((run.epochs - run.warmup) / every) - 1
-        milestones = [every * index for index in range(1, count + 1)]
-        decay = {"kind": "step", "milestones": run.milestones(milestones)}
-        if not milestones:
-            decay = {"kind": "constant"}
+    decay |= {"after_warmup": True} if run.warmup else {}
     return lr.positive("learning_rate"), decay | ({"gamma": gamma} if gamma != 0.1 else {})
 
 
@@ -85,7 +80,7 @@ def piecewise(lr: Section, run: Run) -> Ours:
                 "decay_epochs and values are carried over; PaddleClas 2.5 and later pass them over "
                 f"and take a tenth every 30 epochs from {peak}"
             )
-            lr.remark("learning_rate", text)
+            lr.matters("learning_rate", text)
     if close(values, tenths):
         return values[0], {"kind": "step", "milestones": run.milestones(epochs)}
     at = run.milestones(epochs)
@@ -97,10 +92,10 @@ def close(values: list[float], others: list[float]) -> bool:
 
 
 def one_cycle(lr: Section, run: Run) -> Ours:
-    peak, end = lr.positive("max_learning_rate"), lr.number("end_learning_rate", 1e-4)
+    peak, end = lr.positive("max_learning_rate"), lr.number("end_learning_rate", 1e-10)
     for key, own in (("anneal_strategy", "cos"), ("three_phase", False)):
         if lr.get(key, own) != own:
-            lr.remark(key, f"{own} here")
+            lr.matters(key, f"{own} here")
     return peak, {
         "kind": "one_cycle",
         "rise": f"{short(round(100 * lr.number('phase_pct', 0.3), 6))}%",
@@ -114,7 +109,7 @@ def plateau(lr: Section, run: Run) -> Ours:
     patience = (lr.number("patience", 10) + 1) * run.eval_every
     for key in ("threshold", "cooldown", "min_lr", "threshold_mode", "epsilon"):
         if lr.get(key, 0):
-            lr.remark(key, "not carried over: any better score counts, and each cut is the same")
+            lr.matters(key, "not carried over: any better score counts, and each cut is the same")
     if lr.get("mode", "min") == "min":
         lr.remark("mode", "PaddleClas gives it the top-1, which max fits: so it is here")
     return lr.positive("learning_rate"), {
@@ -142,6 +137,9 @@ def convert(lr: Section, epochs: float, eval_every: float) -> dict[str, Any]:
     """The recipe's `train.schedule`, without the batch the learning rate is for."""
     name = str(lr.get("name", "Constant"))
     warmup = min(lr.number("warmup_epoch", 0), epochs)
+    if warmup and name == "Constant":
+        lr.remark("warmup_epoch", "passed over by PaddleClas's Constant, and so it is here")
+        warmup = 0
     run = Run(epochs, warmup, eval_every)
     if name in SCHEDULES:
         peak, decay = SCHEDULES[name](lr, run)
@@ -153,9 +151,26 @@ def convert(lr: Section, epochs: float, eval_every: float) -> dict[str, Any]:
     if warmup and decay["kind"] != "one_cycle":
         schedule["warmup"] = f"{short(warmup)} epochs"
     elif warmup:
-        lr.remark("warmup_epoch", "one_cycle rises by itself: not carried over")
+        lr.matters("warmup_epoch", "one_cycle rises by itself: not carried over")
     if not (warmup and schedule["warmup_start"]):
         del schedule["warmup_start"]
-    if lr.get("by_epoch") and decay["kind"] in ("cosine", "polynomial"):
-        lr.remark("by_epoch", "it falls a little at each step here, not once an epoch")
+    if lr.get("by_epoch"):
+        schedule |= by_epoch(lr, decay, warmup)
+    if warmup and decay["kind"] == "plateau":
+        text = "PaddleClas then counts epochs in the place of the score; it is looked at here"
+        lr.matters("warmup_epoch", text)
     return {**schedule, "decay": decay}
+
+
+def by_epoch(lr: Section, decay: dict[str, Any], warmup: float) -> dict[str, Any]:
+    """`per: epoch` where the rate would else change within an epoch."""
+    if decay["kind"] == "one_cycle":
+        text = "the cycle's steps are counted as epochs there, so that it hardly rises; steps here"
+        lr.matters("by_epoch", text)
+        return {}
+    if warmup and decay["kind"] == "polynomial":
+        text = "the warm-up's steps are counted as epochs there and it does not end; epochs here"
+        lr.matters("by_epoch", text)
+    whole = [decay.get("every", 1), *decay.get("milestones", [])]
+    stepped = decay["kind"] in ("cosine", "polynomial") or any(n != int(n) for n in whole)
+    return {"per": "epoch"} if warmup or stepped else {}

@@ -9,7 +9,7 @@ import yaml
 from ppcls.config.tree import EXPONENT
 from ppcls.errors import UserError
 from ppcls.paddleclas_config.convert import Converted
-from ppcls.paddleclas_config.page import Remark
+from ppcls.paddleclas_config.page import Rank, Remark
 from ppcls.utils.files import write_text, writing
 
 WIDTH = 100
@@ -60,10 +60,19 @@ def block(value: dict[str, Any], indent: str = "") -> list[str]:
     return lines
 
 
+HEADS = {
+    Rank.NUMBERS: "# Here a run's numbers are others than PaddleClas's:",
+    Rank.MEANING: "# Said otherwise, or without a place here:",
+    Rank.ALWAYS: "# As of every config:",
+}
+
+
 def comments(remarks: list[Remark], name: str) -> list[str]:
-    """The remarks as comments, their file without its folder."""
+    """The remarks as comments, their file without its folder, under a line for each rank."""
     lines = []
-    for remark in remarks:
+    for index, remark in enumerate(remarks):
+        if not index or remark.rank != remarks[index - 1].rank:
+            lines.append(HEADS[remark.rank])
         text = f"{name}:{remark.line}: {remark.key}: {remark.text}"
         lines += textwrap.wrap(
             text, WIDTH, initial_indent="# ", subsequent_indent="#   ", break_long_words=False,

@@ -22,12 +22,18 @@ class Group:
     lr_scale: float = 1.0
 
 
-def groups(net: nn.Layer, decay_norms: bool, lr_scale: Mapping[str, float]) -> list[Group]:
+def groups(
+    net: nn.Layer,
+    decay_norms: bool,
+    lr_scale: Mapping[str, float],
+    decay_biases: bool | None = None,
+) -> list[Group]:
     """The trained parameters of a network, split where they are to be treated apart.
 
     Args:
-        decay_norms: decay parameters of one dimension, too: biases and those of norms.
+        decay_norms: decay the parameters of norms.
         lr_scale: shell pattern of names → factor; of several that match, the last counts.
+        decay_biases: decay the other parameters of one dimension; None: as `decay_norms`.
 
     Raises:
         UserError: a pattern matches no trained parameter.
@@ -39,12 +45,26 @@ def groups(net: nn.Layer, decay_norms: bool, lr_scale: Mapping[str, float]) -> l
             raise UserError(
                 f"train.lr_scale: {pattern!r} matches no trained parameter; there are {tops}"
             )
+    normed = of_norms(net)
+    biases = decay_norms if decay_biases is None else decay_biases
     found: dict[tuple[bool, float], list[Tensor]] = {}
     for name, parameter in trained.items():
         factors = [f for pattern, f in lr_scale.items() if fnmatch.fnmatchcase(name, pattern)]
-        key = (decay_norms or len(parameter.shape) > 1, factors[-1] if factors else 1.0)
-        found.setdefault(key, []).append(parameter)
+        decayed = decay_norms if id(parameter) in normed else biases or len(parameter.shape) > 1
+        found.setdefault((decayed, factors[-1] if factors else 1.0), []).append(parameter)
     return [Group(parameters, *key) for key, parameters in found.items()]
+
+
+def of_norms(net: nn.Layer) -> set[int]:
+    """The ids of the parameters that belong to layers which normalise."""
+    from paddle import nn
+
+    kinds = (
+        nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D, nn.SyncBatchNorm,
+        nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm1D, nn.InstanceNorm2D, nn.InstanceNorm3D,
+    )  # fmt: skip
+    layers = [layer for layer in net.sublayers(include_self=True) if isinstance(layer, kinds)]
+    return {id(p) for layer in layers for p in layer.parameters(include_sublayers=False)}
 
 
 def for_paddle(

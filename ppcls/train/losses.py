@@ -2,7 +2,7 @@
 
 Targets are int64 labels [N], or float [N, classes]: shares of each class, as mixing photos makes
 them, or the 0 and 1 of many labels at once. Every photo counts alike whatever batch it is in, so
-that parts of a batch add up to the whole.
+that parts of a batch add up to the whole; but for `asymmetric`, a sum by default.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from ppcls.config.node import NotNegative, Share, node
+from ppcls.config.node import Flag, NotNegative, Share, node
 from ppcls.errors import UserError
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
@@ -116,19 +116,24 @@ class Asymmetric:
     """Logistic loss of many labels whose easy negatives count less (arXiv:2009.14119).
 
     L+ = (1 - p) ** gamma_positive * log p; L- = q ** gamma_negative * log(1 - q) with
-    q = max(p - clip, 0). The sum over the classes, the mean over the photos.
+    q = max(p - clip, 0). The sum over the classes and, as in the method's own code, over the
+    photos of a batch: its gradient grows with `train.batch_size`. `reduction: mean` is the mean
+    over the photos. No gradient flows through the powers unless `focal_gradient`, which the
+    paper's formulas have and its code has not.
     """
 
     kind: Literal["asymmetric"] = "asymmetric"
     gamma_positive: NotNegative = 0.0
     gamma_negative: NotNegative = 4.0
     clip: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.05
+    reduction: Literal["sum", "mean"] = "sum"
+    focal_gradient: Flag = False
 
     def prepared(self, counts: Sequence[int]) -> Asymmetric:
         return self
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the photos of float32 logits [N, classes] against targets."""
+        """Sum or mean over the photos of float32 logits [N, classes] against targets."""
         from paddle.nn import functional as F
 
         shares = shares_of(targets, logits)
@@ -136,9 +141,13 @@ class Asymmetric:
         shifted = (yes - self.clip).clip(min=0)
         # log(1 - q) loses its digits near q = 1, which a clip keeps away.
         log_no = (1 - shifted).log() if self.clip else F.log_sigmoid(-logits)
-        right = (1 - yes).clip(min=TINY) ** self.gamma_positive * F.log_sigmoid(logits)
-        wrong = shifted.clip(min=TINY) ** self.gamma_negative * log_no
-        return -(shares * right + (1 - shares) * wrong).sum(-1).mean()
+        right = (1 - yes).clip(min=TINY) ** self.gamma_positive
+        wrong = shifted.clip(min=TINY) ** self.gamma_negative
+        if not self.focal_gradient:
+            right, wrong = right.detach(), wrong.detach()
+        terms = shares * right * F.log_sigmoid(logits) + (1 - shares) * wrong * log_no
+        photos = -terms.sum(-1)
+        return photos.sum() if self.reduction == "sum" else photos.mean()
 
 
 ManyLabelsLoss = Annotated[BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")]

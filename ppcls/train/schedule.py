@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from ppcls.config.node import Count, Duration, Float, NotNegative, Positive, Span, node
+from ppcls.config.node import Count, Duration, Flag, Float, NotNegative, Positive, Span, node
 from ppcls.metrics import Score, goodness
 
 Evaluations = Sequence[Mapping[str, float]]  # each with its scores and the "step" it was made at
@@ -31,6 +31,13 @@ class Moment:
 
     def steps(self, span: Span) -> int:
         return span.steps(self.epoch_steps, self.total_steps)
+
+    def exact(self, span: Span) -> float:
+        return span.exact(self.epoch_steps, self.total_steps)
+
+    def reached(self, milestone: Span) -> bool:
+        """Whether the step is not before a milestone, which may lie between two steps."""
+        return round(self.exact(milestone), 6) <= self.step
 
 
 def wave(start: float, end: float, share: float) -> float:
@@ -76,7 +83,8 @@ class Polynomial:
 class OneCycle:
     """One cosine wave up from `start` in the time `rise`, one down to `end` (arXiv:1708.07120).
 
-    Shares of the peak; momentum stays as it is. It has its own rise and takes no warm-up.
+    Shares of the peak; momentum stays as it is. It has its own rise and takes no warm-up. As in
+    Paddle and PyTorch the last step of each wave, not the one after it, has its last value.
     """
 
     kind: Literal["one_cycle"] = "one_cycle"
@@ -85,10 +93,11 @@ class OneCycle:
     end: Part = 4e-6
 
     def __call__(self, at: Moment) -> float:
-        top = at.steps(self.rise)
+        top, last = at.exact(self.rise) - 1, at.total_steps - 1
         if at.step < top:
-            return wave(self.start, 1.0, at.share(0, top))
-        return wave(1.0, self.end, at.share(top, at.total_steps))
+            return wave(self.start, 1.0, at.step / top)
+        share = (at.step - max(0.0, top)) / max(1.0, last - max(0.0, top))
+        return wave(1.0, self.end, min(1.0, share))
 
 
 @node
@@ -105,11 +114,15 @@ class Exponential:
 
 @node
 class Step:
-    """Multiplied by `gamma` at each milestone, or `every` so often, from the start of training."""
+    """Multiplied by `gamma` at each milestone, or `every` so often, from the start of training.
+
+    `after_warmup`: from the end of warm-up. An `every` of 2.7 steps is one of 2.
+    """
 
     kind: Literal["step"] = "step"
     milestones: tuple[Duration, ...] = ()
     every: Length | None = None
+    after_warmup: Flag = False
     gamma: Positive = 0.1
 
     def __post_init__(self):
@@ -117,9 +130,10 @@ class Step:
             raise ValueError("give either milestones, such as [30, 60], or every, such as 30")
 
     def __call__(self, at: Moment) -> float:
+        at = replace(at, step=at.step - at.start) if self.after_warmup else at
         if self.every:
-            return self.gamma ** (at.step // max(1, at.steps(self.every)))
-        return self.gamma ** sum(at.steps(span) <= at.step for span in self.milestones)
+            return self.gamma ** (at.step // max(1, int(at.exact(self.every))))
+        return self.gamma ** sum(map(at.reached, self.milestones))
 
 
 @node
@@ -139,7 +153,7 @@ class Piecewise:
 
     def __call__(self, at: Moment) -> float:
         pairs = zip(self.milestones, self.values, strict=True)
-        passed = [(at.steps(m), value) for m, value in pairs if at.steps(m) <= at.step]
+        passed = [(at.exact(m), value) for m, value in pairs if at.reached(m)]
         return max(passed, key=lambda pair: pair[0])[1] / at.peak if passed else 1.0
 
 
@@ -186,12 +200,16 @@ Decay = Annotated[
 
 @node
 class Schedule:
-    """A peak learning rate, reached by linear warm-up from `warmup_start`, then decaying."""
+    """A peak learning rate, reached by linear warm-up from `warmup_start`, then decaying.
+
+    `per: epoch` keeps the rate of an epoch's first step all through the epoch.
+    """
 
     lr: Positive
     for_batch: Count | None = None  # the batch `lr` was chosen for; None: the one in use
     warmup: Duration = Span(0, "epochs")
     warmup_start: NotNegative = 0.0  # learning rate of the first step, before scaling
+    per: Literal["step", "epoch"] = "step"
     decay: Decay = Cosine()
 
     def __post_init__(self):
@@ -212,6 +230,7 @@ class Schedule:
         score: Score = "top1",
     ) -> float:
         """The learning rate of one step, counted from 0, with `batch` photos a step in all."""
+        step -= step % epoch_steps if self.per == "epoch" else 0
         start = self.warmup.steps(epoch_steps, total_steps)
         if step < start:
             lr = self.warmup_start + (self.lr - self.warmup_start) * step / start

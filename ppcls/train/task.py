@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator
 
 from ppcls import metrics
 from ppcls.config.node import node
-from ppcls.train.distill.task import Distill
+from ppcls.train.distill.task import Distill, DistillMany
 from ppcls.train.losses import AnyLoss, BinaryCrossEntropy, CrossEntropy, ManyLabelsLoss
 from ppcls.train.tally import ManyLabels, OneLabel, Tally
 
@@ -113,5 +113,6 @@ def named(value: Any) -> Any:
 
 
 Task = Annotated[
-    Annotated[Classify | MultiLabel | Distill, Field(discriminator="kind")], BeforeValidator(named)
+    Annotated[Classify | MultiLabel | Distill | DistillMany, Field(discriminator="kind")],
+    BeforeValidator(named),
 ]

@@ -63,8 +63,10 @@ def find(node: Network | Exported, recipe: Recipe) -> Found:
     if RECORD in checkpoint.metadata:
         record = read_record(source.path, checkpoint)
         names = tuple(record.labels)
-        if record.recipe["task"].get("kind") == "multilabel":
-            raise UserError(f"task.teacher: {source.path} gives a photo several labels, not one")
+        several = str(record.recipe["task"].get("kind")).endswith("multilabel")
+        if several != recipe.task.several:
+            what = "several labels, not one" if several else "one label, not several"
+            raise UserError(f"task.teacher: {source.path} gives a photo {what}")
         preprocess = from_plain(Preprocess, record.recipe["preprocess"], str(source.path))
     elif source.preprocess:
         preprocess = from_plain(Preprocess, source.preprocess, str(source.path))

@@ -76,8 +76,9 @@ class Trainer:
         self.precision = Precision(train.precision, train.amp_level)
         self.lesson = lesson(recipe, inputs, self.network, self.precision)
         beside = self.lesson.layers
-        trained = groups(self.net, train.decay_norms, train.lr_scale)
-        self.optimizer = train.optimizer.build(trained + groups(beside, train.decay_norms, {}))
+        decayed = (train.decay_norms, train.decay_biases)
+        trained = groups(self.net, decayed[0], train.lr_scale, decayed[1])
+        self.optimizer = train.optimizer.build(trained + groups(beside, decayed[0], {}, decayed[1]))
         self.average = train.ema.build(self.net) if train.ema else None
         parameters = [*self.net.parameters(), *beside.parameters()]
         self.update = Update(

@@ -25,6 +25,10 @@ from ppcls.weights.pickles import Array, Refused, Stored, checked_shape
 # Where training scripts put the network in a larger checkpoint, the averaged one first.
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 
+STUDENT = "student"  # what learnt, in a checkpoint of several networks, in any case
+
+WRAPPERS = 4  # so many names in front of a network's own are taken off, at most
+
 # Paddle's own entries in a state dict: parameter names, and tensors cut up at 2**30 bytes.
 PARAMETER_NAMES = "StructuredToParameterName@@"
 RECORD = "ppcls"  # the metadata key of what a run's checkpoint says about itself
@@ -62,6 +66,7 @@ def read(path: str | Path) -> Checkpoint:
             kind, tree, metadata = parse(file, path)
             entries, notes = select(tree, path)
             del tree
+            entries, unwrapped = network_alone(entries)
             check_count(sum(math.prod(stored.shape) for stored in entries.values()), path)
             tensors, casts = load_all(entries, path)
     except UserError:
@@ -78,7 +83,7 @@ def read(path: str | Path) -> Checkpoint:
         raise UserError(
             f"{path}: cut short or damaged ({reason}); copy or download it again"
         ) from error
-    return Checkpoint(tensors, metadata, kind, (*notes, *casts))
+    return Checkpoint(tensors, metadata, kind, (*notes, *unwrapped, *casts))
 
 
 def record_of(path: Path) -> dict[str, Any]:
@@ -125,7 +130,7 @@ def select(tree: Any, path: Path) -> tuple[dict[str, Stored], list[str]]:
     inner = {key: value for key, value in inner.items() if value[0]}
     if not inner:
         raise UserError(f"{path}: no tensors in it; its entries: {listing(others) or 'none'}")
-    known = [key for key in NESTED if key in inner]
+    known = [key for key in NESTED if key in inner] or [key for key in inner if is_student(key)]
     if not known and len(inner) > 1:
         names = ", ".join(map(repr, inner))
         raise UserError(f"{path}: holds several state dicts ({names}); save one of them alone")
@@ -133,6 +138,39 @@ def select(tree: Any, path: Path) -> tuple[dict[str, Stored], list[str]]:
     entries, inner_others = inner[key]
     del others[key]
     return entries, [f"read its entry {key!r}", *left_out(others), *left_out(inner_others)]
+
+
+def is_student(name: Any) -> bool:
+    return isinstance(name, str) and name.lower() == STUDENT
+
+
+def network_alone(entries: dict[str, Stored]) -> tuple[dict[str, Stored], list[str]]:
+    """The tensors of one network without what their names begin with, and notes about it.
+
+    Of several networks that learnt together, as PaddleClas saves a distillation, the student's; a
+    wrapper, as of data parallelism (`module.`, `_layers.`), is what all names have in front.
+    """
+    notes = []
+    for _ in range(WRAPPERS):
+        firsts = Counter(name.partition(".")[0] for name in entries)
+        student = next((first for first in firsts if is_student(first)), None)
+        first = student or next(iter(firsts), "")
+        start = f"{first}."
+        inner = {n.removeprefix(start): v for n, v in entries.items() if n.startswith(start)}
+        whole = len(inner) == len(entries)
+        if not inner or not all("." in name for name in inner) or not (whole or student):
+            return entries, notes
+        others = ", ".join(clip(repr(f"{other}.")) for other in firsts if other != first)
+        begin = clip(repr(start))
+        if whole:
+            notes.append(f"read without {begin}, with which all names begin")
+        else:
+            notes.append(
+                f"read the {len(inner)} tensors whose names begin with {begin}, the network that "
+                f"is taught; left out: {clip(others)}"
+            )
+        entries = inner
+    return entries, notes
 
 
 def split(tree: dict) -> tuple[dict[str, Stored], dict]:

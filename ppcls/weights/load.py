@@ -40,7 +40,9 @@ def arrays(weights: Mapping[str, Any], source: str) -> tuple[dict[str, np.ndarra
             raise UserError(f"{source}: {name!r} should name an array of numbers, not {dtype}")
         bits = array.view(np.uint16) if dtype == "bfloat16" else array.view()
         stored[name] = Stored(dtype, array.shape, lambda bits=bits: bits)
-    return files.load_all(stored, source)
+    entries, unwrapped = files.network_alone(stored)
+    tensors, casts = files.load_all(entries, source)
+    return tensors, [*unwrapped, *casts]
 
 
 def structure(spec: Spec, tensors: Mapping[str, np.ndarray], source: str) -> Spec:

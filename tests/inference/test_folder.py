@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 import yaml
+from photos import write_photo
 
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
@@ -265,3 +266,61 @@ def test_a_networks_name_is_no_folder(tmp_path, monkeypatch, run):
     code, _, err = run("predict", "--model-dir", "ResNet50_vd", "a.jpg")
     assert code == 2
     assert "ResNet50_vd: does not exist; if a network's name is meant, export it first" in err
+
+
+def paddleclas(place, **changed):
+    """`inference.yml` as PaddleClas writes it: without a name, sizes or a key of ours."""
+    document = yaml.safe_load((place / "inference.yml").read_text())
+    written = {key: document[key] for key in ("PreProcess", "PostProcess")} | changed
+    (place / "inference.yml").write_text(yaml.safe_dump(written))
+    return written
+
+
+def test_paddleclas_export_says_no_name(copy, run, tmp_path):
+    """Its inference.yml has Global only where a name for PaddleX was given."""
+    place = copy(*PADDLE, "inference.yml")
+    paddleclas(place)
+    assert open_folder(place).manifest.model == "copy"
+    write_photo(tmp_path / "photo.png", 1)
+    photo = tmp_path / "photo.png"
+    code, out, err = run("predict", "--model-dir", place, "--engine", "onednn", photo)
+    assert (code, err) == (0, "")
+    assert "ant" in out or "bee" in out
+    for other in (None, {}, {"use_gpu": False}):
+        paddleclas(place, Global=other)
+        assert open_folder(place).manifest.labels == ("ant", "bee")
+
+
+def test_flags_say_what_an_inference_yml_cannot(copy):
+    place = copy(*PADDLE, "inference.yml")
+    ops = [{"ResizeImage": {"size": [36, 32]}}]
+    for before in ({"transform_ops": ops}, {}):
+        paddleclas(place, PreProcess=before)
+        found = open_folder(place, {"resize": 36, "crop": 32}).manifest
+        assert (found.preprocess, found.labels) == (Preprocess(resize=36, crop=32), ("ant", "bee"))
+    paddleclas(place, PreProcess={"transform_ops": ops})
+    assert "--resize 256 --crop 224 and the like" in refused(place)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_paddleclas_int8_is_taken_where_it_is(copy, images, beside):
+    """PaddleClas names a quantized network inference_int8, and takes it before another one."""
+    place = copy("inference.onnx", *PADDLE, "inference.yml")
+    paddleclas(place)
+    for name in PADDLE:
+        new = place / name.replace("inference", "inference_int8")
+        new.write_bytes((place / name).read_bytes())
+        if not beside:
+            (place / name).unlink()
+    (place / "inference.onnx").unlink()
+    found = open_folder(place)
+    assert [path.name for path in found.files] == [
+        "inference_int8.json",
+        "inference_int8.pdiparams",
+    ]
+    assert found.manifest.precision == "int8"
+    inputs = found.manifest.preprocess.normalize(images)
+    output = open_engine(found, Settings("onednn")).run(inputs)
+    np.testing.assert_allclose(output.sum(1), 1, atol=1e-5)
+    (place / "inference_int8.pdiparams").unlink()
+    assert "inference_int8.pdiparams is not; copy it again" in refused(place)

@@ -28,8 +28,9 @@ def test_weights(old):
 
 def test_rates_by_layer(old):
     recipe = old.set("Arch.lr_mult_list", [0, 0.1, 0.2, 0.3, 1.0]).convert()
-    assert recipe.model.freeze == ("stem.*",)
-    assert recipe.train.lr_scale == {"stages.0.*": 0.1, "stages.1.*": 0.2, "stages.2.*": 0.3}
+    assert recipe.model.freeze == ()  # whose norms would stand in evaluation mode
+    expected = {"stem.*": 0.0, "stages.0.*": 0.1, "stages.1.*": 0.2, "stages.2.*": 0.3}
+    assert recipe.train.lr_scale == expected
 
 
 def test_average_and_precision(old):
@@ -65,7 +66,32 @@ def test_how_often_where_and_with_what_seed(old):
     assert "npu is not known" in old.remarks["Global.device"]
 
 
-def test_data(old):
+@pytest.mark.parametrize("value", [-1, 0])
+def test_a_config_may_save_no_file_an_epoch(old, value):
+    recipe = old.set("Global.save_interval", value).convert()
+    assert recipe.train.save_every == Span(1, "epochs")
+    assert "latest and the best" in old.remarks["Global.save_interval"]
+
+
+def test_what_matters_stands_first(old):
+    for key in ("save_interval", "use_visualdl", "save_inference_dir"):
+        old.set(f"Global.{key}", 1)
+    old.set("Arch.data_format", "NHWC").set("Arch.dropout", 0.5).convert()
+    lines = old.path.with_name("new.yaml").read_text().splitlines()
+    said = [line for line in lines if line.startswith("# ") and "old.yaml" not in line][1:]
+    assert [line for line in said if not line.startswith("#  ")] == [
+        "# Here a run's numbers are others than PaddleClas's:",
+        "# Said otherwise, or without a place here:",
+        "# As of every config:",
+    ]
+    keys = list(old.remarks)
+    assert keys[0] == "Arch.dropout"
+    assert {key.partition(".")[0] for key in keys[-3:]} == {"Global"}
+    assert set(keys[1:-3]) == {"Arch.data_format", "Optimizer.lr.learning_rate"}
+
+
+def test_data(old, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     data = old.convert().data
     assert (data.train, data.eval, data.root) == ("photos/train.txt", "photos/val.txt", None)
     assert (data.labels, data.workers) == (None, 4)
@@ -76,6 +102,10 @@ def test_data(old):
     assert "ImageNet's names for 10 classes" in old.remarks["Infer.PostProcess.class_id_map_file"]
     old.set("Infer.PostProcess.class_id_map_file", "./mine/names.txt")
     old.set(f"{TRAIN}.image_root", "./elsewhere").set(f"{TRAIN}.delimiter", ";")
+    assert old.convert().data.labels is None  # which training does without
+    assert "there is no such file" in old.remarks["Infer.PostProcess.class_id_map_file"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/names.txt").write_text("ant\n")
     data = old.convert().data
     assert (data.root, data.labels) == ("elsewhere", "mine/names.txt")
     assert "elsewhere" in old.remarks["DataLoader.Eval.dataset.image_root"]

@@ -24,18 +24,32 @@ def test_a_teacher_that_cannot_be(old, teacher, flags, reason):
     assert "a loss between networks" in old.remarks["Loss.Train.0.DistillationKLDivLoss"]
 
 
-def test_photos_with_several_labels_have_no_teacher(old):
+MANY = {"DistillationMultiLabelLoss": {"weight": 0.5, "model_names": ["Student"]}}
+
+
+@pytest.mark.parametrize("act", ["sigmoid", "softmax"])
+@pytest.mark.parametrize(("flags", "kind"), [((True, False), "network"), ((False, False), "peer")])
+def test_photos_with_several_labels_have_a_teacher(old, act, flags, kind):
     old.set("DataLoader.Train.dataset.name", "MultiLabelDataset")
-    truth = {"DistillationMultiLabelLoss": {"weight": 0.5, "model_names": ["Student"]}}
-    recipe = old.distilled([truth, *between(DistillationDMLLoss={"act": "sigmoid"})])
+    teacher = FROZEN if kind == "network" else FREE
+    recipe = old.distilled([MANY, *between(DistillationDMLLoss={"act": act})], teacher, flags=flags)
+    task = recipe.task
+    assert (task.kind, task.loss.kind, task.labels_weight) == ("distill_multilabel", "bce", 0.5)
+    assert [(loss.kind, loss.act) for loss in task.losses] == [("symmetric_kl", act)]
+    assert task.teacher[0].kind == kind
+    assert recipe.train.without == ()
+
+
+def test_a_loss_of_one_label_goes_not_with_several(old):
+    old.set("DataLoader.Train.dataset.name", "MultiLabelDataset")
+    recipe = old.distilled([MANY, *between(DistillationDKDLoss={})])
     assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "bce")
-    assert recipe.train.without == ("distillation from a teacher",)
-    assert "several labels" in old.remarks["Arch.models.0.Teacher"]
+    assert "one label a photo" in old.remarks["Loss.Train.1.DistillationDKDLoss"]
     assert "counts 1 here" in old.said("MultiLabelLoss.weight")
 
 
 LOST = [
-    ("DistillationDMLLoss", {"act": "sigmoid"}, "act sigmoid"),
+    ("DistillationDMLLoss", {"act": "tanh"}, "act tanh"),
     ("DistillationDistanceLoss", {"key": "blocks[7]", "mode": "l1"}, "l1 distances"),
     ("DistillationDistanceLoss", {"key": "blocks5"}, "blocks5 is not where a stage"),
     ("DistillationDistanceLoss", {"key": "blocks[6]"}, "blocks[6] is not where a stage"),

@@ -102,9 +102,9 @@ OP_ROWS = [
         "RandomApply",
         {"p": 0.5, "transforms": [{"RandFlipImage": {"flip_code": 0}}, {"AutoAugment": None}]},
         [half({"op": "vertical_flip"}, {"op": "auto_augment"})],
-        "",
+        "to both sides here",
     ),
-    ("AutoAugment", {}, [{"op": "auto_augment"}], ""),
+    ("AutoAugment", {}, [{"op": "auto_augment"}], "to both sides here"),
     (
         "RandAugment",
         {"num_layers": 3, "magnitude": 5},

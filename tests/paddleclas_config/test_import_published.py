@@ -77,4 +77,5 @@ def test_published_numbers_come_back(old, name):
         for train in (expected["train"], found["train"])
     )
     assert found == expected
-    assert set(old.remarks) == {"Optimizer.lr.learning_rate"}
+    turned = {key for key in old.remarks if key.endswith("AutoAugment")}  # to both sides here
+    assert set(old.remarks) - turned == {"Optimizer.lr.learning_rate"}

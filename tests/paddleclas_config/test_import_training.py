@@ -18,6 +18,8 @@ LOSS_ROWS = [
     # a share above (0.2 - 0.1 / 1000) / 0.9 is above 0.2 once it is smoothed by 0.1
     ("BCELoss", {"epsilon": 0.1}, {"kind": "bce", "smoothing": 0.0, "threshold": 0.222111}),
     ("BCELoss", {}, {"kind": "bce", "threshold": 0.2}),
+    ("CELoss", {"epsilon": 1.0}, {"kind": "cross_entropy", "smoothing": 0.0}),
+    ("MultiLabelLoss", {"epsilon": 1.5}, {"kind": "bce", "smoothing": 0.0}),
     ("MultiLabelLoss", {"weight": 1.0}, {"kind": "bce", "threshold": None}),
     ("DistillationMultiLabelLoss", {"epsilon": 0.1}, {"kind": "bce", "smoothing": 0.1}),
     (
@@ -25,6 +27,12 @@ LOSS_ROWS = [
         {"gamma_neg": 2, "clip": 0.0},
         {"kind": "asymmetric", "gamma_positive": 1.0, "gamma_negative": 2.0, "clip": 0.0},
     ),
+    (
+        "MultiLabelAsymmetricLoss",
+        {"reduction": "mean", "disable_focal_loss_grad": False, "clip": None},
+        {"kind": "asymmetric", "reduction": "mean", "focal_gradient": True, "clip": 0.0},
+    ),
+    ("MultiLabelAsymmetricLoss", {}, {"reduction": "sum", "focal_gradient": False, "clip": 0.05}),
 ]
 
 
@@ -32,6 +40,16 @@ LOSS_ROWS = [
 def test_losses(old, name, given, expected):
     recipe = old.set("Loss.Train", [{name: given}]).convert()
     assert subset(expected, to_plain(recipe.task.loss))
+
+
+@pytest.mark.parametrize("mixing", ["MixupOperator", "CutmixOperator", "OpSampler"])
+def test_mixed_labels_without_smoothing_are_others_there(old, mixing):
+    """There their softmax is learnt, in which one class of 1000 has e / (e + 999)."""
+    keys = {"MixupOperator": {"alpha": 0.2, "prob": 1}} if mixing == "OpSampler" else {"alpha": 0.2}
+    old.set("DataLoader.Train.dataset.batch_transform_ops", [{mixing: keys}]).convert()
+    assert old.remarks["Loss.Train.0.CELoss"].endswith("0.0027 for the one class of 1000")
+    old.set("Loss.Train", [{"CELoss": {"weight": 1.0, "epsilon": 0.1}}]).convert()
+    assert "Loss.Train.0.CELoss" not in old.remarks
 
 
 def test_every_loss_has_a_row():
@@ -76,14 +94,49 @@ def test_every_optimizer_has_a_row():
 
 
 def test_what_stands_beside_an_optimizer(old):
-    old.set("Optimizer.no_weight_decay_name", "norm bias pos_embed").set("Optimizer.clip_norm", 5)
+    old.set("Optimizer.no_weight_decay_name", "bn bias pos_embed").set("Optimizer.clip_norm", 5)
     old.set("Optimizer.weight_decay", 0.3)
     train = old.convert().train
     assert (train.decay_norms, train.clip_norm) == (False, 5.0)
     assert train.optimizer.weight_decay == 1e-4
-    assert old.remarks["Optimizer.no_weight_decay_name"].startswith("pos_embed: decayed")
+    assert train.decay_biases is None
+    assert old.remarks["Optimizer.no_weight_decay_name"].startswith("pos_embed: no norm and no")
     assert "all gradients together" in old.remarks["Optimizer.clip_norm"]
     assert "the regularizer counts" in old.remarks["Optimizer.weight_decay"]
+
+
+DECAYS = [  # of ResNet18: norms are named bn, the classifier fc
+    ("Momentum", {}, (True, None), ""),
+    ("Momentum", {"one_dim_param_no_weight_decay": True}, (True, None), "passed over by"),
+    ("AdamW", {"one_dim_param_no_weight_decay": True}, (False, None), ""),
+    ("RMSProp", {"one_dim_param_no_weight_decay": True}, (False, None), ""),
+    ("Momentum", {"no_weight_decay_name": "bn", "one_dim_param_no_weight_decay": True},
+     (False, None), ""),
+    ("Momentum", {"no_weight_decay_name": "bn"}, (False, True), ""),
+    ("AdamW", {"no_weight_decay_name": "fc.bias"}, (True, False), ""),
+    ("AdamW", {"no_weight_decay_name": "bias"}, (True, False), "some parameters there and others"),
+    ("AdamW", {"no_weight_decay_name": "norm"}, (True, None), "named so"),
+    ("AdamWDL", {"layerwise_decay": 0.9}, (False, None), ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "keys", "expected", "said"), DECAYS)
+def test_what_is_not_decayed(old, kind, keys, expected, said):
+    lr = {"name": "Constant", "learning_rate": 0.1}
+    train = old.set("Optimizer", {"name": kind, "lr": lr, "weight_decay": 0.1, **keys}).convert()
+    assert (train.train.decay_norms, train.train.decay_biases) == expected
+    texts = " ".join(text for key, text in old.remarks.items() if "weight_decay" in key)
+    assert said in texts
+    assert bool(said) == bool(texts)
+
+
+def test_resnest_alone_decays_no_norms(old):
+    old.set("Arch.name", "ResNeSt50")
+    train = old.convert().train
+    assert (train.decay_norms, train.decay_biases) == (False, True)
+    adamw = {"name": "AdamW", "weight_decay": 0.1, "lr": old.values["Optimizer"]["lr"]}
+    assert old.set("Optimizer", adamw).convert().train.decay_norms  # whose decay is no regularizer
+    assert old.set("Arch.name", "ResNet50").convert().train.decay_norms
 
 
 def test_a_list_of_optimizers(old):
@@ -100,7 +153,7 @@ def rates(recipe, epochs):
     """The learning rate at the beginning of some epochs of ten steps."""
     schedule = recipe.train.schedule
     total = 10 * recipe.train.epochs
-    return [schedule(10 * epoch, 10, total, schedule.for_batch) for epoch in epochs]
+    return [schedule(round(10 * epoch), 10, total, schedule.for_batch) for epoch in epochs]
 
 
 def half_wave(share):
@@ -139,7 +192,7 @@ SCHEDULE_ROWS = [
     (
         "OneCycleLR",
         {"max_learning_rate": 0.5, "divide_factor": 10, "end_learning_rate": 0, "phase_pct": 0.5},
-        {0: 0.05, 10: 0.5, 15: 0.25},
+        {0: 0.05, 9.9: 0.5, 14.9: 0.25},
     ),
 ]
 

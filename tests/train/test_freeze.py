@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from ppcls.errors import UserError
 from ppcls.models import zoo
 from ppcls.models.layers import DropPath
 from ppcls.train.freeze import freeze
+from ppcls.weights import files
 
 
 @pytest.fixture
@@ -56,3 +58,17 @@ def test_a_frozen_block_drops_nothing_and_one_half_frozen_does():
         n for n in paths if n.startswith(("stages.0.", "stages.1.", "stages.2."))
     }
     assert net.stages[3].training
+
+
+def test_a_rate_of_0_leaves_weights_and_lets_norms_learn(workdir, run):
+    """What PaddleClas's lr_mult_list of 0 does, unlike `freeze`."""
+    network = zoo.build("EfficientNetLite0", 2)
+    before = {name: value.numpy() for name, value in network.state_dict().items()}
+    files.write_npz(workdir / "start.npz", before)
+    asked = ["model.weights=start.npz", "train.lr_scale={stem.*: 0}", "train.epochs=1"]
+    assert run("train", "-c", "recipe.yaml", "-o", *asked)[0] == 0
+    after = files.read(workdir / "runs/small/latest.safetensors").tensors
+    same = {n for n, value in before.items() if np.array_equal(after[n], value)}
+    own = {n for n in before if n.startswith("stem.")}
+    assert own - same == {"stem.norm._mean", "stem.norm._variance"}
+    assert "head.weight" not in same

@@ -33,7 +33,7 @@ train:
     decay: {kind: piecewise, milestones: [30, 60%, 5000 steps], values: [1e-3, 1e-4, 0]}
 """
 MISTAKES = {
-    "train.lr_scale={head.*: 0}": "train.lr_scale.head.*: should be greater than 0",
+    "train.lr_scale={head.*: -1}": "train.lr_scale.head.*: should be greater than or equal to 0",
     "train.ema={decay: 1}": "train.ema.decay: should be less than 1",
     "train.ema.decai=0.9": "unknown key 'train.ema.decai'; did you mean 'decay'?",
     "model.drop_path=1": "model.drop_path: should be less than 1",

@@ -49,6 +49,10 @@ def smooth(shares, s):
     return (1 - s) * shares + s / 5
 
 
+def as_in_the_paper(**numbers):
+    return Asymmetric(**numbers, reduction="mean", focal_gradient=True)
+
+
 CASES = {
     "hard": (CrossEntropy(), LABELS, lambda x: cross_entropy(x, ONE_HOT)),
     "smoothed": (
@@ -93,19 +97,19 @@ CASES = {
         SHARES,
         lambda x: bce(x, smooth(SHARES > 0.2, 0.1)),
     ),
-    "asymmetric": (Asymmetric(), MANY, lambda x: asymmetric(x, MANY, 0, 4, 0.05)),
+    "asymmetric": (as_in_the_paper(), MANY, lambda x: asymmetric(x, MANY, 0, 4, 0.05)),
     "asymmetric, of one": (
-        Asymmetric(gamma_positive=1, gamma_negative=2, clip=0.1),
+        as_in_the_paper(gamma_positive=1, gamma_negative=2, clip=0.1),
         LABELS,
         lambda x: asymmetric(x, ONE_HOT, 1, 2, 0.1),
     ),
     "asymmetric as bce": (
-        Asymmetric(gamma_negative=0, clip=0),
+        as_in_the_paper(gamma_negative=0, clip=0),
         MANY,
         lambda x: 5 * bce(x, MANY),
     ),
     "asymmetric as focal": (
-        Asymmetric(gamma_positive=2, gamma_negative=2, clip=0),
+        as_in_the_paper(gamma_positive=2, gamma_negative=2, clip=0),
         MANY,
         lambda x: asymmetric(x, MANY, 2, 2, 0),
     ),
@@ -164,6 +168,35 @@ def test_a_confident_mistake_keeps_its_slope():
     loss.backward()
     assert float(loss) == pytest.approx(80)
     np.testing.assert_allclose(x.grad.numpy(), [[1, -1]], rtol=1e-6)
+
+
+def test_the_asymmetric_loss_is_that_of_its_own_code():
+    """A sum over photos and classes whose powers are constants: numpy, at PaddleClas's numbers."""
+    logits = rng.normal(0, 2, (16, 5))
+    many = (rng.random((16, 5)) < 0.4).astype("float64")
+
+    def powers(x):
+        sure = np.where(many, logistic(x), np.minimum(1 - logistic(x) + 0.05, 1))
+        return (1 - sure) ** np.where(many, 1, 4)
+
+    def twin(x, held):
+        sure = np.where(many, logistic(x), np.minimum(1 - logistic(x) + 0.05, 1))
+        return -(np.log(np.maximum(sure, 1e-8)) * held).sum()
+
+    def computed(**keys):
+        x = paddle.to_tensor(logits.astype("float32"), stop_gradient=False)
+        value = Asymmetric(gamma_positive=1, **keys)(x, paddle.to_tensor(many.astype("float32")))
+        value.backward()
+        return float(value), x.grad.numpy()
+
+    value, gradient = computed()
+    held = powers(logits)
+    assert value == pytest.approx(twin(logits, held), rel=1e-5)
+    np.testing.assert_allclose(gradient, slope(lambda x: twin(x, held), logits), atol=2e-5)
+    mean, flowing = computed(reduction="mean", focal_gradient=True)  # what 0.1 began with
+    assert value / mean == pytest.approx(16, rel=1e-5)
+    cosine = (gradient * flowing).sum() / np.linalg.norm(gradient) / np.linalg.norm(flowing)
+    assert 0.8 < cosine < 0.97
 
 
 @pytest.mark.parametrize("node", [CrossEntropy, Focal])

@@ -156,6 +156,10 @@ def test_groups_name_every_trained_parameter_once():
         (False, 10.0, 1),
     }
     assert len(grouping.groups(net, True, {})) == 1
+    apart = grouping.groups(net, False, {}, decay_biases=True)
+    assert sorted((g.decayed, len(g.parameters)) for g in apart) == [(False, 2), (True, 3)]
+    apart = grouping.groups(net, True, {}, decay_biases=False)
+    assert sorted((g.decayed, len(g.parameters)) for g in apart) == [(False, 2), (True, 3)]
     with pytest.raises(UserError, match=r"train.lr_scale: 'head.\*' matches no trained"):
         grouping.groups(net, True, {"head.*": 10})
 
@@ -172,3 +176,40 @@ def test_gradients_are_measured_and_scaled_as_one_vector():
     grouping.scale_gradients(parameters, 0.25)
     np.testing.assert_allclose(layer.weight.grad.numpy(), matrix / 4, rtol=1e-6)
     np.testing.assert_allclose(layer.bias.grad.numpy(), bias / 4, rtol=1e-6)
+
+
+def small(regularizer=None):
+    """A convolution, a norm that may forbid its own decay as PaddleClas's ResNeSt does, a layer."""
+    attr = paddle.ParamAttr(regularizer=regularizer) if regularizer else None
+    paddle.seed(3)
+    return paddle.nn.Sequential(
+        paddle.nn.Conv2D(3, 4, 3),
+        paddle.nn.BatchNorm2D(4, weight_attr=attr, bias_attr=attr),
+        paddle.nn.Flatten(),
+        paddle.nn.Linear(4 * 6 * 6, 2),
+    )
+
+
+def six_steps(net, optimizer):
+    images = np.random.default_rng(5).normal(0, 1, (6, 4, 3, 8, 8)).astype("float32")
+    for batch in images:
+        optimizer.set_lr(0.01)
+        net(paddle.to_tensor(batch)).square().mean().backward()
+        optimizer.step()
+        optimizer.clear_grad()
+    return {name: value.numpy() for name, value in net.state_dict().items()}
+
+
+def test_norms_without_decay_beside_biases_with_it_are_those_of_resnest():
+    """Against Paddle's Momentum and norms whose own regularizer is 0; the coefficient is raised."""
+    there = small(paddle.regularizer.L2Decay(0.0))
+    momentum = paddle.optimizer.Momentum(1.0, 0.9, there.parameters(), weight_decay=0.5)
+    expected = six_steps(there, momentum)
+    node = optim.Momentum(weight_decay=0.5)
+    here, plain = small(), small()
+    found = six_steps(here, node.build(grouping.groups(here, False, {}, decay_biases=True)))
+    decayed = six_steps(plain, node.build(grouping.groups(plain, True, {})))
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-6, atol=1e-7)
+    scale = expected["1.weight"]
+    assert np.abs(decayed["1.weight"] / scale - 1).max() > 0.02

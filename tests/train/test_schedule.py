@@ -63,6 +63,18 @@ def test_steps_every_so_often():
     assert rates(schedule, [0, 24, 25, 49, 50, 99]) == [1, 1, 0.5, 0.5, 0.25, 0.125]
 
 
+def test_a_rate_may_stay_all_through_an_epoch():
+    schedule = Schedule(lr=0.4, warmup=Span(2, "epochs"), per="epoch", decay=Cosine())
+    assert rates(schedule, [9, 10, 19, 20, 29]) == [0, 0.2, 0.2, 0.4, 0.4]
+    assert rates(schedule, [65]) == pytest.approx([0.2])
+
+
+def test_steps_may_count_from_the_end_of_warm_up():
+    decay = Step(every=Span(2.57, "epochs"), after_warmup=True, gamma=0.5)
+    schedule = Schedule(lr=1.0, warmup=Span(1, "epochs"), decay=decay)
+    assert rates(schedule, [5, 10, 34, 35, 59, 60]) == [0.5, 1, 1, 0.5, 0.5, 0.25]
+
+
 def test_explicit_values_are_honoured():
     decay = Piecewise(milestones=(Span(3, "epochs"), Span(50, "percent")), values=(0.3, 0.02))
     schedule = Schedule(lr=0.1, for_batch=32, decay=decay)
@@ -87,7 +99,7 @@ def test_exponential():
 
 def test_one_cycle_goes_up_and_down():
     schedule = Schedule(lr=2.0, decay=OneCycle(rise=Span(4, "epochs"), start=0.1, end=0.01))
-    assert rates(schedule, [0, 20, 40, 70, 100]) == pytest.approx([0.2, 1.1, 2.0, 2 * 0.505, 0.02])
+    assert rates(schedule, [0, 39, 69, 99]) == pytest.approx([0.2, 2.0, 2 * 0.505, 0.02])
 
 
 def test_plateau_cuts_where_nothing_got_better():

@@ -1,5 +1,7 @@
 """`ppcls weights convert`: files in, files out."""
 
+import pickle
+
 import numpy as np
 import paddle
 import pytest
@@ -42,6 +44,47 @@ def test_files_there_and_back(run, tmp_path, native, net):
         np.testing.assert_array_equal(value, state[name].numpy(), err_msg=name)
     model = ppcls.create_model(NAME, 5, timm)
     np.testing.assert_array_equal(model.head.weight.numpy(), state["head.weight"].numpy())
+
+
+WRAPPED = {  # what stands in front of the network's names, and beside it
+    "Student.": ["Teacher.", "loss_func.0."],
+    "student.": ["teacher."],
+    "module.": [],
+    "_layers.Student.": ["_layers.Teacher."],
+    "module._orig_mod.": [],
+}
+
+
+@pytest.mark.parametrize("start", WRAPPED)
+def test_a_network_in_a_wrapper_or_beside_its_teacher(run, capsys, tmp_path, native, start):
+    """Files of PaddleClas's distillation and of data parallelism, by the command and in Python."""
+    plain = files.read(native).tensors
+    tensors = {f"{start}{name}": value for name, value in plain.items()}
+    for other in WRAPPED[start]:
+        tensors |= {f"{other}{name}": 0 * value for name, value in plain.items()}
+    source, target = tmp_path / "wrapped.pdparams", tmp_path / "out.safetensors"
+    files.write_pdparams(source, tensors)
+    code, out, _ = run(*CONVERT, source, target, "--to", "native", "--model", NAME)
+    assert code == 0
+    for name, value in files.read(target).tensors.items():
+        np.testing.assert_array_equal(value, plain[name], err_msg=name)
+    first = start.split(".")[0]
+    assert f"'{first}.'" in out
+    assert all(other.split(".")[0] in out for other in WRAPPED[start])
+    capsys.readouterr()
+    for given in (source, tensors):
+        model = ppcls.create_model(NAME, 5, given)
+        np.testing.assert_array_equal(model.head.weight.numpy(), plain["head.weight"])
+        assert f"'{first}.'" in capsys.readouterr().out
+
+
+def test_the_student_of_nested_state_dicts(run, tmp_path, native):
+    state = files.read(native).tensors
+    source, target = tmp_path / "two.pth", tmp_path / "out.npz"
+    with source.open("wb") as file:
+        pickle.dump({"teacher": {"w": np.ones(1)}, "student": dict(state)}, file)
+    code, out, _ = run(*CONVERT, source, target, "--to", "native", "--model", NAME)
+    assert (code, "read its entry 'student'" in out) == (0, True)
 
 
 def test_paddle_reads_what_is_written_for_it(run, tmp_path, net):

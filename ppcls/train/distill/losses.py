@@ -5,12 +5,32 @@ from typing import Annotated
 from pydantic import Field
 
 from ppcls.train.distill.feature_losses import AFD, MGD, PEFD, FeatureL2, Widths
-from ppcls.train.distill.logit_losses import DKD, JS, KL, SKD, WSL, SoftCrossEntropy
+from ppcls.train.distill.logit_losses import (
+    DKD,
+    JS,
+    KL,
+    SKD,
+    WSL,
+    SoftCrossEntropy,
+    SymmetricKL,
+)
 from ppcls.train.distill.relations import DIST, RKD
 from ppcls.train.distill.seen import Compare
 
 DistillLoss = Annotated[
-    SoftCrossEntropy | KL | JS | DKD | WSL | SKD | DIST | RKD | FeatureL2 | MGD | PEFD | AFD,
+    SoftCrossEntropy
+    | KL
+    | JS
+    | SymmetricKL
+    | DKD
+    | WSL
+    | SKD
+    | DIST
+    | RKD
+    | FeatureL2
+    | MGD
+    | PEFD
+    | AFD,
     Field(discriminator="kind"),
 ]
 

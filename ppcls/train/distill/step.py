@@ -106,10 +106,11 @@ def lesson_of(
 def where_known(
     loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor
 ) -> Tensor:
-    """The mean of a loss over all photos, to which those without labels (-1) add nothing."""
+    """A loss over all photos, to which those without labels (-1) add nothing."""
     if targets.ndim > 1 or not bool((targets < 0).any()):
         return loss(logits, targets)
     rows = paddle.nonzero(targets >= 0).flatten()
     if not len(rows):
         return 0 * logits.sum()
-    return loss(logits[rows], targets[rows]) * (len(rows) / len(targets))
+    share = len(rows) / len(targets) if getattr(loss, "reduction", "mean") == "mean" else 1.0
+    return loss(logits[rows], targets[rows]) * share

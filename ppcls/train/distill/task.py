@@ -11,11 +11,11 @@ from pydantic import field_validator
 
 from ppcls import metrics
 from ppcls.config.node import NotNegative, node
-from ppcls.train.distill.logit_losses import KL
-from ppcls.train.distill.losses import DistillLoss
-from ppcls.train.distill.teachers import Peer, Teachers
-from ppcls.train.losses import AnyLoss, CrossEntropy
-from ppcls.train.tally import OneLabel, Tally
+from ppcls.train.distill.logit_losses import KL, SymmetricKL
+from ppcls.train.distill.losses import WITH_LABELS, DistillLoss
+from ppcls.train.distill.teachers import Network, Peer, Teachers
+from ppcls.train.losses import AnyLoss, BinaryCrossEntropy, CrossEntropy, ManyLabelsLoss
+from ppcls.train.tally import ManyLabels, OneLabel, Tally
 
 
 @node
@@ -77,3 +77,49 @@ class Distill:
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """How many photos are right, as `OneLabel` counts."""
         return OneLabel.right(logits, targets)
+
+
+@node
+class DistillMany(Distill):
+    """Any number of labels per photo, learnt from one teacher's logits and from the labels.
+
+    The teacher is a network that gives several labels, too, or a second student.
+    """
+
+    kind: Literal["distill_multilabel"] = "distill_multilabel"  # type: ignore[assignment]
+    losses: tuple[DistillLoss, ...] = (SymmetricKL(act="sigmoid"),)
+    loss: ManyLabelsLoss = BinaryCrossEntropy()  # type: ignore[assignment]
+    answers: ClassVar[str] = "multilabel"
+    several: ClassVar[bool] = True
+    best: ClassVar[metrics.Score] = "map"
+    watched: ClassVar[str] = "label_accuracy"
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """A loss without a kind is a binary cross entropy."""
+        return {"kind": "bce", **value} if isinstance(value, dict) else value
+
+    def __post_init__(self):
+        Distill.__post_init__(self)
+        needy = [loss.kind for loss in self.losses if isinstance(loss, WITH_LABELS)]
+        if needy:
+            raise ValueError(f"{needy[0]} needs one label a photo: another of losses")
+        (first, *others) = self.teacher
+        network = isinstance(first, Network) and not first.cache
+        if others or not (network or self.peer):
+            raise ValueError(
+                "of several labels one network teaches as it runs, or a peer: give task.teacher "
+                "one {name, weights} without a cache, or {kind: peer, name}"
+            )
+
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return ManyLabels(thresholds)
+
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return ["map", "f1", "loss"]
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right, each by the share of its labels that are."""
+        return float(((logits > 0) == (targets > 0.5)).mean(axis=1).sum())

@@ -4,7 +4,15 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls.train.distill.logit_losses import DKD, JS, KL, SKD, WSL, SoftCrossEntropy
+from ppcls.train.distill.logit_losses import (
+    DKD,
+    JS,
+    KL,
+    SKD,
+    WSL,
+    SoftCrossEntropy,
+    SymmetricKL,
+)
 from ppcls.train.distill.relations import DIST
 from ppcls.train.distill.seen import Seen
 
@@ -29,6 +37,17 @@ def soft(z, t, temperature):
 def js(z, t):
     p, q = softmax(z), softmax(t)
     return (kl(p, (p + q) / 2) + kl(q, (p + q) / 2)).mean() / 2
+
+
+def dml(z, t, act=softmax, least=1e-12):
+    """PaddleClas's DMLLoss: the mean over all numbers of what is multiplied by the classes."""
+    p, q = act(z), act(t)
+    cost = q * np.log((q + least) / (p + least)) + p * np.log((p + least) / (q + least))
+    return (cost * p.shape[-1] / 2).mean()
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
 
 
 def dkd(z, t, labels, temperature, alpha, beta):
@@ -71,6 +90,8 @@ CASES = {
         lambda z, t: 9 * kl(softmax(t / 3), softmax(z / 3)).mean(),
     ),
     "js": (JS(), LABELS, js),
+    "dml": (SymmetricKL(), LABELS, dml),
+    "dml, many": (SymmetricKL(act="sigmoid"), LABELS, lambda z, t: dml(z, t, sigmoid)),
     "dkd": (DKD(), LABELS, lambda z, t: dkd(z, t, LABELS, 1, 1, 0.5)),
     "dkd, mixed": (
         DKD(temperature=4, target=2, others=8),
@@ -138,6 +159,21 @@ def test_sure_logits_give_numbers(name):
 
 def test_a_teachers_shift_of_all_logits_changes_nothing():
     for name, (loss, targets, _) in CASES.items():
+        if name == "dml, many":
+            continue  # whose classes are not compared with one another
         value, _ = computed(loss, OWN, GUIDE, targets)
         shifted, _ = computed(loss, OWN, GUIDE - 7, targets)
         assert shifted == pytest.approx(value, rel=1e-9), name
+
+
+def test_the_symmetric_divergence_is_not_jensen_and_shannons():
+    """A quarter near agreement; where two networks disagree, less than that, and bounded."""
+    near, _ = computed(SymmetricKL(), GUIDE + 0.01 * OWN, GUIDE, LABELS)
+    assert near / computed(JS(), GUIDE + 0.01 * OWN, GUIDE, LABELS)[0] == pytest.approx(4, rel=1e-3)
+    sure = 12 * np.eye(5)
+    (far, slopes), (bounded, flat) = (
+        computed(loss, sure[[1, 2, 3, 4, 0]], sure, LABELS[:5]) for loss in (SymmetricKL(), JS())
+    )
+    assert bounded == pytest.approx(np.log(2), rel=1e-3)
+    assert far == pytest.approx(12, rel=1e-3)
+    assert np.abs(slopes).max() > 10 * np.abs(flat).max()
