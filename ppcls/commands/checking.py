@@ -16,6 +16,8 @@ def add_check_data(commands) -> None:
     add_recipe_options(parser, required=False)
     parser.add_argument("--output", type=Path, metavar="FILE", help="write all findings as .csv")
     parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw the pairs as .png")
+    text = "replace the pictures of --sheet where they exist"
+    parser.add_argument("--overwrite", action="store_true", help=text)
     add_near_option(parser, "of 256 in which near-duplicates may differ, 0 to 32; default: 32")
 
 
@@ -33,5 +35,7 @@ def run_check_data(options: argparse.Namespace) -> int:
         album, demands = of_recipe(load(Recipe, options.config, options.override))
     else:
         album, demands = of_paths([path for path in (options.train, options.eval) if path])
-    clean = check_data(album, demands, options.near, options.output, options.sheet)
+    clean = check_data(
+        album, demands, options.near, options.output, options.sheet, options.overwrite
+    )
     return 0 if clean else 1

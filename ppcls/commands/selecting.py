@@ -24,6 +24,8 @@ def add_select_unlabeled(commands) -> None:
     )
     text = "draw photos per class and their confidence as .png"
     parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
+    text = "replace the file of --sheet where it exists"
+    parser.add_argument("--overwrite", action="store_true", help=text)
 
 
 def run_select_unlabeled(options: argparse.Namespace) -> int:
@@ -33,5 +35,5 @@ def run_select_unlabeled(options: argparse.Namespace) -> int:
 
     recipe = load(Recipe, options.config, options.override)
     wish = Wish(options.per_class, options.least, options.near)
-    select_unlabeled(recipe, options.photos, options.output, wish, options.sheet)
+    select_unlabeled(recipe, options.photos, options.output, wish, options.sheet, options.overwrite)
     return 0

@@ -128,6 +128,8 @@ def add_show_data(commands) -> None:
     parser.add_argument("--epochs", type=positive, default=4, help="default: 4")
     parser.add_argument("--output", type=Path, default=Path("sheet.png"), metavar="FILE")
     parser.add_argument("--eval", action="store_true", help="what it is scored on instead")
+    text = "replace the sheet where it exists"
+    parser.add_argument("--overwrite", action="store_true", help=text)
 
 
 def run_show_data(options: argparse.Namespace) -> int:
@@ -136,5 +138,6 @@ def run_show_data(options: argparse.Namespace) -> int:
     from ppcls.show_data import show_data
 
     recipe = load(Recipe, options.config, options.override)
-    print(show_data(recipe, options.output, options.count, options.epochs, options.eval))
+    numbers = (options.count, options.epochs, options.eval)
+    print(show_data(recipe, options.output, *numbers, options.overwrite))
     return 0

@@ -33,20 +33,26 @@ class Wish:
 
 
 def select_unlabeled(
-    recipe: Recipe, given: str, output: Path, wish: Wish, picture: Path | None = None
+    recipe: Recipe,
+    given: str,
+    output: Path,
+    wish: Wish,
+    picture: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a list of the photos that a recipe's teachers are surest of, or go on with that.
 
     Args:
         given: a folder of photos, or a list with a path a line.
         picture: a .png of the photos per class and their confidence.
+        overwrite: the picture may be there already.
 
     Raises:
         UserError: a recipe without such teachers, photos that are not there, files that cannot be
             written or belong to something else.
     """
     require_output(output)
-    require_target("--sheet", picture, ".png")
+    require_target("--sheet", picture, ".png", overwrite)
     judge = open_judge(recipe)
     about = judge.header()
     photos = open_photos(given, output)
