@@ -34,7 +34,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["ppcls", "ppcls.*"]),
-    package_data={"ppcls": ["data/*.txt", "weights/*.json"]},
+    package_data={"ppcls": ["data/*.txt", "weights/*.json", "models/*.json"]},
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.11",
