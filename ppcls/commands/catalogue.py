@@ -80,7 +80,7 @@ def run_data(options: argparse.Namespace) -> int:
 
 
 def add_zoo(commands) -> None:
-    text = "prove the networks against published figures; write the tables and plots of docs/"
+    text = "prove the networks; write the tables and plots of docs/"
     examples = ("ppcls zoo verify ResNet50_vd", "ppcls zoo table --check", "ppcls zoo plots")
     parser = add_command(commands, "zoo", run_zoo, text, examples)
     text = "verify the networks, write the tables, or draw the plots"

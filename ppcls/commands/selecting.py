@@ -7,7 +7,7 @@ from ppcls.commands.options import add_command, add_near_option, add_recipe_opti
 
 
 def add_select_unlabeled(commands) -> None:
-    text = "list, of each class, the unlabelled photos that a recipe's teacher is surest of"
+    text = "list the unlabelled photos that a recipe's teacher is surest of"
     examples = (
         "ppcls select-unlabeled -c student.yaml --photos wild --per-class 4000 --output wild.txt",
     )

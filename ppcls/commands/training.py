@@ -152,7 +152,7 @@ def run_export(options: argparse.Namespace) -> int:
 
 
 def add_show_data(commands) -> None:
-    text = "draw what a recipe trains on: photos, and what each becomes in the first epochs"
+    text = "draw a recipe's photos, and what each becomes in the first epochs"
     examples = (
         "ppcls show-data -c configs/quick_start/digits.yaml",
         "ppcls show-data -c configs/quick_start/digits.yaml --eval --output scored.png",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Record = dict[str, Any]
 
 SIZE, DPI = (15, 4.6), 100  # inches
+LONG = 40  # characters of a legend's line that need no more
 FEW = 40  # points up to which each is marked
 BLUE, ORANGE, GREEN, GREY = "#3b6fb6", "#d9822b", "#5a9a4a", "#777777"
 WORDS = {"map": "mAP", "f1": "F1", "top1": "top-1", "top5": "top-5", "loss": "loss"}
@@ -34,13 +35,13 @@ class Course:
     Attributes:
         epoch_steps: steps of an epoch.
         best: the score that chooses the best weights.
-        objective: what training steps minimise, where it is not what evaluation computes.
+        objective: what training steps minimise.
         measured: the loss of an evaluation.
     """
 
     epoch_steps: int = 1
     best: Score = "top1"
-    objective: str = ""
+    objective: str = "cross entropy"
     measured: str = "cross entropy"
 
 
@@ -50,13 +51,14 @@ def course(recipe: Any, epoch_steps: int) -> Course:
     smoothing = getattr(task.loss, "smoothing", 0)
     several = "binary cross entropy" if task.several else "cross entropy"
     learnt = LOSSES.get(task.loss.kind, f"{task.loss.kind} loss")
-    parts = [learnt] if learnt != several else []
     if task.kind == "distill":
-        parts = [f"{' + '.join(loss.kind for loss in task.losses)} to the teacher"]
-        smoothing = smoothing if task.labels_weight else 0
-    parts += [f"label smoothing {smoothing:g}"] if smoothing else []
+        labels = [learnt] if task.labels_weight else []
+        learnt = " + ".join([*(loss.kind for loss in task.losses), *labels])
+        learnt, smoothing = f"{learnt}, by a teacher", smoothing if labels else 0
+    parts = [f"label smoothing {smoothing:g}"] if smoothing else []
     parts += [op.op for op in recipe.train.batch_ops]
-    return Course(epoch_steps, recipe.best, ", ".join(parts), several)
+    objective = " with ".join(filter(None, [learnt, ", ".join(parts)]))
+    return Course(epoch_steps, recipe.best, objective, several)
 
 
 def draw(records_path: Path, picture: Path, of: Course) -> None:
@@ -95,9 +97,10 @@ def figure_of(records: Iterable[Record], of: Course) -> "Figure":
 
 
 def draw_losses(axes: "Axes", train: Sequence[Record], evals: Sequence[Record], of: Course) -> None:
-    learnt = of.objective or "on augmented photos"
-    line(axes, middles(train, of), column(train, "loss"), f"training: {learnt}", BLUE)
-    measured = f"evaluation: {of.measured}{' alone' if of.objective else ''}"
+    learnt = f"training: {of.objective}"
+    learnt += "" if len(learnt) > LONG else ", on augmented photos"
+    line(axes, middles(train, of), column(train, "loss"), learnt, BLUE)
+    measured = f"evaluation: {of.measured}{' alone' if of.objective != of.measured else ''}"
     line(axes, ends(evals, of), column(evals, "loss"), measured, ORANGE)
     axes.set_title("loss")
 
