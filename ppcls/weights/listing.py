@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ppcls.models import zoo
+from ppcls.utils.text import columns
 from ppcls.weights import cache
 from ppcls.weights.download import offline
 from ppcls.weights.store import registry
@@ -31,15 +32,7 @@ def counted() -> dict[str, dict[str, int]]:
 
 def table(names: Sequence[str]) -> list[str]:
     """A line for each network under a line of heads, then what the words for weights mean."""
-    rows = [HEADS, *map(row, names)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place in (0, len(HEADS) - 1) else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(own, widths, strict=True))
-        ).rstrip()
-        for own in rows
-    ]
+    lines = columns([HEADS, *map(row, names)], left=(0, len(HEADS) - 1))
     return [*lines, "", *legend(names)]
 
 
