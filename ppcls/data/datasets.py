@@ -16,7 +16,7 @@ from ppcls.data.plain_lists import read_plain
 from ppcls.data.samples import Samples
 from ppcls.data.shards import is_shards, open_shards
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, did_you_mean
+from ppcls.utils.text import at_most, did_you_mean, plural
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 PARTS = {"train", "val", "valid", "validation", "eval", "test"}
@@ -82,7 +82,11 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     folders = [entry.name for entry in entries if entry.is_dir()]
     stray = [entry.name for entry in entries if not entry.is_dir() and is_photo(entry.name)]
     if not folders:
-        found = f"but {len(stray)} photos lie directly in it" if stray else "but there is none"
+        found = (
+            f"but {plural(len(stray), 'photo lies', 'photos lie')} directly in it"
+            if stray
+            else "but there is none"
+        )
         raise UserError(f"{path}: expected one sub-folder per class, {found}")
     if stray:
         advice = "move them into a class folder or away"
@@ -163,7 +167,7 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
     setting = f"model.num_classes is {num_classes}"
     if samples.names and len(samples.names) != num_classes:
         fix = f"set -o model.num_classes={len(samples.names)}"
-        found = f"{samples.source} has {len(samples.names)} classes"
+        found = f"{samples.source} has {plural(len(samples.names), 'class')}"
         raise UserError(f"{what}: {found} but {setting}; {fix}")
     if samples.classes != num_classes and samples.labels.ndim == 2:
         found = f"{samples.source} has {samples.classes} labels a photo"
@@ -187,7 +191,7 @@ def summary(samples: Samples) -> list[str]:
     """Lines to print: total, classes, photos per class (above 20 classes only the extremes)."""
     counts = samples.counts(samples.classes)
     names = [samples.class_name(label) for label in range(len(counts))]
-    lines = [f"{samples.source}: {len(samples):,} photos, {len(counts):,} classes"]
+    lines = [f"{samples.source}: {plural(len(samples), 'photo')}, {plural(len(counts), 'class')}"]
     if len(counts) <= TABLE_ROWS:
         width = max(map(len, names), default=0)
         return lines + [f"  {n:<{width}}  {c:>7,}" for n, c in zip(names, counts, strict=True)]
@@ -197,7 +201,7 @@ def summary(samples: Samples) -> list[str]:
     lines.append(f"  median: {np.median(counts[filled]):,g}")
     lines.append(f"  largest class: {names[high]} ({counts[high]:,})")
     absent = [names[label] for label in np.flatnonzero(counts == 0)]
-    return lines + ([f"  {len(absent)} without photos: {at_most(absent)}"] if absent else [])
+    return lines + ([f"  {len(absent):,} without photos: {at_most(absent)}"] if absent else [])
 
 
 def align(train: Samples, evaluation: Samples) -> None:

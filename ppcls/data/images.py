@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ppcls.data.paths import Member
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 # Data workers are processes, one a core: threads inside each would only compete with the others,
 # and a process forked while OpenCV's thread pool runs can hang. Results do not change.
@@ -164,7 +165,9 @@ def decode_any(data: bytes, name: str) -> np.ndarray:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
         # libjpeg would fill up what is not there with grey, for seconds where it is much.
         if image.format == "JPEG" and image.width * image.height > DENSEST * len(data):
-            raise OSError(f"{len(data)} bytes cannot hold {image.width}x{image.height} pixels")
+            raise OSError(
+                f"{plural(len(data), 'byte')} cannot hold {image.width}x{image.height} pixels"
+            )
         image.load()
     except UnidentifiedImageError:
         raise UserError(f"{name}: not a JPEG, PNG, WebP, BMP, TIFF or GIF, or cut short") from None

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from ppcls.config.node import Count, Float, Positive, node
 from ppcls.data.geometry import Backend, Interpolation, center_crop, resize_short
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 
 @node
@@ -36,7 +37,8 @@ class Preprocess:
             )
         if len(self.mean) != len(self.std) or len(self.mean) not in (1, 3, 4):
             raise ValueError(
-                f"mean has {len(self.mean)} values and std {len(self.std)}: give each one value "
+                f"mean has {plural(len(self.mean), 'value')} and std {len(self.std)}: give "
+                "each one value "
                 "per channel, 1 (grey), 3 (RGB) or 4 (RGBA)"
             )
 
@@ -224,7 +226,7 @@ def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
     if arguments["channel_num"] != len(mean):
         raise UserError(
             f"NormalizeImage: channel_num {arguments['channel_num']} with a mean of "
-            f"{len(mean)} values cannot be represented"
+            f"{plural(len(mean), 'value')} cannot be represented"
         )
     top, _, bottom = str(scale).partition("/")
     try:

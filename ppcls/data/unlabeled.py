@@ -15,6 +15,7 @@ from ppcls.data.datasets import Samples, photos_in
 from ppcls.data.lists import read_text
 from ppcls.data.paths import Members, Paths
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 NO_LABEL = -1  # in labels
 PADDING = re.compile(r"[ \t\r]*\n[ \t]*")  # what ends a line and what the next begins with
@@ -44,7 +45,7 @@ class Unlabeled:
         without = round(self.share * photos)
         if without in (0, photos):
             raise UserError(
-                f"data.unlabeled.share: {self.share:g} of a step of {photos} photos is "
+                f"data.unlabeled.share: {self.share:g} of a step of {plural(photos, 'photo')} is "
                 f"{'none' if not without else 'all'} of them; larger batches have both kinds"
             )
         return photos - without, without

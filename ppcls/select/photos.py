@@ -16,6 +16,7 @@ from ppcls.log import say
 from ppcls.select.files import FOREIGN, beside
 from ppcls.select.walk import walk
 from ppcls.utils.files import header_line, read_header, write_whole
+from ppcls.utils.text import plural
 
 FORMAT = "ppcls photos of a folder, 1"
 LABELLED = re.compile(rb"(.*[^ \t])[ \t]+[0-9]+")
@@ -74,7 +75,10 @@ def open_walked(folder: str, file: Path) -> Photos:
                 f"delete {file.with_suffix('')} and what lies beside it under that name"
             )
         photos = counted(Photos(file, folder, walked=True))
-        say(f"{photos.count:,} photos of {folder}, as {file} says; another --output looks again")
+        say(
+            f"{plural(photos.count, 'photo')} of {folder}, as {file} says; another --output "
+            "looks again"
+        )
         return photos
     say(f"looking for photos in {folder}")
     with write_whole(file) as lines:
@@ -86,7 +90,7 @@ def open_walked(folder: str, file: Path) -> Photos:
         if not found:
             raise UserError(f"--photos {folder}: no photos in it ({', '.join(SUFFIXES)})")
     photos = counted(Photos(file, folder, walked=True))
-    say(f"{photos.count:,} photos of {folder}, listed in {file}")
+    say(f"{plural(photos.count, 'photo')} of {folder}, listed in {file}")
     return photos
 
 

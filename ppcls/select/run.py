@@ -21,6 +21,7 @@ from ppcls.select.photos import Photos, line_of, open_photos
 from ppcls.select.report import lines, sheet, total
 from ppcls.select.scores import Scores
 from ppcls.utils.files import write_bytes, write_whole
+from ppcls.utils.text import plural
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,9 @@ def away(judge: Judge, bits: int) -> Away | None:
     seen = survey(Album({"eval": evaluation}), demands, "evaluation photos")
     lost = int((seen.records["pixels"] == 0).sum())
     if lost:
-        say(f"note: {lost:,} evaluation photos cannot be read, and cannot be kept away from")
+        say(
+            f"note: {plural(lost, 'evaluation photo')} cannot be read, and cannot be kept away from"
+        )
     return Away(seen.records, bits)
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -36,7 +37,7 @@ class Settings:
     batch: int = 8
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        threads = plural(self.threads, "thread")
         return f"{self.engine} ({self.precision}, {threads if self.device == 'cpu' else 'GPU'})"
 
 

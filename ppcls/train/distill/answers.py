@@ -16,6 +16,7 @@ import numpy as np
 from ppcls.config.tree import differences
 from ppcls.errors import UserError
 from ppcls.utils.files import LONGEST_HEADER, header_line, read_header
+from ppcls.utils.text import plural
 
 FORMAT = "ppcls answers of a teacher, 1"
 FOREIGN = "holds no answers of a teacher; `ppcls teach` writes such files"
@@ -118,6 +119,7 @@ def open_answers(path: Path, wanted: Mapping[str, Any]) -> np.ndarray:
     there = (path.stat().st_size - start) // record.itemsize
     if there < photos:
         raise UserError(
-            f"{path}: has answers to {there} of {photos} photos: `ppcls teach` goes on with it"
+            f"{path}: has answers to {there:,} of {plural(photos, 'photo')}: `ppcls teach` "
+            "goes on with it"
         )
     return np.memmap(path, record, "r", start, (photos,))
