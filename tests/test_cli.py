@@ -189,6 +189,19 @@ def test_the_tables_figures_are_those_of_the_networks(name):
     assert counted()[name] == {"params": found.params, "macs": found.macs}
 
 
+def test_one_is_not_several(run, workdir):
+    for photo in sorted(workdir.glob("photos/*/*/*.png"))[1:]:
+        photo.unlink()
+    for folder in ("photos/eval/bee", "photos/train/bee"):
+        (workdir / folder).rmdir()
+    code, out, _ = run("check-data", "photos/eval")
+    assert "1 photo, 1 class\n" in out
+    assert "1 photo looked at" in out
+    (workdir / "photos/eval/ant/0.png").write_bytes(b"")
+    out = run("check-data", "photos/eval")[1]
+    assert out.endswith(": 1 finding\n")
+
+
 def test_data_sets_are_written_by_hand(run, workdir):
     code, out, _ = run("data", "digits", "--to", "somewhere/digits")
     assert code == 0

@@ -18,7 +18,7 @@ from PIL import Image
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.split import split
 from ppcls.errors import UserError
-from ppcls.utils.text import did_you_mean, plural
+from ppcls.utils.text import did_you_mean
 
 SEED = 2018  # of the split; a written folder never depends on a run's own seed
 
@@ -155,7 +155,7 @@ def write_parts(name: str, photos: list[Photo], to: Path) -> None:
             folder = to / part / photo.name
             folder.mkdir(parents=True, exist_ok=True)
             photo.save(folder / photo.file)
-    sizes = f"train/ has {plural(len(parts[0]), 'photo')}, eval/ has {len(parts[1]):,}."
+    sizes = f"train/ has {len(parts[0])} photos, eval/ has {len(parts[1])}."
     text = f"{title(name)}\n\n{describe(name)}\nSplit: {known.split} {sizes}\n"
     (to / "README.txt").write_text(text, encoding="utf-8")
 

@@ -29,7 +29,7 @@ def at_most(texts: Sequence[str], separator: str = ", ", limit: int = SHOWN) -> 
 
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 photo`, `2 photos`, `1,000 classes`."""
-    ending = "es" if one.endswith(("s", "x", "ch", "sh")) else "s"
+    ending = "es" if one.endswith(("s", "x", "sh")) else "s"
     return f"{count:,} {one if count == 1 else many or one + ending}"
 
 
