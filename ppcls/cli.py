@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 from ppcls import __version__
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
+from ppcls.commands.options import Parser, listed_examples
 from ppcls.errors import UserError
 from ppcls.log import never_fail
-from ppcls.utils.text import visible
+from ppcls.utils.text import did_you_mean, visible
 
 # Where a disk or a share of it is full, wherever that happens.
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,15 +35,46 @@ COMMANDS = (
 )
 
 
+EXAMPLES = (
+    "ppcls train -c configs/quick_start/digits.yaml",
+    "ppcls predict --model-dir exported/digits data/digits/eval/7",
+    "ppcls predict --help",
+)
+
+
+def make_parser() -> tuple[Parser, tuple[str, ...]]:
+    """The parser of all commands, and their names."""
+    text = "Image classification with PaddlePaddle: train, evaluate, export and predict."
+    parser = Parser(
+        prog="ppcls",
+        description=text,
+        epilog=listed_examples(EXAMPLES),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    text = "print the version of ppcls and exit"
+    parser.add_argument("--version", action="version", version=f"ppcls {__version__}", help=text)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
+    for add in COMMANDS:
+        add(commands)
+    return parser, tuple(commands.choices)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of one command line; what is unknown is said by the command it was given to."""
+    parser, names = make_parser()
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
+        parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], names)}")
+    options, extra = parser.parse_known_args(arguments)
+    if extra:
+        options.parser.refuse(extra)
+    return options
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for a mistake of the user's."""
     never_fail(sys.stdout, sys.stderr)
-    parser = argparse.ArgumentParser(prog="ppcls", description="PaddlePaddle image classification")
-    parser.add_argument("--version", action="version", version=f"ppcls {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for add in COMMANDS:
-        add(commands)
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parse(given)
     try:
         return options.run(options)
     except UserError as error:

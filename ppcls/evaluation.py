@@ -13,6 +13,7 @@ from ppcls.report import figures, target, write
 from ppcls.report.outcomes import Outcomes
 from ppcls.train.evaluate import Keep, describe, evaluate
 from ppcls.trained import Trained
+from ppcls.utils.text import plural
 
 
 def score(
@@ -69,11 +70,11 @@ def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[st
         raise UserError(f"data.eval: no photo of {samples.source} can be read: {skipped[0]}")
     scores = tally.scores()
     if skipped:
-        many = f"{len(skipped)} photo{'s' if len(skipped) > 1 else ''} cannot be read"
+        many = f"{plural(len(skipped), 'photo')} cannot be read"
         say(f"note: {many} and did not count, such as {skipped[0]}")
     if recipe.task.several and not trained.thresholds:
         say("note: F1 is at thresholds chosen on these photos: the checkpoint has none")
-    say(f"{trained.source} on {len(samples) - len(skipped)} photos: {describe(scores)}")
+    say(f"{trained.source} on {plural(len(samples) - len(skipped), 'photo')}: {describe(scores)}")
     return scores
 
 

@@ -25,7 +25,7 @@ from ppcls.models import zoo
 from ppcls.models.fuse import fused
 from ppcls.models.normalize import Normalize
 from ppcls.trained import Trained
-from ppcls.utils.text import did_you_mean, visible
+from ppcls.utils.text import did_you_mean, plural, visible
 
 CHECKED = 8  # photos that the exported and the trained network are compared on
 TOLERANCE = 1e-4  # largest difference of a probability …
@@ -173,7 +173,8 @@ def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]
         if not differences[format] <= allowed:  # also when it is not a number
             raise UserError(
                 f"the exported network ({format}) differs from {trained.source} by "
-                f"{differences[format]:.2g} in a probability on {len(photos)} photos (at most "
+                f"{differences[format]:.2g} in a probability on "
+                f"{plural(len(photos), 'photo')} (at most "
                 f"{allowed:.2g} is allowed); nothing was exported"
             )
     largest = max(differences.values())
@@ -197,7 +198,8 @@ def run(temporary: Path, format: str, given: np.ndarray) -> np.ndarray:
 
 def words(check: dict[str, Any]) -> str:
     return (
-        f"on {check['photos']} photos its probabilities differ from the trained network's by "
+        f"on {plural(check['photos'], 'photo')} its probabilities differ from the trained "
+        "network's by "
         f"{check['largest_difference']:.1e} at most (allowed: {check['allowed']:.1e})"
     )
 

@@ -39,6 +39,7 @@ from ppcls.train.named import ModelName, Weights
 from ppcls.train.optim import AnyOptimizer, Momentum
 from ppcls.train.schedule import Schedule
 from ppcls.train.task import Classify, Task
+from ppcls.utils.text import plural
 
 
 def known_builtin(name: str) -> str:
@@ -133,7 +134,7 @@ class Train:
         longest = {"epochs": self.epochs, "percent": 100, "steps": math.inf}[warmup.unit]
         if warmup.amount > longest:
             raise ValueError(
-                f"a warm-up of {warmup} is longer than the run of {self.epochs} epochs"
+                f"a warm-up of {warmup} is longer than the run of {plural(self.epochs, 'epoch')}"
             )
         if not self.save_every.amount:
             raise ValueError("save_every should be more than 0, such as 1 epoch or 500 steps")

@@ -17,6 +17,7 @@ from ppcls.train.distill.teachers import Exported, Network, Peer
 from ppcls.train.precision import Precision
 from ppcls.train.still import still_view
 from ppcls.train.teachers import find, header, open_teacher
+from ppcls.utils.text import plural
 
 TOP = 32  # classes whose answers are kept, unless told
 
@@ -59,7 +60,10 @@ def teach(recipe: Recipe, output: Path, top: int = TOP, which: int = 0) -> Path:
     finally:
         reader.close()
         writing.close()
-    say(f"{output}: {teacher.name}'s answers to {len(samples)} photos, {top} classes each")
+    say(
+        f"{output}: {teacher.name}'s answers to {plural(len(samples), 'photo')}, "
+        f"{plural(top, 'class')} each"
+    )
     return output
 
 

@@ -15,6 +15,7 @@ from ppcls.inputs import class_names, filled, listed, note_other, with_preproces
 from ppcls.log import say
 from ppcls.recipe import Recipe
 from ppcls.train.checkpoint import BEST, LATEST, RECORD, Record, read_record
+from ppcls.utils.text import plural
 from ppcls.weights import files, store
 
 IMAGENET_CLASSES = 1000  # what released weights have where nothing says otherwise
@@ -69,7 +70,8 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
     names = names_of(recipe, record, source)
     if names and len(names) != classes:
         raise UserError(
-            f"there are {len(names)} class names and the network has {classes} classes: "
+            f"there are {plural(len(names), 'class name')} and the network has "
+            f"{plural(classes, 'class')}: "
             "give the names of these classes with -o data.labels=FILE"
         )
     scores, thresholds = (record.scores, record.thresholds) if record else ({}, [])

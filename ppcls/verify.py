@@ -22,6 +22,7 @@ from ppcls.inference.folder import open_folder
 from ppcls.log import say
 from ppcls.models import complexity, zoo
 from ppcls.models.residual_specs import ResidualSpec, built_otherwise
+from ppcls.utils.text import plural
 from ppcls.weights import dialects, load
 from ppcls.weights.fill import fill, image
 
@@ -99,7 +100,9 @@ def verify(names: Iterable[str], given: Figures) -> bool:
 def summary(rows: Sequence[Row]) -> str:
     failed = sum(row.failed for row in rows)
     skipped = sum(row.skipped for row in rows)
-    words = [f"{len(rows)} networks: {len(rows) - failed - skipped} passed, {failed} failed"]
+    words = [
+        f"{plural(len(rows), 'network')}: {len(rows) - failed - skipped} passed, {failed} failed"
+    ]
     words += [f"{skipped} skipped for lack of memory"] if skipped else []
     for column in (*PROJECTS, "exported"):
         errors = [row.errors[column] for row in rows if column in row.errors]

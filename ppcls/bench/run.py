@@ -16,6 +16,7 @@ from ppcls.bench.plan import Cell, Model, Plan
 from ppcls.bench.store import Record, Store, cells_of
 from ppcls.data.datasets import find_photos
 from ppcls.log import Progress, say
+from ppcls.utils.text import plural
 
 RECORDS, CSV, MARKDOWN = "benchmark.jsonl", "benchmark.csv", "benchmark.md"
 BUSY = 10  # percent of all cores that make a note
@@ -165,13 +166,13 @@ def write(output: Path, records: list[Record]) -> None:
 def report(records: list[Record]) -> bool:
     """Print what was found; whether there is anything and nothing disagrees."""
     cells = cells_of(records)
-    say(tables.to_markdown(records))
+    say(tables.to_terminal(records))
     busy = np.mean([cell["others_percent"] for cell in cells if "median_ms" in cell] or [0])
     if busy > BUSY:
         say(f"note: other programs used {busy:.0f} % of the cores; alone, it would be faster")
     failed = sum("failed" in cell for cell in cells)
     if failed:
-        say(f"{failed} of {len(cells)} measurements could not be made: see above")
+        say(f"{failed} of {plural(len(cells), 'measurement')} could not be made: see above")
     wrong = tables.disagreeing(cells)
     if wrong:
         say(f"{tables.FAILED}: {', '.join(wrong)}")

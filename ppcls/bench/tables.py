@@ -2,11 +2,14 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+import math
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 
 from ppcls.bench.store import Record, cells_of
 from ppcls.docs.facts import ROOT, published
 from ppcls.docs.table import milliseconds, table
+from ppcls.utils.text import columns, plural
 
 COLUMNS = (
     *("model", "network", "crop", "resize", "engine", "precision", "threads", "batch"),
@@ -18,6 +21,9 @@ DETAILS = COLUMNS[4:18]
 PUBLISHED = ("V100 fp32", "T4 fp32", "GPU not stated fp32")  # latencies that stand beside ours
 PHOTOS = ("resize", "crop", "interpolation", "read_ms", "normalize_ms", "postprocess_ms", "photos")
 FAILED = "FAILED"
+SCREEN = 100  # columns that the terminal's tables stay within
+SIDE_BY_SIDE = 3  # batch sizes of one table
+LONGEST_NAME = 26  # characters of a network's name there
 
 
 def to_csv(cells: Iterable[Record]) -> str:
@@ -36,7 +42,7 @@ def to_markdown(records: Sequence[Record], details: bool = False) -> str:
     lines = [f"Measured on: {machine_line(records[0])}"]
     for threads in unique(cell["threads"] for cell in done):
         own = [cell for cell in done if cell["threads"] == threads]
-        lines += ["", f"## Latency, {plural(threads)}, ms a batch", "", *latencies(own)]
+        lines += ["", f"## Latency, {plural(threads, 'thread')}, ms a batch", "", *latencies(own)]
     if compared:
         lines += ["", "## Agreement with the dynamic network", "", *agreement(compared)]
     lines += ["", "## Photos, ms each, one thread", "", *photos(records)]
@@ -48,6 +54,66 @@ def to_markdown(records: Sequence[Record], details: bool = False) -> str:
     return "\n".join(lines)
 
 
+def to_terminal(records: Sequence[Record]) -> str:
+    """What the screen says, within SCREEN columns: a row for each way a network ran."""
+    cells = cells_of(records)
+    done = [cell for cell in cells if "median_ms" in cell]
+    lines = textwrap.wrap(f"Measured on: {machine_line(records[0])}", SCREEN)
+    for threads in unique(cell["threads"] for cell in done):
+        own = [cell for cell in done if cell["threads"] == threads]
+        sizes = unique(sorted(cell["batch"] for cell in own))
+        lines += ["", f"Median latency of a batch in ms, {plural(threads, 'thread')}"]
+        for first in range(0, len(sizes), SIDE_BY_SIDE):
+            lines += ["", *by_engine(own, sizes[first : first + SIDE_BY_SIDE])]
+    lines += ["", "One photo in ms, one thread", "", *photos_on_screen(records)]
+    if len(done) < len(cells):
+        lines += ["", "Not measured", ""]
+        for line in not_measured(cells):
+            lines += textwrap.wrap(line, SCREEN, subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def by_engine(cells: Sequence[Record], sizes: Sequence[int]) -> list[str]:
+    """A row for each network and engine, the fastest of a network first; milliseconds by batch."""
+    found: dict[tuple[str, ...], dict[int, float]] = {}
+    errors: dict[tuple[str, ...], str] = {}
+    for cell in cells:
+        way = (cell["model"], str(cell["crop"]), cell["engine"], cell["precision"])
+        found.setdefault(way, {})[cell["batch"]] = cell["median_ms"]
+        if cell.get("relative_error") is not None:
+            error = f"{cell['relative_error']:.1e}" + ("" if cell["agrees"] else f" {FAILED}")
+            errors[way] = max(errors.get(way, ""), error, key=worst)
+    names = unique(way[0] for way in found)
+    ways = sorted(found, key=lambda way: (names.index(way[0]), *times_of(found[way], sizes)))
+    shown = [(shortened(way[0], LONGEST_NAME), *way[1:]) for way in ways]
+    heads = ["network", "px", "engine", "format", *(f"batch {n}" for n in sizes), "error"]
+    rows = [
+        [*names, *(milliseconds(found[way].get(n)) for n in sizes), errors.get(way, "")]
+        for names, way in zip(shown, ways, strict=True)
+    ]
+    return columns([heads, *rows], left=(0, 2, 3))
+
+
+def times_of(times: Mapping[int, float], sizes: Sequence[int]) -> tuple[float, ...]:
+    return tuple(times.get(size, math.inf) for size in sizes)
+
+
+def worst(text: str) -> tuple[bool, float]:
+    """A printed relative error by how bad it is."""
+    number = text.partition(" ")[0]
+    return FAILED in text, float(number) if number else -1.0
+
+
+def shortened(name: str, longest: int) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def photos_on_screen(records: Iterable[Record]) -> list[str]:
+    heads = ("resize", "crop", "interpolation", "read", "normalise", "postprocess", "photos")
+    rows = [[str(r[key]) for key in PHOTOS] for r in records if r["kind"] == "photos"]
+    return columns([heads, *rows], left=(2, 6))
+
+
 def machine_line(header: Record) -> str:
     machine, about = header["machine"], header["conditions"]
     gpu = f", {machine['gpu']}" if "gpu" in machine else ""
@@ -56,10 +122,6 @@ def machine_line(header: Record) -> str:
         f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB{gpu}; "
         f"{versions}; {about['rounds']} rounds of up to {about['seconds']} s."
     )
-
-
-def plural(threads: int) -> str:
-    return f"{threads} thread" + "s" * (threads > 1)
 
 
 def unique(items: Iterable) -> list:

@@ -9,6 +9,7 @@ from ppcls.check.neighbours import components, near_pairs
 from ppcls.check.photo import Odd
 from ppcls.check.survey import UNLABELED, Album, Survey
 from ppcls.data.datasets import Samples
+from ppcls.utils.text import plural
 
 CROWD = 8  # photos above which a group is said to be alike by nature
 UNEVEN = 10  # times the smallest class from which the largest is noted
@@ -73,7 +74,7 @@ def findings(seen: Survey, near: int) -> list[Finding]:
         detail = f"{bits} of 256 bits differ"
         if len(group) > CROWD:
             parts = " and ".join(sorted({seen.album.part(photo) for photo in group}, reverse=True))
-            found.append(Finding("crowd", group, f"{len(group)} photos of {parts}"))
+            found.append(Finding("crowd", group, f"{plural(len(group), 'photo')} of {parts}"))
         else:
             found += judged(seen.album, group, "near ", detail)
     for part, samples in seen.album.labelled():
@@ -159,7 +160,10 @@ def class_findings(part: str, samples: Samples, album: Album) -> Iterator[Findin
     filled = np.flatnonzero(counts)
     low, high = filled[counts[filled].argmin()], filled[counts[filled].argmax()]
     if counts[high] >= UNEVEN * counts[low]:
-        names = [f"{class_name(album, int(c))} has {counts[c]:,} photos" for c in (high, low)]
+        names = [
+            f"{class_name(album, int(c))} has {plural(int(counts[c]), 'photo')}"
+            for c in (high, low)
+        ]
         yield Finding("uneven classes", (), f"{part}: {', '.join(names)}")
 
 

@@ -9,12 +9,12 @@ from ppcls.check.findings import KINDS, NOTES, Finding
 from ppcls.check.survey import Album
 from ppcls.data import images
 from ppcls.errors import UserError
-from ppcls.show_data import sheet
+from ppcls.report import sheets
+from ppcls.report.sheets import Card
 
 SHOWN = 10  # findings of a kind, on the screen
 NAMED = 3  # photos of a group, on the screen
-DRAWN = 50  # rows of the sheet
-TILE = 192  # pixels
+DRAWN = 50  # pairs on the sheets
 MANY = 0.05  # share of all photos from which near-duplicates need a word of explanation
 COLUMNS = ("kind", "group", "part", "path", "line", "label", "detail")
 EXACT = ("leak", "two labels", "duplicate")
@@ -70,29 +70,39 @@ def table(album: Album, found: Sequence[Finding]) -> bytes:
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
-def pair_sheet(album: Album, found: Sequence[Finding]) -> bytes | None:
-    """PNG with a row for each pair, the first two photos of a group; None without any."""
+def pair_sheet(album: Album, found: Sequence[Finding], output: Path, what: str) -> str:
+    """Draw a card for each pair, the first two photos of a group; the files' names, "" without any.
+
+    Raises:
+        UserError: a file that cannot be written.
+    """
     groups = [f for kind in DOUBTFUL + EXACT for f in found if f.kind == kind][:DRAWN]
     if not groups:
-        return None
-    rows = [[images.read(album.path(photo)) for photo in group.photos[:2]] for group in groups]
-    names = [f"{group.kind}: {short_names(album, group)}" for group in groups]
-    file = io.BytesIO()
-    sheet(rows, names, ["one", "other"], TILE).save(file, "PNG")
-    return file.getvalue()
+        return ""
+    drawn = sheets.draw_pages((pair(album, group) for group in groups), layout(len(groups)))
+    return sheets.write_pages(what, output, drawn)
 
 
-def short_names(album: Album, group: Finding) -> str:
-    """The first two photos with their folders, and the detail."""
-    names = ["/".join(Path(album.path(photo)).parts[-2:]) for photo in group.photos[:2]]
-    return f"{', '.join(names)} ({group.detail})"
+def layout(pairs: int) -> sheets.Layout:
+    return sheets.lay_out(pairs, 2, sheets.TILE, lines=2)
 
 
-def require_target(option: str, path: Path | None, suffix: str) -> None:
-    """UserError, before the work, for a file that could not be written after it."""
+def pair(album: Album, group: Finding) -> Card:
+    """Two photos, their files beneath, their labels where those matter, and the finding."""
+    two = group.photos[:2]
+    heads = ["/".join(Path(album.path(photo)).parts[-3:]) for photo in two]
+    more = len(group.photos) - len(two)
+    about = f"{group.kind}: {group.detail}" + (f", {more} more alike" if more else "")
+    labels = " | ".join(f"{album.part(photo)}: {album.label(photo)}" for photo in two)
+    return Card([images.read(album.path(photo)) for photo in two], heads, (about, labels))
+
+
+def require_target(option: str, path: Path | None, suffix: str, overwrite: bool = False) -> None:
+    """UserError, before the work, for a file that is there, or that could not be written after."""
     if path is None:
         return
     if path.suffix.lower() != suffix:
         raise UserError(f"{option} {path}: the file name should end in {suffix}")
     if path.is_dir() or not path.parent.is_dir():
         raise UserError(f"{option} {path}: cannot be written; does the folder exist?")
+    sheets.refuse_existing(f"{option} {path}", path, overwrite)

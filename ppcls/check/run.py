@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ppcls.check.findings import KINDS, findings
 from ppcls.check.photo import Demands
-from ppcls.check.report import lines, pair_sheet, require_target, table
+from ppcls.check.report import DRAWN, layout, lines, pair_sheet, require_target, table
 from ppcls.check.survey import UNLABELED, Album, survey
 from ppcls.data import datasets
 from ppcls.data.datasets import Samples
@@ -17,19 +17,28 @@ from ppcls.data.unlabeled import find_unlabeled
 from ppcls.inputs import open_listed
 from ppcls.log import say
 from ppcls.recipe import Recipe
+from ppcls.report.sheets import require_room
 from ppcls.utils.files import write_bytes
+from ppcls.utils.text import plural
 
 
 def check_data(
-    album: Album, demands: Demands, near: int, output: Path | None, sheet: Path | None
+    album: Album,
+    demands: Demands,
+    near: int,
+    output: Path | None,
+    sheet: Path | None,
+    overwrite: bool = False,
 ) -> bool:
     """Look at every photo, say what is found, write the files; True where nothing is wrong.
 
     Raises:
-        UserError: a file that cannot be written.
+        UserError: a file that is there already, or that cannot be written.
     """
-    require_target("--output", output, ".csv")
-    require_target("--sheet", sheet, ".png")
+    require_target("--output", output, ".csv", overwrite=True)
+    if sheet:
+        require_target("--sheet", sheet, ".png", overwrite)
+        require_room(f"--sheet {sheet}", sheet, layout(DRAWN), overwrite)
     start = time.monotonic()
     seen = survey(album, demands)
     seconds = time.monotonic() - start
@@ -37,20 +46,18 @@ def check_data(
     for _, samples in album.labelled():
         say("\n".join(datasets.summary(samples)))
     if more := album.parts.get(UNLABELED):
-        say(f"{more.source}: {len(more):,} photos without labels")
+        say(f"{more.source}: {plural(len(more), 'photo')} without labels")
     for line in lines(album, found):
         say(line)
     if output:
         write_bytes(output, table(album, found), f"--output {output}")
     if sheet:
-        drawn = pair_sheet(album, found)
-        if drawn:
-            write_bytes(sheet, drawn, f"--sheet {sheet}")
-        else:
-            say(f"--sheet {sheet}: not written, there are no pairs")
+        files = pair_sheet(album, found, sheet, f"--sheet {sheet}")
+        say(f"wrote {files}" if files else f"--sheet {sheet}: not written, there are no pairs")
     wrong = sum(finding.kind in KINDS for finding in found)
     rate = f"{len(album) / seconds:,.0f} a second"
-    say(f"{len(album):,} photos looked at, {rate}: {wrong or 'no'} findings")
+    many = plural(wrong, "finding") if wrong else "no findings"
+    say(f"{plural(len(album), 'photo')} looked at, {rate}: {many}")
     return not wrong
 
 

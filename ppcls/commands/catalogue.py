@@ -5,32 +5,49 @@ from pathlib import Path
 
 from ppcls.commands.options import add_command, positive
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 
 def add_models(commands) -> None:
-    parser = add_command(commands, "models", run_models, "list the networks")
-    parser.add_argument("pattern", nargs="?", default="*", help='such as "*_vd*"')
+    text = "list the networks: accuracy, size, and whether weights are at hand"
+    examples = ("ppcls models", 'ppcls models "*_vd*"', 'ppcls models "EfficientNet*" --names')
+    parser = add_command(commands, "models", run_models, text, examples)
+    text = 'pattern that the names must match, such as "*_vd*", in quotes; default: all'
+    parser.add_argument("pattern", nargs="?", default="*", metavar="PATTERN", help=text)
+    text = "print the names alone, one on each line, as scripts read them"
+    parser.add_argument("--names", action="store_true", help=text)
 
 
 def run_models(options: argparse.Namespace) -> int:
     from ppcls.models.zoo import list_models
+    from ppcls.weights.listing import table
 
     names = list_models(options.pattern)
     if not names:
         raise UserError(f"no network's name matches {options.pattern!r}")
-    print("\n".join(names))
+    print("\n".join(names if options.names else table(names)))
     return 0
 
 
 def add_weights(commands) -> None:
-    parser = commands.add_parser("weights", help="convert checkpoints", description="Checkpoints")
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
-    parser = add_command(actions, "convert", run_convert, "give a checkpoint a project's names")
-    parser.add_argument("source", type=Path, metavar="IN", help="checkpoint of any kind and names")
-    parser.add_argument("target", type=Path, metavar="OUT", help=".safetensors, .pdparams or .npz")
+    examples = (
+        "ppcls weights convert runs/own_photos/best.safetensors own.npz --to efficientnet-pytorch",
+        "ppcls weights convert resnet50.pth resnet50.safetensors --to native --model ResNet50",
+    )
+    text = "convert checkpoints between the names of several projects"
+    parser = add_command(commands, "weights", run_convert, text, examples[:1])
+    actions = parser.add_subparsers(metavar="ACTION", title="actions", required=True)
+    text = "write a checkpoint with the tensor names of a project"
+    parser = add_command(actions, "convert", run_convert, text, examples)
+    text = "checkpoint to read, of any kind and names"
+    parser.add_argument("source", type=Path, metavar="IN", help=text)
+    text = "file to write: .safetensors, .pdparams or .npz"
+    parser.add_argument("target", type=Path, metavar="OUT", help=text)
     names = ("native", "paddleclas", "timm", "efficientnet-pytorch")
-    parser.add_argument("--to", required=True, choices=names, help="whose names to write")
-    parser.add_argument("--model", help="the network's name; default: as the checkpoint says")
+    text = "project whose tensor names to write"
+    parser.add_argument("--to", required=True, choices=names, help=text)
+    text = "name of the network; default: as the checkpoint says"
+    parser.add_argument("--model", metavar="NAME", help=text)
 
 
 def run_convert(options: argparse.Namespace) -> int:
@@ -41,9 +58,13 @@ def run_convert(options: argparse.Namespace) -> int:
 
 
 def add_data(commands) -> None:
-    parser = add_command(commands, "data", run_data, "write out a built-in data set")
-    parser.add_argument("name", help="digits, solar_cells, or photos: scikit-learn's two")
-    parser.add_argument("--to", type=Path, metavar="DIR", help="default: data/<name>")
+    text = "write out a built-in data set as ordinary folders"
+    examples = ("ppcls data digits", "ppcls data photos --to photos/samples")
+    parser = add_command(commands, "data", run_data, text, examples)
+    text = "which one: digits, solar_cells, or photos, which are scikit-learn's two"
+    parser.add_argument("name", help=text)
+    text = "folder to write it into; default: data/<name>"
+    parser.add_argument("--to", type=Path, metavar="FOLDER", help=text)
 
 
 def run_data(options: argparse.Namespace) -> int:
@@ -59,11 +80,17 @@ def run_data(options: argparse.Namespace) -> int:
 
 
 def add_zoo(commands) -> None:
-    parser = add_command(commands, "zoo", run_zoo, "prove the networks; write tables and plots")
-    parser.add_argument("what", choices=("verify", "table", "plots"))
-    parser.add_argument("names", nargs="*", help="networks to verify; default: all of the zoo")
-    parser.add_argument("--oracle", type=Path, metavar="DIR", help="figures of other projects")
-    parser.add_argument("--check", action="store_true", help="only say which tables are stale")
+    text = "prove the networks; write the tables and plots of docs/"
+    examples = ("ppcls zoo verify ResNet50_vd", "ppcls zoo table --check", "ppcls zoo plots")
+    parser = add_command(commands, "zoo", run_zoo, text, examples)
+    text = "verify the networks, write the tables, or draw the plots"
+    parser.add_argument("what", choices=("verify", "table", "plots"), help=text)
+    text = "names of the networks to verify; default: all of the zoo"
+    parser.add_argument("names", nargs="*", metavar="NAME", help=text)
+    text = "folder with logits and tensor names of other projects to compare with"
+    parser.add_argument("--oracle", type=Path, metavar="FOLDER", help=text)
+    text = "only say which tables are stale, and write none"
+    parser.add_argument("--check", action="store_true", help=text)
 
 
 def run_zoo(options: argparse.Namespace) -> int:
@@ -90,15 +117,19 @@ def run_zoo(options: argparse.Namespace) -> int:
 
 def add_import(commands) -> None:
     text = "write a recipe from a config of PaddleClas 2"
-    parser = add_command(commands, "import-paddleclas", run_import, text)
-    parser.add_argument("source", type=Path, metavar="OLD.yaml")
-    parser.add_argument(
-        "--output", type=Path, metavar="NEW.yaml", help="default: OLD.ppcls.yaml, in this folder"
+    examples = (
+        "ppcls import-paddleclas OLD.yaml",
+        "ppcls import-paddleclas OLD.yaml --output mine.yaml --cards 8",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace the output")
-    parser.add_argument(
-        "--cards", type=positive, default=4, help="GPUs its learning rate is for; default: 4"
-    )
+    parser = add_command(commands, "import-paddleclas", run_import, text, examples)
+    text = "config of PaddleClas to read"
+    parser.add_argument("source", type=Path, metavar="OLD.yaml", help=text)
+    text = "recipe to write; default: OLD.ppcls.yaml in the working folder"
+    parser.add_argument("--output", type=Path, metavar="NEW.yaml", help=text)
+    text = "replace the recipe where it exists"
+    parser.add_argument("--overwrite", action="store_true", help=text)
+    text = "number of GPUs that its learning rate is meant for; default: 4"
+    parser.add_argument("--cards", type=positive, default=4, metavar="N", help=text)
 
 
 def run_import(options: argparse.Namespace) -> int:
@@ -111,6 +142,6 @@ def run_import(options: argparse.Namespace) -> int:
     write.write(write.text(converted, source), output, source, options.overwrite)
     for remark in converted.remarks:
         print(remark)
-    count = len(converted.remarks)
-    print(f"{output}: {converted.recipe['model']['name']}, {count} remark{'s' * (count != 1)}")
+    count = plural(len(converted.remarks), "remark")
+    print(f"{output}: {converted.recipe['model']['name']}, {count}")
     return 0

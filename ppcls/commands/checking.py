@@ -10,15 +10,26 @@ from ppcls.utils.files import expanded
 
 def add_check_data(commands) -> None:
     text = "find broken, doubled, leaking and mislabelled-looking photos before training"
-    parser = add_command(commands, "check-data", run_check_data, text)
-    parser.epilog = "exit code: 0 nothing is wrong, 1 something is, 2 a mistake in the command"
-    text = "folder or list, in place of -c"
+    examples = (
+        "ppcls check-data photos/train photos/val",
+        "ppcls check-data -c RECIPE.yaml --output found.csv --sheet pairs.png",
+    )
+    parser = add_command(commands, "check-data", run_check_data, text, examples)
+    codes = "exit code: 0 nothing is wrong, 1 something is, 2 a mistake in the command"
+    parser.epilog = f"{codes}\n\n{parser.epilog}"
+    text = "folder or list of the photos to train on, in place of -c"
     parser.add_argument("train", nargs="?", type=expanded, metavar="TRAIN", help=text)
-    parser.add_argument("eval", nargs="?", type=expanded, metavar="EVAL", help="folder or list")
+    text = "folder or list of the photos to be scored on"
+    parser.add_argument("eval", nargs="?", type=expanded, metavar="EVAL", help=text)
     add_recipe_options(parser, required=False)
-    parser.add_argument("--output", type=Path, metavar="FILE", help="write all findings as .csv")
-    parser.add_argument("--sheet", type=Path, metavar="FILE", help="draw the pairs as .png")
-    add_near_option(parser, "of 256 in which near-duplicates may differ, 0 to 32; default: 32")
+    text = "write all findings into this .csv file"
+    parser.add_argument("--output", type=Path, metavar="FILE", help=text)
+    text = "draw the pairs that look alike into this .png file"
+    parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
+    text = "replace the pictures of --sheet where they exist"
+    parser.add_argument("--overwrite", action="store_true", help=text)
+    text = "bits of 256 in which near-duplicates may differ, 0 to 32; default: 32"
+    add_near_option(parser, text)
 
 
 def run_check_data(options: argparse.Namespace) -> int:
@@ -35,5 +46,7 @@ def run_check_data(options: argparse.Namespace) -> int:
         album, demands = of_recipe(load(Recipe, options.config, options.override))
     else:
         album, demands = of_paths([path for path in (options.train, options.eval) if path])
-    clean = check_data(album, demands, options.near, options.output, options.sheet)
+    clean = check_data(
+        album, demands, options.near, options.output, options.sheet, options.overwrite
+    )
     return 0 if clean else 1

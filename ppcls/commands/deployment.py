@@ -16,11 +16,19 @@ from ppcls.utils.files import expanded
 
 
 def add_predict(commands) -> None:
-    parser = add_command(commands, "predict", run_predict, "name photos with an exported folder")
-    parser.add_argument("photos", nargs="+", type=expanded, metavar="PHOTO|FOLDER|LIST")
+    text = "name what is on photos with an exported model"
+    examples = (
+        "ppcls predict --model-dir exported/own_photos photo.jpg",
+        "ppcls predict --model-dir exported/own_photos photos/val --topk 2 --save results.csv",
+        "ppcls predict --model-dir exported/own_photos photos.txt --engine onnxruntime",
+    )
+    parser = add_command(commands, "predict", run_predict, text, examples)
+    text = "photos, folders of photos, and list files with a path in each line"
+    parser.add_argument("photos", nargs="+", type=expanded, metavar="PHOTO|FOLDER|LIST", help=text)
     add_engine_options(parser)
-    parser.add_argument("--topk", type=positive, help="classes per photo; default: 5")
-    text = "write a .csv, .json or .jsonl file, too, prediction by prediction"
+    text = "number of classes to name for each photo; default: 5"
+    parser.add_argument("--topk", type=positive, metavar="N", help=text)
+    text = "write the results to this .csv, .json or .jsonl file, too, prediction by prediction"
     parser.add_argument("--save", type=Path, metavar="FILE", help=text)
     add_on_error(parser, "skip gives it an error in the file instead of classes")
     text = "go on behind the last prediction of a --save FILE that was not finished"
@@ -44,28 +52,41 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "--model-dir",
         type=expanded,
         required=True,
+        metavar="FOLDER",
         help="folder that ppcls, PaddleClas or PaddleX exported",
     )
     parser.add_argument(
         "--engine",
         default="auto",
-        help="paddle, onednn, onnxruntime, openvino, tensorrt or onnxruntime-tensorrt; "
-        "default: auto, the fastest here, measured once",
+        help="what runs the model: paddle, onednn, onnxruntime, openvino, tensorrt or "
+        "onnxruntime-tensorrt; default: auto, the fastest here, measured once",
     )
-    parser.add_argument("--batch-size", type=positive, default=8)
-    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto")
-    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32")
-    parser.add_argument("--threads", type=positive, help="CPU threads; default: the fastest")
+    text = "number of photos to predict at a time; default: 8"
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help=text)
+    text = "where to run the model; default: auto, a GPU where there is one"
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
+    text = "number format to compute in; default: fp32"
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help=text)
+    text = "number of CPU threads to compute with; default: the fastest"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
     given = parser.add_argument_group("in place of what inference.yml says, or where there is none")
-    given.add_argument("--resize", type=positive, metavar="PIXELS", help="of the short side")
-    given.add_argument("--crop", type=positive, metavar="PIXELS")
+    text = "resize the short side of a photo to so many pixels"
+    given.add_argument("--resize", type=positive, metavar="PIXELS", help=text)
+    text = "crop a square of so many pixels a side from the middle"
+    given.add_argument("--crop", type=positive, metavar="PIXELS", help=text)
     kinds = ("nearest", "bilinear", "bicubic", "area", "lanczos")
-    given.add_argument("--interpolation", choices=kinds)
-    given.add_argument("--backend", choices=("cv2", "pil"), help="what resizes")
-    given.add_argument("--mean", type=float, nargs="+", help="by channel, of pixels from 0 to 1")
-    given.add_argument("--std", type=float, nargs="+")
-    given.add_argument("--threshold", type=share, help="of multi-label classes, in place of theirs")
-    given.add_argument("--labels", type=Path, metavar="FILE", help="class names, a line each")
+    text = "how to compute pixels when resizing"
+    given.add_argument("--interpolation", choices=kinds, help=text)
+    text = "library to resize with: OpenCV or Pillow"
+    given.add_argument("--backend", choices=("cv2", "pil"), help=text)
+    text = "means to subtract from pixels of 0 to 1, one for each channel"
+    given.add_argument("--mean", type=float, nargs="+", help=text)
+    text = "deviations to divide the pixels by then, one for each channel"
+    given.add_argument("--std", type=float, nargs="+", help=text)
+    text = "probability from which a multi-label class is named, for all classes"
+    given.add_argument("--threshold", type=share, metavar="SHARE", help=text)
+    text = "file with the class names, one in each line"
+    given.add_argument("--labels", type=Path, metavar="FILE", help=text)
 
 
 def run_predict(options: argparse.Namespace) -> int:
@@ -102,15 +123,26 @@ def run_predict(options: argparse.Namespace) -> int:
 
 
 def add_quantize(commands) -> None:
-    parser = add_command(commands, "quantize", run_quantize, "an exported network in INT8")
-    parser.add_argument("--model-dir", type=Path, required=True, help="exported folder in float")
-    parser.add_argument("--calibrate", type=Path, required=True, metavar="FOLDER|LIST")
+    text = "write an exported model again with INT8 numbers, smaller and often faster"
+    examples = (
+        "ppcls quantize --model-dir exported/own_photos --calibrate photos/train --eval photos/val",
+    )
+    parser = add_command(commands, "quantize", run_quantize, text, examples)
+    text = "exported folder with a model in float"
+    parser.add_argument("--model-dir", type=Path, required=True, metavar="FOLDER", help=text)
+    text = "photos from which the ranges of numbers are learnt"
+    parser.add_argument("--calibrate", type=Path, required=True, metavar="FOLDER|LIST", help=text)
     engines = ("onnxruntime", "openvino", "onnxruntime-tensorrt", "paddle")
-    parser.add_argument("--engine", choices=engines, default="onnxruntime")
-    parser.add_argument("--output", type=Path, help="default: the model's folder + -int8")
-    parser.add_argument("--eval", type=Path, metavar="FOLDER|LIST", help="labelled photos")
-    parser.add_argument("--budget", type=share, default=0.01, help="loss allowed: 0.01 is a point")
-    parser.add_argument("--photos", type=positive, default=200, help="to calibrate with")
+    text = "what will run the model; default: onnxruntime"
+    parser.add_argument("--engine", choices=engines, default="onnxruntime", help=text)
+    text = "folder to write the model to; default: the name of its own with -int8 behind"
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help=text)
+    text = "labelled photos on which both models are compared"
+    parser.add_argument("--eval", type=Path, metavar="FOLDER|LIST", help=text)
+    text = "share of the accuracy that may be lost: 0.01, the default, is one point"
+    parser.add_argument("--budget", type=share, default=0.01, metavar="SHARE", help=text)
+    text = "number of photos to calibrate with; default: 200"
+    parser.add_argument("--photos", type=positive, default=200, metavar="N", help=text)
     add_on_error(parser, "skip leaves it out")
     add_overwrite_option(parser, "replace another network's export in the output folder")
 
@@ -133,22 +165,42 @@ def run_quantize(options: argparse.Namespace) -> int:
 
 
 def add_bench(commands) -> None:
-    parser = add_command(commands, "bench", run_bench, "time networks on this machine's engines")
-    parser.add_argument("--models", type=listed, default=[], metavar="NAMES", help="NAME,… or all")
-    parser.add_argument("--model-dir", type=Path, nargs="+", default=[], metavar="DIR")
-    parser.add_argument("--engines", type=listed, default=[], help="default: all of the device")
-    parser.add_argument("--precisions", type=listed, default=["fp32"], help="fp32,bf16,fp16")
-    parser.add_argument("--batch-sizes", type=counts, default=[1, 8], metavar="N,…")
-    parser.add_argument("--threads", type=counts, default=[], metavar="N,…", help="default: all")
-    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--rounds", type=positive, default=5, help="turns of each engine")
-    parser.add_argument(
-        "--seconds", type=float, default=0.5, help="of runs in a turn; at least one run is made"
+    text = "time networks with all engines of this machine"
+    examples = (
+        "ppcls bench --models ResNet50_vd,EfficientNetLite0 --batch-sizes 1,8",
+        "ppcls bench --model-dir exported/own_photos exported/own_photos-int8 --output bench/own",
     )
-    parser.add_argument("--photos", type=Path, metavar="FOLDER", help="to time reading with")
-    parser.add_argument("--output", type=Path, default=Path("bench"), metavar="FOLDER")
-    parser.add_argument("--keep", action="store_true", help="keep the exported networks")
-    parser.add_argument("--docs", action="store_true", help="also write docs/benchmarks.md")
+    parser = add_command(commands, "bench", run_bench, text, examples)
+    text = "names of networks with commas between, or all: the published ones"
+    parser.add_argument("--models", type=listed, default=[], metavar="NAME,…", help=text)
+    text = "exported folders to time, one or several"
+    parser.add_argument(
+        "--model-dir", type=Path, nargs="+", default=[], metavar="FOLDER", help=text
+    )
+    text = "engines to time, with commas between; default: all of the device"
+    parser.add_argument("--engines", type=listed, default=[], metavar="ENGINE,…", help=text)
+    text = "number formats to compute in, of fp32,bf16,fp16; default: fp32"
+    parser.add_argument(
+        "--precisions", type=listed, default=["fp32"], metavar="FORMAT,…", help=text
+    )
+    text = "numbers of images in a batch; default: 1,8"
+    parser.add_argument("--batch-sizes", type=counts, default=[1, 8], metavar="N,…", help=text)
+    text = "numbers of CPU threads; default: as many as there are cores"
+    parser.add_argument("--threads", type=counts, default=[], metavar="N,…", help=text)
+    text = "where to run the networks; default: cpu"
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help=text)
+    text = "number of turns that each engine gets; default: 5"
+    parser.add_argument("--rounds", type=positive, default=5, metavar="N", help=text)
+    text = "seconds that a turn lasts, at least one run; default: 0.5"
+    parser.add_argument("--seconds", type=float, default=0.5, metavar="SECONDS", help=text)
+    text = "folder of photos to time reading with; default: a made-up photo"
+    parser.add_argument("--photos", type=Path, metavar="FOLDER", help=text)
+    text = "folder to write tables and plots into, and to go on from; default: bench"
+    parser.add_argument("--output", type=Path, default=Path("bench"), metavar="FOLDER", help=text)
+    text = "keep the networks that were exported to be timed"
+    parser.add_argument("--keep", action="store_true", help=text)
+    text = "write docs/benchmarks.md of the repository, too"
+    parser.add_argument("--docs", action="store_true", help=text)
 
 
 def run_bench(options: argparse.Namespace) -> int:

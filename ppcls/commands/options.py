@@ -1,22 +1,60 @@
 """What several commands have in common."""
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from ppcls.utils.files import expanded
+from ppcls.utils.text import did_you_mean
 
 
-def add_command(commands, name: str, run: Callable, text: str) -> argparse.ArgumentParser:
-    parser = commands.add_parser(name, help=text, description=text)
+class Parser(argparse.ArgumentParser):
+    """Says a mistake in one line that names the command, and where to read on."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(message.split())
+        print(f"{self.prog}: error: {line}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+    def refuse(self, extra: Sequence[str]) -> NoReturn:
+        """The error for arguments that nobody asked for."""
+        known = [name for action in self._actions for name in action.option_strings]
+        first = extra[0].partition("=")[0]
+        hint = did_you_mean(first, known) if first.startswith("-") else ""
+        self.error(f"unknown argument{'s' * (len(extra) > 1)}: {' '.join(extra)}{hint}")
+
+
+def add_command(
+    commands, name: str, run: Callable, text: str, examples: Sequence[str]
+) -> argparse.ArgumentParser:
+    """A command with a line that says what it does, and whole command lines to copy."""
+    parser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=listed_examples(examples),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.register("type", Path, path)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def listed_examples(examples: Sequence[str]) -> str:
+    title = "example" if len(examples) == 1 else "examples"
+    return "\n".join([f"{title}:", *(f"  {line}" for line in examples)])
 
 
 def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
-        "-c", "--config", type=expanded, required=required, help="recipe file (configs/*.yaml)"
+        "-c",
+        "--config",
+        type=expanded,
+        required=required,
+        metavar="RECIPE",
+        help="the recipe file, such as configs/finetune/EfficientNetLite0.yaml",
     )
     parser.add_argument(
         "-o",
@@ -25,7 +63,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="set a key of the recipe, such as train.epochs=10 or train.ops.0.scale=[0.5,1]",
+        help="set keys of the recipe, such as train.epochs=10 or 'train.ops.0.scale=[0.5, 1]'",
     )
 
 

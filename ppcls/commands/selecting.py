@@ -8,25 +8,29 @@ from ppcls.utils.files import expanded
 
 
 def add_select_unlabeled(commands) -> None:
-    text = "of each class list the unlabelled photos that a recipe's teacher is surest of"
-    parser = add_command(commands, "select-unlabeled", run_select_unlabeled, text)
-    parser.epilog = "the same command goes on where it was interrupted"
+    text = "list the unlabelled photos that a recipe's teacher is surest of"
+    examples = (
+        "ppcls select-unlabeled -c student.yaml --photos wild --per-class 4000 --output wild.txt",
+    )
+    parser = add_command(commands, "select-unlabeled", run_select_unlabeled, text, examples)
+    parser.epilog = f"the same command goes on where it was interrupted\n\n{parser.epilog}"
     add_recipe_options(parser, required=True)
-    text = "folder, or list with a path a line"
+    text = "folder of photos, or list file with a path in each line"
     parser.add_argument(
         "--photos", type=expanded, required=True, metavar="FOLDER_OR_LIST", help=text
     )
-    parser.add_argument(
-        "--per-class", type=positive, required=True, metavar="K", help="photos of each class"
-    )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE.txt")
-    text = "lowest probability of the class; default: 0"
+    text = "number of photos to choose of each class"
+    parser.add_argument("--per-class", type=positive, required=True, metavar="K", help=text)
+    text = "list file to write the chosen photos to"
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.txt", help=text)
+    text = "lowest probability that the teacher must give the class; default: 0"
     parser.add_argument("--least", type=share, default=0.0, metavar="SHARE", help=text)
-    add_near_option(
-        parser, "of 256, in which a photo nearly an evaluation photo may differ; default: 32"
-    )
-    text = "draw photos per class and their confidence as .png"
+    text = "bits of 256 in which a photo must differ more from evaluation photos; default: 32"
+    add_near_option(parser, text)
+    text = "draw photos per class and their confidence into this .png file"
     parser.add_argument("--sheet", type=Path, metavar="FILE", help=text)
+    text = "replace the file of --sheet where it exists"
+    parser.add_argument("--overwrite", action="store_true", help=text)
 
 
 def run_select_unlabeled(options: argparse.Namespace) -> int:
@@ -36,5 +40,5 @@ def run_select_unlabeled(options: argparse.Namespace) -> int:
 
     recipe = load(Recipe, options.config, options.override)
     wish = Wish(options.per_class, options.least, options.near)
-    select_unlabeled(recipe, options.photos, options.output, wish, options.sheet)
+    select_unlabeled(recipe, options.photos, options.output, wish, options.sheet, options.overwrite)
     return 0

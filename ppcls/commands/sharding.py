@@ -11,18 +11,26 @@ UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def add_make_shards(commands) -> None:
-    text = "write a data set as tar shards, which large sets are read from"
-    parser = add_command(commands, "make-shards", run_make_shards, text)
-    kinds = "FOLDER|LIST|SHARDS|PARQUET"
-    parser.add_argument("source", type=expanded, metavar="SOURCE", help=f'{kinds}; a "*" in quotes')
-    parser.add_argument("target", type=Path, metavar="TARGET", help="folder to write them into")
-    parser.add_argument(
-        "--shard-size", type=size, default="512MB", help="bytes, as in 512MB or 1GB; default: 512MB"
+    text = "write a data set as tar shards, from which large sets are read fast"
+    examples = (
+        "ppcls make-shards photos/train shards",
+        "ppcls make-shards 'parquet/train-*.parquet' shards --shard-size 1GB",
     )
-    parser.add_argument("--name", default="train", help="which theirs begin with; default: train")
-    parser.add_argument("--labels", type=expanded, metavar="FILE", help="class names, a line each")
-    parser.add_argument("--multilabel", action="store_true", help="lists have 0,1,0 labels")
-    parser.add_argument("--seed", type=whole, default=0, help="of the shuffling; default: 0")
+    parser = add_command(commands, "make-shards", run_make_shards, text, examples)
+    text = 'data set to read: a folder, list, shards or parquet files; a "*" stands in quotes'
+    parser.add_argument("source", type=expanded, metavar="SOURCE", help=text)
+    text = "folder to write the shards into"
+    parser.add_argument("target", type=Path, metavar="TARGET", help=text)
+    text = "size of a shard, as in 512MB or 1GB; default: 512MB"
+    parser.add_argument("--shard-size", type=size, default="512MB", metavar="SIZE", help=text)
+    text = "beginning of the shards' file names; default: train"
+    parser.add_argument("--name", default="train", help=text)
+    text = "file with the class names, one in each line"
+    parser.add_argument("--labels", type=expanded, metavar="FILE", help=text)
+    text = "read lists whose labels are like 0,1,0: several for a photo"
+    parser.add_argument("--multilabel", action="store_true", help=text)
+    text = "number that fixes the order the photos are shuffled into; default: 0"
+    parser.add_argument("--seed", type=whole, default=0, metavar="N", help=text)
 
 
 def size(text: str) -> int:

@@ -87,8 +87,9 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     passed = PassedOver()
     folders, stray = listing(path, passed, names)
     if not folders:
-        found = f"but {plural(len(stray), 'photo')} lie directly in it" if stray else ""
-        found = found or "but there is none"
+        found = "but there is none"
+        if stray:
+            found = f"but {plural(len(stray), 'photo lies', 'photos lie')} directly in it"
         mistake = f"{path}: expected one sub-folder per class, {found}"
         raise with_passed_over(mistake, passed)
     if stray:
@@ -225,7 +226,7 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
     setting = f"model.num_classes is {num_classes}"
     if samples.names and len(samples.names) != num_classes:
         fix = f"set -o model.num_classes={len(samples.names)}"
-        found = f"{samples.source} has {len(samples.names)} classes"
+        found = f"{samples.source} has {plural(len(samples.names), 'class')}"
         raise UserError(f"{what}: {found} but {setting}; {fix}")
     if samples.classes != num_classes and samples.labels.ndim == 2:
         found = f"{samples.source} has {samples.classes} labels a photo"
@@ -249,7 +250,7 @@ def summary(samples: Samples) -> list[str]:
     """Lines to print: total, classes, photos per class (above 20 classes only the extremes)."""
     counts = samples.counts(samples.classes)
     names = [samples.class_name(label) for label in range(len(counts))]
-    lines = [f"{samples.source}: {len(samples):,} photos, {len(counts):,} classes"]
+    lines = [f"{samples.source}: {plural(len(samples), 'photo')}, {plural(len(counts), 'class')}"]
     if len(counts) <= TABLE_ROWS:
         width = max(map(len, names), default=0)
         return lines + [f"  {n:<{width}}  {c:>7,}" for n, c in zip(names, counts, strict=True)]
@@ -259,7 +260,7 @@ def summary(samples: Samples) -> list[str]:
     lines.append(f"  median: {np.median(counts[filled]):,g}")
     lines.append(f"  largest class: {names[high]} ({counts[high]:,})")
     absent = [names[label] for label in np.flatnonzero(counts == 0)]
-    return lines + ([f"  {len(absent)} without photos: {at_most(absent)}"] if absent else [])
+    return lines + ([f"  {len(absent):,} without photos: {at_most(absent)}"] if absent else [])
 
 
 def align(train: Samples, evaluation: Samples) -> None:

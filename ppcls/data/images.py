@@ -21,7 +21,7 @@ from ppcls.data.paths import Member
 from ppcls.errors import UserError
 from ppcls.utils.files import existing, read_file
 from ppcls.utils.opencv import cv2
-from ppcls.utils.text import visible
+from ppcls.utils.text import plural, visible
 
 # Data workers are processes, one a core: threads inside each would only compete with the others,
 # and a process forked while OpenCV's thread pool runs can hang. Results do not change.
@@ -292,7 +292,9 @@ def decode_any(data: bytes, name: str) -> np.ndarray:
         image = open_image(data, name)
         # libjpeg would fill up what is not there with grey, for seconds where it is much.
         if image.format == "JPEG" and image.width * image.height > DENSEST * len(data):
-            raise OSError(f"{len(data)} bytes cannot hold {image.width}x{image.height} pixels")
+            raise OSError(
+                f"{plural(len(data), 'byte')} cannot hold {image.width}x{image.height} pixels"
+            )
         image.load()
     except UserError:
         raise

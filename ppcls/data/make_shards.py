@@ -21,7 +21,7 @@ from ppcls.errors import UserError
 from ppcls.log import Progress, say
 from ppcls.utils.files import write_text
 from ppcls.utils.lock import locked
-from ppcls.utils.text import at_most, is_broken, visible
+from ppcls.utils.text import at_most, is_broken, plural, visible
 
 
 @dataclass
@@ -83,7 +83,7 @@ def make_shards(
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     last = len(record.shards) - 1
     pattern = f"{name}-{{{0:06}..{last:06}}}{SUFFIX}" if last else f"{name}-{0:06}{SUFFIX}"
-    found = f"{len(record.shards):,} shards of {record.photos:,} photos"
+    found = f"{plural(len(record.shards), 'shard')} of {plural(record.photos, 'photo')}"
     return [f"{found}: data.train={target / pattern}"]
 
 
@@ -147,7 +147,7 @@ def finished(target: Path, name: str, record: Record) -> list[list[int]]:
             break
         kept.append([photos, size])
     if kept:
-        say(f"{target}: {len(kept)} shards are there already")
+        say(f"{target}: {plural(len(kept), 'shard is', 'shards are')} there already")
     return kept
 
 

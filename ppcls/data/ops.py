@@ -28,6 +28,7 @@ from ppcls.data.transforms import (
     VerticalFlip,
 )
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 
 @node
@@ -58,7 +59,10 @@ class OneOf:
         if not self.ops:
             raise ValueError("ops is empty: name one op or more")
         if self.weights is not None and len(self.weights) != len(self.ops):
-            raise ValueError(f"{len(self.weights)} weights for {len(self.ops)} ops: give each one")
+            raise ValueError(
+                f"{plural(len(self.weights), 'weight')} for {plural(len(self.ops), 'op')}: "
+                "give each one"
+            )
         if self.weights is not None and not any(self.weights):
             raise ValueError("weights are all 0: raise one of them")
 

@@ -15,6 +15,7 @@ from ppcls.config.node import Count, Float, Positive, node
 from ppcls.data.geometry import Backend, Interpolation, center_crop, resize_short
 from ppcls.errors import UserError
 from ppcls.utils.opencv import cv2
+from ppcls.utils.text import plural
 
 KEYS = ("resize", "crop", "interpolation", "backend", "mean", "std")
 STATED = "_stated"  # where a Preprocess keeps which of them were given
@@ -66,7 +67,8 @@ class Preprocess:
         fits = len(self.mean) == len(self.std) and len(self.mean) in (1, 3, 4)
         if {"mean", "std"} <= set(keys) and not fits:
             raise ValueError(
-                f"mean has {len(self.mean)} values and std {len(self.std)}: give each one value "
+                f"mean has {plural(len(self.mean), 'value')} and std {len(self.std)}: give "
+                "each one value "
                 "per channel, 1 (grey), 3 (RGB) or 4 (RGBA)"
             )
 
@@ -254,7 +256,7 @@ def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
     if arguments["channel_num"] != len(mean):
         raise UserError(
             f"NormalizeImage: channel_num {arguments['channel_num']} with a mean of "
-            f"{len(mean)} values cannot be represented"
+            f"{plural(len(mean), 'value')} cannot be represented"
         )
     top, _, bottom = str(scale).partition("/")
     try:

@@ -13,7 +13,7 @@ from ppcls.config.node import NotNegative, Share, node
 from ppcls.data.datasets import Samples
 from ppcls.data.unlabeled import Joined
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most
+from ppcls.utils.text import at_most, plural
 
 WITHOUT, ORDER = 1, 2  # tell random numbers apart: of photos without labels, of a step's order
 
@@ -74,7 +74,8 @@ class Weighted:
         counts = class_counts(samples, classes, self.kind)
         if len(self.weights) != classes:
             raise UserError(
-                f"train.sampler.weights: {len(self.weights)} weights for {classes} classes: "
+                f"train.sampler.weights: {plural(len(self.weights), 'weight')} for "
+                f"{plural(classes, 'class')}: "
                 "give one for each"
             )
         shares = counts * np.array(self.weights)

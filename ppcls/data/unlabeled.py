@@ -17,6 +17,7 @@ from ppcls.data.paths import Members, Paths
 from ppcls.data.walk import PassedOver, with_passed_over
 from ppcls.errors import UserError
 from ppcls.utils.files import existing, expanded
+from ppcls.utils.text import plural
 
 NO_LABEL = -1  # in labels
 PADDING = re.compile(r"[ \t\r]*\n[ \t]*")  # what ends a line and what the next begins with
@@ -46,7 +47,7 @@ class Unlabeled:
         without = round(self.share * photos)
         if without in (0, photos):
             raise UserError(
-                f"data.unlabeled.share: {self.share:g} of a step of {photos} photos is "
+                f"data.unlabeled.share: {self.share:g} of a step of {plural(photos, 'photo')} is "
                 f"{'none' if not without else 'all'} of them; larger batches have both kinds"
             )
         return photos - without, without

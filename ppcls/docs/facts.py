@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 # What a name belongs to: the first pattern that it matches.
 FAMILIES = {
     "ResNeXt WSL": r".*_wsl",
+    "with SSLD": r".*_ssld",
     "SE": r"SE",
     "ResNeXt": r"ResNeXt\d+_\d",
     "ResNeXt_vd": r"ResNeXt\d+_vd",
@@ -29,6 +30,7 @@ FAMILIES = {
     "Res2Net": r"Res2Net",
     "ResNeSt": r"ResNeSt",
     "RegNetX": r"RegNetX",
+    "EfficientNet-Lite": r"EfficientNetLite",
     "EfficientNet": r"EfficientNet",
 }
 
@@ -54,13 +56,17 @@ class Facts:
 
     @property
     def family(self) -> str:
-        return next(f for f, pattern in FAMILIES.items() if re.match(pattern, self.name))
+        return family_of(self.name)
 
     @property
     def grouped(self) -> bool:
         """Whether its spatial convolutions are grouped."""
         spec = zoo.spec_of(self.name)
         return isinstance(spec, EfficientNetSpec) or spec.groups[0] > 1
+
+
+def family_of(name: str) -> str:
+    return next(family for family, pattern in FAMILIES.items() if re.match(pattern, name))
 
 
 @functools.cache

@@ -1,24 +1,31 @@
 """The two pictures of docs/models.md: accuracy against multiply-adds, and against latency."""
 
+import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from ppcls.docs.facts import FAMILIES, ROOT, Facts, facts, published
+from ppcls.docs.facts import FAMILIES, ROOT, family_of, published
+from ppcls.weights.listing import counted
+from ppcls.weights.store import registry
 
 MULTIPLY_ADDS, LATENCY = "accuracy_multiply_adds.png", "accuracy_latency.png"
 DPI = 100
-SIZES = {MULTIPLY_ADDS: (12, 8.5), LATENCY: (12, 17)}  # inches
+SIZES = {MULTIPLY_ADDS: (14, 10), LATENCY: (14, 24)}  # inches
 
-COLOURS = dict(zip(FAMILIES, matplotlib.colormaps["tab10"].colors, strict=True))  # type: ignore
-MARKERS = dict(zip(FAMILIES, "osD^vPX*<>", strict=True))
+TEN = matplotlib.colormaps["tab10"].colors  # type: ignore
+COLOURS = dict(zip(FAMILIES, (*TEN, "black", "#b8860b"), strict=True))
+MARKERS = dict(zip(FAMILIES, "os*D^vPX<>hd", strict=True))
+RECOMMENDED = ("EfficientNetLite0", "ResNet50_vd", "ResNet50_vd_ssld")  # by README.md: in bold
 
 BATCH = "1"
 PANELS = {  # latency kind → title
@@ -29,33 +36,53 @@ PANELS = {  # latency kind → title
 
 LABEL_SIZE = 7
 HALF = 4  # of a marker's side, pixels
-DISTANCES = (6, 10, 16, 24, 34, 46, 60, 76)  # of a label from its point, pixels
-DIRECTIONS = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+DISTANCES = (6, 10, 16, 24, 34, 46, 60, 76, 94, 114, 140)  # of a label from its point, pixels
+DIRECTIONS = tuple(
+    (round(np.cos(angle), 3), round(np.sin(angle), 3))
+    for angle in np.pi / 8 * np.array([0, 4, 12, 8, 2, 14, 6, 10, 1, 15, 7, 9, 3, 13, 5, 11])
+)
 
-Point = tuple[Facts, float]  # a network and its abscissa
+
+@dataclass(frozen=True)
+class Spot:
+    """A network with one of its weights, as far as the plots show it; `top1` is 0 to 1."""
+
+    name: str
+    top1: float
+
+    @property
+    def family(self) -> str:
+        return family_of(self.name)
 
 
-def label(own: Facts) -> str:
-    """The name without what the family, which colour and marker tell, says already."""
-    short = own.name
-    for word in ("Fix_ResNeXt", "EfficientNet", "RegNetX_", "Res2Net", "ResNeSt", "ResNeXt"):
-        short = short.replace(word, "Fix " if word.startswith("Fix") else "")
-    if own.family != "SE":
-        short = short.replace("ResNet", "").replace("_wsl", "")
-    if own.family.endswith("_vd"):
-        short = short.replace("_vd", "")
-    return short.removeprefix("SE_").replace("_", " ")
+Point = tuple[Spot, float]  # a network and its abscissa
+
+
+def label(own: Spot) -> str:
+    """The whole name, but for the longest word of all."""
+    return own.name.replace("EfficientNet", "EffNet")
+
+
+def series(own: Spot) -> str:
+    """What the networks have in common that differ in depth, or of WSL in width, alone."""
+    if own.family == "ResNeXt WSL":
+        return own.family if own.name.startswith("ResNeXt") else own.name
+    name = re.sub(r"^(SE_)?(ResNet|ResNeXt|Res2Net|SENet|ResNeSt)\d+", r"\1\2", own.name)
+    return re.sub(r"^(EfficientNetB|EfficientNetLite|RegNetX_)\d+", r"\1", name)
 
 
 def draw(axes: Axes, points: Sequence[Point], x_label: str) -> None:
-    """Points by family, joined by a faint line, each with a label where there is room."""
+    """Points by family; a faint line joins those that differ in size alone."""
     for family in FAMILIES:
-        own = sorted((x, 100 * o.top1) for o, x in points if o.family == family)
-        if own:
-            colour, marker = COLOURS[family], MARKERS[family]
-            axes.plot(*zip(*own, strict=True), color=colour, alpha=0.25, zorder=1)
-            xs, ys = zip(*own, strict=True)
-            axes.scatter(xs, ys, s=28, color=colour, marker=marker, label=family, zorder=3)
+        own = [(spot, x) for spot, x in points if spot.family == family]
+        if not own:
+            continue
+        colour, marker = COLOURS[family], MARKERS[family]
+        for name in dict.fromkeys(series(spot) for spot, _ in own):
+            chain = sorted((x, 100 * spot.top1) for spot, x in own if series(spot) == name)
+            axes.plot(*zip(*chain, strict=True), color=colour, alpha=0.35, zorder=1)
+        xs, ys = zip(*((x, 100 * spot.top1) for spot, x in own), strict=True)
+        axes.scatter(xs, ys, s=28, color=colour, marker=marker, label=family, zorder=3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(x_label)
@@ -76,7 +103,8 @@ def place_labels(axes: Axes, points: Sequence[Point]) -> None:
             label(own),
             (x, 100 * own.top1),
             fontsize=LABEL_SIZE,
-            color=[0.7 * part for part in COLOURS[own.family]],
+            fontweight="bold" if own.name in RECOMMENDED else "normal",
+            color=[0.7 * part for part in to_rgb(COLOURS[own.family])],
             xytext=(0, 0),
             textcoords="offset pixels",
             arrowprops={"arrowstyle": "-", "color": "grey", "lw": 0.4},
@@ -125,9 +153,9 @@ def picture(
 
 
 def write_plots(names: Iterable[str] | None = None, folder: Path = ROOT / "docs") -> list[Path]:
-    """Draw both pictures of the networks, by default of all published ones, as PNG files."""
-    every = [facts(name) for name in names or published()]
-    macs = [(own, own.macs / 1e9) for own in every]
+    """Draw both pictures of the networks, by default of all with published weights, as PNG."""
+    every = [(spot, name) for name in names or registry() for spot in spots(name)]
+    macs = [(spot, counted()[name]["macs"] / 1e9) for spot, name in every]
     first = picture(
         [("Accuracy against multiply-adds", "multiply-adds for one image, G, counted", macs)],
         SIZES[MULTIPLY_ADDS],
@@ -144,6 +172,16 @@ def write_plots(names: Iterable[str] | None = None, folder: Path = ROOT / "docs"
     return paths
 
 
-def latencies(every: Iterable[Facts], kind: str) -> list[Point]:
-    found = ((own, own.latency.get(kind, {}).get(BATCH)) for own in every)
-    return [(own, ms) for own, ms in found if ms is not None]
+def spots(name: str) -> list[Spot]:
+    """The network with its own weights, and with others, such as SSLD's, under their tag."""
+    first, *others = registry().get(name, {}).items()
+    found = [Spot(name, first[1]["top1"])]
+    longer = [(f"{name}_{tag}", facts["top1"]) for tag, facts in others]
+    return found + [Spot(own, top1) for own, top1 in longer if own not in registry()]
+
+
+def latencies(every: Iterable[tuple[Spot, str]], kind: str) -> list[Point]:
+    """The spots with the published latency of their network."""
+    known = published()
+    found = [(spot, known.get(name, {}).get("latency", {}).get(kind, {})) for spot, name in every]
+    return [(spot, own[BATCH]) for spot, own in found if own.get(BATCH) is not None]

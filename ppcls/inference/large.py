@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ppcls.errors import UserError
 from ppcls.inference import params as stored
+from ppcls.utils.text import plural
 
 LIMIT = 1 << 31  # bytes of an ONNX file
 PARAMETER = re.compile(r'"#":"p","A":\[\d+,\d+,\d+,"([^"]+)"\]')  # in Paddle 3's programs
@@ -31,7 +32,9 @@ def add_weights(onnx_file: Path, program: Path, params: Path) -> None:
     names = sorted(PARAMETER.findall(program.read_text(encoding="utf-8")))
     found = list(stored.tensors(params))
     if len(names) != len(found) or wanted - set(names):
-        raise UserError(f"{params}: has {len(found)} tensors, {program.name} names {len(names)}")
+        raise UserError(
+            f"{params}: has {plural(len(found), 'tensor')}, {program.name} names {len(names)}"
+        )
     data = onnx_file.with_name(onnx_file.name + ".data")
     with params.open("rb") as source, data.open("wb") as target:
         for name, tensor in zip(names, found, strict=True):

@@ -90,7 +90,10 @@ def quantize(
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
         job = Job(folder, engine, quantizer, judge, temporary)
         best = job.search(budget, chosen)
-        about = {"calibrated_on": f"{len(chosen)} photos of {calibrate}", "budget": budget}
+        about = {
+            "calibrated_on": f"{plural(len(chosen), 'photo')} of {calibrate}",
+            "budget": budget,
+        }
         about |= job.describe(best, in_float)
         kept = {**folder.manifest.about, "source": origin.source}
         kept |= {"files": sizes(temporary), "int8": about}
@@ -160,14 +163,15 @@ class Job:
         count = 1
         while tried[-1].score.loss > budget and count <= len(layers) // 2:
             tried.append(self.attempt(layers[:count]))
-            say(f"{count} of {len(layers)} layers in float: {tried[-1].score}")
+            say(f"{count} of {plural(len(layers), 'layer')} in float: {tried[-1].score}")
             count *= 2
         if tried[-1].score.loss <= budget:
             return tried[-1]
         least = min(tried, key=lambda candidate: candidate.score.loss)
         raise UserError(
             f"{self.folder.path}: int8 costs {points(tried[0].score.loss)} ({tried[0].score}), and "
-            f"{points(least.score.loss)} with {len(least.in_float)} of {len(layers)} layers in "
+            f"{points(least.score.loss)} with {len(least.in_float)} of "
+            f"{plural(len(layers), 'layer')} in "
             f"float, where {points(budget)} are allowed; nothing was written: "
             f"raise --budget, or {self.judge.advice}"
         )
@@ -189,7 +193,7 @@ class Job:
         return {
             "engine": self.engine,
             "measured_in": str(in_float.settings),
-            "compared_on": f"{len(self.judge.paths)} photos of {self.judge.source}",
+            "compared_on": f"{plural(len(self.judge.paths), 'photo')} of {self.judge.source}",
             **best.score.about(),
             "bytes": {
                 "float": onnx_of(self.folder).stat().st_size,

@@ -113,7 +113,8 @@ def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
         return np.array([names.index(name) for name in samples.names])[samples.labels]
     if samples.names and len(samples.names) != classes:
         raise UserError(
-            f"--eval {samples.source}: has {len(samples.names)} classes ({samples.names[0]} …) and "
+            f"--eval {samples.source}: has {plural(len(samples.names), 'class')} "
+            f"({samples.names[0]} …) and "
             f"the network {classes}; give photos of its classes"
         )
     outside = np.flatnonzero(samples.labels >= classes)

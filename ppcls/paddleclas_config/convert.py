@@ -22,6 +22,7 @@ from ppcls.paddleclas_config import (
 from ppcls.paddleclas_config.explained import explain
 from ppcls.paddleclas_config.page import Rank, Remark, Section, open_page
 from ppcls.recipe import Recipe
+from ppcls.utils.text import plural
 
 DEVICES = ("gpu", "cpu")  # gpu: auto, which takes one where there is one
 
@@ -212,11 +213,11 @@ def put_optimizer(draft: Draft, root: Section, cards: int) -> None:
     peak = {"lr": schedule.pop("lr"), "for_batch": batch * cards * steps}
     draft.put("train.schedule", {**peak, **schedule}, lr)
     draft.put("train.accumulate", steps if steps != 1 else None, whole, "update_freq")
-    words = f"{cards} card{'s' * (cards > 1)} of {batch * steps}"
+    words = f"{plural(cards, 'card')} of {batch * steps}"
     key = next((k for k in ("learning_rate", "max_learning_rate", "values") if k in lr), None)
     lr.remark(
         key,
-        f"taken as chosen for {peak['for_batch']} photos a step ({words}; --cards N says "
+        f"taken as chosen for {plural(peak['for_batch'], 'photo')} a step ({words}; --cards N says "
         "otherwise) and scaled to the batch in use",
     )
 

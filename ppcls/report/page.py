@@ -9,6 +9,7 @@ from ppcls.report.figures import ClassFigures, Report
 from ppcls.report.style import CSS, SORT
 from ppcls.report.tables import mistake
 from ppcls.report.thumbnails import thumbnail
+from ppcls.utils.text import plural
 
 SHOWN = 50  # rows of a table of classes that are seen at once
 POLICY = (  # nothing is fetched from anywhere, whatever stands in a name
@@ -111,7 +112,10 @@ def classes(report: Report) -> str:
     head = f'<h2>Classes</h2>{averages(report)}<p class="faint">{note}</p>'
     if len(order) <= SHOWN:
         return head + class_table(order)
-    rest = f"<details><summary>All {len(order):,} classes</summary>{class_table(order)}</details>"
+    rest = (
+        f"<details><summary>All "
+        f"{plural(len(order), 'class')}</summary>{class_table(order)}</details>"
+    )
     return f"{head}<h3>The {SHOWN} worst</h3>{class_table(order[:SHOWN])}{rest}"
 
 
@@ -145,7 +149,8 @@ def share(value: float | None) -> tuple[str, float | str]:
 def matrix(report: Report, picture: bytes) -> str:
     right = percent(float(report.outcomes.right.mean()))
     alt = (
-        f"Confusion matrix of {len(report.names):,} classes, true ones in rows, predicted ones in "
+        f"Confusion matrix of {plural(len(report.names), 'class')}, true ones in rows, "
+        "predicted ones in "
         f"columns; {right} of the photos lie on the diagonal"
     )
     note = (

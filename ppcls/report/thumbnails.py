@@ -2,9 +2,8 @@
 
 import io
 
-from PIL import Image
-
 from ppcls.data import images
+from ppcls.report.sheets import fit
 
 SIDE = 208  # pixels of a photo's longer side
 
@@ -15,12 +14,6 @@ def thumbnail(path: str) -> bytes:
     Raises:
         UserError: a photo that cannot be read.
     """
-    photo = Image.fromarray(images.read(path))
-    steps = SIDE // max(photo.size)
-    if steps > 1:
-        size = (photo.width * steps, photo.height * steps)
-        photo = photo.resize(size, Image.Resampling.NEAREST)
-    photo.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
     target = io.BytesIO()
-    photo.save(target, "JPEG", quality=85)
+    fit(images.read(path), SIDE).save(target, "JPEG", quality=85)
     return target.getvalue()

@@ -17,6 +17,7 @@ from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.select.files import FOREIGN, beside
 from ppcls.utils.files import expanded, header_line, read_header, write_whole
+from ppcls.utils.text import plural
 
 FORMAT = "ppcls photos of a folder, 1"
 LABELLED = re.compile(rb"(.*[^ \t])[ \t]+[0-9]+")
@@ -75,7 +76,10 @@ def open_walked(folder: str, file: Path) -> Photos:
                 f"delete {file.with_suffix('')} and what lies beside it under that name"
             )
         photos = counted(Photos(file, folder, walked=True))
-        say(f"{photos.count:,} photos of {folder}, as {file} says; another --output looks again")
+        say(
+            f"{plural(photos.count, 'photo')} of {folder}, as {file} says; another --output "
+            "looks again"
+        )
         return photos
     say(f"looking for photos in {folder}")
     with write_whole(file) as lines:
@@ -88,7 +92,7 @@ def open_walked(folder: str, file: Path) -> Photos:
             raise with_passed_over(f"--photos {folder}: no photos in it ({EXPECTED})", passed)
     say_passed_over(folder, passed)
     photos = counted(Photos(file, folder, walked=True))
-    say(f"{photos.count:,} photos of {folder}, listed in {file}")
+    say(f"{plural(photos.count, 'photo')} of {folder}, listed in {file}")
     return photos
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ppcls.report.plots import BLUE, new_figure, png
 from ppcls.select.choose import Chosen
+from ppcls.utils.text import plural
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,9 +26,13 @@ def lines(
     if len(few):
         first = [f"{names[c] if names else c} ({counts[c]:,})" for c in few[:NAMED]]
         more = ", …" if len(few) > NAMED else ""
-        yield f"{len(few):,} classes have fewer than {per_class:,}: {', '.join(first)}{more}"
+        yield (
+            f"{plural(len(few), 'class has', 'classes have')} fewer than {per_class:,}: "
+            f"{', '.join(first)}{more}"
+        )
+    classes_there = int((counts > 0).sum())
     yield (
-        f"{output}: {len(chosen.rows):,} photos of {int((counts > 0).sum()):,} classes, "
+        f"{output}: {plural(len(chosen.rows), 'photo')} of {plural(classes_there, 'class')}, "
         f"mean confidence {chosen.rows['confidence'].mean(dtype=np.float64):.4f}"
     )
 
@@ -41,7 +46,7 @@ def total(chosen: Chosen, output: Path) -> str:
         "are copies of chosen ones": chosen.copies,
     }
     said = [f"{count:,} {what}" for what, count in parts.items() if count]
-    return ": ".join(filter(None, [f"{chosen.photos:,} photos", ", ".join(said)]))
+    return ": ".join(filter(None, [plural(chosen.photos, "photo"), ", ".join(said)]))
 
 
 def sheet(chosen: Chosen, classes: int, per_class: int) -> bytes:

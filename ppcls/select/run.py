@@ -21,6 +21,7 @@ from ppcls.select.photos import Photos, line_of, open_photos
 from ppcls.select.report import lines, sheet, total
 from ppcls.select.scores import Scores
 from ppcls.utils.files import write_bytes, write_whole
+from ppcls.utils.text import plural
 
 
 @dataclass(frozen=True)
@@ -33,20 +34,26 @@ class Wish:
 
 
 def select_unlabeled(
-    recipe: Recipe, given: str, output: Path, wish: Wish, picture: Path | None = None
+    recipe: Recipe,
+    given: str,
+    output: Path,
+    wish: Wish,
+    picture: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a list of the photos that a recipe's teachers are surest of, or go on with that.
 
     Args:
         given: a folder of photos, or a list with a path a line.
         picture: a .png of the photos per class and their confidence.
+        overwrite: the picture may be there already.
 
     Raises:
         UserError: a recipe without such teachers, photos that are not there, files that cannot be
             written or belong to something else.
     """
     require_output(output)
-    require_target("--sheet", picture, ".png")
+    require_target("--sheet", picture, ".png", overwrite)
     judge = open_judge(recipe)
     about = judge.header()
     photos = open_photos(given, output)
@@ -100,7 +107,9 @@ def away(judge: Judge, bits: int) -> Away | None:
     seen = survey(Album({"eval": evaluation}), demands, "evaluation photos")
     lost = int((seen.records["pixels"] == 0).sum())
     if lost:
-        say(f"note: {lost:,} evaluation photos cannot be read, and cannot be kept away from")
+        say(
+            f"note: {plural(lost, 'evaluation photo')} cannot be read, and cannot be kept away from"
+        )
     return Away(seen.records, bits)
 
 

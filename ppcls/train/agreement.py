@@ -7,6 +7,7 @@ from ppcls.errors import UserError
 from ppcls.inputs import Inputs
 from ppcls.recipe import Model, Recipe
 from ppcls.train.freeze import HEAD, random_ones
+from ppcls.utils.text import plural
 
 
 def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int) -> None:
@@ -21,11 +22,12 @@ def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int
         parts = f" ({batches} batches of {train.batch_size})"
         if inputs.unlabeled is not None:
             raise UserError(
-                f"data.train and data.unlabeled have {count} photos together, fewer than one step "
+                f"data.train and data.unlabeled have {plural(count, 'photo')} together, "
+                "fewer than one step "
                 f"of {photos_per_step}: -o train.batch_size={max(2, count // batches)}"
             )
         raise UserError(
-            f"data.train has {count} photos, fewer than one batch of {photos_per_step}"
+            f"data.train has {plural(count, 'photo')}, fewer than one batch of {photos_per_step}"
             f"{parts if batches > 1 else ''}: "
             f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
         )

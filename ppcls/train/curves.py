@@ -1,49 +1,195 @@
 """A run's records as a picture."""
 
 import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ppcls.log import read_records
+from ppcls.metrics import Score, goodness
 from ppcls.utils.files import write_bytes
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-def draw(records_path: Path, picture: Path) -> None:
-    """Loss, accuracy and learning rate over the steps, as PNG."""
-    import matplotlib
+Record = dict[str, Any]
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+SIZE, DPI = (15, 4.6), 100  # inches
+LONG = 40  # characters of a legend's line that need no more
+FEW = 40  # points up to which each is marked
+BLUE, ORANGE, GREEN, GREY = "#3b6fb6", "#d9822b", "#5a9a4a", "#777777"
+WORDS = {"map": "mAP", "f1": "F1", "top1": "top-1", "top5": "top-5", "loss": "loss"}
+WATCHED = {"label_accuracy": "labels right", "top1": "top-1"}  # of training steps
+SCORES = ("map", "f1", "top1", "top5")  # of evaluations, as far as they are recorded
+LOSSES = {"cross_entropy": "cross entropy", "bce": "binary cross entropy"}
 
+
+@dataclass(frozen=True)
+class Course:
+    """What a picture says beside the records.
+
+    Attributes:
+        epoch_steps: steps of an epoch.
+        best: the score that chooses the best weights.
+        objective: what training steps minimise.
+        measured: the loss of an evaluation.
+    """
+
+    epoch_steps: int = 1
+    best: Score = "top1"
+    objective: str = "cross entropy"
+    measured: str = "cross entropy"
+
+
+def course(recipe: Any, epoch_steps: int) -> Course:
+    """What a recipe says to the picture of its run."""
+    task = recipe.task
+    smoothing = getattr(task.loss, "smoothing", 0)
+    several = "binary cross entropy" if task.several else "cross entropy"
+    learnt = LOSSES.get(task.loss.kind, f"{task.loss.kind} loss")
+    if task.kind == "distill":
+        labels = [learnt] if task.labels_weight else []
+        learnt = " + ".join([*(loss.kind for loss in task.losses), *labels])
+        learnt, smoothing = f"{learnt}, by a teacher", smoothing if labels else 0
+    parts = [f"label smoothing {smoothing:g}"] if smoothing else []
+    parts += [op.op for op in recipe.train.batch_ops]
+    objective = " with ".join(filter(None, [learnt, ", ".join(parts)]))
+    return Course(epoch_steps, recipe.best, objective, several)
+
+
+def draw(records_path: Path, picture: Path, of: Course) -> None:
+    """Loss, scores and learning rate over the epochs, as PNG; its words are in it as text, too.
+
+    Raises:
+        UserError: the picture cannot be written.
+    """
     records = read_records(records_path)
-    train = [r for r in records if r["event"] == "train"]
-    evals = [r for r in records if r["event"] == "eval"]
-    figure, (loss, accuracy, rate) = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")
-    best = "map" if any("map" in r for r in evals) else "top1"
-    watched = "label_accuracy" if any("label_accuracy" in r for r in train) else "top1"
-    words = {"map": "mAP", "top1": "top-1", "label_accuracy": "labels right"}
-    scores = [(f"training {words[watched]}", train, watched), (words[best], evals, best)]
-    panels = [
-        (loss, "loss", [("training", train, "loss"), ("evaluation", evals, "loss")]),
-        (accuracy, "accuracy", scores),
-        (rate, "learning rate", [("learning rate", train, "lr")]),
-    ]
-    if any("top5" in r for r in evals):
-        panels[1][2].append(("top-5", evals, "top5"))
-    for axes, title, lines in panels:
-        for label, points, key in lines:
-            marker = "o" if points is evals else None
-            known = [r for r in points if key in r]  # not where no photo could be read
-            axes.plot(
-                [r["step"] for r in known],
-                [r[key] for r in known],
-                marker=marker,
-                markersize=3,
-                label=label,
-            )
-        axes.set(title=title, xlabel="step")
-        axes.grid(alpha=0.3)
-        axes.legend()
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=110)
-    plt.close(figure)
-    write_bytes(picture, drawn.getvalue(), fix="the run's checkpoints are whole")
+    figure, target = figure_of(records, of), io.BytesIO()
+    about = {"Description": "\n".join(words(figure)), "Software": None}
+    figure.savefig(target, metadata=about)
+    write_bytes(picture, target.getvalue(), fix="the run's checkpoints are whole")
+
+
+def figure_of(records: Iterable[Record], of: Course) -> "Figure":
+    """The three panels of a run's records."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    records = list(records)
+    train = [r for r in records if r.get("event") == "train"]
+    evals = [r for r in records if r.get("event") == "eval"]
+    figure = Figure(SIZE, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    loss, scores, rate = figure.subplots(1, 3)
+    draw_losses(loss, train, evals, of)
+    draw_scores(scores, train, evals, of)
+    line(rate, ends(train, of), column(train, "lr"), "learning rate", BLUE)
+    rate.set_title("learning rate")
+    mark_best(loss if of.best == "loss" else scores, evals, of)
+    last = max((r["step"] for r in (*train, *evals)), default=of.epoch_steps)
+    for axes in (loss, scores, rate):
+        finish(axes, last, of.epoch_steps)
+    return figure
+
+
+def draw_losses(axes: "Axes", train: Sequence[Record], evals: Sequence[Record], of: Course) -> None:
+    learnt = f"training: {of.objective}"
+    learnt += "" if len(learnt) > LONG else ", on augmented photos"
+    line(axes, middles(train, of), column(train, "loss"), learnt, BLUE)
+    measured = f"evaluation: {of.measured}{' alone' if of.objective != of.measured else ''}"
+    line(axes, ends(evals, of), column(evals, "loss"), measured, ORANGE)
+    axes.set_title("loss")
+
+
+def draw_scores(axes: "Axes", train: Sequence[Record], evals: Sequence[Record], of: Course) -> None:
+    watched = next((key for key in WATCHED if any(key in r for r in train)), "")
+    if watched:
+        name = f"training: {WATCHED[watched]}, on augmented photos"
+        line(axes, middles(train, of), percent(train, watched), name, BLUE)
+    keys = [key for key in SCORES if any(key in r for r in evals)]
+    keys.sort(key=lambda key: key != of.best)
+    for key, colour in zip(keys, (ORANGE, GREEN, GREY, "black"), strict=False):
+        line(axes, ends(evals, of), percent(evals, key), f"evaluation: {WORDS[key]}", colour)
+    axes.set_title("scores, %")
+
+
+def mark_best(axes: "Axes", evals: Sequence[Record], of: Course) -> None:
+    """A star on the first of the best evaluations, with its value and epoch."""
+    scored = [r for r in evals if r.get(of.best) is not None]
+    if not scored:
+        return
+    best = max(scored, key=lambda record: goodness(record, of.best))
+    x, value = best["step"] / of.epoch_steps, best[of.best]
+    shown = value if of.best == "loss" else 100 * value
+    text = f"{shown:.4f}" if of.best == "loss" else f"{shown:.2f} %"
+    name = f"best: {WORDS[of.best]} {text} (epoch {x:g})"
+    axes.plot([x], [shown], "*", color="black", markersize=12, label=name, zorder=5)
+    axes.axvline(x, color="black", linewidth=0.8, linestyle=":", zorder=1)
+
+
+def line(axes: "Axes", xs: Sequence[float], ys: Sequence[float], name: str, colour: str) -> None:
+    """A line through the points, each marked where they are few; nothing without any."""
+    if not any(y == y for y in ys):
+        return
+    marker = {"marker": "o", "markersize": 4 if len(xs) > 1 else 6} if len(xs) <= FEW else {}
+    axes.plot(xs, ys, color=colour, label=name, linewidth=1.5 if marker else 1.2, **marker)
+
+
+def finish(axes: "Axes", steps: int, epoch_steps: int) -> None:
+    """Epochs below, steps above, grid and legend."""
+    from matplotlib.ticker import MaxNLocator
+
+    end = steps / epoch_steps
+    axes.set_xlim(-0.03 * end, 1.03 * end)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=end >= 3))
+    both = (lambda epochs: epochs * epoch_steps, lambda steps: steps / epoch_steps)
+    above = axes.secondary_xaxis("top", functions=both)  # type: ignore
+    above.set_xlabel("step", fontsize=8, color=GREY)
+    above.tick_params(labelsize=8, colors=GREY)
+    above.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
+    else:
+        place = {"transform": axes.transAxes, "ha": "center", "color": GREY}
+        axes.text(0.5, 0.5, "nothing recorded yet", **place)
+
+
+def words(figure: "Figure") -> list[str]:
+    """What the panels and their lines are called, with the last value of each line."""
+    found = []
+    for axes in figure.axes:
+        for one in axes.get_lines():
+            label, last = str(one.get_label()), np.asarray(one.get_ydata())[-1]
+            if not label.startswith("_"):
+                end = "" if label.startswith("best") else f", last {last:.6g}"
+                found.append(f"{axes.get_title()}: {label}{end}")
+    return found
+
+
+def middles(train: Sequence[Record], of: Course) -> list[float]:
+    """In epochs, the middle of the steps that each record is the mean of."""
+    before, found = 0, []
+    for record in train:
+        found.append((min(before + 1, record["step"]) + record["step"]) / 2 / of.epoch_steps)
+        before = record["step"]
+    return found
+
+
+def ends(records: Sequence[Record], of: Course) -> list[float]:
+    return [record["step"] / of.epoch_steps for record in records]
+
+
+def column(records: Sequence[Record], key: str) -> list[float]:
+    """The values, NaN where a record has none."""
+    found = (record.get(key) for record in records)
+    return [float("nan") if value is None else value for value in found]
+
+
+def percent(records: Sequence[Record], key: str) -> list[float]:
+    return [100 * value for value in column(records, key)]

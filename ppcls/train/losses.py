@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field
 
 from ppcls.config.node import Flag, NotNegative, Share, node
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import Tensor
@@ -196,5 +197,7 @@ def class_weights(weights: Weights | None, counts: Sequence[int]) -> Weights | N
             )
         return tuple(float(sum(counts) / (len(counts) * count)) for count in counts)
     if len(weights) != len(counts):
-        raise UserError(f"task.loss.weights: {len(weights)} values for {len(counts)} classes")
+        raise UserError(
+            f"task.loss.weights: {plural(len(weights), 'value')} for {plural(len(counts), 'class')}"
+        )
     return weights

@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from ppcls.config.node import Count, Duration, Flag, Float, NotNegative, Positive, Span, node
 from ppcls.metrics import Score, goodness
+from ppcls.utils.text import plural
 
 Evaluations = Sequence[Mapping[str, float]]  # each with its scores and the "step" it was made at
 
@@ -147,7 +148,8 @@ class Piecewise:
     def __post_init__(self):
         if len(self.values) != len(self.milestones):
             raise ValueError(
-                f"{len(self.milestones)} milestones and {len(self.values)} values: "
+                f"{plural(len(self.milestones), 'milestone')} and "
+                f"{plural(len(self.values), 'value')}: "
                 "give the learning rate from each milestone on (schedule.lr is that before)"
             )
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ppcls.log import KEEPS, say
 from ppcls.utils.files import writing
+from ppcls.utils.text import plural
 
 FILE = "skipped.txt"
 
@@ -33,7 +34,10 @@ class Skipped:
         if len(self.lines) > self.said:
             self.said = len(self.lines)
             first = next(iter(self.lines))
-            many = f"{self.said} photos cannot be read and are left out"
+            many = (
+                plural(self.said, "photo cannot be read and is", "photos cannot be read and are")
+                + " left out"
+            )
             say(f"note: {many}, such as {first}; all of them: {self.path}")
 
 

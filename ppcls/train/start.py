@@ -129,19 +129,21 @@ def header(trainer: Trainer, device: str) -> str:
         size += f", {trained / 1e6:.{2 if trained > 1e5 else 4}f} M trained"
     where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
     count = trainer.processes.count
-    where += f", {count} processes" if count > 1 else ""
+    where += f", {plural(count, 'process')}" if count > 1 else ""
     batches = photos // train.batch_size
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
-        f"{model.name}: {size}, {model.num_classes} classes, "
+        f"{model.name}: {size}, {plural(model.num_classes or 0, 'class')}, "
         f"{in_words(recipe.train_size)} px, on {where}",
-        f"{train.epochs} epochs of {trainer.epoch_steps} steps of {photos} photos{parts}, "
+        f"{plural(train.epochs, 'epoch')} of {plural(trainer.epoch_steps, 'step')} of "
+        f"{plural(photos, 'photo')}{parts}, "
         f"writing to {recipe.folder}",
     ]
     if recipe.data.unlabeled and trainer.inputs.unlabeled is not None:
         more, (known, unknown) = trainer.inputs.unlabeled, recipe.data.unlabeled.split(photos)
         lines.append(
-            f"{more.source}: {len(more):,} photos without labels; a step shows {known} with and "
+            f"{more.source}: {plural(len(more), 'photo')} without labels; a step shows "
+            f"{known} with and "
             f"{unknown} without"
         )
     lines += trainer.lesson.about()

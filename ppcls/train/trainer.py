@@ -126,7 +126,8 @@ class Trainer:
             if not done:
                 say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
         if self.processes.first:
-            curves.draw(self.folder / "run.jsonl", self.folder / "curves.png")
+            course = curves.course(self.recipe, self.epoch_steps)
+            curves.draw(self.folder / "run.jsonl", self.folder / "curves.png", course)
         return done
 
     def run_epoch(self) -> None:
@@ -146,7 +147,7 @@ class Trainer:
             assert not isinstance(found, DataError)
             self.count(self.advance(found, photos))
             progress.note, progress.left = self.note(), self.outlook.left
-            if self.step % self.recipe.train.log_every == 0 or self.step == self.total_steps:
+            if self.due_to_record():
                 self.record_train()
             if start == 0 and self.step % self.epoch_steps == 0:
                 self.require_photos(order)
@@ -155,6 +156,11 @@ class Trainer:
                 say(f"stopping early at step {self.step}: evaluations became no better for long")
                 break
         self.skipped.tell()
+
+    def due_to_record(self) -> bool:
+        """At the first step, too: curves begin where training does."""
+        every = self.recipe.train.log_every
+        return self.step % every == 0 or self.step in (1, self.total_steps)
 
     def early(self) -> bool:
         """Whether evaluations have brought nothing better for too long."""

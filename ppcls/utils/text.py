@@ -36,7 +36,20 @@ def at_most(texts: Sequence[str], separator: str = ", ", limit: int = SHOWN) -> 
 
 def plural(count: int, one: str, many: str = "") -> str:
     """`1 photo`, `2 photos`, `1,000 classes`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    ending = "es" if one.endswith(("s", "x", "sh")) else "s"
+    return f"{count:,} {one if count == 1 else many or one + ending}"
+
+
+def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
+    """Rows of cells as lines of text, two spaces between; columns not in `left` end flush."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
 
 
 def visible(text: str, limit: int = 200) -> str:

@@ -9,6 +9,7 @@ import paddle
 
 from ppcls.errors import UserError
 from ppcls.models import zoo
+from ppcls.utils.text import plural
 from ppcls.weights import dialects, files
 from ppcls.weights.blocks import Spec
 from ppcls.weights.load import OPTIMIZER
@@ -83,7 +84,10 @@ def convert_file(source: Path, target: Path, to: str, model: str | None = None) 
         raise UserError(f"{source}: cannot be converted as {name}: {error}") from None
     WRITERS[target.suffix](target, tensors, {MODEL: name})
     title = dialects.DIALECTS[to].title
-    return [*checkpoint.notes, f"{target}: {len(tensors)} tensors of {name} with {title}'s names"]
+    return [
+        *checkpoint.notes,
+        f"{target}: {plural(len(tensors), 'tensor')} of {name} with {title}'s names",
+    ]
 
 
 def recorded_name(checkpoint: files.Checkpoint, path: Path) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ppcls.errors import UserError
 from ppcls.models.residual_specs import BUILT, ResidualSpec
+from ppcls.utils.text import plural
 from ppcls.weights import efficientnet_pytorch, paddleclas, timm
 from ppcls.weights.blocks import Spec
 
@@ -182,7 +183,7 @@ def misfits(given: Tensors, there: Mapping[str, Place], dialect: Dialect) -> lis
     if another_head(wrong, given, there):
         shapes = []
     found = {
-        f"of {len(there)} tensors are missing": missing,
+        f"of {plural(len(there), 'tensor')} are missing": missing,
         "are unexpected": unexpected,
         "have another shape": shapes,
         "hold no floats": others,

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from ppcls.errors import UserError
 from ppcls.utils.files import require_plain, write_whole
+from ppcls.utils.text import plural
 from ppcls.weights.formats import SAFETENSORS, check_count, parse
 from ppcls.weights.pickles import Array, Refused, Stored, checked_shape
 
@@ -237,11 +238,15 @@ def load_all(
     if broken:
         names = ", ".join(map(repr, broken[:3])) + (" …" if len(broken) > 3 else "")
         raise UserError(
-            f"{source}: NaN or infinity in {len(broken)} of {len(tensors)} tensors ({names}); "
+            f"{source}: NaN or infinity in {len(broken)} of "
+            f"{plural(len(tensors), 'tensor')} ({names}); "
             "use a checkpoint from before training diverged"
         )
     total = len(tensors)
-    notes = [f"cast {n} of {total} tensors from {dtype} to float32" for dtype, n in casts.items()]
+    notes = [
+        f"cast {n} of {plural(total, 'tensor')} from {dtype} to float32"
+        for dtype, n in casts.items()
+    ]
     return tensors, notes
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from safetensors import safe_open
 
 from ppcls.errors import UserError
+from ppcls.utils.text import plural
 from ppcls.weights import torch_files
 from ppcls.weights.pickles import Refused, Stored, bits, load
 
@@ -94,7 +95,7 @@ def check_count(count: int, path: Path) -> None:
     """Refuse small files that declare huge tensors: at most 16 bytes of float32 for a byte."""
     size = path.stat().st_size
     if count > 4 * size + 2**24:
-        raise Refused(f"it declares {count:,} numbers in {size:,} bytes")
+        raise Refused(f"it declares {plural(count, 'number')} in {plural(size, 'byte')}")
 
 
 def parse_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Stored], dict[str, str]]:

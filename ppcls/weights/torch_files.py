@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from ppcls.utils.text import plural
 from ppcls.weights.pickles import Refused, Stored, bits, checked_shape, load
 
 # The first object of the older layout.
@@ -93,7 +94,7 @@ class Storages:
             dtype = bits(storage.dtype)
             data = self.fetch(storage)
             if len(data) != storage.size * dtype.itemsize:
-                raise ValueError(f"storage {storage.key} has {len(data)} bytes")
+                raise ValueError(f"storage {storage.key} has {plural(len(data), 'byte')}")
             base = np.frombuffer(data, dtype if self.little_endian else dtype.newbyteorder(">"))
             self.cache[storage.key] = base
         return base

@@ -95,7 +95,7 @@ def test_one_photo_in_two_classes(photos, check):
     assert "  train/ant/0.jpg [ant] = train/bee/9.jpg [bee]: same bytes" in out
 
 
-def test_leaks_exact_and_near(photos, check):
+def test_leaks_exact_and_near(photos, check, run):
     shutil.copy("train/ant/0.jpg", "eval/ant/9.jpg")
     save("eval/bee/9.jpg", 11, quality=50)  # train/bee/1.jpg
     half = cv2.resize(scene(12), None, fx=0.5, fy=0.5)
@@ -108,9 +108,16 @@ def test_leaks_exact_and_near(photos, check):
         ("near leak", ["train/bee/2.jpg", "eval/bee/half.png"], found[2][2]),
     ]
     assert "of 256 bits differ" in found[1][2]
-    drawn = np.asarray(Image.open("pairs.png"))
-    assert drawn.shape[0] > 3 * 192
-    assert drawn.std() > 10
+    picture = Image.open("pairs.png")
+    assert np.asarray(picture).std() > 10
+    assert 1 < picture.width / picture.height < 2.5
+    lines = picture.text["Description"].splitlines()
+    assert len(lines) == 3
+    assert "train/ant/0.jpg | eval/ant/9.jpg: leak: same bytes | train: ant | eval: ant" in lines
+    code, out, err = run("check-data", "train", "eval", "--sheet", "pairs.png")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: --sheet pairs.png exists; --overwrite replaces it")
+    assert run("check-data", "train", "eval", "--sheet", "pairs.png", "--overwrite")[0] == 1
 
 
 def test_near_copies_with_two_labels_and_fewer_bits(photos, check):

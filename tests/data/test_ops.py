@@ -174,7 +174,7 @@ def test_a_recipe_holds_ops_in_ops(tmp_path):
         ),
         (
             "{op: one_of, weights: [1], ops: [{op: cutout}, {op: lighting}]}",
-            "{path}:9: train.ops.1: 1 weights for 2 ops: give each one",
+            "{path}:9: train.ops.1: 1 weight for 2 ops: give each one",
         ),
         ("{op: random_apply}", "{path}:9: missing key 'ops' under 'train.ops.1'"),
         ("{op: random_apply, ops: []}", "{path}:9: train.ops.1: ops is empty: name one op or more"),

@@ -94,7 +94,7 @@ def test_normalize_is_the_textbook_formula():
     ("fields", "words"),
     [
         ({"resize": 200}, "resize 200 is below crop 224"),
-        ({"mean": (0.5,)}, "mean has 1 values and std 3"),
+        ({"mean": (0.5,)}, "mean has 1 value and std 3"),
         ({"mean": (0.5, 0.5), "std": (1.0, 1.0)}, "give each one value per channel"),
         ({"mean": (), "std": ()}, "give each one value per channel"),
         ({"std": (0.2, 0.0, 0.2)}, "greater than 0"),

@@ -159,7 +159,7 @@ def test_bfloat16_of_paddle_and_of_safetensors(tmp_path):
     checkpoint = files.read(path)
     assert checkpoint.kind == "safetensors"
     assert_same(checkpoint.tensors, expected)
-    assert checkpoint.notes == ("cast 1 of 1 tensors from bfloat16 to float32",)
+    assert checkpoint.notes == ("cast 1 of 1 tensor from bfloat16 to float32",)
 
 
 def test_npz(tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.inference.engines.copies import Call, Copies, CopiesOfThreads, Copy
+from ppcls.utils.text import plural
 
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("fp32", "bf16", "fp16")
@@ -40,7 +41,7 @@ class Settings:
     batch: int = 8
 
     def __str__(self) -> str:
-        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        threads = plural(self.threads, "thread")
         return f"{self.engine} ({self.precision}, {threads if self.device == 'cpu' else 'GPU'})"
 
 

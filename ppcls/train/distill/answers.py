@@ -27,6 +27,7 @@ from ppcls.utils.files import (
     writing,
 )
 from ppcls.utils.lock import locked
+from ppcls.utils.text import plural
 
 FORMAT = "ppcls answers of a teacher, 1"
 FOREIGN = "holds no answers of a teacher; `ppcls teach` writes such files"
@@ -143,6 +144,7 @@ def open_answers(path: Path, wanted: Mapping[str, Any]) -> np.ndarray:
     there = (path.stat().st_size - start) // record.itemsize
     if there < photos:
         raise UserError(
-            f"{path}: has answers to {there} of {photos} photos: `ppcls teach` goes on with it"
+            f"{path}: has answers to {there:,} of {plural(photos, 'photo')}: `ppcls teach` "
+            "goes on with it"
         )
     return np.memmap(path, record, "r", start, (photos,))
