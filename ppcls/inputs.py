@@ -183,13 +183,15 @@ def with_preprocess(
     own, stated = to_plain(recipe.preprocess), recipe.preprocess.stated
     told = {key: value for key, value in trained_with.items() if key in KEYS}
     taken = {key: value for key, value in told.items() if key not in stated}
-    recipe = filled(recipe, {**own, **taken}, source or "the weights")
+    full = filled(recipe, {**own, **taken}, source or "the weights")
+    if not told:
+        return recipe  # whose values have been found to fit
     if source:
         new = {key for key in taken if own[key] != taken[key]}
         if new:
             say(f"preprocess as {source} was trained with: {listed(told, new)}")
         note_other(source, told, own, stated)
-    return recipe
+    return full
 
 
 def filled(recipe: Recipe, values: Mapping[str, Any], source: object) -> Recipe:
