@@ -70,10 +70,16 @@ def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
 def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
     """The photos of one or two folders or lists: to train on, to be scored on."""
     train, *rest = [datasets.open_samples(path) for path in paths]
+    ids = datasets.ids_in_words(train)
+    if ids:  # a finding; and so that the photos can be looked at, names
+        ids += "; a recipe numbers them with data.number_labels: true"
+        train, *rest = [datasets.open_samples(path, number_labels=True) for path in paths]
+    datasets.note_numbers(train)
     if rest:
-        datasets.align(train, rest[0])
-    return album_of(train, rest[0] if rest else None), Demands()
+        rest[0] = datasets.numbered_as(rest[0], train.names, train.classes, train.source)
+    return album_of(train, rest[0] if rest else None, ids), Demands()
 
 
-def album_of(train: Samples, evaluation: Samples | None) -> Album:
-    return Album({"train": train} | ({"eval": evaluation} if evaluation is not None else {}))
+def album_of(train: Samples, evaluation: Samples | None, labels: str = "") -> Album:
+    parts = {"train": train} | ({"eval": evaluation} if evaluation is not None else {})
+    return Album(parts, labels)

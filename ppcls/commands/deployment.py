@@ -36,12 +36,13 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--backend", choices=("cv2", "pil"), help="what resizes")
     given.add_argument("--mean", type=float, nargs="+", help="by channel, of pixels from 0 to 1")
     given.add_argument("--std", type=float, nargs="+")
-    given.add_argument("--threshold", type=share, help="of multi-label classes, in place of theirs")
-    given.add_argument("--labels", type=Path, metavar="FILE", help="class names, a line each")
+    text = "of multi-label classes or of the second of two, in place of theirs"
+    given.add_argument("--threshold", type=share, help=text)
+    text = "class names: one a line, or numbered lines such as 0 tench, or imagenet"
+    given.add_argument("--labels", metavar="FILE", help=text)
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    from ppcls.inference.folder import read_labels
     from ppcls.inference.predictor import Predictor
     from ppcls.inference.results import report
 
@@ -59,7 +60,7 @@ def run_predict(options: argparse.Namespace) -> int:
         mean=options.mean,
         std=options.std,
         threshold=options.threshold,
-        labels=read_labels(options.labels) if options.labels else None,
+        labels=options.labels,
     )
     report(predictor, options.photos, options.topk, options.save)
     return 0

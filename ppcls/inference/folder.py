@@ -5,14 +5,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ppcls import environment
+from ppcls.data.class_names import read_class_names, renamed
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.inference import manifest, params
 from ppcls.inference.manifest import Manifest
+from ppcls.log import say
 
 NAME = "inference"
 PROGRAMS = (f"{NAME}.json", f"{NAME}.pdmodel")  # Paddle 3's form, and the older one
@@ -77,8 +80,8 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
 
     Args:
         given: instead of, or in place of parts of, `inference.yml`: fields of `Preprocess`, and
-            `labels`, a sequence of names, and `threshold`, for several labels. Without that file
-            at least `crop` is needed.
+            `labels`, a file of class names, `imagenet` or a sequence of them, and `threshold`.
+            Without that file at least `crop` is needed.
 
     Raises:
         UserError: no such folder, or no whole network in it.
@@ -123,32 +126,30 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
         reason = re.sub(r"\s+", " ", str(error))
         raise UserError(f"{path}: how photos are prepared: {reason}") from None
     if threshold is not None:
-        if about.task != "multilabel":
+        if about.task != "multilabel" and about.default is None:
             raise UserError(
                 f"{path}: is no multi-label network, in it one class wins: no threshold"
             )
         about = replace(about, threshold=float(threshold))
-    return replace(about, preprocess=preprocess, labels=tuple(labels or about.labels))
+    names = about.labels if labels is None else names_given(labels, about)
+    return replace(about, preprocess=preprocess, labels=names)
+
+
+def names_given(labels: str | PathLike[str] | Sequence[str], about: Manifest) -> tuple[str, ...]:
+    """Class names in place of those that the manifest has; UserError where they do not fit."""
+    if not isinstance(labels, (str, PathLike)):
+        return renamed(about.labels, [str(name) for name in labels], "labels", manifest.FILE)[0]
+    given = read_class_names(labels)
+    names, note = renamed(about.labels, given, f"--labels {labels}", manifest.FILE)
+    if note:
+        say(note)
+    return names
 
 
 def network_files(path: Path) -> list[Path]:
     """All files of exported networks that are in a folder."""
     names = (*PROGRAMS, PARAMS, ONNX, ONNX_DATA, OPENVINO, OPENVINO_DATA)
     return [path / name for name in names if (path / name).is_file()]
-
-
-def read_labels(path: Path) -> Sequence[str]:
-    """Class names, a line each; "0 tench" also counts as "tench" where all lines are numbered."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--labels {path}: cannot be read ({error})") from None
-    numbered = [line.partition(" ") for line in lines]
-    if lines and all(number == str(i) and name for i, (number, _, name) in enumerate(numbered)):
-        return [name for _, _, name in numbered]
-    if not lines or not all(line.strip() for line in lines):
-        raise UserError(f"--labels {path}: should have a class name on each line")
-    return lines
 
 
 def check(folder: Folder) -> None:

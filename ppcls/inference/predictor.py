@@ -65,7 +65,8 @@ class Predictor:
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: photos per run of the network; changes the speed alone.
             given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
-                std (fields of `Preprocess`), labels, a sequence of class names, and threshold.
+                std (fields of `Preprocess`), labels, a file of class names, "imagenet" or a
+                sequence of them, and threshold.
 
         Raises:
             ValueError: the folder is incomplete, or the device or the engine is not there.
@@ -96,7 +97,9 @@ class Predictor:
             photos: files, folders (all photos in them), lists of files, or arrays
                 uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA).
             topk: classes per photo; None: what the export says (5). A multi-label network gives
-                all classes above their thresholds, at most `topk` where it is given.
+                all classes above their thresholds, at most `topk` where it is given. One with a
+                threshold for its second class (PaddleClas's ThreshOutput) gives the class decided
+                on, and more only where `topk` asks for them: behind it, the likeliest first.
             batch_size: photos per run of the network; None: the predictor's.
 
         Raises:
@@ -114,6 +117,7 @@ class Predictor:
         """
         if topk is None:
             topk = self.manifest.topk if self.manifest.task == "classify" else MANY_CLASSES
+            topk = topk if self.manifest.default is None else 1  # the class that is decided on
         size = self.batch_size if batch_size is None else batch_size
         if topk < 1 or size < 1:
             raise UserError(f"topk ({topk}) and batch_size ({size}) should be at least 1")
@@ -151,17 +155,24 @@ class Predictor:
         scores = self.probabilities(done.output)
         milliseconds = done.seconds * 1000 / len(photos)
         for photo, row in zip(photos, scores, strict=True):
-            classes = best_of(row, topk)
-            if self.manifest.task == "multilabel":
-                above = row > np.array(self.manifest.threshold)
-                classes = classes[above[classes]]
+            classes, shares = self.answer(row, topk)
             yield Prediction(
                 path=None if isinstance(photo, np.ndarray) else str(photo),
                 classes=classes.tolist(),
                 labels=[self.label(index) for index in classes],
-                scores=row[classes].tolist(),
+                scores=shares[classes].tolist(),
                 milliseconds=milliseconds,
             )
+
+    def answer(self, row: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
+        """The classes that probabilities [classes] stand for, and the probabilities to show."""
+        if self.manifest.default is not None:
+            return self.manifest.decide(row, topk)
+        classes = best_of(row, topk)
+        if self.manifest.task == "multilabel":
+            above = row > np.array(self.manifest.threshold)
+            classes = classes[above[classes]]
+        return classes, row
 
     def prepare_and_run(self, engine: Engine, photos: Sequence[Photo]) -> "Run":
         return run(engine, self.prepare(photos))
@@ -185,7 +196,8 @@ class Predictor:
         if self.manifest.labels and len(self.manifest.labels) != output.shape[1]:
             raise UserError(
                 f"{self.folder.path}: there are {len(self.manifest.labels)} labels and the "
-                f"network has {output.shape[1]} classes; export it again"
+                f"network has {output.shape[1]} classes; give the names of these (labels), or "
+                "export it again"
             )
         threshold, several = self.manifest.threshold, self.manifest.task == "multilabel"
         if several and np.ndim(threshold) and len(output[0]) != np.size(threshold):

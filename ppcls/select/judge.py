@@ -11,7 +11,7 @@ from paddle.nn import functional as F
 
 from ppcls.check.survey import chunks, in_order
 from ppcls.config.load import to_plain
-from ppcls.data.datasets import Samples
+from ppcls.data.datasets import Samples, require_numbers
 from ppcls.data.paths import Paths
 from ppcls.device import select
 from ppcls.errors import UserError
@@ -97,6 +97,7 @@ def open_judge(recipe: Recipe) -> Judge:
     classes, names = model.num_classes, class_names(data.labels)
     if not classes:
         train = open_part("data.train", located(data).train, data, recipe.task.several)
+        require_numbers(train)
         classes, names = train.classes, train.names
     evaluation = None
     if data.builtin or data.eval or data.holdout:

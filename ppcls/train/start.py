@@ -1,5 +1,6 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from ppcls.inputs import Inputs, note_preprocess, open_inputs, train_view
 from ppcls.log import be_quiet, say
 from ppcls.recipe import HARMLESS, Recipe
 from ppcls.train import checkpoint, skipped
-from ppcls.train.checkpoint import BEST, LATEST
+from ppcls.train.checkpoint import BEST, LATEST, Record
 from ppcls.train.processes import Processes, join
 from ppcls.train.record import take
 from ppcls.train.trainer import Trainer
@@ -50,12 +51,12 @@ def train(
         )
     if resume and not latest.exists():
         raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
-    recipe, inputs = first_alone(processes, recipe)
+    saved = files.read(latest) if resume else None
+    record = checkpoint.read_record(latest, saved) if saved else None
+    recipe, inputs = first_alone(processes, recipe, record)
     if limit and inputs.eval is not None:
         count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
         inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
-    saved = files.read(latest) if resume else None
-    record = checkpoint.read_record(latest, saved) if saved else None
     if record:
         check_same(recipe, record, inputs, processes.count, latest)
     trainer = Trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
@@ -79,17 +80,38 @@ def train(
     return done
 
 
-def first_alone(processes: Processes, recipe: Recipe) -> tuple[Recipe, Inputs]:
-    """Open the data; what has to be written or downloaded for it, the first process does alone."""
+def first_alone(
+    processes: Processes, recipe: Recipe, record: Record | None
+) -> tuple[Recipe, Inputs]:
+    """Open the data; what has to be written or downloaded for it, the first process does alone.
+
+    Classes are numbered as in the run that goes on, or in the weights that training starts from.
+    """
     for turn in (True, False):
         if processes.first == turn:
-            found = open_inputs(recipe)
+            names = tuple(record.labels) if record else names_of_weights(recipe)
+            whose = str(recipe.model.weights if record is None else recipe.folder / LATEST)
+            found = open_inputs(recipe, names, whose)
             for network in (recipe.model, *getattr(recipe.task, "teacher", ())):
                 weights = getattr(network, "weights", None)
                 if weights:
                     store.find(network.name, weights)
         processes.gather(None)
     return found
+
+
+def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
+    """The classes whose weights training starts from, () where they are not known or let go."""
+    model = recipe.model
+    if not model.weights or model.new_head:
+        return ()
+    source = store.find(model.name, model.weights)
+    metadata = files.read(source.path).metadata
+    return (
+        tuple(json.loads(metadata[checkpoint.RECORD])["labels"])
+        if (checkpoint.RECORD in metadata)
+        else ()
+    )
 
 
 def header(trainer: Trainer, device: str) -> str:

@@ -239,10 +239,9 @@ def test_auto_says_why_no_engine_takes_another_size(exported):
     assert str(caught.value).count("the network takes float32 [N, 3, 32, 32]") == 1
 
 
-def test_labels_of_another_number(exported, images):
-    found = ppcls.Predictor(exported, engine="onednn", labels=["a", "b", "c"])
-    with pytest.raises(UserError, match="there are 3 labels and the network has 2 classes"):
-        found.predict(images[0])
+def test_labels_of_another_number(exported):
+    with pytest.raises(UserError, match="there are 3 class names and the network has 2 classes"):
+        ppcls.Predictor(exported, engine="onednn", labels=["a", "b", "c"])
 
 
 def test_what_is_no_classifier(predictor, images, monkeypatch):
