@@ -85,7 +85,8 @@ def open_listed(
     if data.eval:
         evaluation = open_part("data.eval", data.eval, data, several)
         alone = datasets.one_class(train)
-        if alone and evaluation.names != train.names:
+        others = evaluation.names != train.names or evaluation.classes > train.classes
+        if alone and others:
             raise UserError(f"data.train: {alone}")
         evaluation = datasets.numbered_as(evaluation, train.names, count, train.source)
     elif data.holdout:

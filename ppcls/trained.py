@@ -110,7 +110,8 @@ def names_of(recipe: Recipe, record: Record | None, source: store.Source) -> tup
     own = tuple(record.labels) if record else class_names(source.labels)
     if not labels or (record and labels == record.recipe["data"]["labels"]):
         return own
-    names, note = renamed(own, class_names(labels), labels, str(source.path))
+    given, whose = class_names(labels), str(source.path)
+    names, note = renamed(own, given, labels, whose, numbers=record is not None)
     if note:
         say(note)
     return names

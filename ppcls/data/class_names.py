@@ -328,16 +328,22 @@ def first_clash(names: Sequence[str], own: Sequence[str]) -> int | None:
 
 
 def renamed(
-    own: Sequence[str], given: Sequence[str], source: str, whose: str
+    own: Sequence[str], given: Sequence[str], source: str, whose: str, numbers: bool = False
 ) -> tuple[tuple[str, ...], str]:
     """The names, out of a file, of the classes of `whose`, which it calls `own`; and what to say.
 
     The file may name them anew, in their order; but where it has the same names in another order,
     the network's own order is the right one.
 
+    Args:
+        numbers: whether a network without names is known to have learnt the numbers 0 to N-1.
+
     Raises:
         UserError: another number of names, or some the same but not at their places.
     """
+    counted = tuple(map(str, range(len(given))))
+    if numbers and not own and same_names(counted, given):
+        own = counted
     if not own or not given or tuple(own) == tuple(given):
         return tuple(given or own), ""
     if same_names(own, given):

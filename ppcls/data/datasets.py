@@ -328,8 +328,9 @@ def note_numbers(samples: Samples, counted: bool = True) -> None:
             f"note: {samples.source}: its classes are numbers and stand in order of value "
             f"({', '.join(names[:3])}, …), not of text ({', '.join(sorted(names)[:3])}, …)"
         )
-    if counted and not names and samples.labels.ndim == 1 and samples.labels.min(initial=0) > 0:
-        low, high = samples.labels.min(), samples.labels.max()
+    alone = counted and not names and samples.labels.ndim == 1 and len(samples)
+    low, high = (samples.labels.min(), samples.labels.max()) if alone else (0, 0)
+    if low > 0:
         say(
             f"note: {samples.source}: labels run from {low} to {high} and classes count from 0, so "
             f"{'class 0 has' if low == 1 else f'classes 0 to {low - 1} have'} no photos; "

@@ -139,8 +139,9 @@ def names_given(labels: str | PathLike[str] | Sequence[str], about: Manifest) ->
     """Class names in place of those that the manifest has; UserError where they do not fit."""
     if not isinstance(labels, (str, PathLike)):
         return renamed(about.labels, [str(name) for name in labels], "labels", manifest.FILE)[0]
-    given = read_class_names(labels)
-    names, note = renamed(about.labels, given, f"--labels {labels}", manifest.FILE)
+    own, given = about.labels, read_class_names(labels)
+    source, trained_here = f"--labels {labels}", bool(about.about)
+    names, note = renamed(own, given, source, manifest.FILE, numbers=trained_here)
     if note:
         say(note)
     return names

@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 import small_network
+import yaml
 from PIL import Image, ImageFile
 
 import ppcls
@@ -248,3 +249,29 @@ def test_what_is_no_classifier(predictor, images, monkeypatch):
     monkeypatch.setattr(predictor.engine, "call", lambda images: np.zeros((1, 2, 8, 8)))
     with pytest.raises(UserError, match=r"output is \[1, 2, 8, 8\], not a number for each class"):
         predictor.predict(images[0])
+
+
+def test_a_class_that_needs_a_threshold_to_be_the_answer(copy, images, predictor):
+    """PaddleClas's ThreshOutput: of two classes the second from the threshold on, or the first."""
+    place = copy()
+    images = list(images)
+    file = place / "inference.yml"
+    document = yaml.safe_load(file.read_text())
+    shares = [dict(zip(p.classes, p.scores, strict=True))[1] for p in predictor.predict(images)]
+    least = sorted(shares)[2]
+    document["PostProcess"] = {
+        "ThreshOutput": {"threshold": least, "label_0": "nobody", "label_1": "someone"}
+    }
+    file.write_text(yaml.safe_dump(document))
+    found = ppcls.Predictor(place, engine="onednn")
+    for prediction, share in zip(found.predict(images), shares, strict=True):
+        someone = share >= least - 1e-7
+        assert prediction.labels == ["someone" if someone else "nobody"]
+        assert prediction.classes == [int(someone)]
+        expected = share if someone else 1 - share
+        assert prediction.scores == pytest.approx([expected], abs=1e-5)
+    answers = [p.classes[0] for p in found.predict(images)]
+    assert [p.classes for p in found.predict(images, topk=2)] == [[c, 1 - c] for c in answers]
+    for threshold, answer in ((0.0, "someone"), (1.0, "nobody")):
+        other = ppcls.Predictor(place, engine="onednn", threshold=threshold)
+        assert {p.labels[0] for p in other.predict(images)} == {answer}
