@@ -76,7 +76,8 @@ def open_listed(
     data = located(recipe.data)
     several = recipe.task.several
     train, evaluation = open_part("data.train", data.train, data, several), None
-    if names and same_names(names, train.names):
+    counted = tuple(map(str, range(len(names))))  # what classes without names are called
+    if names and same_names(names, train.names or counted):
         train = datasets.numbered_as(train, names, None, whose)
     if not recipe.model.num_classes:
         datasets.require_numbers(train)

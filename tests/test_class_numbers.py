@@ -231,3 +231,30 @@ def test_folders_that_are_the_numbers_of_a_label_file(place):
     samples = open_samples("t/val", labels="words.txt")
     assert [samples.label_of(i) for i in range(len(samples))] == [f"word{n}" for n in AS_TEXT]
     assert samples.names == tuple(f"word{n}" for n in range(CLASSES))
+
+
+def test_training_from_weights_keeps_their_numbering(place, run):
+    """Of a list of numbers and of folders, at a rate that changes next to nothing."""
+    weights = ["model.weights=runs/old/best.safetensors", "train.schedule.lr=1e-9"]
+    losses = []
+    for train in ("train.txt", "t/train"):
+        options = [
+            *weights,
+            f"data.train={train}",
+            "train.ops=[{op: resize_short}, {op: center_crop}]",
+        ]
+        code, _, err = run("train", "-c", "recipe.yaml", "--overwrite", "-o", *options)
+        assert code == 0, err
+        log = map(json.loads, (place / "runs/list/run.jsonl").open())
+        losses += [record["loss"] for record in log if record["event"] == "eval"]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-3)
+
+
+def test_a_teacher_of_another_numbering_is_refused(place, run):
+    teacher = "{name: EfficientNetLite0, weights: runs/old/best.safetensors}"
+    task = ["-o", f"task={{kind: distill, teacher: {teacher}}}", "output=runs/student"]
+    for train in ("train.txt", "t/train"):
+        code, _, err = run("train", "-c", "recipe.yaml", *task, f"data.train={train}")
+        assert code == 2
+        assert "its class 2 is '10', the student's '2'" in err
+        assert "or give the student a file of the teacher's names, -o data.labels=FILE" in err

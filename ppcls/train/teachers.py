@@ -219,7 +219,7 @@ def open_teacher(
         raise UserError(
             f"task.teacher: {found.path}: its class {first} is {pair[0]!r}, the student's "
             f"{pair[1]!r}: train both with the same classes in the same order"
-            f"{same if own and names and same_names(own, names) else ''}"
+            f"{same if own and (not names or same_names(own, names)) else ''}"
         )
     if node.cache:
         return CachedTeacher(Path(node.cache), found, recipe, inputs)
