@@ -30,8 +30,8 @@ def score(
         UserError: no evaluation data, other classes than the network's, a broken photo, a report
             that cannot be written.
     """
-    samples = open_eval(trained.recipe, trained.classes)
-    check_names(samples, trained)
+    whose = str(trained.source)
+    samples = open_eval(trained.recipe, trained.classes, trained.names, whose)
     if not report:
         return run(trained, samples)
     outcomes = Outcomes.to_fill(samples, trained.classes)
@@ -76,18 +76,3 @@ def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[st
         say("note: F1 is at thresholds chosen on these photos: the checkpoint has none")
     say(f"{trained.source} on {plural(len(samples) - len(skipped), 'photo')}: {describe(scores)}")
     return scores
-
-
-def check_names(samples: Samples, trained: Trained) -> None:
-    """The photos' classes must be the network's; names of another kind are compared by order."""
-    own, names = trained.names, samples.names
-    if not own or not names or own == names:
-        return
-    shared = set(own) & set(names)
-    if shared:
-        odd = sorted(set(names) ^ set(own)) or ["the order"]
-        raise UserError(
-            f"{samples.source}: its classes are not those of {trained.source}; "
-            f"what differs: {', '.join(odd[:5])}"
-        )
-    say(f"note: {names[0]!r} is taken for {own[0]!r} and so on, in order: no name is in both")

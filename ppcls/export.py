@@ -143,7 +143,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
 def check_photos(trained: Trained) -> list[str]:
     """Evaluation photos spread over the data set or, where it is not here, scikit-learn's two."""
     try:
-        samples = open_eval(trained.recipe, trained.classes)
+        samples = open_eval(trained.recipe, trained.classes, trained.names, str(trained.source))
     except UserError as error:
         say(f"note: compared on scikit-learn's sample photos, for lack of evaluation data: {error}")
         return [str(path) for path in builtin.sample_photos()]

@@ -1,7 +1,7 @@
 """A recipe's data: which photos are learnt from, which are scored, what the classes are called."""
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ppcls import environment
 from ppcls.config.load import to_plain
 from ppcls.data import builtin, datasets
+from ppcls.data.class_names import read_class_names, same_names
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import EvalView, TrainView
 from ppcls.data.preprocess import KEYS, Preprocess
@@ -23,7 +24,6 @@ from ppcls.recipe import Data, Recipe
 from ppcls.utils.files import existing
 from ppcls.weights import cache, download, store
 
-IMAGENET_NAMES = Path(datasets.__file__).with_name("imagenet.txt")
 LAYOUT = (
     "a folder with one sub-folder of photos per class, a list file of 'path label' lines or tar "
     "shards; "
@@ -51,15 +51,21 @@ class Inputs:
         return {k: f"{len(v)} photos ({v.digest()})" for k, v in parts.items() if v is not None}
 
 
-def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
+def open_inputs(
+    recipe: Recipe, names: Sequence[str] = (), whose: str = ""
+) -> tuple[Recipe, Inputs]:
     """Open and check the data.
 
     Returns the recipe, too, with its number of classes and its preprocessing filled in.
 
+    Args:
+        names: the classes of the file `whose` that training starts from: where the data has the
+            same, they are numbered so.
+
     Raises:
         UserError: data that is missing, malformed, or at odds with `model.num_classes`.
     """
-    recipe, inputs = open_listed(recipe)
+    recipe, inputs = open_listed(recipe, names, whose)
     require_photos("data.train", inputs.train)
     if inputs.eval is not None:
         require_photos("data.eval" if recipe.data.eval else "data.train", inputs.eval)
@@ -68,18 +74,30 @@ def open_inputs(recipe: Recipe) -> tuple[Recipe, Inputs]:
     return recipe, inputs
 
 
-def open_listed(recipe: Recipe) -> tuple[Recipe, Inputs]:
+def open_listed(
+    recipe: Recipe, names: Sequence[str] = (), whose: str = ""
+) -> tuple[Recipe, Inputs]:
     """As `open_inputs`, but without a look whether the photos exist."""
     recipe = with_preprocess(recipe)
     data = located(recipe.data)
     several = recipe.task.several
     train, evaluation = open_part("data.train", data.train, data, several), None
+    counted = tuple(map(str, range(len(names))))  # what classes without names are called
+    if names and same_names(names, train.names or counted):
+        train = datasets.numbered_as(train, names, None, whose)
+    if not recipe.model.num_classes:
+        datasets.require_numbers(train)
+    datasets.note_numbers(train, counted=not recipe.model.num_classes)
+    count = recipe.model.num_classes or train.classes
     if data.eval:
         evaluation = open_part("data.eval", data.eval, data, several)
-        datasets.align(train, evaluation)
+        alone = datasets.one_class(train)
+        others = evaluation.names != train.names or evaluation.classes > train.classes
+        if alone and others:
+            raise UserError(f"data.train: {alone}")
+        evaluation = datasets.numbered_as(evaluation, train.names, count, train.source)
     elif data.holdout:
         train, evaluation = hold_out(train, data.holdout, recipe.seed)
-    count = recipe.model.num_classes or train.classes
     if data.labeled < 1:
         train = split(train, data.labeled, recipe.seed, whole=True)[1]
     datasets.check(train, count, "data.train")
@@ -89,14 +107,23 @@ def open_listed(recipe: Recipe) -> tuple[Recipe, Inputs]:
     return recipe, Inputs(train, evaluation, train.names)
 
 
-def open_eval(recipe: Recipe, classes: int) -> Samples:
-    """The evaluation photos alone, as `open_inputs` chooses them, for a network of `classes`."""
+def open_eval(
+    recipe: Recipe, classes: int, names: Sequence[str] | None = None, whose: str = ""
+) -> Samples:
+    """The evaluation photos alone, as `open_inputs` chooses them, for a network of `classes`.
+
+    Args:
+        names: the network's own, () where it has only numbers: so the samples are numbered.
+        whose: the network's file.
+    """
     data = located(recipe.data)
-    if data.holdout and not data.eval:
-        train = open_part("data.train", data.train, data, recipe.task.several)
-        samples = hold_out(train, data.holdout, recipe.seed)[1]
-    else:
-        samples = open_part("data.eval", data.eval, data, recipe.task.several)
+    held = bool(data.holdout and not data.eval)
+    key = "data.train" if held else "data.eval"
+    samples = open_part(key, data.train if held else data.eval, data, recipe.task.several)
+    if names is not None:
+        samples = datasets.numbered_as(samples, names, classes, whose)
+    if held:  # which photos these are depends on the numbers of the classes
+        samples = hold_out(samples, data.holdout, recipe.seed)[1]
     require_photos("data.eval" if data.eval else "data.train", samples)
     datasets.check(samples, classes, "data.eval")
     return samples
@@ -128,12 +155,12 @@ def open_part(key: str, path: str | None, data: Data, several: bool) -> Samples:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
     if is_shards(path):
-        return open_shards(path, class_names(data.labels), several, fetched)
+        return open_shards(path, class_names(data.labels), several, fetched, data.number_labels)
     if not os.path.exists(existing(path)) and not path.endswith(".parquet"):
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )
-    return datasets.open_samples(path, data.root, labels_file(data.labels), several)
+    return datasets.open_samples(path, data.root, data.labels, several, data.number_labels)
 
 
 def require_photos(key: str, samples: Samples) -> None:
@@ -150,15 +177,9 @@ def fetched(file: str) -> str:
     return str(download.fetch(file, to=environment.home() / "shards" / place))
 
 
-def labels_file(labels: str | None) -> str | None:
-    """The file of class names that a recipe means; "imagenet" comes with ppcls."""
-    return str(IMAGENET_NAMES) if labels == "imagenet" else labels
-
-
 def class_names(labels: str | None) -> tuple[str, ...]:
     """The class names of a recipe's `data.labels`, () for None."""
-    file = labels_file(labels)
-    return datasets.read_names(file) if file else ()
+    return read_class_names(labels) if labels else ()
 
 
 def with_preprocess(

@@ -70,6 +70,7 @@ class Data:
     eval: PathText | None = None
     root: PathText | None = None  # where relative paths of list files start; None: beside the list
     labels: PathText | None = None  # a file of class names, or "imagenet"
+    number_labels: Flag = False  # labels of lists are names, as ids are: number them in order
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
     labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
     unlabeled: Unlabeled | None = None  # more photos to train on, for task.kind: distill
@@ -86,6 +87,11 @@ class Data:
             raise ValueError(
                 "holdout takes evaluation photos from train: give eval or holdout, "
                 "-o data.eval=null or -o data.holdout=0"
+            )
+        if self.number_labels and self.labels:
+            raise ValueError(
+                "number_labels makes names of the labels, and labels names the classes: give one, "
+                "-o data.labels=null or -o data.number_labels=false"
             )
         if self.holdout == 1:
             raise ValueError("holdout=1 leaves nothing to train on; 0.2 keeps a fifth")
@@ -183,6 +189,11 @@ class Recipe:
             raise ValueError(
                 f"preprocess.mean and std have {self.preprocess.channels} values and "
                 f"model.in_channels is {self.model.in_channels}: give one value per channel"
+            )
+        if self.data.number_labels and self.task.several:
+            raise ValueError(
+                "data.number_labels is for lists with one label a photo: "
+                "-o data.number_labels=false"
             )
         if self.data.unlabeled:
             self.check_unlabeled()

@@ -8,6 +8,7 @@ from paddle import nn
 
 from ppcls.api import create_model
 from ppcls.config.load import from_plain, load, to_plain
+from ppcls.data.class_names import renamed
 from ppcls.data.preprocess import KEYS
 from ppcls.device import select
 from ppcls.errors import UserError
@@ -122,8 +123,13 @@ def with_preprocess_of(recipe: Recipe, record: Record, overrides: Sequence[str])
 
 
 def names_of(recipe: Recipe, record: Record | None, source: store.Source) -> tuple[str, ...]:
-    """Class names: from a label file named anew, else from the checkpoint or the registry."""
+    """Class names: the checkpoint's or the registry's, and what a label file calls them."""
     labels = recipe.data.labels
-    if record and labels == record.recipe["data"]["labels"]:
-        return tuple(record.labels)
-    return class_names(labels or source.labels)
+    own = tuple(record.labels) if record else class_names(source.labels)
+    if not labels or (record and labels == record.recipe["data"]["labels"]):
+        return own
+    given, whose = class_names(labels), str(source.path)
+    names, note = renamed(own, given, labels, whose, numbers=record is not None)
+    if note:
+        say(note)
+    return names

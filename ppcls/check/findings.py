@@ -8,7 +8,7 @@ import numpy as np
 from ppcls.check.neighbours import components, near_pairs
 from ppcls.check.photo import Odd
 from ppcls.check.survey import UNLABELED, Album, Survey
-from ppcls.data.datasets import Samples
+from ppcls.data.datasets import Samples, one_class
 from ppcls.utils.text import plural
 
 CROWD = 8  # photos above which a group is said to be alike by nature
@@ -23,6 +23,8 @@ KINDS = {
     "near leak": "nearly the same photo to learn from and to be scored on: keep them on one side",
     "near two labels": "nearly the same photo in several classes: is one of them mislabelled?",
     "near duplicate": "nearly the same photo: saved, resized or shot again",
+    "one class": "there is nothing to tell apart, and training would be right for certain",
+    "labels": "labels that number no classes",
     "classes": "classes without photos",
 }
 NOTES = {
@@ -77,6 +79,8 @@ def findings(seen: Survey, near: int) -> list[Finding]:
             found.append(Finding("crowd", group, f"{plural(len(group), 'photo')} of {parts}"))
         else:
             found += judged(seen.album, group, "near ", detail)
+    if seen.album.labels:
+        found.append(Finding("labels", (), seen.album.labels))
     for part, samples in seen.album.labelled():
         found += class_findings(part, samples, seen.album)
     for kind, flag in ODD.items():
@@ -153,7 +157,10 @@ def near_groups(records: np.ndarray, near: int) -> list[tuple[tuple[int, ...], i
 
 
 def class_findings(part: str, samples: Samples, album: Album) -> Iterator[Finding]:
-    """Classes without photos, and sizes far apart."""
+    """Photos of one class alone, labels that are ids, classes without photos, sizes far apart."""
+    alone = one_class(samples) if part == "train" else ""
+    if alone:
+        yield Finding("one class", (), f"{part}: {alone}")
     counts = samples.counts(max(part.classes for part in album.parts.values()))
     for label in np.flatnonzero(counts == 0):
         yield Finding("classes", (), f"{part}: no photo of class {class_name(album, int(label))}")

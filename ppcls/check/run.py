@@ -77,11 +77,18 @@ def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
 def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
     """The photos of one or two folders or lists: to train on, to be scored on."""
     train, evaluation = datasets.find_parts(paths[0], paths[1] if len(paths) > 1 else None)
-    opened = [datasets.open_samples(path) for path in (train, evaluation) if path]
-    if len(opened) > 1:
-        datasets.align(*opened)
-    return album_of(opened[0], opened[1] if len(opened) > 1 else None), Demands()
+    given = [path for path in (train, evaluation) if path]
+    opened, *rest = [datasets.open_samples(path) for path in given]
+    ids = datasets.ids_in_words(opened)
+    if ids:  # a finding; and so that the photos can be looked at, names
+        ids += "; a recipe numbers them with data.number_labels: true"
+        opened, *rest = [datasets.open_samples(path, number_labels=True) for path in given]
+    datasets.note_numbers(opened)
+    if rest:
+        rest[0] = datasets.numbered_as(rest[0], opened.names, opened.classes, opened.source)
+    return album_of(opened, rest[0] if rest else None, ids), Demands()
 
 
-def album_of(train: Samples, evaluation: Samples | None) -> Album:
-    return Album({"train": train} | ({"eval": evaluation} if evaluation is not None else {}))
+def album_of(train: Samples, evaluation: Samples | None, labels: str = "") -> Album:
+    parts = {"train": train} | ({"eval": evaluation} if evaluation is not None else {})
+    return Album(parts, labels)

@@ -27,9 +27,13 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class Album:
-    """The parts of a data set ("train", "eval", "unlabeled") as one row of photos."""
+    """The parts of a data set ("train", "eval", "unlabeled") as one row of photos.
+
+    `labels` says what is wrong with the labels of all, "" where nothing is.
+    """
 
     parts: dict[str, Samples]
+    labels: str = ""
 
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))

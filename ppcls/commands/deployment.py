@@ -83,14 +83,13 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--mean", type=float, nargs="+", help=text)
     text = "deviations to divide the pixels by then, one for each channel"
     given.add_argument("--std", type=float, nargs="+", help=text)
-    text = "probability from which a multi-label class is named, for all classes"
+    text = "probability from which a multi-label class, or the second of two, is named"
     given.add_argument("--threshold", type=share, metavar="SHARE", help=text)
-    text = "file with the class names, one in each line"
-    given.add_argument("--labels", type=Path, metavar="FILE", help=text)
+    text = "file of class names, one in each line or numbered as 0 tench, or imagenet"
+    given.add_argument("--labels", type=expanded, metavar="FILE", help=text)
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    from ppcls.inference.folder import read_labels
     from ppcls.inference.prediction_file import PredictionFile
     from ppcls.inference.predictor import Predictor
     from ppcls.inference.results import report
@@ -114,7 +113,7 @@ def run_predict(options: argparse.Namespace) -> int:
         mean=options.mean,
         std=options.std,
         threshold=options.threshold,
-        labels=read_labels(options.labels) if options.labels else None,
+        labels=options.labels,
     )
     with opened as predictor:
         skip = options.on_error == "skip"

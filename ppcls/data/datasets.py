@@ -3,15 +3,24 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from os import PathLike
 from pathlib import Path
 
 import numpy as np
 
+from ppcls.data import class_names
+from ppcls.data.class_names import (
+    in_order,
+    is_whole,
+    label_numbers,
+    read_class_names,
+    single_names,
+)
 from ppcls.data.images import EXPECTED
 from ppcls.data.label_sets import read_label_sets
-from ppcls.data.lists import listed_paths, read_list, read_names, single_names
+from ppcls.data.lists import listed_paths, read_list
 from ppcls.data.paths import Paths
 from ppcls.data.plain_lists import read_plain
 from ppcls.data.samples import Samples
@@ -26,6 +35,7 @@ LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 # Names of the parts of a data set, in small letters, the first to be taken first.
 TRAIN_PARTS = ("train", "training")
 EVAL_PARTS = ("val", "valid", "validation", "eval", "test", "testing")
+SPARE_CLASSES = 10  # without photos, and as many again as have some: above that, labels are ids
 TABLE_ROWS = 20  # classes up to which a summary has a line for each
 
 
@@ -34,23 +44,26 @@ def open_samples(
     root: str | PathLike | None = None,
     labels: str | PathLike | None = None,
     several: bool = False,
+    number_labels: bool = False,
 ) -> Samples:
     """Open a folder with one sub-folder per class, or a list file with `path label` in each line.
 
-    A folder's classes are its sub-folders, numbered in the order of their names (so "10" stands
-    before "2"). In a list file (.txt, .tsv, .lst or no suffix) the last field is the label: a tab
+    A folder's classes are its sub-folders, numbered in the order of their names or, where these all
+    are whole numbers, of their values, so that 2 comes before 10 and folder and list agree. In a
+    list file (.txt, .tsv, .lst or no suffix) the last field is the label: a tab
     divides it from the path, or spaces where a line has no tab. A .csv file has a header with a
     path and a label column. Relative paths start at `root`, else at the list's own folder. Labels
-    are integers ≥ 0, or names out of the label file `labels` (one name per line); in a CSV file
-    without one, names are sorted and numbered. With a label file, a folder may lack some classes.
+    are integers ≥ 0, or names out of the label file `labels` (`ppcls.data.class_names`); in a CSV
+    file without one, names are sorted and numbered, and so are with `number_labels` those of any
+    list, whole numbers among them, too. With a label file, a folder may lack some classes.
     With `several`, a list says 0 or 1 for every class (`ppcls.data.label_sets`). Tar files are
     opened by `ppcls.data.shards`.
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
     path, root = existing(expanded(path)), None if root is None else expanded(root)
-    names = read_names(labels) if labels is not None else ()
+    names = read_class_names(labels) if labels is not None else ()
     if is_shards(path) and not os.path.isdir(path):
-        return open_shards(path, names, several)
+        return open_shards(path, names, several, number_labels=number_labels)
     if os.path.isdir(path) and several:
         raise UserError(
             f"{path}: a folder for each class gives a photo one label; for several, name a list "
@@ -64,26 +77,36 @@ def open_samples(
         raise UserError(f"{path}: no such folder or list file")
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"{path}: a list of photos ends in .txt, .tsv, .lst or .csv")
-    return open_list(path, root, names, several)
+    return open_list(path, root, names, several, number_labels)
 
 
 def open_list(
-    path: str, root: str | PathLike | None, names: tuple[str, ...], several: bool
+    path: str,
+    root: str | PathLike | None,
+    names: tuple[str, ...],
+    several: bool,
+    number_labels: bool,
 ) -> Samples:
     """A list file, of plain lines with few copies of them in memory, else with every care."""
     start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
     if not several and Path(path).suffix.lower() != ".csv":
-        plain = read_plain(path, names, start)
+        plain = read_plain(path, names, start, number_labels)
         if plain:
-            paths, numbers, lines = plain
+            paths, numbers, lines, names = plain
             return Samples(paths, numbers, names, path, lines)
-    read = read_label_sets if several else read_list
-    listed, numbers, lines, names = read(path, names)
+    if several:
+        listed, numbers, lines, names = read_label_sets(path, names)
+    else:
+        listed, numbers, lines, names = read_list(path, names, number_labels)
     return Samples(Paths(listed, start), numbers, names, path, lines)
 
 
 def open_folder(path: str, names: tuple[str, ...]) -> Samples:
-    """A folder per class; with `names` given, every sub-folder must be among them."""
+    """A folder per class; with `names` given, every sub-folder is one of them or its number.
+
+    Photos stand in the order of the folders' names as text, whatever numbers the classes have: so
+    they do in runs of versions that numbered them so.
+    """
     passed = PassedOver()
     folders, stray = listing(path, passed, names)
     if not folders:
@@ -102,8 +125,12 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     twins = [name for name, uses in Counter(called.values()).items() if uses > 1]
     if twins:
         raise UserError(f"{path}: several folders have the name {at_most(twins)}; make them one")
-    known = names or tuple(sorted(called.values()))
-    numbers = single_names(known)
+    own = tuple(called.values())
+    if names and is_whole(own) and not set(own) & set(names):
+        numbers = label_numbers(own, names)
+        numbers = {name: number for name, number in numbers.items() if number < len(names)}
+    else:
+        numbers = single_names(names or in_order(own))
     unknown = [f"{n!r}{did_you_mean(n, numbers)}" for n in called.values() if n not in numbers]
     if unknown:
         raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
@@ -116,7 +143,7 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     sizes = [len(photos[name]) for name in folders]
     labels = np.repeat(np.array([numbers[called[name]] for name in folders], np.int64), sizes)
     paths = Paths([photo for name in folders for photo in photos[name]])
-    return Samples(paths, labels, known, path)
+    return Samples(paths, labels, names or in_order(own), path)
 
 
 def photos_in(folder: str, passed: PassedOver) -> Iterator[str]:
@@ -239,9 +266,12 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
         return
     outside = np.flatnonzero(samples.labels >= num_classes)
     if len(outside):
+        require_numbers(samples)
         label, top = samples.labels[outside[0]], samples.labels.max()
         more = f" (and {len(outside) - 1} more like it)" if len(outside) > 1 else ""
         fix = "mend the list" if samples.names else f"set -o model.num_classes={top + 1}"
+        if not samples.names and samples.labels.min() == 1 and top == num_classes:
+            fix = "labels count from 0: -o data.number_labels=true numbers these so"
         place = samples.where(int(outside[0]))
         raise UserError(f"{what}: {place}: label {label}{more} but {setting}; {fix}")
 
@@ -263,15 +293,127 @@ def summary(samples: Samples) -> list[str]:
     return lines + ([f"  {len(absent):,} without photos: {at_most(absent)}"] if absent else [])
 
 
-def align(train: Samples, evaluation: Samples) -> None:
-    """UserError unless both have the same names in the same order (or one has none)."""
-    if not (train.names and evaluation.names) or train.names == evaluation.names:
-        return
-    lacking = sorted(set(train.names) - set(evaluation.names))
-    surplus = sorted(set(evaluation.names) - set(train.names))
-    differences = [f"lacks {at_most(list(map(repr, lacking)))}"] if lacking else []
-    differences += [f"has besides {at_most(list(map(repr, surplus)))}"] if surplus else []
-    differences = differences or ["has the same classes in another order"]
-    fix = "make the classes the same, or open both with one label file that names them all"
-    found = f"{evaluation.source} {' and '.join(differences)}"
-    raise UserError(f"{found}, compared with {train.source}; {fix}")
+def numbered_as(samples: Samples, names: Sequence[str], classes: int | None, whose: str) -> Samples:
+    """The samples numbered as `whose` (a data set, a network's file) numbers its classes.
+
+    Names are compared where both sides have some, and numbers that are names with numbers; what is
+    assumed beyond that is said.
+
+    Args:
+        names: its class names in order, () where it has only numbers.
+        classes: how many it has; None: as many as `names` or, without any, not known.
+
+    Raises:
+        UserError: classes that are not its classes.
+    """
+    own, source = tuple(names), samples.source
+    if samples.names == own or (not own and classes is None):
+        return samples
+    if samples.labels.ndim == 2:
+        return columns_as(samples, own, whose)
+    if samples.names:
+        count = len(own) or classes or 0
+        found, note = class_names.places(samples.names, own, count, source, whose)
+        labels = np.array(found, np.int64)[samples.labels]
+        own = own or (samples.names if found == list(range(count)) else ())
+    else:
+        labels, note = values_as(samples, own, whose)
+    if note:
+        say(note)
+    return replace(samples, labels=labels, names=own)
+
+
+def values_as(samples: Samples, names: tuple[str, ...], whose: str) -> tuple[np.ndarray, str]:
+    """The labels of a list without names as `names` number the classes, and what to say."""
+    values, which = np.unique(samples.labels, return_inverse=True)
+    texts = list(map(str, values.tolist()))
+    numbers = label_numbers(texts, names)
+    lost = next((place for place, text in enumerate(texts) if text not in numbers), None)
+    if lost is not None:
+        place = samples.where(int(np.flatnonzero(which == lost)[0]))
+        raise UserError(
+            f"{place}: label {texts[lost]} is not among the classes of {whose}, which are called "
+            f"{at_most(list(map(repr, names)))}"
+        )
+    labels = np.array([numbers[text] for text in texts], np.int64)[which.reshape(-1)]
+    first = int(values[0]) if len(values) else 0
+    if is_whole(names) or first >= len(names):
+        return labels, ""
+    return labels, f"note: {samples.source}: label {first} is taken for {names[first]!r} of {whose}"
+
+
+def columns_as(samples: Samples, names: tuple[str, ...], whose: str) -> Samples:
+    """Samples with any number of labels each, their columns in the order of `names`."""
+    if not samples.names or not names:
+        return samples
+    found, note = class_names.places(samples.names, names, len(names), samples.source, whose)
+    if len(found) != len(names):
+        lacking = sorted(set(names) - set(samples.names))
+        raise class_names.other_names(samples.source, lacking, (), whose)
+    if note:
+        say(note)
+    return replace(samples, labels=samples.labels[:, np.argsort(found)], names=names)
+
+
+def require_numbers(samples: Samples) -> None:
+    """UserError for labels that number no classes; `samples` say how many classes there are."""
+    found = ids_in_words(samples)
+    if found:
+        raise UserError(
+            f"{found}; -o data.number_labels=true numbers them, in order of value, and keeps them "
+            "as the names of the classes"
+        )
+
+
+def ids_in_words(samples: Samples) -> str:
+    """What the labels look like where they are few and far apart, else nothing."""
+    if samples.names or samples.labels.ndim == 2 or not len(samples):
+        return ""
+    values = np.unique(samples.labels)
+    if values[-1] < 2 * len(values) + SPARE_CLASSES:
+        return ""
+    return (
+        f"{samples.source}: {plural(len(values), 'distinct label')} between {values[0]} and "
+        f"{values[-1]}: ids, not class numbers from 0 to {len(values) - 1}"
+    )
+
+
+def note_numbers(samples: Samples, counted: bool = True) -> None:
+    """Say how classes are numbered where that may surprise.
+
+    Args:
+        counted: whether the labels alone say how many classes there are.
+    """
+    names = samples.names
+    if names and is_whole(names) and names == in_order(names) and list(names) != sorted(names):
+        say(
+            f"note: {samples.source}: its classes are numbers and stand in order of value "
+            f"({', '.join(names[:3])}, …), not of text ({', '.join(sorted(names)[:3])}, …)"
+        )
+    alone = counted and not names and samples.labels.ndim == 1 and len(samples)
+    low, high = (samples.labels.min(), samples.labels.max()) if alone else (0, 0)
+    if low > 0:
+        say(
+            f"note: {samples.source}: labels run from {low} to {high} and classes count from 0, so "
+            f"{'class 0 has' if low == 1 else f'classes 0 to {low - 1} have'} no photos; "
+            "-o data.number_labels=true numbers them without gaps"
+        )
+
+
+def one_class(samples: Samples) -> str:
+    """What is wrong with photos that all are of one class, and advice; "" where they are not."""
+    labels = samples.labels
+    if labels.ndim == 2 or not len(labels) or labels.min() != labels.max():
+        return ""
+    name = samples.class_name(int(labels[0]))
+    found = f"all {len(labels):,} photos of {samples.source} are of one class, {name!r}"
+    deeper, inner = samples.source, [name]
+    while len(inner) == 1 and os.path.isdir(os.path.join(deeper, inner[0])):
+        deeper = os.path.join(deeper, inner[0])
+        inner, _ = listing(deeper, PassedOver())
+    if len(inner) < 2:
+        return f"{found}: there is nothing to tell apart; give photos of two classes or more"
+    return (
+        f"{found}, but {deeper} has the folders {at_most(inner, limit=5)}: is -o "
+        f"data.train={deeper} meant?"
+    )

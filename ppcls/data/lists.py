@@ -1,20 +1,19 @@
-"""List files and label files: paths, labels and class names, every mistake with its line."""
+"""List files: paths, labels and class names, every mistake with its line."""
 
-import codecs
 import csv
 import io
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from ppcls.data.class_names import in_order, label_numbers
+from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
-from ppcls.utils.files import existing, expanded, read_file
-from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean, visible
+from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
@@ -30,16 +29,18 @@ class Rows(NamedTuple):
 
 
 def read_list(
-    path: str | PathLike, names: tuple[str, ...] = ()
+    path: str | PathLike, names: tuple[str, ...] = (), number_labels: bool = False
 ) -> tuple[list[str], np.ndarray, np.ndarray, tuple[str, ...]]:
     """A list file's photos as written, labels (int64 [N]), lines (int64 [N]) and class names.
 
+    With `number_labels`, and no names, labels are names themselves, numbers among them, too.
     Raises UserError with up to ten mistakes at once, each with its file:line.
     """
     is_csv = Path(path).suffix.lower() == ".csv"
     rows = csv_rows(path) if is_csv else text_rows(path)
-    if is_csv and not names and not any(is_number(label) for label in set(rows.labels)):
-        names = tuple(sorted(set(map(composed, rows.labels))))
+    in_words = is_csv and not any(is_number(label) for label in set(rows.labels))
+    if not names and (in_words or number_labels):
+        names = in_order(set(map(composed, rows.labels)))
     numbers = label_numbers(set(rows.labels), names)
     wrong = [i for i, label in enumerate(rows.labels) if label not in numbers]
     # Finding near names is slow, so only for what can be shown.
@@ -70,29 +71,6 @@ def listed_paths(path: str | PathLike) -> Iterator[tuple[int, list[str]]]:
             raise UserError(f"{path}:{number}: blank line; one photo a line is expected")
         before_label = whole.rpartition("\t" if "\t" in whole else " ")[0].rstrip(" \t")
         yield number, [whole, before_label] if before_label else [whole]
-
-
-def read_names(path: str | PathLike) -> tuple[str, ...]:
-    """Class names of a label file, one per line; the numbers of PaddleClas's `0 tench` are removed.
-
-    A name may stand twice only where the lines are numbered, as ImageNet's two cranes are. Raises
-    UserError with the file:line of blank and repeated names.
-    """
-    names = [composed(line.strip()) for line in split_lines(read_text(path))]
-    fields = [name.split(maxsplit=1) for name in names]
-    numbered = all(len(field) == 2 and field[0] == str(i) for i, field in enumerate(fields))
-    if numbered:
-        names = [name for _, name in fields]
-    first = {name: line for line, name in reversed(list(enumerate(names, 1)))}
-    mistakes = []
-    for line, name in enumerate(names, 1):
-        if not name:
-            mistakes.append(f"{path}:{line}: blank line where a class name should stand")
-        elif first[name] < line and not numbered:
-            mistakes.append(f"{path}:{line}: {name!r} already stands in line {first[name]}")
-    if mistakes or not names:
-        raise UserError(at_most(mistakes, "\n") or f"{path}: holds no class names")
-    return tuple(names)
 
 
 def text_rows(path: str | PathLike) -> Rows:
@@ -159,22 +137,6 @@ def column(path: str | PathLike, header: list[str], what: str, known: tuple[str,
     raise UserError(f"{path}:1: name one {what} column ({', '.join(known)}); {have}")
 
 
-def label_numbers(labels: Iterable[str], names: tuple[str, ...]) -> dict[str, int]:
-    """Each valid label's number: its place among the names, or the integer it is."""
-    by_name = single_names(names)
-    # Where a class is called '3' but is not number 3, an integer could mean either: names only.
-    integers = all(not is_index(name) or int(name) == i for i, name in enumerate(names))
-    numbers = {label: int(label) for label in labels if integers and is_index(label)}
-    called = {label: composed(label) for label in labels}
-    return numbers | {label: by_name[own] for label, own in called.items() if own in by_name}
-
-
-def single_names(names: tuple[str, ...]) -> dict[str, int]:
-    """The number of each name that belongs to one class only."""
-    uses = Counter(names)
-    return {name: number for number, name in enumerate(names) if uses[name] == 1}
-
-
 def label_mistake(label: str, names: tuple[str, ...], is_csv: bool) -> str:
     """What is wrong with a label that has no number."""
     if label in names:
@@ -188,11 +150,6 @@ def label_mistake(label: str, names: tuple[str, ...], is_csv: bool) -> str:
     return f"label {label!r} is not an integer ≥ 0; class names need a label file, one name a line"
 
 
-def is_index(text: str) -> bool:
-    """True for the digits of an integer ≥ 0 that fits any number of classes."""
-    return re.fullmatch("[0-9]{1,9}", text) is not None
-
-
 def is_number(text: str) -> bool:
     """True for anything read as a number, such as 3, -1, 2.0 and nan."""
     try:
@@ -200,25 +157,3 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def read_text(path: str | PathLike) -> str:
-    """The file's text without a byte order mark; UserError names a line that is not UTF-8."""
-    try:
-        data = read_file(existing(expanded(path))).removeprefix(codecs.BOM_UTF8)
-        text = data.decode()
-        broken = text.find("\0")  # UTF-16 without its mark passes as UTF-8, full of zeros
-    except OSError as error:
-        raise UserError(f"{visible(str(path))}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        text, broken = error.object.decode("latin-1"), error.start
-    if broken >= 0:
-        line = text.count("\n", 0, broken) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8")
-    return text
-
-
-def split_lines(text: str) -> list[str]:
-    """Lines as editors count them; `str.splitlines` would also break at form feeds and the like."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return lines[:-1] if not lines[-1] else lines

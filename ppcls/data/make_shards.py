@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data import datasets, images, parquet
-from ppcls.data.lists import read_names
+from ppcls.data.class_names import read_class_names
 from ppcls.data.samples import Samples
 from ppcls.data.shards import NAMES, SUFFIX
 from ppcls.errors import UserError
@@ -164,7 +164,7 @@ def write_names(names: tuple[str, ...], file: Path) -> None:
     if not file.exists():
         text = "".join(f"{number} {name}\n" for number, name in enumerate(names))
         write_text(file, text)
-    if read_names(file) != names:
+    if read_class_names(file) != names:
         raise UserError(
             f"{file}: has other classes than the source; give another folder, or --labels {file}"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls.data.lists import read_names
+from ppcls.data.class_names import read_class_names
 from ppcls.data.paths import Paths
 from ppcls.data.samples import Samples
 from ppcls.errors import UserError
@@ -86,7 +86,7 @@ def open_parquet(pattern: str, labels: str | PathLike | None = None) -> Tables:
         from pyarrow import parquet
     except ModuleNotFoundError:
         raise UserError(f"{pattern}: needs pyarrow: pip install 'ppcls[parquet]'") from None
-    names = read_names(labels) if labels is not None else ()
+    names = read_class_names(labels) if labels is not None else ()
     found = sorted(glob.glob(pattern))
     if not found:
         raise UserError(f"{pattern}: no such files")

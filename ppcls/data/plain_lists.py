@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ppcls.data.lists import label_numbers
+from ppcls.data.class_names import in_order, label_numbers
 from ppcls.data.paths import Paths, ends_of
 
 BLOCK = 1 << 23  # bytes that are divided at a time
@@ -27,10 +27,11 @@ class Divided(NamedTuple):
 
 
 def read_plain(
-    path: str | PathLike, names: tuple[str, ...], root: str
-) -> tuple[Paths, np.ndarray, np.ndarray] | None:
-    """Paths that start at `root`, labels and lines (int64 [N]) of a list of `path label` lines.
+    path: str | PathLike, names: tuple[str, ...], root: str, number_labels: bool = False
+) -> tuple[Paths, np.ndarray, np.ndarray, tuple[str, ...]] | None:
+    """Paths that start at `root`, labels, lines (int64 [N]) and names of a `path label` list.
 
+    With `number_labels`, and no names, labels are names themselves.
     None for a file in which any line is not plainly a path, one space or tab, and a valid label,
     and for one that cannot be read twice (a pipe) or at all.
     """
@@ -45,8 +46,12 @@ def read_plain(
         if block is None:
             return None
         new = set(block.labels) - numbers.keys()
-        known = label_numbers({label.decode() for label in new}, names)
-        numbers |= {text.encode(): number for text, number in known.items()}
+        if number_labels and not names:  # in the order of coming, until all are known
+            known = {label: len(numbers) + i for i, label in enumerate(new)}
+        else:
+            found = label_numbers({label.decode() for label in new}, names)
+            known = {text.encode(): number for text, number in found.items()}
+        numbers |= known
         if len(known) < len(new) or start + len(block.paths) > len(text):  # it is growing
             return None
         text[start : start + len(block.paths)] = block.paths
@@ -57,7 +62,13 @@ def read_plain(
         return None
     whole = bytes(memoryview(text)[: start - 1])
     paths = Paths.packed(whole, np.concatenate(ends), root)
-    return paths, np.concatenate(labels), np.arange(1, len(paths) + 1)
+    targets = np.concatenate(labels)
+    if number_labels and not names:
+        texts = [text.decode() for text in numbers]
+        names = in_order(texts)
+        place = {name: number for number, name in enumerate(names)}
+        targets = np.array([place[text] for text in texts], np.int64)[targets]
+    return paths, targets, np.arange(1, len(paths) + 1), names
 
 
 def blocks(path: str | PathLike) -> Iterator[bytes]:

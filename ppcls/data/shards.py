@@ -8,6 +8,7 @@ from os import PathLike
 import numpy as np
 
 from ppcls.data import label_sets, lists
+from ppcls.data.class_names import in_order, label_numbers, read_class_names
 from ppcls.data.paths import Members, Paths
 from ppcls.data.samples import Samples
 from ppcls.data.tar_index import LABELS, Index, index
@@ -52,6 +53,7 @@ def open_shards(
     names: tuple[str, ...] = (),
     several: bool = False,
     local: Callable[[str], str] = str,
+    number_labels: bool = False,
 ) -> Samples:
     """The photos of tar files in WebDataset's layout, in the order in which they stand there.
 
@@ -60,6 +62,7 @@ def open_shards(
         names: the classes' names; without any, those of `labels.txt` beside the shards, if any.
         several: whether labels are `0,1,0`, a number for each class.
         local: brings a shard here and gives its path.
+        number_labels: whether labels, where there are no names, are names themselves.
 
     Raises:
         UserError: shards that do not exist or are damaged, labels that are no classes; with the
@@ -72,8 +75,10 @@ def open_shards(
         raise UserError(f"{path}: shards that do not exist: {at_most(lost)}")
     beside = os.path.join(os.path.dirname(files[0]), NAMES)
     if not names and os.path.isfile(beside):
-        names = lists.read_names(beside)
+        names = read_class_names(beside)
     found = [index(file) for file in Progress(files, "indexes of shards", len(files))]
+    if number_labels and not names and not several:
+        names = in_order({text for one in found for text in set(one.labels)})
     labels = np.concatenate(list(label_parts(files, found, names, several)))
     return Samples(members(files, found), labels, names, path)
 
@@ -105,7 +110,7 @@ def label_parts(
         if several:
             known |= {t: row for t in new if (row := label_sets.parse(t, width)) is not None}
         else:
-            known |= lists.label_numbers(new, names)
+            known |= label_numbers(new, names)
         wrong = [place for place, text in enumerate(texts) if text not in known]
         if wrong:
             shown = [mistake(file, one, i, names, several, width) for i in wrong[: lists.SHOWN]]

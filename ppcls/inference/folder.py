@@ -6,17 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from hashlib import sha256
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from ppcls import environment
+from ppcls.data.class_names import read_class_names, renamed
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.inference import manifest, params
 from ppcls.inference.manifest import Manifest
-from ppcls.utils.files import read_file
+from ppcls.log import say
 from ppcls.utils.text import at_most
 
 NAME = "inference"
@@ -90,8 +92,8 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
 
     Args:
         given: instead of, or in place of parts of, `inference.yml`: fields of `Preprocess`, and
-            `labels`, a sequence of names, and `threshold`, for several labels. Without that file
-            at least `crop` is needed.
+            `labels`, a file of class names, `imagenet` or a sequence of them, and `threshold`.
+            Without that file at least `crop` is needed.
 
     Raises:
         UserError: no such folder, or no whole network in it.
@@ -206,12 +208,25 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
     except ValidationError as error:
         raise UserError(f"{path}: how photos are prepared: {first_of(error)}") from None
     if threshold is not None:
-        if about.task != "multilabel":
+        if about.task != "multilabel" and about.default is None:
             raise UserError(
                 f"{path}: is no multi-label network, in it one class wins: no threshold"
             )
         about = replace(about, threshold=float(threshold))
-    return replace(about, preprocess=preprocess, labels=tuple(labels or about.labels))
+    names = about.labels if labels is None else names_given(labels, about)
+    return replace(about, preprocess=preprocess, labels=names)
+
+
+def names_given(labels: str | PathLike[str] | Sequence[str], about: Manifest) -> tuple[str, ...]:
+    """Class names in place of those that the manifest has; UserError where they do not fit."""
+    if not isinstance(labels, (str, PathLike)):
+        return renamed(about.labels, [str(name) for name in labels], "labels", manifest.FILE)[0]
+    own, given = about.labels, read_class_names(labels)
+    source, trained_here = f"--labels {labels}", bool(about.about)
+    names, note = renamed(own, given, source, manifest.FILE, numbers=trained_here)
+    if note:
+        say(note)
+    return names
 
 
 def first_of(error: ValidationError) -> str:
@@ -225,20 +240,6 @@ def first_of(error: ValidationError) -> str:
 def network_files(path: Path) -> list[Path]:
     """All files of exported networks that are in a folder."""
     return [path / name for name in NAMES if (path / name).is_file()]
-
-
-def read_labels(path: Path) -> Sequence[str]:
-    """Class names, a line each; "0 tench" also counts as "tench" where all lines are numbered."""
-    try:
-        lines = read_file(path).decode().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--labels {path}: cannot be read ({error})") from None
-    numbered = [line.partition(" ") for line in lines]
-    if lines and all(number == str(i) and name for i, (number, _, name) in enumerate(numbered)):
-        return [name for _, _, name in numbered]
-    if not lines or not all(line.strip() for line in lines):
-        raise UserError(f"--labels {path}: should have a class name on each line")
-    return lines
 
 
 def check(folder: Folder) -> None:

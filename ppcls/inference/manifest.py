@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from ppcls.data.class_names import by_number, read_class_names
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
+from ppcls.log import say
 
 FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know
@@ -20,6 +23,8 @@ PRECISIONS = ("fp32", "int8")
 TASKS = ("classify", "multilabel")
 THRESHOLD = 0.5  # where no other is known
 SEVERAL = "MultiLabelThreshOutput"  # PaddleX's name of post-processing by thresholds
+DECIDED = "ThreshOutput"  # PaddleClas's, of one class that needs a threshold to be the answer
+TEXTS = ("label_list", "label_0", "label_1", "class_id_map_file", "model_name", "delimiter")
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,9 @@ class Manifest:
         precision: of the weights and the arithmetic: fp32 or int8.
         task: classify, one class wins; multilabel, each class whose probability is above its
             threshold.
-        threshold: in multilabel, for all classes or for each.
+        threshold: in multilabel, for all classes or for each; else of a decision.
+        default: the class that is the answer unless another one reaches the threshold: of two
+            classes the first; None: the likeliest class is the answer.
         dynamic_size: whether photos of any size fit, not only `preprocess.crop`.
         about: provenance and checks.
         paddlex: the name that PaddleX is to read the network under, where that is another.
@@ -49,6 +56,7 @@ class Manifest:
     dynamic_size: bool = False
     task: str = "classify"
     threshold: float | tuple[float, ...] = THRESHOLD
+    default: int | None = None
     about: dict[str, Any] = field(default_factory=dict)
     paddlex: str | None = None
 
@@ -68,6 +76,11 @@ class Manifest:
                 network["thresholds"] = threshold
                 threshold = own[0] if len(set(own)) == 1 else THRESHOLD
             after = {SEVERAL: {"threshold": threshold} | names}
+        elif self.default is not None:
+            own = {"threshold": self.threshold, "default_label_index": self.default}
+            if len(self.labels) == 2:
+                names = {"label_0": self.labels[0], "label_1": self.labels[1]}
+            after = {DECIDED: own | names}
         else:
             after = {"Topk": {"topk": self.topk} | names}
         if self.paddlex:
@@ -79,6 +92,24 @@ class Manifest:
             OWN: {"network": network, **self.about},
         }
         return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+
+    def decide(self, row: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
+        """The class decided on and the likeliest of the others, and the probabilities to show.
+
+        As PaddleClas does: of two classes the second from the threshold on, else the first, with
+        what is left of 1; of more the likeliest above the threshold, else the default.
+
+        Args:
+            row: probabilities [classes].
+        """
+        order = np.argsort(-row, kind="stable")
+        if len(row) == 2:
+            answer = int(row[1] >= self.threshold)
+            row = np.array([1 - row[1], row[1]], row.dtype)
+        else:
+            answer = order[0] if row[order[0]] > self.threshold else self.default
+        others = order[order != answer]
+        return np.array([answer, *others])[:topk], row
 
 
 def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
@@ -99,12 +130,13 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         raise UserError(f"{folder}: {what} {FILE}; make such a folder with tools/export.py")
     stands_in = "crop" in (given or {})
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = load(path.read_text(encoding="utf-8"))
         before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
         ops = before.get("transform_ops") if stands_in else before["transform_ops"]
-        after = document.get("PostProcess", {})
-        top = after.get(SEVERAL) or after.get("Topk", {})
-        labels = tuple(str(name) for name in top.get("label_list") or ())
+        after = document.get("PostProcess") or {}
+        kind = next((name for name in (SEVERAL, DECIDED) if name in after), "Topk")
+        top = after.get(kind) or {}
+        labels = read_labels(top, folder)
         named = (document.get("Global") or {}).get("model_name")
         model = str(named or folder.resolve().name)
         topk = max(1, int(top.get("topk", 5)))
@@ -112,10 +144,12 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         network = about.pop("network", None) or {
             "output": None if OWN not in document else OUTPUTS[0]
         }
-        if SEVERAL in after:
+        if kind == SEVERAL:
             network = {"task": "multilabel"} | network
         apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
         fields = read_network(network)
+        if kind == DECIDED:
+            fields["default"] = int(top.get("default_label_index", 0))
         threshold = apart["thresholds"] or top.get("threshold", THRESHOLD)
         fields["threshold"] = read_thresholds(threshold, len(labels))
         if apart["model"]:
@@ -131,6 +165,53 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         advice = "--resize 256 --crop 224 and the like say it otherwise"
         raise UserError(f"{path}: PreProcess: {error}; {advice}") from None
     return Manifest(model, preprocess, labels, topk, about=about, **fields)
+
+
+def load(text: str) -> Any:
+    """A YAML document in which names are the text that stands there: `no`, `007` and `2024-05-01`
+    are no boolean, number and date.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        as_text(node, False)
+        return loader.construct_document(node) if node else None
+    finally:
+        loader.dispose()
+
+
+def as_text(node: yaml.Node | None, named: bool) -> None:
+    """Make texts of the scalars below a key of TEXTS, or of all of them where `named`."""
+    if isinstance(node, yaml.ScalarNode) and named:
+        node.tag = "tag:yaml.org,2002:str"
+    elif isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            as_text(child, named)
+    elif isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            as_text(key, named)
+            as_text(child, named or key.value in TEXTS)
+
+
+def read_labels(top: dict[str, Any], folder: Path) -> tuple[str, ...]:
+    """The class names of a post-processing step: a list, or names by number, or a file of them."""
+    listed = top.get("label_list")
+    if isinstance(listed, dict):
+        entries = [("label_list", int(key), name) for key, name in listed.items()]
+        return by_number(entries, "label_list")
+    if listed:
+        if not isinstance(listed, list) or not all(isinstance(n, str) and n for n in listed):
+            raise ValueError("label_list should be a list of class names")
+        return tuple(listed)
+    if "label_0" in top or "label_1" in top:
+        return (top.get("label_0", "0"), top.get("label_1", "1"))
+    file = top.get("class_id_map_file")
+    if not file or file in ("None", "null", "~"):
+        return ()
+    if (folder / file).is_file():
+        return read_class_names(folder / file)
+    say(f"note: {folder / FILE}: {file} is not there, so classes have no names: give labels")
+    return ()
 
 
 def read_network(network: dict[str, Any]) -> dict[str, Any]:

@@ -97,7 +97,8 @@ class Predictor:
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: photos per run of the network; changes the speed alone.
             given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
-                std (fields of `Preprocess`), labels, a sequence of class names, and threshold.
+                std (fields of `Preprocess`), labels, a file of class names, "imagenet" or a
+                sequence of them, and threshold.
 
         Raises:
             ValueError: an argument is unknown or wrong, the folder is incomplete, or the device or
@@ -152,7 +153,9 @@ class Predictor:
                 file, Pillow images, or arrays uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or
                 [H, W, 4] (RGBA).
             topk: classes per photo; None: what the export says (5). A multi-label network gives
-                all classes above their thresholds, at most `topk` where it is given.
+                all classes above their thresholds, at most `topk` where it is given. One with a
+                threshold for its second class (PaddleClas's ThreshOutput) gives the class decided
+                on, and more only where `topk` asks for them: behind it, the likeliest first.
             batch_size: photos per run of the network; None: the predictor's.
             on_error: at a photo that is missing or broken, or for which the network's output is
                 no number: stop raises; skip gives a prediction without classes that has an `error`.
@@ -180,7 +183,8 @@ class Predictor:
         if topk is not None:
             topk = arguments.whole_number("topk", topk)
         elif self.manifest.task == "classify":
-            topk = self.manifest.topk
+            # Of two classes of which one is decided on, that one.
+            topk = self.manifest.topk if self.manifest.default is None else 1
         skip = arguments.one_of("on_error", on_error, arguments.ON_ERROR) == "skip"
         if self.workers.closed:
             raise UserError("the predictor is closed; open another one")
@@ -250,7 +254,10 @@ class Predictor:
     def prediction(
         self, path: str | None, row: np.ndarray, topk: int, milliseconds: float
     ) -> Prediction:
-        classes = best_of(row, topk)
+        if self.manifest.default is not None:
+            classes, row = self.manifest.decide(row, topk)
+        else:
+            classes = best_of(row, topk)
         if self.manifest.task == "multilabel":
             above = row > np.array(self.manifest.threshold)
             classes = classes[above[classes]]
@@ -303,7 +310,8 @@ class Predictor:
         if self.manifest.labels and len(self.manifest.labels) != output.shape[1]:
             raise UserError(
                 f"{self.folder.path}: there are {len(self.manifest.labels)} labels and the "
-                f"network has {output.shape[1]} classes; export it again"
+                f"network has {output.shape[1]} classes; give the names of these (labels), or "
+                "export it again"
             )
         threshold, several = self.manifest.threshold, self.manifest.task == "multilabel"
         if several and np.ndim(threshold) and len(output[0]) != np.size(threshold):

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppcls.data.datasets import Samples, find_parts, missing, open_samples
+from ppcls.data.datasets import Samples, find_parts, missing, numbered_as, open_samples
 from ppcls.errors import DataError, UserError
 from ppcls.inference.engines.base import Engine
 from ppcls.inference.folder import Folder
@@ -109,14 +109,7 @@ def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
         known = bool(samples.names) and set(samples.names) == set(names)
         order = [samples.names.index(name) for name in names] if known else slice(None)
         return samples.labels[:, order]
-    if samples.names and set(samples.names) <= set(names):
-        return np.array([names.index(name) for name in samples.names])[samples.labels]
-    if samples.names and len(samples.names) != classes:
-        raise UserError(
-            f"--eval {samples.source}: has {plural(len(samples.names), 'class')} "
-            f"({samples.names[0]} …) and "
-            f"the network {classes}; give photos of its classes"
-        )
+    samples = numbered_as(samples, names, classes, "the network")
     outside = np.flatnonzero(samples.labels >= classes)
     if len(outside):
         first = int(outside[0])
@@ -124,8 +117,6 @@ def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
             f"--eval {samples.where(first)}: label {samples.labels[first]}, but the network's last "
             f"class is {classes - 1}; give photos of its classes"
         )
-    if samples.names and names:
-        say(f"note: {samples.source}: its folders are taken for the network's classes, in order")
     return samples.labels
 
 
@@ -199,9 +190,11 @@ def answers(
 
 def decide(manifest: Manifest, output: np.ndarray) -> np.ndarray:
     """Of outputs [N, classes] the likeliest classes int64 [N] or, in multilabel, 0 and 1 of all."""
-    if manifest.task == "classify":
+    if manifest.task == "classify" and manifest.default is None:
         return output.argmax(axis=1)
     probabilities = link(output, manifest.task) if manifest.output == "logits" else output
+    if manifest.default is not None:
+        return np.array([manifest.decide(row, 1)[0][0] for row in probabilities])
     return (probabilities > np.array(manifest.threshold)).astype(np.uint8)
 
 

@@ -26,8 +26,6 @@ def list_file(dataset: Section) -> str | None:
         return None
     if dataset.get("delimiter", " ") not in (" ", "\t"):
         dataset.matters("delimiter", "a tab or spaces divide a list's fields here")
-    if dataset.get("relabel"):
-        dataset.matters("relabel", "labels are taken as they stand in the list here")
     path = dataset.get("cls_label_path")
     return plain(path) if path else None
 
@@ -103,5 +101,11 @@ def convert(root: Section, classes: int) -> dict[str, Any]:
     }
     found["root"] = root_of(train.section("dataset"), evaluation.section("dataset"))
     found["labels"] = class_names(root, classes)
+    relabelled = [part.section("dataset").get("relabel") for part in (train, evaluation)]
+    if any(relabelled) and not is_many(root):
+        found["number_labels"] = True
+        if found.pop("labels"):
+            text = "classes are called by their labels in the list: class_id_map_file is left out"
+            train.section("dataset").remark("relabel", text)
     found["workers"] = train.section("loader").get("num_workers")
     return {key: value for key, value in found.items() if value is not None}

@@ -11,7 +11,7 @@ from paddle.nn import functional as F
 
 from ppcls.check.survey import chunks, in_order
 from ppcls.config.load import to_plain
-from ppcls.data.datasets import Samples
+from ppcls.data.datasets import Samples, require_numbers
 from ppcls.data.paths import Paths
 from ppcls.device import select
 from ppcls.errors import UserError
@@ -99,6 +99,7 @@ def open_judge(recipe: Recipe) -> Judge:
     places = located(data)
     if not classes:
         train = open_part("data.train", places.train, data, recipe.task.several)
+        require_numbers(train)
         classes, names = train.classes, train.names
     evaluation = None
     if places.eval or data.holdout:

@@ -3,6 +3,7 @@
 import paddle
 from paddle import nn
 
+from ppcls.data.datasets import one_class
 from ppcls.errors import UserError
 from ppcls.inputs import Inputs
 from ppcls.recipe import Model, Recipe
@@ -17,6 +18,9 @@ def check(recipe: Recipe, inputs: Inputs, photos_per_step: int, epoch_steps: int
         UserError: there is nothing to train on, or nothing to evaluate that is needed, or no GPU.
     """
     count, train = len(inputs.shown), recipe.train
+    alone = one_class(inputs.train)
+    if alone and getattr(recipe.task, "labels_weight", 1):  # else a teacher says what they show
+        raise UserError(f"data.train: {alone}")
     if not epoch_steps:
         batches = photos_per_step // train.batch_size
         parts = f" ({batches} batches of {train.batch_size})"

@@ -1,5 +1,6 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,7 +22,7 @@ from ppcls.inputs import Inputs, open_inputs, train_view, with_preprocess
 from ppcls.log import be_quiet, say
 from ppcls.recipe import LENGTH, Recipe, may_change
 from ppcls.train import checkpoint, run_folder
-from ppcls.train.checkpoint import BEST, LATEST
+from ppcls.train.checkpoint import BEST, LATEST, Record
 from ppcls.train.freeze import only_head, trained_count
 from ppcls.train.processes import Processes, join
 from ppcls.train.record import take
@@ -76,7 +77,7 @@ def run(
     record = checkpoint.read_record(latest, saved) if saved else None
     if record:  # what the recipe leaves open is what it was
         recipe = with_preprocess(recipe, record.recipe.get("preprocess", {}))
-    recipe, inputs = first_alone(processes, recipe, resume)
+    recipe, inputs = first_alone(processes, recipe, record)
     if limit and inputs.eval is not None:
         count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
         inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
@@ -101,21 +102,40 @@ def run(
     return done
 
 
-def first_alone(processes: Processes, recipe: Recipe, resume: bool) -> tuple[Recipe, Inputs]:
+def first_alone(
+    processes: Processes, recipe: Recipe, record: Record | None
+) -> tuple[Recipe, Inputs]:
     """Open the data; what has to be written or downloaded for it, the first process does alone.
 
+    Classes are numbered as in the run that goes on, or in the weights that training starts from.
     A run that goes on needs no weights to start from.
     """
-    networks = (*(() if resume else [recipe.model]), *getattr(recipe.task, "teacher", ()))
+    networks = (*(() if record else [recipe.model]), *getattr(recipe.task, "teacher", ()))
     for turn in (True, False):
         if processes.first == turn:
-            found = open_inputs(recipe)
+            names = tuple(record.labels) if record else names_of_weights(recipe)
+            whose = str(recipe.model.weights if record is None else recipe.folder / LATEST)
+            found = open_inputs(recipe, names, whose)
             for network in networks:
                 weights = getattr(network, "weights", None)
                 if weights:
                     store.find(network.name, weights)
         processes.gather(None)
     return found
+
+
+def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
+    """The classes whose weights training starts from, () where they are not known or let go."""
+    model = recipe.model
+    if not model.weights or model.new_head:
+        return ()
+    source = store.find(model.name, model.weights)
+    metadata = files.read(source.path).metadata
+    return (
+        tuple(json.loads(metadata[checkpoint.RECORD])["labels"])
+        if (checkpoint.RECORD in metadata)
+        else ()
+    )
 
 
 def header(trainer: Trainer, device: str) -> str:

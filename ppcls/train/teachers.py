@@ -11,6 +11,7 @@ from paddle import Tensor, nn
 
 from ppcls.api import create_model
 from ppcls.config.load import from_plain
+from ppcls.data.class_names import first_clash, same_names
 from ppcls.data.loader import TrainView
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sizes import sides
@@ -213,11 +214,14 @@ def open_teacher(
     """
     found = find(node, recipe)
     own, names = found.names, inputs.names
-    if names and own != names and len(own) == len(names):
-        first = next(i for i in range(len(own)) if own[i] != names[i])
+    first = first_clash(names, own)
+    if first is not None:
+        pair = [(side[first] if side else str(first)) for side in (own, names)]
+        same = ", or give the student a file of the teacher's names, -o data.labels=FILE"
         raise UserError(
-            f"task.teacher: {found.path}: its class {first} is {own[first]!r}, the student's "
-            f"{names[first]!r}: train both with the same classes in the same order"
+            f"task.teacher: {found.path}: its class {first} is {pair[0]!r}, the student's "
+            f"{pair[1]!r}: train both with the same classes in the same order"
+            f"{same if own and (not names or same_names(own, names)) else ''}"
         )
     if node.cache:
         return CachedTeacher(Path(node.cache), found, recipe, inputs)

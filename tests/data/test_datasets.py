@@ -1,4 +1,4 @@
-"""Folders of classes, and what is done with opened samples: check, split, summary, align."""
+"""Folders of classes, and what is done with opened samples: check, split, summary, numbers."""
 
 import os
 import pickle
@@ -240,17 +240,57 @@ def test_summary():
     ]
 
 
-def test_align():
-    train, plain = listed([2, 2], ("cat", "dog"), "train"), listed([1])
-    for other in (train, plain):
-        datasets.align(train, other)
-        datasets.align(other, train)
+def test_samples_numbered_as_others_number_their_classes(capsys):
+    own = ("cat", "cow", "dog")
+
+    def numbered(sizes, names, own=own, classes=3):
+        found = datasets.numbered_as(listed(sizes, names, "eval"), own, classes, "train")
+        return found.counts(classes).tolist(), found.names, capsys.readouterr().out
+
+    assert numbered([1, 2, 3], own) == ([1, 2, 3], own, "")
+    assert numbered([1, 2, 3], ("dog", "cow", "cat")) == ([3, 2, 1], own, "")
+    said = "note: eval has no photos of 'cow', classes of train\n"
+    assert numbered([1, 2], ("dog", "cat")) == ([2, 0, 1], own, said)
+    assert numbered([1, 2, 3], ()) == (
+        [1, 2, 3], own, "note: eval: label 0 is taken for 'cat' of train\n",
+    )  # fmt: skip
+    counts, names, said = numbered([1, 2, 3], ("katze", "kuh", "hund"))
+    assert (counts, names) == ([1, 2, 3], own)
+    assert said == (
+        "note: eval: 'hund' is taken for 'dog' of train and so on, in order: no name is in both\n"
+    )
     fix = "; make the classes the same, or open both with one label file that names them all"
-    cases = [
-        (("dog",), "eval lacks 'cat', compared with train"),
-        (("cat", "cow", "dog"), "eval has besides 'cow', compared with train"),
-        (("cow", "dog"), "eval lacks 'cat' and has besides 'cow', compared with train"),
-        (("dog", "cat"), "eval has the same classes in another order, compared with train"),
-    ]
-    for names, text in cases:
-        assert message(datasets.align, train, listed([2], names, "eval")) == text + fix
+    for names, text in [
+        (("cat", "emu"), "eval lacks 'cow', 'dog' and has besides 'emu', compared with train"),
+        (("cat", "cow", "dog", "emu"), "eval has besides 'emu', compared with train"),
+    ]:
+        eval_samples = listed([2] * len(names), names, "eval")
+        assert message(datasets.numbered_as, eval_samples, own, 3, "train") == text + fix
+    assert message(datasets.numbered_as, listed([2, 2], ("a", "b"), "eval"), own, 3, "train") == (
+        "eval: its classes, 'a', 'b', are not those of train, 'cat', 'cow', 'dog'"
+    )
+
+
+def test_classes_that_are_numbers_are_numbered_by_value(capsys):
+    """On either side: as folders, names in the order of text, or a list's labels."""
+    as_text = ("0", "1", "10", "2", "3", "4", "5", "6", "7", "8", "9")
+    sizes = list(range(1, 12))
+    by_text = [1, 2, 11, 3, 4, 5, 6, 7, 8, 9, 10]
+
+    def numbered(sizes, names, own):
+        found = datasets.numbered_as(listed(sizes, names, "eval"), own, 11, "train")
+        return found.counts(11).tolist()
+
+    assert numbered(sizes, (), as_text) == by_text
+    assert numbered(by_text, as_text, ()) == sizes
+    assert numbered(sizes, tuple(map(str, range(11))), as_text) == by_text
+    assert numbered(sizes, tuple(f"{i:03}" for i in range(11)), as_text) == by_text
+    assert capsys.readouterr().out.count("\n") == 1  # of the folders held against numbers alone
+    words = tuple("abcdefghijk")
+    assert numbered(by_text, as_text, words) == sizes
+    assert "'9' is taken for 'j' of train and so on, by number" in capsys.readouterr().out
+    assert numbered(sizes, words, as_text) == by_text
+    assert numbered([5, 6], ("3", "10"), ()) == [0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 6]
+    assert "label 11 is not among the classes of train" in message(
+        datasets.numbered_as, listed([0] * 11 + [1]), as_text, 11, "train"
+    )

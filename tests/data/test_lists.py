@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppcls.data import datasets
-from ppcls.data.lists import read_names
+from ppcls.data.class_names import read_class_names as read_names
 from ppcls.errors import UserError
 
 

@@ -14,7 +14,7 @@ from ppcls.errors import UserError
 from ppcls.inference import folder
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder, read_labels
+from ppcls.inference.folder import open_folder
 
 PADDLE = ("inference.json", "inference.pdiparams")
 OPENVINO = ("inference.xml", "inference.bin")
@@ -170,18 +170,26 @@ def test_flags_that_cannot_be(exported, given, words):
     assert re.search(words, refused(exported, given))
 
 
-def test_labels(tmp_path):
+def test_labels_out_of_a_file(exported, tmp_path, capsys):
     file = tmp_path / "names.txt"
-    file.write_text("0 tench\n1 great white shark\n", encoding="utf-8")
-    assert read_labels(file) == ["tench", "great white shark"]
-    file.write_text("tench\n1 great white shark\ncafé", encoding="utf-8")
-    assert read_labels(file) == ["tench", "1 great white shark", "café"]
-    for text in (b"", b"tench\n\nshark\n", b"caf\xe9\n"):
-        file.write_bytes(text)
-        with pytest.raises(UserError, match=r"--labels .*names.txt: (cannot be read|should have)"):
-            read_labels(file)
-    with pytest.raises(UserError, match=r"--labels .*gone.txt: cannot be read"):
-        read_labels(tmp_path / "gone.txt")
+
+    def labels(text):
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return open_folder(exported, {"labels": str(file)}).manifest.labels
+
+    assert labels("0 tench\n1 great white shark\n") == ("tench", "great white shark")
+    assert (
+        "names.txt: 'ant' of inference.yml is called 'tench', in order" in capsys.readouterr().out
+    )
+    assert labels("tench\ncafé") == ("tench", "café")
+    capsys.readouterr()
+    assert labels("bee\nant\n") == ("ant", "bee")
+    assert "in another order, which does not count" in capsys.readouterr().out
+    for text in (b"", b"tench\n\nshark\n", b"caf\xe9\n", b"a\nb\nc\n", b"bee\nwasp\n"):
+        with pytest.raises(UserError, match=r"names.txt"):
+            labels(text)
+    with pytest.raises(UserError, match=r"gone.txt: No such file"):
+        open_folder(exported, {"labels": tmp_path / "gone.txt"})
 
 
 def test_the_cache_is_beside_the_network_and_of_these_files(copy):

@@ -8,6 +8,7 @@ import numpy as np
 import paddle
 import pytest
 import small_network
+import yaml
 from paddle import nn
 from PIL import Image, ImageFile
 
@@ -246,10 +247,9 @@ def test_auto_says_why_no_engine_takes_another_size(exported):
     assert str(caught.value).count("the network takes float32 [N, 3, 32, 32]") == 1
 
 
-def test_labels_of_another_number(exported, images):
-    found = ppcls.Predictor(exported, engine="onednn", labels=["a", "b", "c"])
-    with pytest.raises(UserError, match="there are 3 labels and the network has 2 classes"):
-        found.predict(images[0])
+def test_labels_of_another_number(exported):
+    with pytest.raises(UserError, match="there are 3 class names and the network has 2 classes"):
+        ppcls.Predictor(exported, engine="onednn", labels=["a", "b", "c"])
 
 
 def test_what_is_no_classifier(tmp_path, images):
@@ -258,3 +258,29 @@ def test_what_is_no_classifier(tmp_path, images):
     predictor = ppcls.Predictor(tmp_path, engine="onednn", resize=36, crop=32)
     with pytest.raises(UserError, match=r"output is \[1, 2, 32, 32\], not a number for each clas"):
         predictor.predict(images[0])
+
+
+def test_a_class_that_needs_a_threshold_to_be_the_answer(copy, images, predictor):
+    """PaddleClas's ThreshOutput: of two classes the second from the threshold on, or the first."""
+    place = copy()
+    images = list(images)
+    file = place / "inference.yml"
+    document = yaml.safe_load(file.read_text())
+    shares = [dict(zip(p.classes, p.scores, strict=True))[1] for p in predictor.predict(images)]
+    least = sorted(shares)[2]
+    document["PostProcess"] = {
+        "ThreshOutput": {"threshold": least, "label_0": "nobody", "label_1": "someone"}
+    }
+    file.write_text(yaml.safe_dump(document))
+    found = ppcls.Predictor(place, engine="onednn")
+    for prediction, share in zip(found.predict(images), shares, strict=True):
+        someone = share >= least - 1e-7
+        assert prediction.labels == ["someone" if someone else "nobody"]
+        assert prediction.classes == [int(someone)]
+        expected = share if someone else 1 - share
+        assert prediction.scores == pytest.approx([expected], abs=1e-5)
+    answers = [p.classes[0] for p in found.predict(images)]
+    assert [p.classes for p in found.predict(images, topk=2)] == [[c, 1 - c] for c in answers]
+    for threshold, answer in ((0.0, "someone"), (1.0, "nobody")):
+        other = ppcls.Predictor(place, engine="onednn", threshold=threshold)
+        assert {p.labels[0] for p in other.predict(images)} == {answer}

@@ -265,3 +265,11 @@ def test_the_file_is_short_and_says_where_it_is_from(old):
     body = [line for line in lines if not line.startswith("#")]
     assert len(body) < 25
     assert yaml.safe_load("\n".join(body))["model"] == {"name": "ResNet18", "num_classes": 1000}
+
+
+def test_labels_that_are_numbered_anew(old):
+    old.set(f"{TRAIN}.relabel", True)
+    old.set("Infer.PostProcess", {"name": "Topk", "topk": 5, "class_id_map_file": "names.txt"})
+    data = old.convert().data
+    assert (data.number_labels, data.labels) == (True, None)
+    assert "class_id_map_file is left out" in old.remarks[f"{TRAIN}.relabel"]
