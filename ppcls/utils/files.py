@@ -19,7 +19,7 @@ from ppcls.utils.text import visible
 # What a shell gives a program to read from, as `<(command)` or `-`.
 SHELL_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 PIPE = "a pipe"
-STAGED = ".ppcls-*.incomplete"  # folders that are being filled
+STAGED, NEW = ".ppcls-*.incomplete", ".ppcls-*.new"  # folders that are being filled, or soon will
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 LONGEST_HEADER = 1 << 20  # bytes
 
@@ -224,23 +224,30 @@ def replace_singly(temporary: Path, target: Path, own: Sequence[str], last: str)
 def parts_of(target: Path, own: Sequence[str]) -> tuple[list[Path], list[Path]]:
     """What is in a folder, without what is being staged there: its own files, and others."""
     found = sorted(target.iterdir()) if target.is_dir() else []
-    found = [path for path in found if not path.match(STAGED)]
+    found = [path for path in found if not (path.match(STAGED) or path.match(NEW))]
     mine = [path for path in found if any(path.match(mask) for mask in own)]
     return mine, [path for path in found if path not in mine]
 
 
 def hold_new(place: Path) -> tuple[Path, int]:
     """A new folder beside `place`, and the open file by which this process holds it."""
-    temporary = beside(place, "new")
-    temporary.mkdir()
-    held = os.open(temporary, os.O_RDONLY)
-    lock(held)
-    return temporary.rename(temporary.with_suffix(".incomplete")), held
+    for _ in range(10):
+        temporary = beside(place, "new")
+        temporary.mkdir()
+        with suppress(FileNotFoundError):  # swept away by another process before it was held
+            held = os.open(temporary, os.O_RDONLY)
+            lock(held)
+            try:
+                return temporary.rename(temporary.with_suffix(".incomplete")), held
+            except OSError:
+                os.close(held)
+                raise
+    raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 
 def sweep(folder: Path) -> None:
     """Remove the staged folders whose process is gone."""
-    for path in folder.glob(STAGED):
+    for path in [*folder.glob(STAGED), *folder.glob(NEW)]:
         with suppress(OSError):
             held = os.open(path, os.O_RDONLY)
             if lock(held):

@@ -26,8 +26,8 @@ def watch(event, given):
         if not left:
             os.kill(os.getpid(), signal.SIGKILL)
 
+sys.addaudithook(watch)
 with staged_folder(Path("target"), "last", ("last", "part*")) as folder:
-    sys.addaudithook(watch)
     (folder / "part 1").write_text("new")
     (folder / "part 2").write_text("new")
     (folder / "last").write_text("new")
