@@ -194,7 +194,7 @@ def test_one_is_not_several(run, workdir):
         photo.unlink()
     for folder in ("photos/eval/bee", "photos/train/bee"):
         (workdir / folder).rmdir()
-    code, out, _ = run("check-data", "photos/eval")
+    _, out, _ = run("check-data", "photos/eval")
     assert "1 photo, 1 class\n" in out
     assert "1 photo looked at" in out
     (workdir / "photos/eval/ant/0.png").write_bytes(b"")
