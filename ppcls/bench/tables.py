@@ -69,7 +69,7 @@ def to_terminal(records: Sequence[Record]) -> str:
     if len(done) < len(cells):
         lines += ["", "Not measured", ""]
         for line in not_measured(cells):
-            lines += textwrap.wrap(line, SCREEN, subsequent_indent="  ")
+            lines += textwrap.wrap(line, SCREEN, subsequent_indent="  ", break_on_hyphens=False)
     return "\n".join(lines)
 
 
