@@ -151,7 +151,7 @@ def free_ports(count: int) -> list[int]:
 
 def launched() -> bool:
     """Whether a launcher started this process as one of several."""
-    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) > 1
+    return environment.trainer()[1] > 1
 
 
 def end_with_launcher() -> None:

@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ppcls.guard import LONGEST_LINE, complain
 from ppcls.utils.files import expanded
-from ppcls.utils.text import did_you_mean
+from ppcls.utils.text import decimal, did_you_mean, visible, whole_number
 
 
 class Parser(argparse.ArgumentParser):
     """Says a mistake in one line that names the command, and where to read on."""
 
     def error(self, message: str) -> NoReturn:
-        line = " ".join(message.split())
-        print(f"{self.prog}: error: {line}; see {self.prog} --help", file=sys.stderr)
+        line = visible(" ".join(message.split()), LONGEST_LINE - 100)
+        complain(f"{self.prog}: error: {line}; see {self.prog} --help")
         sys.exit(2)
 
     def refuse(self, extra: Sequence[str]) -> NoReturn:
@@ -85,24 +86,37 @@ def path(text: str) -> Path:
 
 
 def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    number = whole_number(text)
+    if not number:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1")
-    return int(text)
+    return number
 
 
 def whole(text: str) -> int:
-    if not text.isdigit():
+    number = whole_number(text)
+    if number is None:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0")
-    return int(text)
+    return number
 
 
 def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
+    value = decimal(text)
+    if value is None or not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be a share from 0 to 1")
+    return value
+
+
+def number(text: str) -> float:
+    value = decimal(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number such as 0.485")
+    return value
+
+
+def seconds(text: str) -> float:
+    value = decimal(text)
+    if value is None or not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds from 0 to 3600")
     return value
 
 

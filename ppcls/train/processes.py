@@ -14,6 +14,8 @@ import numpy as np
 import paddle
 from paddle import Tensor, distributed
 
+from ppcls import environment
+
 BUCKET = 1 << 24  # numbers that are added up at a time
 
 Item = TypeVar("Item")
@@ -98,7 +100,7 @@ def buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
 
 def join(device: str) -> Processes:
     """Meet the processes that a launcher started beside this one; alone without a launcher."""
-    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) == 1:
+    if environment.trainer()[1] == 1:
         return Processes()
     if device == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"

@@ -3,6 +3,7 @@
 import codecs
 import difflib
 import json
+import math
 import os
 import re
 import sys
@@ -11,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 SHOWN = 10  # texts that one message shows
+MOST_DIGITS = 18  # of a whole number that fits into 64 bits, with or without a sign
+DECIMAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?")
 
 
 def nearest(word: str, choices: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -50,6 +53,24 @@ def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[s
         ).rstrip()
         for row in rows
     ]
+
+
+def whole_number(text: str, most_digits: int = MOST_DIGITS) -> int | None:
+    """The number from 0 that plain digits say, not too many of them; None for any other text.
+
+    Python takes more for digits: `"²".isdigit()` is true, `int("1_0")` is 10, and other scripts'
+    digits count; and its `int` refuses 5,000 of them.
+    """
+    plain = text.isascii() and text.isdigit() and len(text) <= most_digits
+    return int(text) if plain else None
+
+
+def decimal(text: str) -> float | None:
+    """The finite number that a text like -1, 0.5 or 1e-3 says; None for any other."""
+    if len(text) > 100 or not DECIMAL.fullmatch(text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
 
 
 def visible(text: str, limit: int = 200) -> str:

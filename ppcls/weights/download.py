@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ppcls.errors import UserError
 from ppcls.log import Pace, say
+from ppcls.utils.text import whole_number
 from ppcls.weights import cache
 from ppcls.weights.cache import beside
 
@@ -22,6 +23,7 @@ CONNECT, READ = 10, 30  # seconds for a connection to stand, and then for each b
 PAUSES = (1, 2, 4)  # seconds before a new attempt after the first, second … that got no further
 CHUNK = 1 << 16  # bytes
 PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
+SPAN = re.compile("bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later attempt may not meet
 
 
@@ -178,14 +180,16 @@ def version(answer: "requests.Response", start: int) -> dict[str, Any]:
     """What tells the server's file from others; {} for a part of it from elsewhere than `start`."""
     size = answer.headers.get("Content-Length", "")
     if answer.status_code == 206:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+        span = re.fullmatch(
+            "bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", answer.headers.get("Content-Range", "")
+        )
         if not span or int(span[1]) != start:
             return {}
         size = span[2]
     return {
         "etag": answer.headers.get("ETag"),
         "modified": answer.headers.get("Last-Modified"),
-        "size": int(size) if size.isdigit() else None,
+        "size": whole_number(size.strip()),
     }
 
 
