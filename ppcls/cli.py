@@ -64,6 +64,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(
             f"unknown command '{visible(arguments[0])}'{did_you_mean(arguments[0], names)}"
         )
+    for text in arguments:
+        if text.startswith("--") and text.endswith("=--"):  # argparse takes it for an empty list
+            parser.error(f"argument {visible(text)}: expected a value behind the =")
     options, extra = parser.parse_known_args(arguments)
     if extra:
         options.parser.refuse(extra)

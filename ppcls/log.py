@@ -41,7 +41,7 @@ def never_fail(*streams: object) -> None:
 
 def say(text: str) -> None:
     """Print a line without breaking a progress bar."""
-    if quiet:
+    if quiet or sys.stdout is None:  # None where the program was started with it closed
         return
     tqdm.write(showable(text, sys.stdout), file=sys.stdout)
     sys.stdout.flush()
