@@ -74,17 +74,16 @@ class Folder:
         """A folder for what engines make of the network: beside it or, where that cannot be
         written, in ppcls's own cache. What belongs to other files of the network is left alone.
         """
-        beside = self.path / CACHE
+        beside, home = self.path / CACHE, environment.home() / "engines"
         kept = beside if beside.exists() else self.path
-        own = beside if os.access(kept, os.W_OK) else environment.home() / "engines"
-        place = own / self.fingerprint()
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{place}: cannot be made ({error.strerror}); set PPCLS_HOME to a folder"
-            ) from None
-        return place
+        places = [beside, home] if os.access(kept, os.W_OK) else [home]
+        for place in places:
+            try:
+                (place / self.fingerprint()).mkdir(parents=True, exist_ok=True)
+                return place / self.fingerprint()
+            except OSError as error:  # a file of that name, for one
+                reason = error.strerror or error
+        raise UserError(f"{home}: cannot be made ({reason}); set PPCLS_HOME to a folder")
 
 
 def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
@@ -268,7 +267,7 @@ def check_openvino(path: Path) -> None:
     """OpenVINO maps its weights into memory; one that reaches past their end would crash."""
     data = path.with_suffix(".bin")
     text = path.read_text(encoding="utf-8", errors="replace")
-    parts = re.findall(r'<data [^>]*offset="(\d+)"[^>]*size="(\d+)"', text)
+    parts = re.findall('<data [^>]*offset="([0-9]{1,18})"[^>]*size="([0-9]{1,18})"', text)
     end = max((int(offset) + int(size) for offset, size in parts), default=0)
     if data.stat().st_size < end:
         raise UserError(f"{data}: cut short, {end} bytes are needed; copy it again")
