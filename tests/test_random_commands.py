@@ -129,7 +129,7 @@ def furnish_odd(folder: Path) -> list[str]:
         "bytes.txt": b"a.jpg 0\n\xff\xfe 1\n",
         "bytes.csv": b"path,label\n\xff,\xb2\n",
         "digits.txt": "a.jpg ²\nb.jpg ١\n".encode(),
-        "labels.txt": "a\x1b[31m\nb\n".encode(),
+        "labels.txt": b"a\x1b[31m\nb\n",
         "long.txt": b"x" * 200_000 + b" 0\n",
         "odd.tar": noise,
         "cut.tar": b"a.jpg" + bytes(95) + b"0000644\0" * 3 + b"77777777777\0" + bytes(377),

@@ -22,7 +22,7 @@ from ppcls.errors import UserError
 from ppcls.log import Progress, say
 from ppcls.utils.files import read_file, write_text
 from ppcls.utils.lock import locked
-from ppcls.utils.text import at_most, is_broken, plural, visible
+from ppcls.utils.text import at_most, from_json, is_broken, plural, visible
 
 
 @dataclass
@@ -137,10 +137,10 @@ def finished(target: Path, name: str, record: Record) -> list[list[int]]:
             raise UserError(f"{target}: holds other shards, {at_most(other)}; {advice}")
         return []
     try:
-        found = Record(**json.loads(read_file(file)))
+        found = Record(**from_json(read_file(file)))
         if not all(map(is_pair, found.shards)):
             raise ValueError(found.shards)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError):
         raise UserError(f"{file}: is no record of shards; {advice}") from None
     pairs = zip(asdict(found).items(), asdict(record).values(), strict=True)
     other = [f"{key} {own!r}, not {new!r}" for (key, own), new in pairs if own != new]

@@ -18,6 +18,7 @@ from ppcls.inference.folder import Folder
 from ppcls.inference.timing import example, settle, timed
 from ppcls.log import say
 from ppcls.utils.files import read_file, write_text
+from ppcls.utils.text import from_json
 
 FILE = "engines.json"  # in the folder's cache
 TURNS = 5  # of two engines that are compared, each …
@@ -147,8 +148,8 @@ def installed_version(package: str) -> str | None:
 def read(folder: Folder) -> dict[str, Any]:
     """Choices by situation; {} where there are none or they cannot be read."""
     try:
-        choices = json.loads(read_file(folder.cache() / FILE))
-    except (OSError, ValueError, RecursionError):
+        choices = from_json(read_file(folder.cache() / FILE))
+    except (OSError, ValueError):
         return {}
     return choices if isinstance(choices, dict) and all(map(whole, choices.values())) else {}
 

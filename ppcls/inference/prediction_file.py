@@ -18,7 +18,7 @@ from typing import IO, Any
 from ppcls.errors import UserError
 from ppcls.inference.predictor import Prediction
 from ppcls.utils.files import header_line, read_header, write_bytes, write_whole, writing
-from ppcls.utils.text import plural, visible
+from ppcls.utils.text import from_json, plural, visible
 
 SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
@@ -239,7 +239,7 @@ def of_csv(text: bytes) -> tuple[bool, str, bool]:
 
 
 def of_json(text: bytes) -> tuple[bool, str, bool]:
-    found = json.loads(text.decode("utf-8", "surrogateescape"))
+    found = from_json(text.decode("utf-8", "surrogateescape"))
     return True, str(found["path"]), found["error"] is not None
 
 

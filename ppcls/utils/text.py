@@ -91,6 +91,14 @@ def to_json(value: Any, **options: Any) -> str:
     return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text holds; ValueError for any that is none, or is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects stand too deep in each other") from None
+
+
 def composed(name: str) -> str:
     """A class's name as it is compared: é may be one character (NFC), or two as macOS has it."""
     return unicodedata.normalize("NFC", name)

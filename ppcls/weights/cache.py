@@ -15,6 +15,7 @@ from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.files import write_text
+from ppcls.utils.text import from_json
 
 
 def folder() -> Path:
@@ -88,11 +89,14 @@ def beside(path: Path, ending: str) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a small file, {} where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = from_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise UserError(f"{path}: damaged; delete it") from None
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged; delete it")
+    return found
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
