@@ -158,8 +158,8 @@ def drop_oldest(folder: Path, start: str) -> None:
 
 
 @contextmanager
-def user_errors(what: str) -> Iterator[None]:
-    """While entered, what files and the machine refuse is a UserError, with its cause.
+def user_errors(what: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """While entered, what files and the machine refuse is an error of this kind, with its cause.
 
     Args:
         what: begins the message: a path, mostly.
@@ -172,7 +172,7 @@ def user_errors(what: str) -> Iterator[None]:
         words = in_words(error)
         if words is None:
             raise
-        raise UserError(f"{visible(what)}: {words}") from error
+        raise kind(f"{visible(what)}: {words}") from error
 
 
 def guarded(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

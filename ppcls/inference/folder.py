@@ -83,7 +83,9 @@ class Folder:
                 return place / self.fingerprint()
             except OSError as error:  # a file of that name, for one
                 reason = error.strerror or error
-        raise UserError(f"{home}: cannot be made ({reason}); set PPCLS_HOME to a folder")
+        raise UserError(
+            f"{home / self.fingerprint()}: cannot be made ({reason}); set PPCLS_HOME to a folder"
+        )
 
 
 def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:

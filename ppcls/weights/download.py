@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ppcls.errors import UserError
 from ppcls.log import Pace, say
-from ppcls.utils.text import whole_number
+from ppcls.utils.text import visible, whole_number
 from ppcls.weights import cache
 from ppcls.weights.cache import beside
 
@@ -114,15 +114,17 @@ def transfer(url: str, part: Path) -> None:
     """
     import requests
 
-    kept = cache.read_json(beside(part, ".json"))
+    kept = about(part)
     have = size_of(part) if kept.get("etag") or kept.get("modified") else 0
-    if have and have == kept["size"]:
+    if have and have == kept.get("size"):
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     time_outs = (CONNECT, READ)
     with explained(), requests.get(url, headers=headers, stream=True, timeout=time_outs) as answer:
         found = version(answer, have)
         goes_on = answer.status_code == 206 and found == kept
+        if answer.status_code in (206, 416) and not have:
+            raise RefusedError(f"HTTP {answer.status_code}: a part, and all of it was asked for")
         if answer.status_code in (206, 416) and not goes_on:
             discard(part)
             raise CutShortError("the file there is another one by now")
@@ -139,6 +141,15 @@ def transfer(url: str, part: Path) -> None:
     if not head or PAGE.match(head):
         discard(part)
         raise RefusedError("a web page, not the file" if head else "an empty file")
+
+
+def about(part: Path) -> dict[str, Any]:
+    """What is known of the server's file that `part` is the beginning of; {} begins anew."""
+    try:
+        return cache.read_json(beside(part, ".json"))
+    except UserError:
+        discard(part)
+        return {}
 
 
 def receive(
@@ -172,8 +183,10 @@ def explained() -> Iterator[None]:
             raise CutShortError("the connection was cut") from None
         if isinstance(error, requests.ConnectionError):
             text = getattr(root, "strerror", None) or root
-            raise CutShortError(f"no connection: {text}") from None
-        raise RefusedError(str(error)) from None
+            raise CutShortError(f"no connection: {visible(str(text))}") from None
+        raise RefusedError(visible(str(error))) from None
+    except ValueError as error:  # of a host or port that is none, also behind a redirection
+        raise RefusedError(f"not an address ({visible(str(error))})") from None
 
 
 def version(answer: "requests.Response", start: int) -> dict[str, Any]:
@@ -195,7 +208,7 @@ def version(answer: "requests.Response", start: int) -> dict[str, Any]:
 
 def refuse(answer: "requests.Response") -> None:
     """Raise CutShortError or RefusedError unless a file is to come."""
-    status = f"HTTP {answer.status_code} {answer.reason}".strip()
+    status = f"HTTP {answer.status_code} {visible(answer.reason or '')}".strip()
     if answer.status_code in PASSING:
         raise CutShortError(status)
     if not answer.ok:
