@@ -128,7 +128,7 @@ def furnish_odd(folder: Path) -> list[str]:
         "deep.json": b"[" * 100_000,
         "bytes.txt": b"a.jpg 0\n\xff\xfe 1\n",
         "bytes.csv": b"path,label\n\xff,\xb2\n",
-        "digits.txt": "a.jpg ²\nb.jpg ١\n".encode(),
+        "digits.txt": "a.jpg ²\nb.jpg \u0661\n".encode(),
         "labels.txt": b"a\x1b[31m\nb\n",
         "long.txt": b"x" * 200_000 + b" 0\n",
         "odd.tar": noise,
@@ -153,7 +153,7 @@ def furnish_odd(folder: Path) -> list[str]:
     os.mkfifo(folder / "pipe")
     (folder / "list.txt").write_text("photos/train/ant/0.png 0\nphotos/train/bee/0.png 1\n")
     (folder / "names.txt").write_text("ant\nbee\n")
-    places = [
+    return [
         *contents,
         "folder.yaml",
         "pipe",
@@ -163,7 +163,6 @@ def furnish_odd(folder: Path) -> list[str]:
         "/dev/null",
         *MANIFESTS,
     ]
-    return places
 
 
 TOPK = b"PostProcess: {Topk: {topk: %s}}\nPreProcess: {transform_ops: [{CropImage: {size: 8}}]}\n"

@@ -77,15 +77,14 @@ class Folder:
         beside, home = self.path / CACHE, environment.home() / "engines"
         kept = beside if beside.exists() else self.path
         places = [beside, home] if os.access(kept, os.W_OK) else [home]
-        for place in places:
+        for own in places:
+            place = own / self.fingerprint()
             try:
-                (place / self.fingerprint()).mkdir(parents=True, exist_ok=True)
-                return place / self.fingerprint()
+                place.mkdir(parents=True, exist_ok=True)
+                return place
             except OSError as error:  # a file of that name, for one
-                reason = error.strerror or error
-        raise UserError(
-            f"{home / self.fingerprint()}: cannot be made ({reason}); set PPCLS_HOME to a folder"
-        )
+                problem = f"{place}: cannot be made ({error.strerror or error})"
+        raise UserError(f"{problem}; set PPCLS_HOME to a folder")
 
 
 def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
