@@ -79,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 2: a mistake of the user's, or the machine refused something; 70: a fault of ppcls.
     Whatever ended a command is one line, and its traceback is in a file that the line names.
     """
+    open_closed()
     never_fail(sys.stdout, sys.stderr)
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
@@ -93,6 +94,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         guard.complain("interrupted")
         return training.INTERRUPTED
+
+
+def open_closed() -> None:
+    """Where the program was started with a stream closed (`>&-`), one that leads nowhere.
+
+    Python has None there, and the next file that is opened would get the stream's number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
 def leave_pipes() -> bool:

@@ -75,7 +75,7 @@ def add_overwrite_option(parser: argparse.ArgumentParser, text: str) -> None:
 def add_near_option(parser: argparse.ArgumentParser, text: str) -> None:
     """How many bits of a perceptual hash may differ."""
     parser.add_argument(
-        "--near", type=int, choices=range(33), default=32, metavar="BITS", help=text
+        "--near", type=whole, choices=range(33), default=32, metavar="BITS", help=text
     )
 
 

@@ -14,7 +14,7 @@ from ppcls.data.samples import Samples
 from ppcls.data.tar_index import LABELS, Index, index
 from ppcls.errors import UserError
 from ppcls.log import Progress
-from ppcls.utils.text import at_most
+from ppcls.utils.text import at_most, visible
 
 SUFFIX = ".tar"
 NAMES = "labels.txt"  # class names beside the shards, as in `data.labels`
@@ -43,7 +43,9 @@ def expand(path: str) -> list[str]:
     first, last = spans[0] if len(spans) == 1 else ("", "")
     count = int(last) - int(first) + 1 if first else 0
     if RANGE.sub("", path).count("{") or not 0 < count <= MOST:
-        raise UserError(f"{path}: a range of shards is written like train-{{000..127}}.tar")
+        raise UserError(
+            f"{visible(path)}: a range of shards is written like train-{{000..127}}.tar"
+        )
     numbers = range(int(first), int(last) + 1)
     return [RANGE.sub(f"{number:0{len(first)}}", path) for number in numbers]
 

@@ -108,12 +108,12 @@ def test_headers_that_are_right(tmp_path):
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
         assert open_samples(str(path)).paths[0].read() == b"xyz"
-    path.write_bytes(
-        pax(record(b"size", b"3")) + header(b"a.jpg", 0) + padded(b"xyz") + PHOTO[1024:] + END
-    )
+    sized = pax(record(b"size", b"3")) + header(b"a.jpg", 0) + padded(b"xyz")
+    path.write_bytes(sized + PHOTO[2 * BLOCK :] + END)
     assert open_samples(str(path)).paths[0].read() == b"xyz"
-    path.write_bytes(pax(record(b"hdrcharset", b"BINARY"), record(b"path", b"\xff.jpg"))
-                     + header(b"a.jpg", 3) + padded(b"xyz") + header(b"\xff.cls", 1) + padded(b"1") + END)  # fmt: skip
+    named = pax(record(b"hdrcharset", b"BINARY"), record(b"path", b"\xff.jpg"))
+    named += header(b"a.jpg", 3) + padded(b"xyz")
+    path.write_bytes(named + header(b"\xff.cls", 1) + padded(b"1") + END)
     assert open_samples(str(path)).paths[0].read() == b"xyz"
 
 
