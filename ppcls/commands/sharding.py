@@ -5,8 +5,9 @@ import re
 from pathlib import Path
 
 from ppcls.commands.options import add_command, whole
+from ppcls.guard import LONGEST_LINE
 from ppcls.utils.files import expanded
-from ppcls.utils.text import whole_number
+from ppcls.utils.text import visible, whole_number
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -54,5 +55,5 @@ def run_make_shards(options: argparse.Namespace) -> int:
         options.multilabel,
         options.seed,
     )
-    print("\n".join(lines))
+    print("\n".join(visible(line, LONGEST_LINE) for line in lines))
     return 0
