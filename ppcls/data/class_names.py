@@ -364,7 +364,7 @@ def renamed(
         return names, note
     moved = [a for a, b in zip(own, given, strict=True) if a != b and (a in shared or b in shared)]
     if moved:
-        near = did_you_mean(moved[0], given)
+        near = "" if moved[0] in given else did_you_mean(moved[0], given)
         raise UserError(
             f"{source}: {moved[0]!r} is at another place than in {whose}, and other names differ, "
             f"too{near}; give its names in its order: {at_most(list(map(str, own)))}"
