@@ -21,7 +21,7 @@ from ppcls.errors import UserError
 from ppcls.log import Progress, say
 from ppcls.utils.files import write_text
 from ppcls.utils.lock import locked
-from ppcls.utils.text import at_most, is_broken, plural, visible
+from ppcls.utils.text import at_most, composed, is_broken, plural, visible
 
 
 @dataclass
@@ -160,6 +160,12 @@ def write_names(names: tuple[str, ...], file: Path) -> None:
         raise UserError(
             f"{file}: holds class names as UTF-8, and {at_most(broken)} is none: rename the "
             "folders, as `convmv -f gbk -t utf-8 -r --notest FOLDER` does"
+        )
+    unfit = [visible(name) for name in names if "\n" in name or name != composed(name.strip())]
+    if unfit:
+        raise UserError(
+            f"{file}: has a class name in each line, where {at_most(unfit)} cannot stand: rename "
+            "the folders, so that no name has a line break or begins or ends with a space"
         )
     if not file.exists():
         text = "".join(f"{number} {name}\n" for number, name in enumerate(names))

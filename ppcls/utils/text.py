@@ -59,6 +59,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """Rows of cells as lines of text, two spaces between; columns not in `left` end flush."""
+    rows = [list(map(visible, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
