@@ -1,6 +1,6 @@
 """The one exception whose text is written for the user."""
 
-from ppcls.utils.text import one_line
+from ppcls.utils.text import one_line, visible
 
 
 class UserError(ValueError):
@@ -19,8 +19,10 @@ class UserError(ValueError):
         return self.args
 
     def without(self, place: object) -> str:
-        """The text, without the place that it begins with."""
-        return str(self).removeprefix(f"{one_line(str(place))}: ")
+        """The text, without the place that it begins with, whole or cut."""
+        whole = str(self)
+        starts = (f"{shown(str(place))}: " for shown in (one_line, visible))
+        return next((whole[len(s) :] for s in starts if whole.startswith(s)), whole)
 
     def __str__(self) -> str:
         return "\n".join(self.args)

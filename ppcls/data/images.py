@@ -21,7 +21,7 @@ from ppcls.data.paths import Member
 from ppcls.errors import UserError
 from ppcls.utils.files import existing, read_file
 from ppcls.utils.opencv import cv2
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, visible
 
 # Data workers are processes, one a core: threads inside each would only compete with the others,
 # and a process forked while OpenCV's thread pool runs can hang. Results do not change.
@@ -135,7 +135,7 @@ def read_bytes(path: str | PathLike) -> bytes:
         raise UserError(f"{path}: may not be read; change its permissions") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read ({reason})") from error
+        raise UserError(f"{visible(str(path))}: cannot be read ({reason})") from error
 
 
 @cache

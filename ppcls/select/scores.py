@@ -94,7 +94,9 @@ class Scores:
 
     def add(self, records: np.ndarray, reasons: Sequence[tuple[str, str]]) -> None:
         """The next photos: RECORD [N], and the path of each left out with the reason."""
-        lines = [f"{printable(path)}\t{one_line(reason)}\n" for path, reason in reasons]
+        lines = [
+            f"{printable(path)}\t{one_line(' '.join(reason.split()))}\n" for path, reason in reasons
+        ]
         parts = "".join(lines).encode(errors="backslashreplace"), records.tobytes()
         for file, data in zip((self.reasons, self.file), parts, strict=True):
             try:
