@@ -84,7 +84,7 @@ def measure(
             engine = open_engine(folder, settings)
             output = engine.run(images)
         except UserError as error:
-            refused.append(str(error))
+            refused += error.lines
             continue
         expected = output if expected is None else expected
         difference = float(np.abs(output - expected).max() / (np.abs(expected).max() or 1))
