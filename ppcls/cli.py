@@ -10,8 +10,8 @@ from contextlib import suppress
 from ppcls import __version__, guard
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.commands.options import Parser, listed_examples
-from ppcls.log import never_fail
-from ppcls.utils.text import did_you_mean, visible
+from ppcls.log import never_fail, print_error
+from ppcls.utils.text import did_you_mean
 
 COMMANDS = (
     training.add_train,
@@ -61,12 +61,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of one command line; what is unknown is said by the command it was given to."""
     parser, names = make_parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
-        parser.error(
-            f"unknown command '{visible(arguments[0])}'{did_you_mean(arguments[0], names)}"
-        )
+        parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], names)}")
     for text in arguments:
         if text.startswith("--") and text.endswith("=--"):  # argparse takes it for an empty list
-            parser.error(f"argument {visible(text)}: expected a value behind the =")
+            parser.error(f"argument {text}: expected a value behind the =")
     options, extra = parser.parse_known_args(arguments)
     if extra:
         options.parser.refuse(extra)
@@ -92,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         return guard.ended(error)
     except KeyboardInterrupt:
-        guard.complain("interrupted")
+        print_error("interrupted", mark="")
         return training.INTERRUPTED
 
 

@@ -17,11 +17,11 @@ from typing import ParamSpec, TypeVar
 
 from ppcls import environment
 from ppcls.errors import UserError
+from ppcls.log import print_error
 from ppcls.utils.text import visible
 
 MISTAKE, BUG = 2, 70  # exit codes: of the user or the machine; of ppcls (EX_SOFTWARE)
 SHOW = "PPCLS_TRACEBACK"  # set to 1: tracebacks are shown, and not put into files
-LONGEST_LINE = 2000  # characters
 FOLDER, START = "errors", "error-"  # in ppcls's folder; the beginning of the files' names
 KEPT = 20  # files
 LONGEST_FILE = 1 << 20  # characters
@@ -31,30 +31,17 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
-def line_of(error: UserError) -> str:
-    """The text of an error as lines for a terminal, none of which is endless."""
-    return "\n".join(visible(line, LONGEST_LINE - 50) for line in str(error).split("\n"))
-
-
-def complain(text: str) -> None:
-    """Print a line for people on stderr, if anybody reads it."""
-    with suppress(OSError, ValueError):  # a closed one, or a pipe whose reader is gone
-        if sys.stderr:
-            print(text, file=sys.stderr, flush=True)
-
-
 def ended(error: Exception) -> int:
     """Say in one line what ended a command; returns its exit code."""
     if isinstance(error, UserError):
-        for line in line_of(error).splitlines():
-            complain(f"error: {line}")
+        print_error(*error.lines)
         return MISTAKE
     words = in_words(error)
     if words is None:
-        words = f"{visible(type(error).__name__, 80)}: {gist(error)}"
+        words = f"{type(error).__name__}: {gist(error)}"
         words = f"{words}; a fault of ppcls: please report it"
     where = kept(error)
-    complain(f"error: {words} (details: {where})" if where else f"error: {words}")
+    print_error(f"{words} (details: {where})" if where else words)
     return BUG if in_words(error) is None else MISTAKE
 
 
@@ -108,7 +95,7 @@ def kept(error: BaseException) -> str:
     try:
         text = details(error)
         if os.environ.get(SHOW, "").lower() not in ("", "0", "false"):
-            complain(text.rstrip())
+            print_error(*text.splitlines(), mark="")
             return ""
         return visible(to_file(text), 500)
     except Exception:  # whatever this meets is not what the user came for
@@ -172,7 +159,7 @@ def user_errors(what: str, kind: type[UserError] = UserError) -> Iterator[None]:
         words = in_words(error)
         if words is None:
             raise
-        raise kind(f"{visible(what)}: {words}") from error
+        raise kind(f"{what}: {words}") from error
 
 
 def guarded(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:

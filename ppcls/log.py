@@ -8,13 +8,23 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeGuard, TypeVar
 
 from tqdm import tqdm
 
 from ppcls.utils.files import writing
-from ppcls.utils.text import VISIBLE, duration, from_json, showable, three_digits
+from ppcls.utils.text import (
+    LONGEST,
+    VISIBLE,
+    duration,
+    from_json,
+    one_line,
+    showable,
+    three_digits,
+    visible,
+)
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]  # seconds since any time
@@ -39,12 +49,21 @@ def never_fail(*streams: object) -> None:
             stream.reconfigure(errors=VISIBLE)
 
 
-def say(text: str) -> None:
-    """Print a line without breaking a progress bar."""
+def say(*lines: object) -> None:
+    """Print lines, each as `one_line` shows it, without breaking a progress bar."""
     if quiet or sys.stdout is None:  # None where the program was started with it closed
         return
-    tqdm.write(showable(text, sys.stdout), file=sys.stdout)
+    for line in lines:
+        tqdm.write(showable(one_line(str(line)), sys.stdout), file=sys.stdout)
     sys.stdout.flush()
+
+
+def print_error(*lines: object, mark: str = "error: ") -> None:
+    """Print mistakes, a line each as `one_line` shows it, to where errors go, if anybody reads."""
+    with suppress(OSError, ValueError):  # a closed stream, or a pipe whose reader is gone
+        for line in lines if sys.stderr else ():
+            text = f"{mark}{one_line(str(line), LONGEST - len(mark))}"
+            print(text, file=sys.stderr, flush=True)
 
 
 class Pace:
@@ -89,7 +108,9 @@ class Progress(Iterable[Item]):
         self.first = start
         self.note = ""
         self.left: float | None = None
-        self.bar = tqdm(total=total, initial=start, desc=what, leave=False, disable=quiet or None)
+        self.bar = tqdm(
+            total=total, initial=start, desc=visible(what), leave=False, disable=quiet or None
+        )
         self.clock = clock
         self.lines = pace or Pace(clock)
         self.started = clock()
@@ -103,7 +124,8 @@ class Progress(Iterable[Item]):
     def advance(self) -> None:
         self.done += 1
         left = f"{duration(self.left)} left in all" if self.left is not None else ""
-        self.bar.set_postfix_str(", ".join(filter(None, (self.note, left))), refresh=False)
+        beside = visible(", ".join(filter(None, (self.note, left))))
+        self.bar.set_postfix_str(beside, refresh=False)
         self.bar.update()
         if self.bar.disable and self.done < self.total and self.lines.due():
             say(self.line())

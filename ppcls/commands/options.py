@@ -6,17 +6,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ppcls.guard import LONGEST_LINE, complain
+from ppcls.log import print_error
 from ppcls.utils.files import expanded
-from ppcls.utils.text import decimal, did_you_mean, visible, whole_number
+from ppcls.utils.text import decimal, did_you_mean, whole_number
 
 
 class Parser(argparse.ArgumentParser):
     """Says a mistake in one line that names the command, and where to read on."""
 
     def error(self, message: str) -> NoReturn:
-        line = visible(" ".join(message.split()), LONGEST_LINE - 100)
-        complain(f"{self.prog}: error: {line}; see {self.prog} --help")
+        print_error(f"{message}; see {self.prog} --help", mark=f"{self.prog}: error: ")
         sys.exit(2)
 
     def refuse(self, extra: Sequence[str]) -> NoReturn:

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 from ppcls.commands.options import add_command, whole
-from ppcls.guard import LONGEST_LINE
+from ppcls.log import say
 from ppcls.utils.files import expanded
-from ppcls.utils.text import visible, whole_number
+from ppcls.utils.text import whole_number
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -55,5 +55,5 @@ def run_make_shards(options: argparse.Namespace) -> int:
         options.multilabel,
         options.seed,
     )
-    print("\n".join(visible(line, LONGEST_LINE) for line in lines))
+    say(*lines)
     return 0

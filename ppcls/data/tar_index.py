@@ -21,7 +21,7 @@ from ppcls.data.paths import Paths
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.files import open_plain, require_plain, write_whole
-from ppcls.utils.text import at_most, visible
+from ppcls.utils.text import first_of
 
 LABELS = (".cls", ".txt")  # endings of labels, the one that counts first
 VERSION = 2  # of a kept index; another one is written anew
@@ -71,7 +71,7 @@ def index(file: str) -> Index:
             keep(read, content, state)
     except (OSError, UserError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        say(f"note: the index of {visible(file)} cannot be kept ({place.parent}: {reason})")
+        say(f"note: the index of {file} cannot be kept ({place.parent}: {reason})")
     return read
 
 
@@ -153,12 +153,11 @@ def scan(file: str) -> Index:
     except UserError:
         raise
     except OSError as error:
-        raise UserError(f"{visible(file)}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
     except Exception as error:  # tarfile raises many kinds at headers that are none
-        reason = visible(str(error)) or type(error).__name__
+        reason = str(error) or type(error).__name__
         raise UserError(
-            f"{visible(file)}: not an uncompressed tar, damaged or cut short ({reason}); "
-            "fetch it again"
+            f"{file}: not an uncompressed tar, damaged or cut short ({reason}); fetch it again"
         ) from None
     beside = " or ".join(LABELS)
     mistakes += [
@@ -169,9 +168,8 @@ def scan(file: str) -> Index:
     mistakes += [f"{key}{next(iter(labels[key]))}: no photo beside it"
                  for key in labels if ".cls" in labels[key] and key not in photos]  # fmt: skip
     if mistakes or not photos:
-        raise UserError(
-            at_most([f"{file}:{text}" for text in mistakes], "\n") or f"{file}: no photos in it"
-        )
+        found = [f"{file}:{text}" for text in mistakes] or [f"{file}: no photos in it"]
+        raise UserError(*first_of(found))
     endings = [0 if LABELS[0] in labels[key] else 1 for key in photos]
     return Index(
         Paths([member.name for member in photos.values()]),
@@ -261,7 +259,7 @@ def take(
     if not stem or ending not in (*SUFFIXES, *AVIF, *HEIF, *LABELS):
         return
     if "\0" in member.name:
-        mistakes.append(f"{visible(member.name)}: a NUL in its name")
+        mistakes.append(f"{member.name}: a NUL in its name")
         return
     if not member.isreg() or member.issparse():
         mistakes.append(f"{member.name}: a link or no plain file; write the file itself")
