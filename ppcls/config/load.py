@@ -20,6 +20,7 @@ from ppcls.config.words import suggest
 from ppcls.errors import UserError
 from ppcls.utils import yaml_text
 from ppcls.utils.files import expanded
+from ppcls.utils.text import visible
 
 Node = TypeVar("Node")
 
@@ -100,7 +101,8 @@ def misread(tree: Tree, error: Any) -> At | None:
 def explain(error: Any, schema: type, tree: Tree) -> str:
     """One line for one of pydantic's errors."""
     at, place = tree.locate(error["loc"])
-    name, kind, context = dotted_name(at), error["type"], error.get("ctx", {})
+    kind, context = error["type"], error.get("ctx", {})
+    name = visible(dotted_name(at), 400)
     if at in tree.problems:
         return tree.problems[at]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):

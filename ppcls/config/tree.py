@@ -202,7 +202,7 @@ def tags_differ(base: dict, over: dict) -> bool:
 def override(tree: Tree, item: str) -> None:
     """Set `a.b.0.c=value` in the tree; the value is YAML, or text as it stands."""
     dotted, equals, text = item.partition("=")
-    place = f"-o {item}"
+    place = f"-o {visible(item, 400)}"
     if not equals or not dotted:
         raise UserError(f"{place}: should be key.key=value")
     given = reading(text, place)
@@ -256,14 +256,14 @@ def child_key(node: Any, part: str, place: str, at: At) -> str | int:
     """`part` as the key of a mapping or the index of a list."""
     if isinstance(node, dict):
         if whole_number(part) is not None and part not in node:
-            name = dotted_name(at)
+            name = visible(dotted_name(at), 400)
             raise UserError(f"{place}: the file has no list {name}; give it whole, -o {name}=[…]")
         return part
     if not isinstance(node, list):
-        raise UserError(f"{place}: {dotted_name(at)} is a value, not a mapping")
+        raise UserError(f"{place}: {visible(dotted_name(at), 400)} is a value, not a mapping")
     number = whole_number(part)
     if number is None or number >= len(node):
-        name = dotted_name(at)
+        name = visible(dotted_name(at), 400)
         raise UserError(f"{place}: {name} is a list of {len(node)}; its entries count from 0")
     return number
 
