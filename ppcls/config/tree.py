@@ -9,11 +9,11 @@ import yaml
 
 from ppcls.errors import UserError
 from ppcls.utils.files import expanded, read_file
-from ppcls.utils.text import visible
+from ppcls.utils.text import quoted, visible
+from ppcls.utils.yaml_text import DEEPEST, TooMuch, compose
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
-# Values of a document, and levels: aliases of aliases could stand for any number.
-MOST, DEEPEST = 10_000, 50
+MOST = 10_000  # values of a document; aliases of aliases could stand for any number
 TAGS = ("kind", "op")  # the keys that say which member of a union a mapping is
 
 
@@ -109,9 +109,9 @@ def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
         own = parse(text, str(path))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
+        raise UserError(f"{path}:{line}: not YAML: {visible(str(error.problem))}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}".replace("\n", " ")) from None
+        raise UserError(f"{path}: not YAML: {visible(str(error).replace(chr(10), ' '))}") from None
     if own.value is None:
         own.value = {}
     if not isinstance(own.value, dict):
@@ -144,9 +144,11 @@ def bases(own: Tree, path: Path) -> list[Path]:
 def parse(text: str, source: str) -> Tree:
     """A YAML text as plain values, None for an empty one; `source` begins its places."""
     try:
-        node = yaml.compose(text, Loader)
-    except RecursionError:
-        raise UserError(f"{source}: lists or mappings stand too deep in each other") from None
+        node = compose(text, Loader)
+    except TooMuch as error:
+        line = error.problem_mark and error.problem_mark.line + 1
+        place = f"{source}:{line}" if line and not source.startswith("-o ") else source
+        raise UserError(f"{place}: {error.problem}") from None
     tree = Tree(None, {} if node else {(): source})
     tree.value = construct(node, source, (), tree) if node else None
     return tree
@@ -171,7 +173,7 @@ def construct(node: yaml.Node, source: str, at: At, tree: Tree) -> Any:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{place}: a key should be a word")
             if key in mapping:
-                raise UserError(f"{place}: key {key!r} stands twice")
+                raise UserError(f"{place}: key {quoted(key)} stands twice")
             places[(*at, key)] = place
             mapping[key] = construct(value, source, (*at, key), tree)
         return mapping
@@ -180,7 +182,7 @@ def construct(node: yaml.Node, source: str, at: At, tree: Tree) -> Any:
     try:
         value = Loader("").construct_object(node)
     except Exception:  # PyYAML raises many kinds at a text that is not of its tag.
-        problem = f"{node.value!r} cannot be read as {node.tag}; quote it?"
+        problem = f"{quoted(node.value)} cannot be read as {visible(node.tag)}; quote it?"
         raise UserError(f"{places[at]}: {problem}") from None
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if plain and isinstance(value, bool | int | float):
@@ -238,9 +240,9 @@ def reading(text: str, place: str) -> Tree:
         return Tree(None)
     try:
         given = parse(text, place)
-        node = yaml.compose(text, Loader)
+        node = compose(text, Loader)
     except yaml.YAMLError:
-        return Tree(text, problems={(): f"{place}: {text!r} is not YAML; quote it?"})
+        return Tree(text, problems={(): f"{place}: {quoted(text)} is not YAML; quote it?"})
     except UserError as error:
         return Tree(text, problems={(): str(error)})
     if given.value is None:  # nothing but a comment, maybe

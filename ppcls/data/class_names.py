@@ -16,7 +16,8 @@ import yaml
 
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean
+from ppcls.utils.text import at_most, composed, did_you_mean, quoted, visible
+from ppcls.utils.yaml_text import compose
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
 IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")
@@ -142,13 +143,13 @@ def parsed(text: str, path: str | PathLike) -> Any:
         return None
     try:
         return json.loads(inner, object_pairs_hook=Pairs)
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     try:
-        return plain(yaml.compose(inner, yaml.BaseLoader))
+        return plain(compose(inner, yaml.BaseLoader))
     except yaml.YAMLError as error:
         if str(path).lower().endswith(".json"):
-            raise UserError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
+            raise UserError(f"{path}: not JSON ({visible(' '.join(str(error).split()))})") from None
         return None
 
 

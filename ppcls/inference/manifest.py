@@ -14,6 +14,8 @@ from ppcls.data.class_names import by_number, read_class_names
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.log import say
+from ppcls.utils.text import quoted, visible
+from ppcls.utils.yaml_text import compose, construct
 
 FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know
@@ -138,7 +140,9 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         top = after.get(kind) or {}
         labels = read_labels(top, folder)
         named = (document.get("Global") or {}).get("model_name")
-        model = str(named or folder.resolve().name)
+        if named is not None and not isinstance(named, str):
+            raise ValueError(f"Global.model_name should be a name, not {quoted(named)}")
+        model = named or folder.resolve().name
         topk = max(1, int(top.get("topk", 5)))
         about = dict(document.get(OWN, {}))
         network = about.pop("network", None) or {
@@ -153,9 +157,12 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         threshold = apart["thresholds"] or top.get("threshold", THRESHOLD)
         fields["threshold"] = read_thresholds(threshold, len(labels))
         if apart["model"]:
-            model, fields["paddlex"] = str(apart["model"]), model
+            if not isinstance(apart["model"], str):
+                raise ValueError(f"{OWN}.network.model should be a name")
+            model, fields["paddlex"] = apart["model"], model
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        reason = visible(reason)
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
     try:
         preprocess = Preprocess.from_ops(ops)
@@ -171,13 +178,9 @@ def load(text: str) -> Any:
     """A YAML document in which names are the text that stands there: `no`, `007` and `2024-05-01`
     are no boolean, number and date.
     """
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        as_text(node, False)
-        return loader.construct_document(node) if node else None
-    finally:
-        loader.dispose()
+    node = compose(text)
+    as_text(node, False)
+    return construct(node) if node else None
 
 
 def as_text(node: yaml.Node | None, named: bool) -> None:

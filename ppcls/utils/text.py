@@ -61,6 +61,21 @@ def visible(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
 
 
+def quoted(value: object, limit: int = 60) -> str:
+    """A value out of a file of others, in a message: short, and without a look into containers.
+
+    `repr` of a list that holds one list twice, and so on, sixty times, would never end.
+    """
+    if type(value) is str:
+        return f"'{visible(value, limit)}'"
+    if value is None or type(value) in (bool, float):
+        return repr(value)
+    if type(value) is int:  # Python refuses to write numbers of thousands of digits
+        bits = value.bit_length()
+        return str(value) if bits <= 4 * limit else f"a number of {bits:,} bits"
+    return f"a {type(value).__name__}"
+
+
 def to_json(value: Any, **options: Any) -> str:
     """JSON that is valid UTF-8, its texts readable; broken bytes of names as `\\udcb5`.
 
