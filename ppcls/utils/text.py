@@ -10,11 +10,14 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+LONGEST_WORD = 200  # characters of one that may be meant as another
 SHOWN = 10  # texts that one message shows
 
 
 def nearest(word: str, choices: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
     """The choices nearest to a word, the nearest first; case counts least."""
+    if len(word) > LONGEST_WORD:  # near to nothing, and slow to compare
+        return []
     by_lower: dict[str, str] = {}
     for choice in choices:
         by_lower.setdefault(choice.lower(), choice)
@@ -67,7 +70,9 @@ def quoted(value: object, limit: int = 60) -> str:
     `repr` of a list that holds one list twice, and so on, sixty times, would never end.
     """
     if type(value) is str:
-        return f"'{visible(value, limit)}'"
+        shown = visible(value, limit)
+        mark = '"' if "'" in shown and '"' not in shown else "'"
+        return f"{mark}{shown}{mark}"
     if value is None or type(value) in (bool, float):
         return repr(value)
     if type(value) is int:  # Python refuses to write numbers of thousands of digits
