@@ -15,7 +15,7 @@ from ppcls.data.lists import (
     text_rows,
 )
 from ppcls.errors import UserError
-from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean, quoted
+from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean, quoted, visible
 
 SPELT = {"0": 0, "1": 1}
 
@@ -72,7 +72,9 @@ def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[
     twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if not classes or twice or not all(classes):
         found = (
-            f"{at_most(list(map(quoted, twice)))} stands twice" if twice else "a class has no name"
+            f"{at_most([visible(name, 60) for name in twice])} stands twice"
+            if twice
+            else "a class has no name"
         )
         raise UserError(f"{path}:1: every column but the path's names a class; {found}")
     place = {name: index for index, name in enumerate(header) if index != photo_column}

@@ -146,17 +146,16 @@ def column(path: str | PathLike, header: list[str], what: str, known: tuple[str,
 
 def label_mistake(label: str, names: tuple[str, ...], is_csv: bool) -> str:
     """What is wrong with a label that has no number."""
+    shown = f"label {quoted(label, 100)}"
     if label in names:
-        return (
-            f"label {quoted(label, 100)} is the name of several classes; write the number instead"
-        )
+        return f"{shown} is the name of several classes; write the number instead"
     if names:
         spaces = not is_csv and any(" " in name for name in names)
         tab = " (a name with spaces needs a tab before it)" if spaces else ""
-        return f"label {quoted(label, 100)} is not a class name{did_you_mean(label, names)}{tab}"
+        return f"{shown} is not a class name{did_you_mean(label, names)}{tab}"
     if re.fullmatch("[01](,[01])+", label):
-        return f"label {quoted(label, 100)} has several classes: -o task.kind=multilabel learns such lists"
-    return f"label {quoted(label, 100)} is not an integer ≥ 0; class names need a label file, one name a line"
+        return f"{shown} has several classes: -o task.kind=multilabel learns such lists"
+    return f"{shown} is not an integer ≥ 0; class names need a label file, one name a line"
 
 
 def is_number(text: str) -> bool:

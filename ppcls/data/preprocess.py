@@ -202,7 +202,8 @@ def read_ops(ops: Any) -> dict[str, dict[str, Any]]:
     for entry in ops if isinstance(ops, list) else [ops]:
         if not isinstance(entry, dict) or len(entry) != 1:
             raise UserError(
-                f"transform_ops: {visible(repr(entry), 100)} is not an op like CropImage: {{size: 224}}"
+                f"transform_ops: {visible(repr(entry), 100)} is not an op like "
+                "CropImage: {size: 224}"
             )
         ((name, given),) = entry.items()
         if name not in KNOWN:
@@ -211,7 +212,8 @@ def read_ops(ops: Any) -> dict[str, dict[str, Any]]:
             )
         if not isinstance(given or {}, dict) or set(given or {}) - set(KNOWN[name]):
             raise UserError(
-                f"{name}: cannot read {visible(repr(given), 100)}; known are {', '.join(KNOWN[name])}"
+                f"{name}: cannot read {visible(repr(given), 100)}; "
+                f"known are {', '.join(KNOWN[name])}"
             )
         names.append(name)
         found[name] = {**KNOWN[name], **(given or {})}

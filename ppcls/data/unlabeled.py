@@ -115,8 +115,8 @@ def lost_line(samples: Samples, index: int) -> str:
         photo, _, rest = whole.rpartition(mark)
         if photo and os.path.isfile(photo.rstrip(" \t")):
             return (
-                f"{place} has the label {quoted(rest)}, and the labels of these photos are not known: "
-                "leave only the paths, or give a list with labels as data.train"
+                f"{place} has the label {quoted(rest)}, and the labels of these photos are not "
+                "known: leave only the paths, or give a list with labels as data.train"
             )
     return f"{place} does not exist; relative paths start beside the list"
 
