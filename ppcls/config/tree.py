@@ -10,11 +10,10 @@ import yaml
 from ppcls.errors import UserError
 from ppcls.utils.files import expanded, read_file
 from ppcls.utils.text import quoted, visible
-from ppcls.utils.yaml_text import DEEPEST, TooMuch, compose
+from ppcls.utils.yaml_reader import DEEPEST, TooMuch, compose
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
 MOST = 10_000  # values of a document; aliases of aliases could stand for any number
-INDEX = re.compile("[0-9]{1,9}")  # the place of a list's entry, in an override
 LONGEST_PLACE = 150  # characters of an override, in a message
 TAGS = ("kind", "op")  # the keys that say which member of a union a mapping is
 
@@ -260,13 +259,13 @@ def reading(text: str, place: str) -> Tree:
 def child_key(node: Any, part: str, place: str, at: At) -> str | int:
     """`part` as the key of a mapping or the index of a list."""
     if isinstance(node, dict):
-        if INDEX.fullmatch(part) and part not in node:
+        if part.isdigit() and part not in node:
             name = dotted_name(at)
             raise UserError(f"{place}: the file has no list {name}; give it whole, -o {name}=[…]")
         return part
     if not isinstance(node, list):
         raise UserError(f"{place}: {dotted_name(at)} is a value, not a mapping")
-    if not INDEX.fullmatch(part) or int(part) >= len(node):
+    if not part.isdigit() or int(part) >= len(node):
         name = dotted_name(at)
         raise UserError(f"{place}: {name} is a list of {len(node)}; its entries count from 0")
     return int(part)

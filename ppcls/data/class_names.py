@@ -17,7 +17,7 @@ import yaml
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
 from ppcls.utils.text import at_most, composed, did_you_mean, quoted, visible
-from ppcls.utils.yaml_text import compose
+from ppcls.utils.yaml_reader import compose
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
 IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")
@@ -196,7 +196,7 @@ def from_document(document: Any, path: str | PathLike) -> tuple[str, ...]:
 
 def is_whole(names: Sequence[str]) -> bool:
     """Whether all names are whole numbers, no two of the same value."""
-    found = all(map(is_index, names))
+    found = all(name.isascii() and name.isdigit() for name in names)
     return found and len({int(name) for name in names}) == len(names) > 0
 
 
@@ -229,7 +229,7 @@ def label_numbers(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]
     by_name = single_names(names)
     if is_whole(names):  # an integer means the class called so, `7` the one called `007`
         by_value = {int(name): number for number, name in enumerate(names)}
-        whole = [label for label in labels if is_index(label)]
+        whole = [label for label in labels if label.isascii() and label.isdigit()]
         return {label: by_value[int(label)] for label in whole if int(label) in by_value}
     # Where a class is called '3' but is not number 3, an integer could mean either: names only.
     integers = all(not is_index(name) or int(name) == i for i, name in enumerate(names))

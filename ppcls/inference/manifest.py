@@ -15,7 +15,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.text import quoted, visible
-from ppcls.utils.yaml_text import compose, construct
+from ppcls.utils.yaml_reader import compose, construct
 
 FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know
