@@ -346,7 +346,9 @@ def tags_fit(data: bytes) -> bool:
 def check_density(image: Image.Image, size: int, name: str) -> None:
     """UserError for a large picture in so few bytes as no photo has."""
     pixels = image.width * image.height
-    packed = image.format == "BMP" and any("bmp_rle" in str(tile) for tile in image.tile)
+    packed = image.format == "BMP" and any(
+        "bmp_rle" in str(tile) for tile in getattr(image, "tile", ())
+    )
     if pixels > (FREE if packed else max(FREE, DENSEST * size)):
         raise UserError(
             f"{name}: {image.width}x{image.height} pixels in {plural(size, 'byte')}, which no "

@@ -5,7 +5,7 @@ import queue
 import re
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,7 +219,7 @@ def traffic(url: str, headers: dict[str, str]) -> Iterator[Any]:
         yield from answer.iter_content(CHUNK)
 
 
-def timely(items: Iterator[Any], seconds: float) -> Iterator[Any]:
+def timely(items: Iterator[Any], seconds: float) -> Generator[Any, None, None]:
     """The items, made in a thread of its own; TooSlowError where the next is not there in time.
 
     A time-out of a socket is not enough: it begins anew with each byte.

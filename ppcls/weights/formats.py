@@ -119,7 +119,9 @@ def parse_npy(archive: zipfile.ZipFile, name: str) -> Any:
         return np.frombuffer(data, np.uint8)
     # What is declared is held against what is there before memory is taken for it.
     shape = checked_shape(shape)
-    array = np.frombuffer(data, dtype, offset=file.tell()).reshape(shape, order="FC"[not fortran])
+    array = np.frombuffer(data, dtype, offset=file.tell()).reshape(
+        shape, order="F" if fortran else "C"
+    )
     return Stored(array.dtype.name, shape, lambda: array)
 
 

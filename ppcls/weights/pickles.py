@@ -179,7 +179,7 @@ def load(
     """
     bounded = Within(file)
     unpickler = InertUnpickler(bounded, encoding="latin1")
-    unpickler.dispatch = Counted(InertUnpickler.dispatch)
+    unpickler.dispatch = Counted(InertUnpickler.dispatch)  # type: ignore
     unpickler.copies = COPIES * bounded.size + MORE_COPIES
     unpickler.names = {**PLAIN, **(names or {})}
     unpickler.persistent = persistent
