@@ -261,11 +261,11 @@ def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
     if arguments["order"] not in ("", "hwc"):
         raise UserError(f"NormalizeImage: order {quoted(arguments['order'])} is not '' or 'hwc'")
     for values in (mean, std):
-        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+        if not isinstance(values, list) or not all(map(is_small, values)):
             raise UserError("NormalizeImage: mean and std are lists of one number per channel")
     if arguments["channel_num"] != len(mean):
         raise UserError(
-            f"NormalizeImage: channel_num {arguments['channel_num']} with a mean of "
+            f"NormalizeImage: channel_num {quoted(arguments['channel_num'])} with a mean of "
             f"{plural(len(mean), 'value')} cannot be represented"
         )
     top, _, bottom = str(scale).partition("/")
@@ -281,3 +281,8 @@ def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
     if abs(factor - 1) < 1e-6:
         factor = 1.0
     return {"mean": [value / factor for value in mean], "std": [value / factor for value in std]}
+
+
+def is_small(value: Any) -> bool:
+    """Whether a value is a finite number as a mean of pixels may be."""
+    return isinstance(value, int | float) and -1e9 < value < 1e9

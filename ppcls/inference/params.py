@@ -101,7 +101,7 @@ def numbers(message: bytes) -> Iterator[tuple[int, int]]:
         key, place = number(message, place)
         if key & 7 == 2:  # packed
             length, place = number(message, place)
-            end = place + length
+            end = min(place + length, len(message))
             while place < end:
                 value, place = number(message, place)
                 yield key >> 3, value
