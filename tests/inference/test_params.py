@@ -99,6 +99,5 @@ def test_descriptions_that_ask_for_much_end(tmp_path, message):
     path = tmp_path / "inference.pdiparams"
     head = struct.pack("<IQIi", 0, 0, 0, len(message))
     path.write_bytes((head + message) * 20)
-    with pytest.raises(UserError, match="cut short|kind of tensor that is not known"):
-        list(params.tensors(path))
-        params.check(path)
+    with pytest.raises(UserError, match=r"cut short|kind of tensor that is not known"):
+        sum(tensor.bytes < 0 for tensor in params.tensors(path)) or params.check(path)
