@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from ppcls import environment
 from ppcls.errors import UserError
+from ppcls.log import print_error
 from ppcls.utils.text import plural
 
 PATIENCE = 20.0  # seconds that the others have to end by themselves when one has failed
@@ -122,18 +123,15 @@ def explain(failed: int, processes: Sequence[subprocess.Popen[bytes]], logs: Seq
     if code < 0:
         why = f"was ended from outside by signal {-code}"
         why += ", maybe for lack of memory" if -code == signal.SIGKILL else ""
-        print(
-            f"error: process {failed} of {len(processes)} {why}; the others were ended; "
-            "the last checkpoint stays: the same command with --resume goes on",
-            file=sys.stderr,
+        print_error(
+            f"process {failed} of {len(processes)} {why}; the others were ended; "
+            "the last checkpoint stays: the same command with --resume goes on"
         )
         return 1
     if failed and first not in (0, code):  # the first did not end with the same error
-        print(
-            f"error: process {failed} of {len(processes)} failed; its last lines:", file=sys.stderr
-        )
+        print_error(f"process {failed} of {len(processes)} failed; its last lines:")
         lines = logs[failed - 1].read_text(errors="replace").splitlines()
-        print("\n".join(lines[-20:]), file=sys.stderr)
+        print_error(*lines[-20:], mark="")
     return code
 
 

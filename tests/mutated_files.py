@@ -40,6 +40,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.inference import folder as exported
 from ppcls.inference.manifest import Manifest
+from ppcls.utils.text import escaped
 from ppcls.weights import files
 
 SECONDS = 5.0  # of the processor
@@ -441,8 +442,8 @@ def verdict(kind: str, folder: Path) -> str:
         found = str(error).split("\n")
         if len(found) > MOST_LINES or max(map(len, found)) > LONGEST_LINE:
             return f"long words: {len(found)} lines, {len(str(error))} characters"
-        odd = {c for line in found for c in line if not c.isprintable()}
-        return f"unprintable words: {sorted(odd)}" if odd else "refused"
+        odd = [line for line in found if escaped(line) != line]
+        return f"unprintable words: {odd}" if odd else "refused"
     except BaseException as error:
         while error.__cause__ or error.__context__:
             error = error.__cause__ or error.__context__

@@ -6,6 +6,7 @@ from pathlib import Path
 from ppcls import environment
 from ppcls.commands.options import add_command, add_overwrite_option, add_recipe_options, positive
 from ppcls.launch import end_with_launcher, launch, launched
+from ppcls.log import say
 from ppcls.utils.files import expanded
 
 WEIGHTS_HELP = (
@@ -186,5 +187,5 @@ def run_show_data(options: argparse.Namespace) -> int:
 
     recipe = load(Recipe, options.config, options.override)
     numbers = (options.count, options.epochs, options.eval)
-    print(show_data(recipe, options.output, *numbers, options.overwrite))
+    say(show_data(recipe, options.output, *numbers, options.overwrite))
     return 0

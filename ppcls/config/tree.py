@@ -137,8 +137,7 @@ def bases(own: Tree, path: Path) -> list[Path]:
     files = [path.parent / expanded(name) for name in names]
     for file in files:
         if not file.is_file():
-            name = " ".join(str(file).splitlines())
-            raise UserError(f"{place}: _base_ names {name}, which does not exist")
+            raise UserError(f"{place}: _base_ names {file}, which does not exist")
     return files
 
 

@@ -15,7 +15,7 @@ from ppcls.data.lists import (
     text_rows,
 )
 from ppcls.errors import UserError
-from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean, quoted, visible
+from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean, first_of, quoted, visible
 
 SPELT = {"0": 0, "1": 1}
 
@@ -42,7 +42,7 @@ def read_label_sets(
     mistakes = rows.mistakes + [(rows.lines[i], text) for i, text in zip(wrong, texts, strict=True)]
     if mistakes:
         found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
-        raise UserError(at_most(found, "\n"))
+        raise UserError(*first_of(found))
     if not rows.photos:
         raise UserError(f"{path}: lists no photos")
     labels = np.array([sets[text] for text in rows.labels], np.uint8)

@@ -325,7 +325,7 @@ def shown(chunks: Iterable[bytes], name: str, have: int, total: int | None) -> I
     with tqdm(
         total=total,
         initial=have,
-        desc=name,
+        desc=visible(name),
         unit="B",
         unit_scale=True,
         unit_divisor=1024,
