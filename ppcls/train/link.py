@@ -126,6 +126,9 @@ class Link:
                     self.warn(peer, notice)
                 waited.tell(late)
                 self.changed.wait(self.interval)
+            for peer in self.peers.values():  # who came, and died
+                if peer.gone and peer.reason is None and (lost := self.loss(peer)):
+                    raise self.ended(lost)
         if not self.own:
             self.tell({"here": 1})
 

@@ -392,11 +392,15 @@ class Guest:
         while True:
             self.check()
             channel = self.connect()
-            members = self.introduce(channel) if channel else None
-            if channel and members:
-                return members, channel
             if channel:
-                channel.close()
+                members = None
+                try:
+                    members = self.introduce(channel)
+                finally:
+                    if not members:
+                        channel.close()
+                if members:
+                    return members, channel
             time.sleep(0.2)
 
     def check(self) -> None:
