@@ -374,7 +374,8 @@ class Trainer:
         """The words that say how to go on where nothing can be saved any more."""
         latest = self.folder / checkpoint.LATEST
         where = f"the run ended at step {self.step} of {self.total_steps}"
-        if not latest.exists():
+        earlier = (self.folder / run_folder.REPLACED).is_dir()  # the run that this one replaces
+        if earlier or not latest.exists():
             return f"{where}, before its first checkpoint"
         return f"{where}; {latest} stays: the same command with --resume goes on from there"
 
