@@ -19,17 +19,22 @@ def require_own() -> None:
     if HERE in places[:1]:
         return
     if not places:
-        sys.exit(f"error: no package ppcls in {HERE.parent}: install it again")
+        sys.exit(f"error: no package ppcls in {shown(HERE.parent)}: install it again")
     other = places[0]
     whose = (
         "PaddleClas's" if (other / "arch").is_dir() or (other / "engine").is_dir() else "another"
     )
     print(
-        f"error: {other} is {whose} package of the name ppcls and hides this one ({HERE}): leave "
-        f"that folder, or take {other.parent} out of PYTHONPATH",
+        f"error: {shown(other)} is {whose} package of the name ppcls and hides this one "
+        f"({shown(HERE)}): leave that folder, or take {shown(other.parent)} out of PYTHONPATH",
         file=sys.stderr,
     )
     sys.exit(2)
+
+
+def shown(path: Path) -> str:
+    """A folder's name without commands to a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(path))
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from ppcls import __version__
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.commands.options import Parser, listed_examples
 from ppcls.errors import UserError
-from ppcls.log import never_fail
+from ppcls.log import never_fail, print_error
 from ppcls.utils.text import did_you_mean, visible
 
 # Where a disk or a share of it is full, wherever that happens.
@@ -78,25 +78,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"error: {line}", file=sys.stderr)
+        print_error(*error.lines)
         return 2
     except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:  # that nobody below has put into words
-        print(f"error: {in_words(error)}", file=sys.stderr)
+        print_error(in_words(error))
         return 2
     except ValueError as error:
         if "null byte" not in str(error) and "null character" not in str(error):
             raise
-        print("error: a path has a NUL in it, which no file's name can have", file=sys.stderr)
+        print_error("a path has a NUL in it, which no file's name can have")
         return 2
     except RecursionError:
-        print(
-            "error: a path or a file has too many levels in each other; give a shorter path",
-            file=sys.stderr,
-        )
+        print_error("a path or a file has too many levels in each other; give a shorter path")
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -6,6 +6,7 @@ MKL takes a slow path on AMD processors unless MKL_DEBUG_CPU_TYPE=5 asks for the
 user has set stays.
 """
 
+import logging
 import math
 import os
 import platform
@@ -33,6 +34,8 @@ def prepare() -> None:
     # Of no use to anyone who trains: a compiler cache is missing, batch norm tracks its statistics.
     warnings.filterwarnings("ignore", message="No ccache found")
     warnings.filterwarnings("ignore", message="When training, we now always track")
+    # VisualDL makes every library's log go to the screen.
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
 def home() -> Path:

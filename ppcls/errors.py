@@ -1,11 +1,31 @@
 """The one exception whose text is written for the user."""
 
+from ppcls.utils.text import one_line, visible
+
 
 class UserError(ValueError):
     """A mistake the user can mend: says where it is and what to do.
 
-    The command line prints it without a traceback and exits with code 2.
+    The command line prints it without a traceback and exits with code 2. Each argument is a line
+    of its own. Names and words of others stand in lines as they are: their line breaks and control
+    characters are shown as `\\n` and `\\x1b`, and a line is cut to 2,000 characters.
     """
+
+    def __init__(self, *lines: object):
+        super().__init__(*(one_line(str(line)) for line in lines))
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        return self.args
+
+    def without(self, place: object) -> str:
+        """The text, without the place that it begins with, whole or cut."""
+        whole = str(self)
+        starts = (f"{shown(str(place))}: " for shown in (one_line, visible))
+        return next((whole[len(s) :] for s in starts if whole.startswith(s)), whole)
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class DataError(UserError):

@@ -145,7 +145,8 @@ def check_photos(trained: Trained) -> list[str]:
     try:
         samples = open_eval(trained.recipe, trained.classes, trained.names, str(trained.source))
     except UserError as error:
-        say(f"note: compared on scikit-learn's sample photos, for lack of evaluation data: {error}")
+        why = "; ".join(error.lines)
+        say(f"note: compared on scikit-learn's sample photos, for lack of evaluation data: {why}")
         return [str(path) for path in builtin.sample_photos()]
     chosen = np.linspace(0, len(samples) - 1, min(CHECKED, len(samples))).astype(int)
     return [samples.paths[index] for index in chosen]

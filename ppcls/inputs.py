@@ -146,7 +146,7 @@ def located(data: Data) -> Data:
         return replace(data, train=parts[0], eval=parts[1])
     folder = Path("data") / data.builtin
     if not folder.exists():
-        say(f"writing {folder}\n{builtin.describe(data.builtin)}")
+        say(f"writing {folder}", *builtin.describe(data.builtin).split("\n"))
     builtin.write(data.builtin, folder)
     return replace(data, builtin=None, train=str(folder / "train"), eval=str(folder / "eval"))
 

@@ -16,6 +16,7 @@ from typing import IO, Any
 
 from ppcls import environment
 from ppcls.errors import UserError
+from ppcls.log import print_error
 from ppcls.train.rendezvous import process_count
 from ppcls.utils.text import plural
 
@@ -195,20 +196,21 @@ def explain(found: Sequence[int | None], stop: Stop, logs: Sequence[Path]) -> in
     code, first = codes[failed], codes[0]
     who = f"process {failed} of {len(codes)}"
     if code < 0 and stop.asked and -code in ASKED:
-        tell("interrupted")
+        print_error("interrupted", mark="")
         return INTERRUPTED
     if code < 0:
-        tell(
-            f"error: {who} {cause(-code)}; the others were ended; "
+        print_error(
+            f"{who} {cause(-code)}; the others were ended; "
             "the last checkpoint stays: the same command with --resume goes on"
         )
         return 1
     if code == LOST:
         if failed:
-            tell(last_words(logs[failed - 1]))
+            print_error(*last_words(logs[failed - 1]), mark="")
         return 1
     if failed and first not in (code, INTERRUPTED) and not (first == LOST and code in ORDERLY):
-        tell(f"error: {who} failed; its last words:\n{last_words(logs[failed - 1])}")
+        print_error(f"{who} failed; its last words:")
+        print_error(*last_words(logs[failed - 1]), mark="")
     return code
 
 
@@ -228,15 +230,11 @@ def cause(number: int) -> str:
     return f"crashed with signal {number} ({name.lower()})"
 
 
-def tell(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def last_words(log: Path) -> str:
+def last_words(log: Path) -> list[str]:
     """The errors that a process ended with; whatever it said last where it named none."""
     lines = log.read_text(errors="replace").splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
-    return "\n".join(errors[-TOLD:] or lines[-TOLD:])
+    return errors[-TOLD:] or lines[-TOLD:]
 
 
 @contextmanager

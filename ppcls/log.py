@@ -14,7 +14,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from ppcls.utils.files import writing
-from ppcls.utils.text import VISIBLE, duration, showable, three_digits
+from ppcls.utils.text import VISIBLE, duration, one_line, showable, three_digits, visible
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]  # seconds since any time
@@ -39,12 +39,19 @@ def never_fail(*streams: object) -> None:
             stream.reconfigure(errors=VISIBLE)
 
 
-def say(text: str) -> None:
-    """Print a line without breaking a progress bar."""
+def say(*lines: object) -> None:
+    """Print lines, each as `one_line` shows it, without breaking a progress bar."""
     if quiet:
         return
-    tqdm.write(showable(text, sys.stdout), file=sys.stdout)
+    for line in lines:
+        tqdm.write(showable(one_line(str(line)), sys.stdout), file=sys.stdout)
     sys.stdout.flush()
+
+
+def print_error(*lines: object, mark: str = "error: ") -> None:
+    """Print mistakes, a line each as `one_line` shows it, to where errors go."""
+    for line in lines:
+        print(f"{mark}{one_line(str(line))}", file=sys.stderr)
 
 
 class Pace:
@@ -89,7 +96,9 @@ class Progress(Iterable[Item]):
         self.first = start
         self.note = ""
         self.left: float | None = None
-        self.bar = tqdm(total=total, initial=start, desc=what, leave=False, disable=quiet or None)
+        self.bar = tqdm(
+            total=total, initial=start, desc=visible(what), leave=False, disable=quiet or None
+        )
         self.clock = clock
         self.lines = pace or Pace(clock)
         self.started = clock()
@@ -103,7 +112,8 @@ class Progress(Iterable[Item]):
     def advance(self) -> None:
         self.done += 1
         left = f"{duration(self.left)} left in all" if self.left is not None else ""
-        self.bar.set_postfix_str(", ".join(filter(None, (self.note, left))), refresh=False)
+        beside = visible(", ".join(filter(None, (self.note, left))))
+        self.bar.set_postfix_str(beside, refresh=False)
         self.bar.update()
         if self.bar.disable and self.done < self.total and self.lines.due():
             say(self.line())

@@ -13,7 +13,9 @@ def figure():
     points = [
         (spot, counted()[name]["macs"] / 1e9) for name in registry() for spot in plots.spots(name)
     ]
-    return plots.picture([("all", "multiply-adds", points)], plots.SIZES[plots.MULTIPLY_ADDS])
+    figure = plots.picture([("all", "multiply-adds", points)], plots.SIZES[plots.MULTIPLY_ADDS])
+    figure.canvas.draw()  # so that labels are where they will be seen
+    return figure
 
 
 def test_every_network_with_weights_has_its_whole_name(figure):

@@ -19,6 +19,7 @@ from PIL import Image
 from ppcls.cli import main
 from ppcls.data.datasets import find_photos, open_samples
 from ppcls.inference.predictor import Predictor
+from ppcls.report import sheets
 from ppcls.utils.text import to_json
 
 RED, GREEN = "红", os.fsdecode("绿".encode("gbk"))  # the second as a GBK archive leaves it
@@ -232,11 +233,14 @@ def test_two_folders_of_one_name_are_refused(tmp_path, monkeypatch):
     )
 
 
-def captions(sheet, rows):
-    """The strips below the photos of a sheet, as pixels."""
+def captions(sheet, side):
+    """The labels below the two cards of a sheet, as pixels."""
     pixels = np.asarray(Image.open(sheet).convert("L")).astype(int)
-    step = (len(pixels) - 20) // rows
-    return [pixels[20 + (i + 1) * step - 20 : 20 + (i + 1) * step] for i in range(rows)]
+    layout = sheets.lay_out(2, 2, side, 2)
+    assert layout.columns == 2  # beside each other
+    top = sheets.MARGIN + layout.tile + sheets.NEAR + sheets.LINE
+    lefts = [sheets.MARGIN + i * (layout.width + sheets.GUTTER) for i in (0, 1)]
+    return [pixels[top : top + sheets.LINE, left : left + layout.width] for left in lefts]
 
 
 @pytest.mark.parametrize(
@@ -257,8 +261,8 @@ def test_sheets_tell_letters_of_all_scripts_apart(tmp_path, names):
             os.rename(tmp_path / "photos" / part / old, tmp_path / "photos" / part / new)
     code, out = said(tmp_path, "show-data", "-c", "recipe.yaml", "--count", "2", "--epochs", "1")
     assert code == 0, out
-    # Boxes in the place of letters would leave the same two captions but for the last digits.
-    first, last = captions(tmp_path / "sheet.png", 2)
+    # Boxes in the place of letters would leave the same two captions.
+    first, last = captions(tmp_path / "sheet.png", 32)
     wide = 80 if names[0] == "\U00012000" else 16
     assert np.abs(first[:, :wide] - last[:, :wide]).max() > 100
     if wide == 80:

@@ -96,6 +96,7 @@ def test_pictures_and_reports(trained, workdir, run, small_files):
     assert run(*report)[0] == 0
     before = contents(".")
     small_files(4_000)
-    assert "sheet.png" in failed(run, "show-data", "-c", "recipe.yaml", "--output", "sheet.png")
+    again = ("show-data", "-c", "recipe.yaml", "--output", "sheet.png", "--overwrite")
+    assert "sheet.png" in failed(run, *again)
     assert "--report report" in failed(run, *report)
     assert contents(".") == before

@@ -42,7 +42,7 @@ def bare(workdir):
 
 def seen(run, *options, config="bare.yaml"):
     """What a command that only looks at the data says, and the size of what is trained on."""
-    code, out, err = run("show-data", "-c", config, "--count", 1, *options)
+    code, out, err = run("show-data", "-c", config, "--count", 1, "--overwrite", *options)
     assert (code, err) == (0, "")
     return out
 
@@ -124,7 +124,7 @@ def test_grey_weights_bring_their_one_channel(bare, run):
     [
         (["preprocess.crop=300"], "resize 256 is below crop 300"),
         (["preprocess.resize=100"], "resize 100 is below crop 224"),
-        (["preprocess.mean=[0.5]"], "mean has 1 values and std 3"),
+        (["preprocess.mean=[0.5]"], "mean has 1 value and std 3"),
         (["model.in_channels=1"], "mean and std have 3 values and model.in_channels is 1"),
         (["preprocess.crop=36", "preprocess.resize=32"], "resize 32 is below crop 36"),
     ],

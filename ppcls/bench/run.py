@@ -168,7 +168,7 @@ def write(output: Path, records: list[Record]) -> None:
 def report(records: list[Record]) -> bool:
     """Print what was found; whether there is anything and nothing disagrees."""
     cells = cells_of(records)
-    say(tables.to_terminal(records))
+    say(*tables.to_terminal(records))
     busy = np.mean([cell["others_percent"] for cell in cells if "median_ms" in cell] or [0])
     if busy > BUSY:
         say(f"note: other programs used {busy:.0f} % of the cores; alone, it would be faster")

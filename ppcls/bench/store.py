@@ -1,6 +1,5 @@
 """Records as JSON lines: a header, then one for each cell and each way of preparing photos."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from ppcls.errors import UserError
 from ppcls.inference.engines.table import ENGINES
 from ppcls.log import read_records
 from ppcls.utils.files import write_text, writing
+from ppcls.utils.text import to_json
 
 Record = dict[str, Any]
 
@@ -44,7 +44,7 @@ class Store:
 
 
 def line(record: Record) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
+    return to_json(record) + "\n"
 
 
 def refuse_other(path: Path, found: Record, wanted: Record) -> None:

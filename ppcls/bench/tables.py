@@ -1,7 +1,5 @@
 """The tables: Markdown in the layout of the published ones, and CSV."""
 
-import csv
-import io
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ppcls.bench.store import Record, cells_of
 from ppcls.docs.facts import ROOT, published
 from ppcls.docs.table import milliseconds, table
-from ppcls.utils.text import columns, plural
+from ppcls.utils import csv_text
+from ppcls.utils.text import columns, in_markdown, plural
 
 COLUMNS = (
     *("model", "network", "crop", "resize", "engine", "precision", "threads", "batch"),
@@ -27,11 +26,7 @@ LONGEST_NAME = 26  # characters of a network's name there
 
 
 def to_csv(cells: Iterable[Record]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(cells)
-    return text.getvalue()
+    return csv_text.to_csv([COLUMNS, *([c.get(name, "") for name in COLUMNS] for c in cells)])
 
 
 def to_markdown(records: Sequence[Record], details: bool = False) -> str:
@@ -47,14 +42,14 @@ def to_markdown(records: Sequence[Record], details: bool = False) -> str:
         lines += ["", "## Agreement with the dynamic network", "", *agreement(compared)]
     lines += ["", "## Photos, ms each, one thread", "", *photos(records)]
     if details:
-        rows = [[str(cell[key]) for key in ("model", *DETAILS)] for cell in done]
+        rows = [[in_markdown(str(cell[key])) for key in ("model", *DETAILS)] for cell in done]
         lines += ["", "## Details", "", *table(("network", *DETAILS), rows)]
     if len(done) < len(cells):
-        lines += ["", "## Not measured", "", *not_measured(cells)]
+        lines += ["", "## Not measured", "", *map(in_item, not_measured(cells))]
     return "\n".join(lines)
 
 
-def to_terminal(records: Sequence[Record]) -> str:
+def to_terminal(records: Sequence[Record]) -> list[str]:
     """What the screen says, within SCREEN columns: a row for each way a network ran."""
     cells = cells_of(records)
     done = [cell for cell in cells if "median_ms" in cell]
@@ -70,7 +65,7 @@ def to_terminal(records: Sequence[Record]) -> str:
         lines += ["", "Not measured", ""]
         for line in not_measured(cells):
             lines += textwrap.wrap(line, SCREEN, subsequent_indent="  ", break_on_hyphens=False)
-    return "\n".join(lines)
+    return lines
 
 
 def by_engine(cells: Sequence[Record], sizes: Sequence[int]) -> list[str]:
@@ -145,7 +140,7 @@ def latencies(cells: Sequence[Record]) -> list[str]:
     header += [f"{engine} {precision}, {batch}" for engine, precision, batch in columns]
     header += [f"*{kind}, {batch}*" for kind, batch in beside]
     rows = (
-        [name, *size]
+        [in_markdown(name), *size]
         + [milliseconds(times.get((name, *column))) for column in columns]
         + [milliseconds(known.get(name, {}).get(kind, {}).get(batch)) for kind, batch in beside]
         for name, size in sizes.items()
@@ -169,7 +164,7 @@ def agreement(compared: Sequence[Record]) -> list[str]:
     columns = unique((c["engine"], c["precision"]) for c in compared)
     rows = []
     for name in unique(c["model"] for c in compared):
-        row = [name]
+        row = [in_markdown(name)]
         for way in columns:
             own = [c for c in compared if (c["model"], c["engine"], c["precision"]) == (name, *way)]
             worst = max((c["relative_error"] for c in own), default=None)
@@ -181,6 +176,10 @@ def agreement(compared: Sequence[Record]) -> list[str]:
 
 def disagreeing(cells: Iterable[Record]) -> list[str]:
     return unique(f"{c['model']} with {c['engine']}" for c in cells if c.get("agrees") is False)
+
+
+def in_item(line: str) -> str:
+    return f"- {in_markdown(line.removeprefix('- '))}"
 
 
 def not_measured(cells: Iterable[Record]) -> list[str]:

@@ -73,7 +73,7 @@ def examine(paths: Sequence[str], demands: Demands) -> tuple[np.ndarray, dict[in
             try:
                 records[i] = record(path, demands)
             except UserError as error:
-                broken[i] = str(error).removeprefix(f"{path}: ")
+                broken[i] = error.without(path)
             said = read_messages(messages)
             if said and i not in broken:
                 broken[i] = f"decoded with damage ({said}); replace it, or save it anew"

@@ -1,9 +1,8 @@
 """Findings as lines for people, as a table, and as a sheet of pictures."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from ppcls.check.findings import KINDS, NOTES, Finding
 from ppcls.check.survey import Album
@@ -11,6 +10,7 @@ from ppcls.data import images
 from ppcls.errors import UserError
 from ppcls.report import sheets
 from ppcls.report.sheets import Card
+from ppcls.utils.csv_text import to_csv
 
 SHOWN = 10  # findings of a kind, on the screen
 NAMED = 3  # photos of a group, on the screen
@@ -56,18 +56,19 @@ def describe(album: Album, finding: Finding) -> str:
 
 def table(album: Album, found: Sequence[Finding]) -> bytes:
     """CSV with a row for each photo of each finding; `group` numbers the findings."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    return to_csv(rows(album, found), "\n").encode("utf-8", "surrogateescape")
+
+
+def rows(album: Album, found: Sequence[Finding]) -> Iterator[Sequence[Any]]:
+    yield COLUMNS
     for group, finding in enumerate(found, 1):
         for photo in finding.photos:
             part, samples, index = album.find(photo)
             line = "" if samples.lines is None else samples.lines[index]
             place = [part, samples.paths[index], line, album.label(photo)]
-            writer.writerow([finding.kind, group, *place, finding.detail])
+            yield [finding.kind, group, *place, finding.detail]
         if not finding.photos:
-            writer.writerow([finding.kind, group, "", "", "", "", finding.detail])
-    return text.getvalue().encode("utf-8", "surrogateescape")
+            yield [finding.kind, group, "", "", "", "", finding.detail]
 
 
 def pair_sheet(album: Album, found: Sequence[Finding], output: Path, what: str) -> str:

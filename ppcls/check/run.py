@@ -44,7 +44,7 @@ def check_data(
     seconds = time.monotonic() - start
     found = findings(seen, near)
     for _, samples in album.labelled():
-        say("\n".join(datasets.summary(samples)))
+        say(*datasets.summary(samples))
     if more := album.parts.get(UNLABELED):
         say(f"{more.source}: {plural(len(more), 'photo')} without labels")
     for line in lines(album, found):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ppcls.commands.options import add_command, positive
 from ppcls.errors import UserError
+from ppcls.log import say
 from ppcls.utils.text import plural
 
 
@@ -25,7 +26,7 @@ def run_models(options: argparse.Namespace) -> int:
     names = list_models(options.pattern)
     if not names:
         raise UserError(f"no network's name matches {options.pattern!r}")
-    print("\n".join(names if options.names else table(names)))
+    say(*(names if options.names else table(names)))
     return 0
 
 
@@ -53,7 +54,7 @@ def add_weights(commands) -> None:
 def run_convert(options: argparse.Namespace) -> int:
     from ppcls.weights.convert import convert_file
 
-    print("\n".join(convert_file(options.source, options.target, options.to, options.model)))
+    say(*convert_file(options.source, options.target, options.to, options.model))
     return 0
 
 
@@ -72,10 +73,10 @@ def run_data(options: argparse.Namespace) -> int:
 
     to = options.to or Path("data") / options.name
     if options.name == "photos":
-        print("\n".join(map(str, builtin.copy_sample_photos(to))))
+        say(*builtin.copy_sample_photos(to))
         return 0
     folder = builtin.write(options.name, to)
-    print(f"{builtin.describe(options.name)}\n{folder}")
+    say(*builtin.describe(options.name).split("\n"), folder)
     return 0
 
 
@@ -106,12 +107,12 @@ def run_zoo(options: argparse.Namespace) -> int:
     if options.what == "plots":
         from ppcls.docs.plots import write_plots
 
-        print("\n".join(map(str, write_plots())))
+        say(*write_plots())
         return 0
     from ppcls.docs.table import write_tables
 
     stale = write_tables(options.check)
-    print("\n".join(map(str, stale)) or "up to date")
+    say(*(stale or ["up to date"]))
     return 1 if stale and options.check else 0
 
 
@@ -140,8 +141,7 @@ def run_import(options: argparse.Namespace) -> int:
     output = options.output or Path(f"{source.stem}.ppcls.yaml")
     converted = convert(source, options.cards)
     write.write(write.text(converted, source), output, source, options.overwrite)
-    for remark in converted.remarks:
-        print(remark)
+    say(*converted.remarks)
     count = plural(len(converted.remarks), "remark")
-    print(f"{output}: {converted.recipe['model']['name']}, {count}")
+    say(f"{output}: {converted.recipe['model']['name']}, {count}")
     return 0

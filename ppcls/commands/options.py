@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from ppcls.log import print_error
 from ppcls.utils.files import expanded
 from ppcls.utils.text import did_you_mean
 
@@ -14,8 +15,7 @@ class Parser(argparse.ArgumentParser):
     """Says a mistake in one line that names the command, and where to read on."""
 
     def error(self, message: str) -> NoReturn:
-        line = " ".join(message.split())
-        print(f"{self.prog}: error: {line}; see {self.prog} --help", file=sys.stderr)
+        print_error(f"{message}; see {self.prog} --help", mark=f"{self.prog}: error: ")
         sys.exit(2)
 
     def refuse(self, extra: Sequence[str]) -> NoReturn:

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from ppcls.commands.options import add_command, whole
+from ppcls.log import say
 from ppcls.utils.files import expanded
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -52,5 +53,5 @@ def run_make_shards(options: argparse.Namespace) -> int:
         options.multilabel,
         options.seed,
     )
-    print("\n".join(lines))
+    say(*lines)
     return 0

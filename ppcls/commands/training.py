@@ -1,13 +1,13 @@
 """train, teach, eval, export, show-data."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ppcls import environment
 from ppcls.commands.options import add_command, add_overwrite_option, add_recipe_options, positive
 from ppcls.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
+from ppcls.log import print_error, say
 from ppcls.utils.files import expanded
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run_train(options: argparse.Namespace) -> int:
         PeerError
     ) as lost:  # whose reason the launcher knows better where it started this process
         if not (lost.unexplained and is_watched()):
-            print(f"error: {lost}", file=sys.stderr)
+            print_error(str(lost))
         return LOST
 
 
@@ -203,5 +203,5 @@ def run_show_data(options: argparse.Namespace) -> int:
 
     recipe = load(Recipe, options.config, options.override)
     numbers = (options.count, options.epochs, options.eval)
-    print(show_data(recipe, options.output, *numbers, options.overwrite))
+    say(show_data(recipe, options.output, *numbers, options.overwrite))
     return 0

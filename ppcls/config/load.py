@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from ppcls.config.tree import TAGS, At, Tree, dotted_name, override, read
 from ppcls.config.words import suggest
 from ppcls.errors import UserError
+from ppcls.utils import yaml_text
 from ppcls.utils.files import expanded
 
 Node = TypeVar("Node")
@@ -45,7 +45,7 @@ def to_plain(value: Any) -> dict:
 
 def to_yaml(value: Any) -> str:
     """The node as a YAML document that `load` reads back."""
-    return yaml.safe_dump(to_plain(value), sort_keys=False, allow_unicode=True, width=100)
+    return yaml_text.to_yaml(to_plain(value))
 
 
 def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
@@ -63,8 +63,7 @@ def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
     value, errors = validate(schema, tree)
     mistakes += [explain(error, schema, tree) for error in errors]
     if mistakes or value is None:
-        # A line for each, whatever line breaks its words have.
-        raise UserError("\n".join(dict.fromkeys(" ".join(m.splitlines()) for m in mistakes)))
+        raise UserError(*dict.fromkeys(mistakes))
     return value
 
 

@@ -111,7 +111,7 @@ def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {error}".replace("\n", " ")) from None
+        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
     if own.value is None:
         own.value = {}
     if not isinstance(own.value, dict):
@@ -136,8 +136,7 @@ def bases(own: Tree, path: Path) -> list[Path]:
     files = [path.parent / expanded(name) for name in names]
     for file in files:
         if not file.is_file():
-            name = " ".join(str(file).splitlines())
-            raise UserError(f"{place}: _base_ names {name}, which does not exist")
+            raise UserError(f"{place}: _base_ names {file}, which does not exist")
     return files
 
 

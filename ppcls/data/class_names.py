@@ -16,7 +16,7 @@ import yaml
 
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean
+from ppcls.utils.text import at_most, composed, did_you_mean, first_of
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
 IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")
@@ -62,7 +62,7 @@ def read_class_names(path: str | PathLike) -> tuple[str, ...]:
         if not field
     ]
     if mistakes:
-        raise UserError(at_most(mistakes, "\n"))
+        raise UserError(*first_of(mistakes))
     places = [f"{path}:{line}" for line in range(first, first + len(lines))]
     return by_number(list(zip(places, numbers, names, strict=True)), path)
 
@@ -91,7 +91,7 @@ def by_number(entries: Sequence[Numbered], source: str | PathLike) -> tuple[str,
             mistakes.append(f"{place}: number {number} stands twice{line}")
         first.setdefault(number, place)
     if mistakes:
-        raise UserError(at_most(mistakes, "\n"))
+        raise UserError(*first_of(mistakes))
     asked = "; where the numbers belong to the names, number these: 0 " + " ".join(
         map(str, entries[0][1:])
     )
@@ -122,7 +122,7 @@ def plain_names(lines: Sequence[str], path: str | PathLike) -> tuple[str, ...]:
         elif first[name] < line:
             mistakes.append(f"{path}:{line}: {name!r} already stands in line {first[name]}")
     if mistakes:
-        raise UserError(at_most(mistakes, "\n"))
+        raise UserError(*first_of(mistakes))
     return tuple(lines)
 
 
@@ -364,7 +364,7 @@ def renamed(
         return names, note
     moved = [a for a, b in zip(own, given, strict=True) if a != b and (a in shared or b in shared)]
     if moved:
-        near = did_you_mean(moved[0], given)
+        near = "" if moved[0] in given else did_you_mean(moved[0], given)
         raise UserError(
             f"{source}: {moved[0]!r} is at another place than in {whose}, and other names differ, "
             f"too{near}; give its names in its order: {at_most(list(map(str, own)))}"

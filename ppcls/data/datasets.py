@@ -29,7 +29,7 @@ from ppcls.data.walk import PassedOver, listing, walk, with_passed_over
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.files import existing, expanded, special_kind
-from ppcls.utils.text import at_most, did_you_mean, plural, spelt
+from ppcls.utils.text import at_most, did_you_mean, first_of, plural, spelt, visible
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 # Names of the parts of a data set, in small letters, the first to be taken first.
@@ -229,7 +229,7 @@ def find_photos(path: str | PathLike) -> list[str]:
         if not there:
             mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
     if mistakes or not found:
-        raise UserError(at_most(mistakes, "\n") or f"{path}: lists no photos")
+        raise UserError(*first_of(mistakes or [f"{path}: lists no photos"]))
     return found
 
 
@@ -279,7 +279,7 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
 def summary(samples: Samples) -> list[str]:
     """Lines to print: total, classes, photos per class (above 20 classes only the extremes)."""
     counts = samples.counts(samples.classes)
-    names = [samples.class_name(label) for label in range(len(counts))]
+    names = [visible(samples.class_name(label)) for label in range(len(counts))]
     lines = [f"{samples.source}: {plural(len(samples), 'photo')}, {plural(len(counts), 'class')}"]
     if len(counts) <= TABLE_ROWS:
         width = max(map(len, names), default=0)

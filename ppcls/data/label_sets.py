@@ -13,7 +13,7 @@ from ppcls.data.lists import (
     text_rows,
 )
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean
+from ppcls.utils.text import at_most, composed, did_you_mean, first_of
 
 SPELT = {"0": 0, "1": 1}
 
@@ -39,7 +39,7 @@ def read_label_sets(
     mistakes = rows.mistakes + [(rows.lines[i], mistake(rows.labels[i], width)) for i in wrong]
     if mistakes:
         found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
-        raise UserError(at_most(found, "\n"))
+        raise UserError(*first_of(found))
     if not rows.photos:
         raise UserError(f"{path}: lists no photos")
     labels = np.array([sets[text] for text in rows.labels], np.uint8)

@@ -13,7 +13,8 @@ import numpy as np
 from ppcls.data.class_names import in_order, label_numbers
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
-from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean
+from ppcls.utils.csv_text import from_cell
+from ppcls.utils.text import SHOWN, composed, did_you_mean, first_of
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
@@ -49,7 +50,7 @@ def read_list(
     mistakes = rows.mistakes + [(rows.lines[i], text) for i, text in zip(wrong, texts, strict=True)]
     if mistakes:
         found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
-        raise UserError(at_most(found, "\n"))
+        raise UserError(*first_of(found))
     if not rows.photos:
         raise UserError(f"{path}: lists no photos")
     labels = np.fromiter(map(numbers.__getitem__, rows.labels), np.int64, len(rows.labels))
@@ -109,16 +110,19 @@ def csv_rows(path: str | PathLike) -> Rows:
 def csv_fields(
     path: str | PathLike,
 ) -> tuple[list[str], list[tuple[int, list[str]]], list[tuple[int, str]]]:
-    """A CSV file's header, its rows of as many fields, each with its line, and the mistakes."""
+    """A CSV file's header, its rows of as many fields, each with its line, and the mistakes.
+
+    Fields that were made harmless for spreadsheets, as in ppcls's tables, mean what they meant.
+    """
     table, mistakes = [], []
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     line = 1  # where the present row starts; a quoted field may run over several lines
     try:
-        header = [field.strip() for field in next(reader, [])]
+        header = fields_of(next(reader, []))
         line = reader.line_num + 1
         for row in reader:
             if len(row) == len(header):
-                table.append((line, [field.strip() for field in row]))
+                table.append((line, fields_of(row)))
             else:
                 found = f"found {len(row)}: {','.join(row)!r}" if row else "found a blank line"
                 mistakes.append((line, f"expected {len(header)} fields, {found}"))
@@ -126,6 +130,10 @@ def csv_fields(
     except csv.Error as error:
         raise UserError(f"{path}:{line}: not CSV ({error}); is a quote left open?") from error
     return header, table, mistakes
+
+
+def fields_of(row: list[str]) -> list[str]:
+    return [from_cell(field.strip()) for field in row]
 
 
 def column(path: str | PathLike, header: list[str], what: str, known: tuple[str, ...]) -> int:

@@ -131,7 +131,7 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
         try:
             seen = view(images.read(path, view.channels), epoch, virtual, first)
         except UserError as error:
-            reason = f"{samples.where(index)}: {str(error).removeprefix(f'{path}: ')}"
+            reason = f"{samples.where(index)}: {error.without(path)}"
             if not view.skip:
                 raise DataError(reason) from None
             skipped.append(reason)

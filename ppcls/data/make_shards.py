@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data import datasets, images, parquet
-from ppcls.data.class_names import read_class_names
+from ppcls.data.class_names import NUMBERED, read_class_names
 from ppcls.data.samples import Samples
 from ppcls.data.shards import NAMES, SUFFIX
 from ppcls.errors import UserError
 from ppcls.log import Progress, say
 from ppcls.utils.files import write_text
 from ppcls.utils.lock import locked
-from ppcls.utils.text import at_most, is_broken, plural, visible
+from ppcls.utils.text import at_most, composed, is_broken, plural, to_json, visible
 
 
 @dataclass
@@ -152,7 +152,10 @@ def finished(target: Path, name: str, record: Record) -> list[list[int]]:
 
 
 def write_names(names: tuple[str, ...], file: Path) -> None:
-    """A label file with numbers, as some classes share a name; UserError if there is another."""
+    """A label file with numbers, as some classes share a name; UserError if there is another.
+
+    A name a line, or JSON where a line would mean another name.
+    """
     if not names:
         return
     broken = [visible(name) for name in names if is_broken(name)]
@@ -161,13 +164,27 @@ def write_names(names: tuple[str, ...], file: Path) -> None:
             f"{file}: holds class names as UTF-8, and {at_most(broken)} is none: rename the "
             "folders, as `convmv -f gbk -t utf-8 -r --notest FOLDER` does"
         )
+    unfit = [repr(visible(name)) for name in names if name != composed(name.strip())]
+    if unfit:
+        raise UserError(
+            f"{file}: holds class names without spaces at their ends: rename the folders "
+            f"{at_most(unfit)}"
+        )
     if not file.exists():
-        text = "".join(f"{number} {name}\n" for number, name in enumerate(names))
-        write_text(file, text)
+        numbered = [f"{number} {name}" for number, name in enumerate(names)]
+        fit = all(map(is_one_line_of, numbered, names))
+        text = "\n".join(numbered) if fit else to_json(dict(enumerate(names)), indent=1)
+        write_text(file, f"{text}\n")
     if read_class_names(file) != names:
         raise UserError(
             f"{file}: has other classes than the source; give another folder, or --labels {file}"
         )
+
+
+def is_one_line_of(line: str, name: str) -> bool:
+    """Whether a line with a number is read as this name."""
+    found = NUMBERED.fullmatch(line)
+    return bool(found) and found[2] == name and not name.startswith(("'", '"'))
 
 
 def write_all(

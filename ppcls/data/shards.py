@@ -14,7 +14,7 @@ from ppcls.data.samples import Samples
 from ppcls.data.tar_index import LABELS, Index, index
 from ppcls.errors import UserError
 from ppcls.log import Progress
-from ppcls.utils.text import at_most
+from ppcls.utils.text import at_most, first_of
 
 SUFFIX = ".tar"
 NAMES = "labels.txt"  # class names beside the shards, as in `data.labels`
@@ -114,7 +114,7 @@ def label_parts(
         wrong = [place for place, text in enumerate(texts) if text not in known]
         if wrong:
             shown = [mistake(file, one, i, names, several, width) for i in wrong[: lists.SHOWN]]
-            raise UserError(at_most(shown + [""] * len(wrong[lists.SHOWN :]), "\n"))
+            raise UserError(*first_of(shown + [""] * len(wrong[lists.SHOWN :])))
         yield np.array([known[text] for text in texts], np.uint8 if several else np.int64)
 
 

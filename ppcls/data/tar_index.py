@@ -20,7 +20,7 @@ from ppcls.data.images import AVIF, HEIF, SUFFIXES, readable
 from ppcls.data.paths import Paths
 from ppcls.errors import UserError
 from ppcls.utils.files import require_plain
-from ppcls.utils.text import at_most
+from ppcls.utils.text import first_of
 
 LABELS = (".cls", ".txt")  # endings of labels, the one that counts first
 VERSION = 2  # of a kept index; another one is written anew
@@ -115,9 +115,8 @@ def scan(file: str) -> Index:
     mistakes += [f"{key}{next(iter(labels[key]))}: no photo beside it"
                  for key in labels if ".cls" in labels[key] and key not in photos]  # fmt: skip
     if mistakes or not photos:
-        raise UserError(
-            at_most([f"{file}:{text}" for text in mistakes], "\n") or f"{file}: no photos in it"
-        )
+        found = [f"{file}:{text}" for text in mistakes] or [f"{file}: no photos in it"]
+        raise UserError(*first_of(found))
     endings = [0 if LABELS[0] in labels[key] else 1 for key in photos]
     return Index(
         Paths([member.name for member in photos.values()]),

@@ -47,10 +47,13 @@ def folder_name(value: Any) -> str | PathLike[str]:
     return value
 
 
-def class_names(value: Any) -> list[str]:
-    """A sequence of names; text alone would be a class for each letter."""
-    if isinstance(value, (str, bytes, PathLike)) or not isinstance(value, Iterable):
-        raise UserError(f"labels ({shown(value)}) should be a list of class names")
+def class_names(value: Any) -> str | PathLike[str] | list[str]:
+    """A file of names (or `imagenet`), or a sequence of them."""
+    if isinstance(value, (str, PathLike)):
+        return value
+    if isinstance(value, bytes) or not isinstance(value, Iterable):
+        text = f"labels ({shown(value)}) should be a list of class names, or a file of them"
+        raise UserError(text)
     names = list(value)
     wrong = [name for name in names if not isinstance(name, str)]
     if wrong:

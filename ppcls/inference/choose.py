@@ -2,6 +2,7 @@
 
 import json
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -16,7 +17,7 @@ from ppcls.errors import UserError
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import ENGINES, installed, open_engine
 from ppcls.inference.folder import Folder
-from ppcls.inference.timing import example, settle, timed
+from ppcls.inference.timing import Clock, example, settle, timed
 from ppcls.log import say
 
 FILE = "engines.json"  # in the folder's cache
@@ -33,7 +34,9 @@ CANDIDATES = {
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
-def choose(folder: Folder, wanted: Settings, threads: int | None) -> Engine:
+def choose(
+    folder: Folder, wanted: Settings, threads: int | None, clock: Clock = time.perf_counter
+) -> Engine:
     """Open the folder with the engine, and on a CPU the number of threads, that is fastest.
 
     Args:
@@ -50,7 +53,7 @@ def choose(folder: Folder, wanted: Settings, threads: int | None) -> Engine:
         with suppress(UserError):  # else measured anew
             return open_engine(folder, found)
     say(f"{folder.path}: measuring which engine is fastest here, once")
-    engine, measured = measure(folder, list(candidates(wanted, threads)), threads is None)
+    engine, measured = measure(folder, list(candidates(wanted, threads)), threads is None, clock)
     remember(folder, key, asdict(engine.settings) | {"milliseconds": measured})
     return engine
 
@@ -63,7 +66,10 @@ def candidates(wanted: Settings, threads: int | None) -> Iterator[Settings]:
 
 
 def measure(
-    folder: Folder, tried: list[Settings], fewer: bool = False
+    folder: Folder,
+    tried: list[Settings],
+    fewer: bool = False,
+    clock: Clock = time.perf_counter,
 ) -> tuple[Engine, dict[str, float]]:
     """The fastest, and milliseconds of each.
 
@@ -78,7 +84,7 @@ def measure(
             engine = open_engine(folder, settings)
             output = engine.run(images)
         except UserError as error:
-            refused.append(str(error))
+            refused += error.lines
             continue
         expected = output if expected is None else expected
         difference = float(np.abs(output - expected).max() / (np.abs(expected).max() or 1))
@@ -87,7 +93,7 @@ def measure(
             refused.append(f"outputs of {settings} differ by {difference:.1e}")
             continue
         rivals = [engine] if best is None else [best, engine]
-        times = duel(rivals, images)
+        times = duel(rivals, images, clock)
         measured.update((str(e.settings), round(t, 2)) for e, t in zip(rivals, times, strict=True))
         best = rivals[int(np.argmin(times))]
         if not tried and fewer and best.settings.threads > 1:
@@ -99,13 +105,15 @@ def measure(
     return best, measured
 
 
-def duel(engines: list[Engine], images: np.ndarray) -> list[float]:
+def duel(
+    engines: list[Engine], images: np.ndarray, clock: Clock = time.perf_counter
+) -> list[float]:
     """Median milliseconds of each, measured by turns."""
     times: list[list[float]] = [[] for _ in engines]
     for turn in range(TURNS):
         for engine, own in zip(engines, times, strict=True):
-            settle(engine, images)
-            own.extend(timed(engine, images, SECONDS))
+            settle(engine, images, clock)
+            own.extend(timed(engine, images, SECONDS, clock))
         medians = [float(np.median(own)) for own in times]
         if turn and max(medians) > SLOWER * min(medians):
             break

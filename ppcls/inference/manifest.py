@@ -14,6 +14,7 @@ from ppcls.data.class_names import by_number, read_class_names
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.log import say
+from ppcls.utils.yaml_text import to_yaml
 
 FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know
@@ -91,7 +92,7 @@ class Manifest:
             "PostProcess": after,
             OWN: {"network": network, **self.about},
         }
-        return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=100)
+        return to_yaml(document)
 
     def decide(self, row: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
         """The class decided on and the likeliest of the others, and the probabilities to show.

@@ -19,6 +19,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.data.walk import is_photo
 from ppcls.errors import DataError, UserError
 from ppcls.utils.files import existing, expanded
+from ppcls.utils.text import one_line, visible
 
 Photo = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
 
@@ -93,8 +94,9 @@ def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -
         pixels = pixels_of(photo, preprocess.channels, name)
         return preprocess(pixels)
     except (UserError, cv2.error, MemoryError) as error:
-        reason = " ".join(str(error).split()) or "not enough memory"
-        named = reason.startswith(name) or not name
+        words = str(error) if isinstance(error, UserError) else " ".join(str(error).split())
+        reason = words or "not enough memory"
+        named = reason.startswith((one_line(name), visible(name))) or not name
         raise DataError(reason if named else f"{name}: {reason}") from None
 
 

@@ -17,8 +17,9 @@ from typing import IO, Any
 
 from ppcls.errors import UserError
 from ppcls.inference.predictor import Prediction
+from ppcls.utils.csv_text import cell, to_csv
 from ppcls.utils.files import header_line, read_header, write_bytes, write_whole, writing
-from ppcls.utils.text import plural, visible
+from ppcls.utils.text import plural, to_json, visible
 
 SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
@@ -89,7 +90,7 @@ class PredictionFile:
             self.file.seek(self.end)
         self.begun = True
         if not self.end and self.kind == ".csv":
-            self.append(in_csv([COLUMNS]))
+            self.append(to_csv([COLUMNS]))
 
     def go_on(self, origin: dict[str, Any], photos: Sequence[str]) -> None:
         mistake = f"does not belong to {self.path.name}; --overwrite begins anew"
@@ -112,7 +113,7 @@ class PredictionFile:
         for end, path, failed, last in self.groups(start):
             if last and self.kind == ".csv":
                 break  # rows of it may be missing: it is predicted again
-            if self.done >= len(photos) or path != photos[self.done]:
+            if self.done >= len(photos) or path != self.written(photos[self.done]):
                 wanted = photos[self.done] if self.done < len(photos) else "no more"
                 raise UserError(
                     f"{self.path}: its photo {self.done + 1} is {visible(path)}, of those to "
@@ -139,6 +140,10 @@ class PredictionFile:
         if held:
             yield (*held, True)
 
+    def written(self, path: str) -> str:
+        """A photo's path as it stands in the file."""
+        return cell(path) if self.kind == ".csv" else path
+
     def lock(self) -> None:
         """UserError where another process is writing it; a lock ends with its process."""
         try:
@@ -155,7 +160,7 @@ class PredictionFile:
 
     def write(self, prediction: Prediction) -> None:
         if self.kind == ".csv":
-            self.append(in_csv(rows_of(prediction)))
+            self.append(to_csv(rows_of(prediction)))
         else:
             self.append(in_json(prediction))
         self.done, self.failed = self.done + 1, self.failed + (prediction.error is not None)
@@ -252,11 +257,5 @@ def rows_of(prediction: Prediction) -> Iterator[Sequence[Any]]:
         yield [p.path, 0, "", "", "", f"{p.milliseconds:.2f}", error]
 
 
-def in_csv(rows: Any) -> str:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue()
-
-
 def in_json(prediction: Prediction) -> str:
-    return json.dumps(asdict(prediction), ensure_ascii=False, allow_nan=False) + "\n"
+    return to_json(asdict(prediction), allow_nan=False) + "\n"

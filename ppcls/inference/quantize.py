@@ -99,7 +99,8 @@ def quantize(
         kept |= {"files": sizes(temporary), "int8": about}
         network = replace(folder.manifest, precision="int8", about=kept)
         (temporary / FILE).write_text(network.to_yaml(), encoding="utf-8")
-    say("\n  ".join([f"{output}: {source} in int8 for {engine}", *report(about, best.score)]))
+    about_it = (f"  {line}" for line in report(about, best.score))
+    say(f"{output}: {source} in int8 for {engine}", *about_it)
     return output
 
 

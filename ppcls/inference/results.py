@@ -54,7 +54,9 @@ def report(
             save.finish()
         except UserError as error:
             kept = save.close()
-            raise UserError(f"{error}; {kept}, --resume goes on" if kept else str(error)) from None
+            if not kept:
+                raise
+            raise UserError(f"{error}; {kept}, --resume goes on") from None
         except BaseException:
             kept = save.close()
             if kept:

@@ -1,6 +1,7 @@
 """How long an engine takes, where several run by turns."""
 
 import time
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,23 +10,27 @@ from ppcls.inference.folder import Folder
 
 SETTLE = 0.05  # seconds of untimed runs after another engine ran, whose idle threads still spin
 
+Clock = Callable[[], float]  # seconds since any time
 
-def settle(engine: Engine, images: np.ndarray) -> None:
+
+def settle(engine: Engine, images: np.ndarray, clock: Clock = time.perf_counter) -> None:
     """Run for a moment untimed."""
-    start = time.perf_counter()
+    start = clock()
     while True:
         engine.run(images)
-        if time.perf_counter() - start > SETTLE:
+        if clock() - start > SETTLE:
             return
 
 
-def timed(engine: Engine, images: np.ndarray, seconds: float) -> list[float]:
+def timed(
+    engine: Engine, images: np.ndarray, seconds: float, clock: Clock = time.perf_counter
+) -> list[float]:
     """Seconds of each of the runs of a turn of so many seconds."""
     times: list[float] = []
     while sum(times) < seconds:
-        start = time.perf_counter()
+        start = clock()
         engine.run(images)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return times
 
 

@@ -10,12 +10,14 @@ from ppcls.config.tree import EXPONENT
 from ppcls.errors import UserError
 from ppcls.paddleclas_config.convert import Converted
 from ppcls.paddleclas_config.page import Rank, Remark
+from ppcls.utils import yaml_text
 from ppcls.utils.files import write_text, writing
+from ppcls.utils.text import one_line, visible
 
 WIDTH = 100
 
 
-class Dumper(yaml.SafeDumper):
+class Dumper(yaml_text.Dumper):
     """YAML as PyYAML writes it, with numbers as they are typed: 7e-5."""
 
     def ignore_aliases(self, data: Any) -> bool:
@@ -34,14 +36,7 @@ Dumper.add_implicit_resolver("tag:yaml.org,2002:float", EXPONENT, list("-+.01234
 
 def flow(value: Any) -> str:
     """A value on one line."""
-    text = yaml.dump(
-        value,
-        Dumper=Dumper,
-        default_flow_style=True,
-        sort_keys=False,
-        allow_unicode=True,
-        width=10**6,
-    )
+    text = yaml_text.to_yaml(value, Dumper, default_flow_style=True, width=10**6)
     return text.removesuffix("\n").removesuffix("\n...")
 
 
@@ -73,7 +68,7 @@ def comments(remarks: list[Remark], name: str) -> list[str]:
     for index, remark in enumerate(remarks):
         if not index or remark.rank != remarks[index - 1].rank:
             lines.append(HEADS[remark.rank])
-        text = f"{name}:{remark.line}: {remark.key}: {remark.text}"
+        text = one_line(f"{name}:{remark.line}: {remark.key}: {remark.text}")
         lines += textwrap.wrap(
             text, WIDTH, initial_indent="# ", subsequent_indent="#   ", break_long_words=False,
             break_on_hyphens=False,
@@ -83,7 +78,7 @@ def comments(remarks: list[Remark], name: str) -> list[str]:
 
 def text(converted: Converted, source: Path) -> str:
     """The whole file."""
-    name = source.name
+    name = visible(source.name)
     head = [f"# Converted from PaddleClas's {name} by `ppcls import-paddleclas`."]
     if converted.remarks:
         head.append("# What was not carried over or means something else here stands at the end.")

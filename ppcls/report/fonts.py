@@ -132,6 +132,7 @@ class Lettering:
     def __init__(self, texts: Iterable[str], size: int):
         self.size = size
         whole = "".join(map(visible, texts))
+        whole += "" if whole.isascii() else "…"  # of what is cut
         self.plain: Any = ImageFont.load_default(size)
         self.paths = [] if whole.isascii() else fonts_for(whole)
         if self.paths:
@@ -140,7 +141,7 @@ class Lettering:
     def parts(self, text: str) -> list[tuple[str, Any]]:
         """The text in pieces of one font each."""
         text = visible(text)
-        if text.isascii():
+        if text.isascii() or not self.paths:
             return [(text, self.plain)]
         pieces: list[tuple[str, str]] = []
         for character in drawable(text, self.paths):

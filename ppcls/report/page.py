@@ -1,20 +1,25 @@
 """A report as one HTML file that needs no other."""
 
 import base64
+import html
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 
 from ppcls.report.figures import ClassFigures, Report
 from ppcls.report.style import CSS, SORT
 from ppcls.report.tables import mistake
 from ppcls.report.thumbnails import thumbnail
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, visible
 
 SHOWN = 50  # rows of a table of classes that are seen at once
 POLICY = (  # nothing is fetched from anywhere, whatever stands in a name
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 )
+
+
+def escape(text: str) -> str:
+    """Others' text in an element or an attribute."""
+    return html.escape(visible(text))
 
 
 def to_html(report: Report, confusion: bytes, calibration: bytes) -> str:
@@ -48,7 +53,7 @@ def to_html(report: Report, confusion: bytes, calibration: bytes) -> str:
 
 
 def about(report: Report) -> str:
-    items = "".join(f"<dt>{k}</dt><dd>{escape(v)}</dd>" for k, v in report.about.items())
+    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.about.items())
     return f'<dl class="about">{items}</dl>'
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.report.figures import Report
+from ppcls.utils.csv_text import cell
 from ppcls.utils.text import to_json
 
 ALL, TOP = 100, 20  # classes up to which a row has every probability; above, so many highest
@@ -66,7 +67,7 @@ def write_confusion(report: Report, path: Path) -> None:
 def write_csv(path: Path, rows: Iterable[list[Any]]) -> None:
     # A file name that is not UTF-8 is written with the bytes it has.
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        csv.writer(file).writerows(rows)
+        csv.writer(file).writerows(map(cell, row) for row in rows)
 
 
 def write_json(report: Report, path: Path) -> None:

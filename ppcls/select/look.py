@@ -42,7 +42,7 @@ def look(paths: Sequence[str], preprocess: Preprocess) -> Looked:
                 pixels = read(path, preprocess.channels)
                 seen[kept] = preprocess(pixels)
             except UserError as error:
-                said = str(error).removeprefix(f"{path}: ")
+                said = error.without(path)
                 read_messages(messages)
             else:
                 said = read_messages(messages)

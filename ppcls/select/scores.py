@@ -19,6 +19,7 @@ from ppcls.config.tree import differences
 from ppcls.errors import UserError
 from ppcls.select.files import FOREIGN, beside
 from ppcls.utils.files import header_line, read_header, write_whole
+from ppcls.utils.text import one_line
 
 FORMAT = "ppcls scores of unlabelled photos, 1"
 RECORD = np.dtype(
@@ -93,7 +94,9 @@ class Scores:
 
     def add(self, records: np.ndarray, reasons: Sequence[tuple[str, str]]) -> None:
         """The next photos: RECORD [N], and the path of each left out with the reason."""
-        lines = [f"{printable(path)}\t{' '.join(reason.split())}\n" for path, reason in reasons]
+        lines = [
+            f"{printable(path)}\t{one_line(' '.join(reason.split()))}\n" for path, reason in reasons
+        ]
         parts = "".join(lines).encode(errors="backslashreplace"), records.tobytes()
         for file, data in zip((self.reasons, self.file), parts, strict=True):
             try:

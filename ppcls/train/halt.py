@@ -14,6 +14,7 @@ from ppcls.errors import UserError
 from ppcls.metrics import Score, goodness
 from ppcls.train.schedule import Evaluations, Length
 from ppcls.utils.files import write_text, write_whole
+from ppcls.utils.text import BYTES, escaped
 
 if TYPE_CHECKING:
     from ppcls.data.loader import Batch
@@ -64,7 +65,7 @@ def leave(folder: Path, places: Sequence[str], batches: Sequence[Batch]) -> str:
     text, arrays = (folder / name for name in FILES)
     numbered = {f"{what}_{i}": value for i, b in enumerate(batches) for what, value in parts(b)}
     try:
-        write_text(text, "\n".join(places) + "\n")
+        write_text(text, "".join(f"{escaped(place, kept=BYTES)}\n" for place in places))
         with write_whole(arrays) as file:
             np.savez(file, allow_pickle=False, **numbered)
     except UserError as error:

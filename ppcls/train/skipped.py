@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ppcls.log import KEEPS, say
 from ppcls.utils.files import writing
-from ppcls.utils.text import plural
+from ppcls.utils.text import BYTES, escaped, plural
 
 FILE = "skipped.txt"
 
@@ -20,7 +20,7 @@ class Skipped:
         self.last = ""  # the one met last
 
     def add(self, lines: Iterable[str]) -> None:
-        met = dict.fromkeys(lines)
+        met = dict.fromkeys(escaped(line, kept=BYTES) for line in lines)  # a line each
         self.last = next(reversed(met), self.last)
         new = [line for line in met if line not in self.lines]
         self.lines |= dict.fromkeys(new)
@@ -43,5 +43,4 @@ class Skipped:
 
 def read(path: Path) -> list[str]:
     text = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
-    # A name may hold other line breaks.
     return text.removesuffix("\n").split("\n") if text else []

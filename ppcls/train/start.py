@@ -92,8 +92,8 @@ def run(
     processes.gather(None)  # none begins to write while another looks at what is there
     if processes.first:
         prepare(folder, trainer, keep=resume)
-    say("\n".join(summary(inputs.train)))
-    say(header(trainer, device))
+    say(*summary(inputs.train))
+    say(*header(trainer, device))
     for line in differently(trainer, changes):
         say(line)
     done = trainer.run()
@@ -138,7 +138,7 @@ def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def header(trainer: Trainer, device: str) -> str:
+def header(trainer: Trainer, device: str) -> list[str]:
     """What is about to run, in one block of lines."""
     recipe = trainer.recipe
     train, model = recipe.train, recipe.model
@@ -187,7 +187,7 @@ def header(trainer: Trainer, device: str) -> str:
         lines.append(trainer.precision.note())
     if trainer.step:
         lines.append(f"resuming after step {trainer.step} of {trainer.total_steps}")
-    return "\n".join(lines)
+    return lines
 
 
 def check_ops(recipe: Recipe, inputs: Inputs) -> None:

@@ -11,6 +11,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
 SHOWN = 10  # texts that one message shows
+BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))  # of names that are no UTF-8, as Python has them
+LONGEST = 2000  # characters of a line that people read
+# U+200C and U+200D join or part letters of Arabic, Persian and the scripts of India, and make one
+# emoji of several; anywhere else nobody sees them.
+LETTERS, PICTURES = "\u0600-\u109f\u1780-\u17ff", "\u2190-\u2bff\U0001f000-\U0001faff"
+JOINERS = re.compile(
+    f"(?<=[{LETTERS}])[\u200c\u200d](?=[{LETTERS}])|(?<=[{PICTURES}\ufe0f])\u200d(?=[{PICTURES}])"
+)
+UNFIT_FOR_JSON = re.compile(  # valid there, but commands to a terminal, or broken bytes
+    "[\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff"
+    "\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 
 
 def nearest(word: str, choices: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
@@ -30,8 +42,13 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 def at_most(texts: Sequence[str], separator: str = ", ", limit: int = SHOWN) -> str:
     """The first texts, and how many more there are."""
+    return separator.join(first_of(texts, limit))
+
+
+def first_of(texts: Sequence[str], limit: int = SHOWN) -> list[str]:
+    """As `at_most`, in several: a line each, for `UserError` and `say`."""
     more = [f"… and {len(texts) - limit:,} more"] if len(texts) > limit else []
-    return separator.join([*texts[:limit], *more])
+    return [*texts[:limit], *more]
 
 
 def plural(count: int, one: str, many: str = "") -> str:
@@ -42,6 +59,7 @@ def plural(count: int, one: str, many: str = "") -> str:
 
 def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[str]:
     """Rows of cells as lines of text, two spaces between; columns not in `left` end flush."""
+    rows = [list(map(visible, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
@@ -55,19 +73,57 @@ def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[s
 def visible(text: str, limit: int = 200) -> str:
     """Text of others on one line: control characters and broken bytes shown, not sent, and cut.
 
-    A name that is no UTF-8 (surrogates, from the file system) shows its bytes as `\\xb5`.
+    Line breaks, what moves the cursor or colours a terminal, what turns the direction of writing
+    and what nobody sees stand as Python writes them, `\\x1b`; letters of all scripts, emoji and
+    spaces of all kinds as they are. A name that is no UTF-8 (surrogates, from the file system)
+    shows its bytes as `\\xb5`.
     """
-    shown = "".join(c if c.isprintable() else escape(c) for c in text[: limit + 1])
+    shown = escaped(text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def one_line(text: str, limit: int = LONGEST) -> str:
+    """A line for people, as `visible` shows it; a long one loses its middle, not what ends it."""
+    shown = escaped(text) if len(text) <= limit else ""
+    if (text and not shown) or len(shown) > limit:
+        end = limit // 4
+        head, tail = escaped(text[:limit]), escaped(text[-end:])
+        return f"{head[: limit - end - 1]}…{tail[-end:]}"
+    return shown
+
+
+def in_markdown(text: str) -> str:
+    """Others' text in a page or a table of Markdown, without a meaning there."""
+    return re.sub(r"[\\`*|<>\[\]]|(?<!\w)_|_(?!\w)", r"\\\g<0>", visible(text, 500))
+
+
+def escaped(text: str, kept: str = "") -> str:
+    """The text with escapes in the place of what cannot be seen, but for characters `kept`."""
+    if text.isprintable():
+        return text
+    joiners = {found.start() for found in JOINERS.finditer(text)}
+    return "".join(
+        c if is_seen(c) or c in kept or place in joiners else escape(c)
+        for place, c in enumerate(text)
+    )
+
+
+def is_seen(character: str) -> bool:
+    return character.isprintable() or unicodedata.category(character) == "Zs"  # a space
 
 
 def to_json(value: Any, **options: Any) -> str:
     """JSON that is valid UTF-8, its texts readable; broken bytes of names as `\\udcb5`.
 
-    Python's `json.loads` gives the same names back, and `os.fsencode` their bytes.
+    Python's `json.loads` gives the same names back, and `os.fsencode` their bytes. Nothing in it
+    is a command to a terminal, nor an end of line where an ordinary reader sees one.
     """
     text = json.dumps(value, ensure_ascii=False, **options)
-    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+    return UNFIT_FOR_JSON.sub(json_escape, text)
+
+
+def json_escape(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 def composed(name: str) -> str:

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ppcls.errors import UserError
 from ppcls.log import Pace, say
+from ppcls.utils.text import visible
 from ppcls.weights import cache
 from ppcls.weights.cache import beside
 
@@ -215,7 +216,7 @@ def shown(chunks: Iterable[bytes], name: str, have: int, total: int | None) -> I
     with tqdm(
         total=total,
         initial=have,
-        desc=name,
+        desc=visible(name),
         unit="B",
         unit_scale=True,
         unit_divisor=1024,

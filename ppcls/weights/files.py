@@ -89,6 +89,8 @@ def read(path: str | Path) -> Checkpoint:
 
 def record_of(path: Path) -> dict[str, Any]:
     """What a run's checkpoint says about itself, {} of any other file; no tensor is read."""
+    if not os.path.isfile(path):  # a pipe would be waited for
+        return {}
     try:
         with safe_open(path, framework="np") as file:
             found = json.loads((file.metadata() or {}).get(RECORD, "{}"))

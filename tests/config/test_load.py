@@ -232,7 +232,7 @@ def test_a_mistake_is_one_line_whatever_breaks_it_holds(write):
     path = write("a.yml", "name: x\n")
     for item in ("nmae=a\nb: c", "na\u2028me=1", "train.x=[\n"):
         (line,) = mistakes(path, item)
-        assert line.startswith(("-o na me=1", "-o nmae=a b: c", "-o train.x=["))
+        assert line.startswith(("-o na\\u2028me=1", "-o nmae=a\\nb: c", "-o train.x=[\\n"))
 
 
 def test_no_such_file_and_not_text(tmp_path):

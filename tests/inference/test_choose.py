@@ -1,7 +1,6 @@
 """`--engine auto`, with engines of known speed, and once with real ones."""
 
 import json
-import time
 from collections import Counter
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ import pytest
 from ppcls.errors import UserError
 from ppcls.inference import choose as module
 from ppcls.inference import timing
-from ppcls.inference.choose import FILE, choose
+from ppcls.inference.choose import FILE
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.folder import open_folder
 
@@ -21,15 +20,19 @@ USUAL = {"onednn": 4, "onnxruntime": 1, "openvino": 8, "onnxruntime 1": 4}
 
 
 class Machine:
-    """Engines that sleep, and how often each was opened."""
+    """Engines that take their time by a clock of its own, and how often each was opened."""
 
     def __init__(self):
+        self.now = 0.0
         self.times = dict(USUAL)
         self.broken: dict[str, str] = {}
         self.off: dict[str, float] = {}  # added to the first output
         self.output = np.array([[0.25, 0.75]] * 2, np.float32)
         self.opened: Counter[str] = Counter()
         self.images: list[np.ndarray] = []
+
+    def choose(self, place, wanted, threads):
+        return module.choose(place, wanted, threads, clock=lambda: self.now)
 
     def open(self, folder, settings):
         self.opened[settings.engine] += 1
@@ -41,7 +44,7 @@ class Machine:
 
         def call(images):
             self.images.append(images)
-            time.sleep(seconds)
+            self.now += seconds
             return output
 
         return Engine(folder.path, settings, Opened(call, (None, 3, 32, 32), "float32"))
@@ -68,7 +71,7 @@ def remembered(place):
 
 
 def test_the_fastest_is_chosen_said_and_remembered(machine, place, capsys):
-    engine = choose(place, WANTED, None)
+    engine = machine.choose(place, WANTED, None)
     assert engine.settings == replace(WANTED, engine="onnxruntime", threads=2)
     assert capsys.readouterr().out == (
         f"{place.path}: measuring which engine is fastest here, once\n"
@@ -91,20 +94,20 @@ def test_the_fastest_is_chosen_said_and_remembered(machine, place, capsys):
 
     machine.opened.clear()
     machine.times["onnxruntime"] = 50  # what is remembered is not measured
-    assert choose(place, WANTED, None).settings == engine.settings
+    assert machine.choose(place, WANTED, None).settings == engine.settings
     assert machine.opened == {"onnxruntime": 1}
     assert capsys.readouterr().out == ""
 
 
 def test_one_thread_where_that_is_faster(machine, place):
     machine.times["onnxruntime 1"] = 0.3
-    assert choose(place, WANTED, None).settings.threads == 1
-    assert choose(place, WANTED, None).settings.threads == 1  # remembered
-    assert choose(place, WANTED, 2).settings.threads == 2  # as asked for
+    assert machine.choose(place, WANTED, None).settings.threads == 1
+    assert machine.choose(place, WANTED, None).settings.threads == 1  # remembered
+    assert machine.choose(place, WANTED, 2).settings.threads == 2  # as asked for
 
 
 def test_threads_that_are_asked_for_are_taken(machine, place):
-    assert choose(place, WANTED, 3).settings.threads == 3
+    assert machine.choose(place, WANTED, 3).settings.threads == 3
     (choice,) = remembered(place).values()
     assert all("(fp32, 3 threads)" in name for name in choice["milliseconds"])
 
@@ -134,18 +137,18 @@ def changes(monkeypatch, place, name):
     "name", ["batch", "precision", "threads", "version", "processor", "cores", "files"]
 )
 def test_what_the_choice_depends_on(machine, place, monkeypatch, name):
-    choose(place, WANTED, None)
+    machine.choose(place, WANTED, None)
     monkeypatch.setattr(machine, "output", np.array([[0.25, 0.75]] * 4, np.float32))
     machine.opened.clear()
     wanted, threads = changes(monkeypatch, place, name)
-    assert choose(place, wanted, threads).settings.engine == "onnxruntime"
+    assert machine.choose(place, wanted, threads).settings.engine == "onnxruntime"
     assert set(machine.opened) == {"onednn", "onnxruntime", "openvino"}
     if name == "files":
         assert len(list(place.path.glob(f"engine_cache/*/{FILE}"))) == 2
         return
     assert len(remembered(place)) == 2  # the first stays
     machine.opened.clear()
-    choose(place, wanted, threads)
+    machine.choose(place, wanted, threads)
     assert machine.opened == {"onnxruntime": 1}
 
 
@@ -168,14 +171,14 @@ def test_what_the_choice_depends_on(machine, place, monkeypatch, name):
 def test_a_damaged_memory_is_measured_anew(machine, place, text):
     key = module.situation(place, WANTED, None)
     (place.cache() / FILE).write_bytes(text.replace("KEY", key).encode("latin-1"))
-    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+    assert machine.choose(place, WANTED, None).settings.engine == "onnxruntime"
     assert remembered(place)[key]["engine"] == "onnxruntime"
 
 
 def test_an_engine_that_opens_no_longer_is_measured_anew(machine, place):
-    choose(place, WANTED, None)
+    machine.choose(place, WANTED, None)
     machine.broken["onnxruntime"] = "engine onnxruntime: not installed"
-    assert choose(place, WANTED, None).settings.engine == "onednn"
+    assert machine.choose(place, WANTED, None).settings.engine == "onednn"
     (choice,) = remembered(place).values()
     assert choice["engine"] == "onednn"
 
@@ -183,7 +186,7 @@ def test_an_engine_that_opens_no_longer_is_measured_anew(machine, place):
 @pytest.mark.parametrize("off", [0.01, float("nan")])
 def test_an_engine_whose_numbers_are_off_is_left_out(machine, place, capsys, off):
     machine.off["onnxruntime"] = off
-    assert choose(place, WANTED, None).settings.engine == "onednn"
+    assert machine.choose(place, WANTED, None).settings.engine == "onednn"
     said = capsys.readouterr().out
     assert "note: onnxruntime (fp32, 2 threads) is left out: its outputs differ by " in said
     (choice,) = remembered(place).values()
@@ -192,20 +195,20 @@ def test_an_engine_whose_numbers_are_off_is_left_out(machine, place, capsys, off
 
 def test_bf16_may_differ_more(machine, place):
     machine.off["onnxruntime"] = 0.01
-    chosen = choose(place, replace(WANTED, precision="bf16"), None)
+    chosen = machine.choose(place, replace(WANTED, precision="bf16"), None)
     assert chosen.settings.engine == "onnxruntime"
 
 
 def test_an_engine_that_cannot_open_is_skipped(machine, place):
     machine.broken["onednn"] = "engine onednn needs inference.json"
-    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+    assert machine.choose(place, WANTED, None).settings.engine == "onnxruntime"
     assert machine.opened["onednn"] == 1
 
 
 def test_no_engine_that_can_open(machine, place):
     machine.broken = dict.fromkeys(("onednn", "onnxruntime"), "x: no") | {"openvino": "y: no"}
     with pytest.raises(UserError) as caught:
-        choose(place, WANTED, None)
+        machine.choose(place, WANTED, None)
     assert str(caught.value) == f"{place.path}: no engine here can run it: x: no; y: no"
     assert not (place.cache() / FILE).exists()
 
@@ -213,13 +216,13 @@ def test_no_engine_that_can_open(machine, place):
 def test_a_network_whose_outputs_are_no_numbers(machine, place):
     machine.output = machine.output * np.nan
     with pytest.raises(UserError, match=r"no engine here can run it: outputs of onednn .* nan"):
-        choose(place, WANTED, None)
+        machine.choose(place, WANTED, None)
 
 
 def test_no_engine_installed(machine, place, monkeypatch):
     monkeypatch.setattr(module, "installed", lambda name: False)
     with pytest.raises(UserError, match=r"can run it: none is installed, pip install 'ppcls\[dep"):
-        choose(place, WANTED, None)
+        machine.choose(place, WANTED, None)
 
 
 def test_where_nothing_can_be_kept_a_note_says_so(machine, place, monkeypatch, capsys):
@@ -227,14 +230,14 @@ def test_where_nothing_can_be_kept_a_note_says_so(machine, place, monkeypatch, c
         raise UserError("nowhere: cannot be made")
 
     monkeypatch.setattr(type(place), "cache", cache)
-    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+    assert machine.choose(place, WANTED, None).settings.engine == "onnxruntime"
     said = capsys.readouterr().out
     assert "note: the choice of an engine cannot be kept (nowhere: cannot be made)" in said
 
 
 def test_a_network_of_zeros_is_no_division_by_zero(machine, place):
     machine.output = np.zeros((2, 2), np.float32)
-    assert choose(place, WANTED, None).settings.engine == "onnxruntime"
+    assert machine.choose(place, WANTED, None).settings.engine == "onnxruntime"
 
 
 def test_real_engines(place, images, monkeypatch):
@@ -242,7 +245,7 @@ def test_real_engines(place, images, monkeypatch):
     monkeypatch.setattr(module, "SECONDS", 0.004)
     monkeypatch.setattr(module, "CANDIDATES", {"cpu": ("onednn", "paddle")})  # nothing to convert
     inputs = place.manifest.preprocess.normalize(images)
-    chosen = choose(place, WANTED, None)
+    chosen = module.choose(place, WANTED, None)
     (choice,) = remembered(place).values()
     assert chosen.settings.engine == choice["engine"]
     assert len(choice["milliseconds"]) in (2, 3)  # with one thread, where there are more

@@ -197,11 +197,12 @@ ARGUMENTS = [
     ({"backend": "opencv"}, "backend: should be 'cv2' or 'pil', not 'opencv'"),
     ({"mean": [0.5, 0.5, "x"]}, "mean.2: should be a valid number, not 'x'"),
     ({"mean": 0.5}, "mean: should be a valid tuple, not 0.5"),
-    ({"mean": [0.5]}, "mean has 1 values and std 3"),
+    ({"mean": [0.5]}, "mean has 1 value and std 3"),
     ({"threshold": "x"}, "threshold ('x') should be a number from 0 to 1"),
     ({"threshold": 2}, "threshold (2) should be a number from 0 to 1"),
     ({"threshold": float("nan")}, "threshold (nan) should be a number from 0 to 1"),
-    ({"labels": "ab"}, "labels ('ab') should be a list of class names"),
+    ({"labels": b"ab"}, "labels (b'ab') should be a list of class names, or a file of them"),
+    ({"labels": "ab"}, "ab: No such file or directory"),
     ({"labels": [1, 2]}, "labels: 1 should be a class name in quotes"),
 ]
 

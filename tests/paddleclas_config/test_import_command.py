@@ -77,3 +77,19 @@ def test_the_script_needs_no_paddle(here):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert (here / "old.ppcls.yaml").is_file()
+
+
+ODD = "a\x1b[31m\n- b: c\u2028# d\x85\u202e"
+
+
+def test_values_and_keys_of_others_break_out_of_no_line(here, old, run):
+    old.set("Global.output_dir", ODD).set("DataLoader.Train.dataset.cls_label_path", f"{ODD}.txt")
+    old.set(f"Global.{ODD}", 1).set("Optimizer.lr.odd", ODD).write()
+    code, out, err = run("import-paddleclas", "old.yaml", "--output", "odd.yaml")
+    assert (code, err) == (0, "")
+    assert not set(out) & set("\x1b\u2028\x85\u202e")
+    assert all(line.startswith(("old.yaml:", "odd.yaml: ")) for line in out.splitlines())
+    written = (here / "odd.yaml").read_text()
+    assert not set(written) & set("\x1b\u2028\x85\u202e")
+    recipe = load(Recipe, here / "odd.yaml")
+    assert recipe.data.train.endswith(f"{ODD}.txt")

@@ -1,5 +1,7 @@
 """Everything around the training: weights, data, precision, and mistakes."""
 
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -267,7 +269,9 @@ def test_the_file_is_short_and_says_where_it_is_from(old):
     assert yaml.safe_load("\n".join(body))["model"] == {"name": "ResNet18", "num_classes": 1000}
 
 
-def test_labels_that_are_numbered_anew(old):
+def test_labels_that_are_numbered_anew(old, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("0 ant\n1 bee\n")
     old.set(f"{TRAIN}.relabel", True)
     old.set("Infer.PostProcess", {"name": "Topk", "topk": 5, "class_id_map_file": "names.txt"})
     data = old.convert().data

@@ -23,7 +23,8 @@ def test_the_figures_are_those_that_evaluation_prints(network, capsys):
     scores = score(network, Path("report"))
     assert score(network) == scores == read_json()["scores"]
     assert {path.name for path in Path("report").iterdir()} == SMALL
-    *_, first, wrote, again = capsys.readouterr().out.splitlines()
+    *_, first, wrote, note, again = capsys.readouterr().out.splitlines()
+    assert note == "note: list.txt: label 0 is taken for 'ant' of small.safetensors"
     assert wrote == "wrote report/report.html"
     assert first == again == f"small.safetensors on 40 photos: {describe(scores)}"
 

@@ -46,7 +46,7 @@ def test_a_second_run_is_told_who_is_there_and_a_hangup_saves(workdir, run):
         assert "-o output=FOLDER" in err
     wait_for(process, "to train")  # after some steps
     process.send_signal(signal.SIGHUP)
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate()
     assert process.returncode == 130, err
     assert "saved runs/small/latest.safetensors" in out
     assert not Path("runs/small/.lock").exists()
@@ -139,7 +139,7 @@ def test_signals_while_workers_start(trained, workdir, command, number):
     while len(children.read_text().split()) < 2:  # the first is the tracker of their resources
         assert process.poll() is None
     os.killpg(process.pid, number)
-    _, err = process.communicate(timeout=200)  # returns when the last of them has closed the pipe
+    _, err = process.communicate()  # returns when the last of them has closed the pipe
     assert "Traceback" not in err
     ends = {130} if "train" in command or number == signal.SIGINT else {-number}
     assert process.returncode in ends

@@ -135,7 +135,7 @@ def test_plateau_does_not_count_evaluations_of_the_warm_up():
         (Step, "either milestones"),
         (lambda: Step(milestones=(3,), every=3), "either milestones"),
         (lambda: Step(every=0), "more than 0"),
-        (lambda: Piecewise(milestones=(3, 6), values=(0.1,)), "2 milestones and 1 values"),
+        (lambda: Piecewise(milestones=(3, 6), values=(0.1,)), "2 milestones and 1 value:"),
         (lambda: Schedule(lr=1.0, warmup=2, decay=OneCycle()), "one_cycle rises by itself"),
     ],
 )

@@ -174,7 +174,7 @@ def test_another_projects_network_is_told_from_ours():
         dialects.to_native(weights, spec, shapes(spec))
     assert str(caught.value) == (
         "with timm/torchvision's names, it has 3, 24, 36, 3 blocks, this network 3, 12, 48, 3; "
-        "180 of 1027 tensors are missing: layer3.36.conv1.weight, layer3.36.bn1.weight, "
+        "180 of 1,027 tensors are missing: layer3.36.conv1.weight, layer3.36.bn1.weight, "
         "layer3.36.bn1.bias, layer3.36.bn1.running_mean and 176 more; "
         "180 are unexpected: layer2.12.conv1.weight, layer2.12.bn1.weight, layer2.12.bn1.bias, "
         "layer2.12.bn1.running_mean and 176 more"
