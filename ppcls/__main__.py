@@ -6,7 +6,10 @@ from ppcls import environment
 
 environment.forget_working_folder()  # as the command `ppcls` does not look there, either
 
-from ppcls.cli import main  # noqa: E402
+try:
+    from ppcls.cli import main
+except KeyboardInterrupt:  # Ctrl-C while it is starting
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

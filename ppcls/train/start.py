@@ -1,6 +1,5 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -130,10 +129,10 @@ def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
     if not model.weights or model.new_head:
         return ()
     source = store.find(model.name, model.weights)
-    metadata = files.read(source.path).metadata
+    saved = files.read(source.path)
     return (
-        tuple(json.loads(metadata[checkpoint.RECORD])["labels"])
-        if (checkpoint.RECORD in metadata)
+        tuple(checkpoint.read_record(source.path, saved).labels)
+        if checkpoint.RECORD in saved.metadata
         else ()
     )
 
