@@ -2,6 +2,10 @@
 
 import sys
 
+from ppcls import environment
+
+environment.forget_working_folder()  # as the command `ppcls` does not look there, either
+
 try:
     from ppcls.cli import main
 except KeyboardInterrupt:  # Ctrl-C while it is starting

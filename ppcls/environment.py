@@ -13,8 +13,8 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppcls.errors import UserError
@@ -22,6 +22,7 @@ from ppcls.utils.text import visible, whole_number
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 # The variables that set the number of threads, the one that counts first.
+SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
 MOST_THREADS = 1024
 RANK, COUNT = "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"  # as Paddle's launchers set them
@@ -111,12 +112,47 @@ def home() -> Path:
 def program(module: str) -> list[str]:
     """The command that runs a module of this very package, as `python -m` would.
 
-    That looks into the working folder first, and a checkout of PaddleClas has a `ppcls`, too.
+    That looks into the working folder first, where any file may have the name of a module: a
+    `random.py`, or a checkout of PaddleClas with its `ppcls`. This looks there only where
+    PYTHONPATH says so.
     """
     root = str(Path(__file__).resolve().parent.parent)
-    code = f"import runpy, sys; sys.path.insert(0, {root!r}); "
+    code = f"import sys; sys.path[:] = [{root!r}, *filter(None, sys.path)]; import runpy; "
     code += f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     return [sys.executable, "-c", code]
+
+
+def forget_working_folder() -> None:
+    """After `python -m ppcls`, import nothing more from there unless this package lies there.
+
+    An entry of PYTHONPATH for the same folder stays.
+    """
+    if getattr(sys.flags, "safe_path", False) or not sys.path:
+        return
+    try:
+        here = os.getcwd()
+    except OSError:  # the folder is gone
+        return
+    root = str(Path(__file__).resolve().parent.parent)
+    if sys.path[0] in ("", here) and os.path.realpath(here) != root:
+        del sys.path[0]
+
+
+@contextmanager
+def without_working_folder() -> Iterator[None]:
+    """While entered, Python processes that are started import nothing from the working folder.
+
+    They would before anything of ours runs in them. Python 3.10 cannot be told.
+    """
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 def threads() -> int:

@@ -21,9 +21,10 @@ from ppcls.data.paths import Paths
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.files import open_plain, require_plain, write_whole
-from ppcls.utils.text import first_of
+from ppcls.utils.text import first_of, quoted, visible
 
 LABELS = (".cls", ".txt")  # endings of labels, the one that counts first
+LONGEST_LABEL = 1 << 21  # bytes: a 0 or 1 for each of a million classes
 VERSION = 2  # of a kept index; another one is written anew
 # Headers that stand for the next one's name and the like, and what one may hold at most.
 ABOUT_NEXT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -161,11 +162,11 @@ def scan(file: str) -> Index:
         ) from None
     beside = " or ".join(LABELS)
     mistakes += [
-        f"{member.name}: no label {beside} beside it"
+        f"{visible(member.name)}: no label {beside} beside it"
         for key, member in photos.items()
         if key not in labels
     ]
-    mistakes += [f"{key}{next(iter(labels[key]))}: no photo beside it"
+    mistakes += [f"{visible(key)}{next(iter(labels[key]))}: no photo beside it"
                  for key in labels if ".cls" in labels[key] and key not in photos]  # fmt: skip
     if mistakes or not photos:
         found = [f"{file}:{text}" for text in mistakes] or [f"{file}: no photos in it"]
@@ -262,21 +263,28 @@ def take(
         mistakes.append(f"{member.name}: a NUL in its name")
         return
     if not member.isreg() or member.issparse():
-        mistakes.append(f"{member.name}: a link or no plain file; write the file itself")
+        mistakes.append(f"{visible(member.name)}: a link or no plain file; write the file itself")
     elif ending not in LABELS and ending not in readable():
-        mistakes.append(f"{member.name}: is not read here; pip install pillow-heif 'pillow>=11.3'")
+        mistakes.append(
+            f"{visible(member.name)}: is not read here; pip install pillow-heif 'pillow>=11.3'"
+        )
     elif ending not in LABELS and key in photos:
-        mistakes.append(f"{member.name}: {photos[key].name} has the same key {key!r}")
+        mistakes.append(
+            f"{visible(member.name)}: {visible(photos[key].name)} has the same key {quoted(key)}"
+        )
     elif ending not in LABELS:
         photos[key] = member
     elif ending in labels.setdefault(key, {}):
-        mistakes.append(f"{member.name}: stands in it twice")
+        mistakes.append(f"{visible(member.name)}: stands in it twice")
     else:
+        if member.size > LONGEST_LABEL:
+            mistakes.append(f"{visible(member.name)}: {member.size:,} bytes are no label")
+            return
         content.seek(member.offset_data)
         text = content.read(member.size).decode("utf-8", "replace").strip()
         labels[key][ending] = text
         if not text or "\0" in text or "\ufffd" in text:
-            mistakes.append(f"{member.name}: {'not UTF-8 text' if text else 'empty'}")
+            mistakes.append(f"{visible(member.name)}: {'not UTF-8 text' if text else 'empty'}")
 
 
 def check_end(content: Within, end: int) -> None:

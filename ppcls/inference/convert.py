@@ -90,7 +90,8 @@ def errors_of(output: bytes) -> str:
 
 def importing() -> dict[str, str]:
     """The environment of a process that finds the modules that this one finds."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    path = os.pathsep.join(filter(None, sys.path))
+    return os.environ | {"PYTHONPATH": path, environment.SAFE_PATH: "1"}
 
 
 def to_openvino(source: Path, target: Path) -> None:

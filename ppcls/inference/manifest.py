@@ -15,7 +15,8 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.files import read_file
-from ppcls.utils.text import decimal, visible, whole_number
+from ppcls.utils.text import decimal, quoted, visible, whole_number
+from ppcls.utils.yaml_reader import compose, construct
 from ppcls.utils.yaml_text import to_yaml
 
 FILE = "inference.yml"
@@ -142,7 +143,9 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         top = after.get(kind) or {}
         labels = read_labels(top, folder)
         named = (document.get("Global") or {}).get("model_name")
-        model = str(named or folder.resolve().name)
+        if named is not None and not isinstance(named, str):
+            raise ValueError(f"Global.model_name should be a name, not {quoted(named)}")
+        model = named or folder.resolve().name
         topk = max(1, read_whole("topk", top.get("topk", 5)))
         about = dict(document.get(OWN, {}))
         network = about.pop("network", None) or {
@@ -159,7 +162,9 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         threshold = apart["thresholds"] or top.get("threshold", THRESHOLD)
         fields["threshold"] = read_thresholds(threshold, len(labels))
         if apart["model"]:
-            model, fields["paddlex"] = str(apart["model"]), model
+            if not isinstance(apart["model"], str):
+                raise ValueError(f"{OWN}.network.model should be a name")
+            model, fields["paddlex"] = apart["model"], model
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except RecursionError:
@@ -190,13 +195,9 @@ def load(text: str) -> Any:
     """A YAML document in which names are the text that stands there: `no`, `007` and `2024-05-01`
     are no boolean, number and date.
     """
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        as_text(node, False)
-        return loader.construct_document(node) if node else None
-    finally:
-        loader.dispose()
+    node = compose(text)
+    as_text(node, False)
+    return construct(node) if node else None
 
 
 def as_text(node: yaml.Node | None, named: bool) -> None:

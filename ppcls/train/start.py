@@ -50,7 +50,7 @@ def train(
     processes = join(device)
     if not processes.first:
         be_quiet()
-    with run_folder.alone(recipe.folder, processes):
+    with processes.joined(), run_folder.alone(recipe.folder, processes):
         return run(recipe, resume, overwrite, limit, device, processes)
 
 

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+LONGEST_WORD = 200  # characters of one that may be meant as another
 SHOWN = 10  # texts that one message shows
 MOST_DIGITS = 18  # of a whole number that fits into 64 bits, with or without a sign
 DECIMAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?")
@@ -30,6 +31,8 @@ UNFIT_FOR_JSON = re.compile(  # valid there, but commands to a terminal, or brok
 
 def nearest(word: str, choices: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
     """The choices nearest to a word, the nearest first; case counts least."""
+    if len(word) > LONGEST_WORD:  # near to nothing, and slow to compare
+        return []
     by_lower: dict[str, str] = {}
     for choice in choices:
         by_lower.setdefault(choice.lower(), choice)
@@ -101,6 +104,23 @@ def visible(text: str, limit: int = 200) -> str:
     """
     shown = escaped(text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """A value out of a file of others, in a message: short, and without a look into containers.
+
+    `repr` of a list that holds one list twice, and so on, sixty times, would never end.
+    """
+    if type(value) is str:
+        shown = visible(value, limit)
+        mark = '"' if "'" in shown and '"' not in shown else "'"
+        return f"{mark}{shown}{mark}"
+    if value is None or type(value) in (bool, float):
+        return repr(value)
+    if type(value) is int:  # Python refuses to write numbers of thousands of digits
+        bits = value.bit_length()
+        return str(value) if bits <= 4 * limit else f"a number of {bits:,} bits"
+    return f"a {type(value).__name__}"
 
 
 def one_line(text: str, limit: int = LONGEST) -> str:
