@@ -20,7 +20,7 @@ from typing import Any
 
 from ppcls.errors import UserError
 from ppcls.log import say
-from ppcls.utils.text import at_most, duration, plural, visible
+from ppcls.utils.text import at_most, duration, from_json, plural, visible
 
 RANK, COUNT = "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"
 MASTER, ENDPOINTS = "PADDLE_MASTER", "PADDLE_TRAINER_ENDPOINTS"
@@ -94,7 +94,7 @@ class Channel:
         if not came:
             return None
         *lines, self.rest = (self.rest + came).split(b"\n")
-        found = [json.loads(line) for line in lines if line]
+        found = [from_json(line) for line in lines if line]
         if len(self.rest) > LONGEST or not all(isinstance(message, dict) for message in found):
             raise ValueError("no message")
         return found
