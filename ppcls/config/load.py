@@ -135,7 +135,7 @@ def got(tree: Tree, at: At, value: Any) -> str:
     written = tree.others.get(at)
     if isinstance(written, str) and not isinstance(value, str):
         return f"got {visible(written, SHOWN)}"
-    decimal = re.fullmatch(r"([-+]?)0+(\d+)", value) if isinstance(value, str) else None
+    decimal = re.fullmatch("([-+]?)0+([0-9]+)", value) if isinstance(value, str) else None
     short = decimal and len(value) <= SHOWN
     advice = f"; write {decimal[1]}{decimal[2]}" if decimal and short else ""
     if isinstance(value, (str, int)):

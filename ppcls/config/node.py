@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 
 from ppcls.utils.files import expanded
+from ppcls.utils.text import MOST_DIGITS, decimal
 
 Class = TypeVar("Class")
 
@@ -75,13 +76,19 @@ def parse_span(value: Any) -> Span:
     """Read 5, "5 epochs", "5ep", "500 steps" or "10%"."""
     if isinstance(value, Span):
         return value
-    text = str(value).strip() if type(value) in (str, int, float) else ""
-    match = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([a-z%]*)", text)
-    if match and (len(match[1]) > LONGEST_SPAN or float(match[1]) > MOST):
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([a-z%]*)", written(value))
+    amount = decimal(match[1]) if match else None
+    if match and (len(match[1]) > LONGEST_SPAN or (amount or 0) > MOST):
         raise ValueError(f"a duration is at most {MOST} epochs or steps")
-    if not match or match[2] not in UNITS or isinstance(value, bool):
+    if not match or amount is None or match[2] not in UNITS:
         raise ValueError('a duration is a number of epochs, or like "5 epochs", "500 steps", "10%"')
-    return Span(float(match[1]), UNITS[match[2]])
+    return Span(amount, UNITS[match[2]])
+
+
+def written(value: Any) -> str:
+    """A number or text as text; "" for what is neither, and for more digits than mean anything."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**MOST_DIGITS
+    return str(value).strip() if whole or isinstance(value, float | str) else ""
 
 
 Duration = Annotated[Span, BeforeValidator(parse_span), PlainSerializer(str)]

@@ -9,7 +9,7 @@ import yaml
 
 from ppcls.errors import UserError
 from ppcls.utils.files import expanded, read_file
-from ppcls.utils.text import quoted, visible
+from ppcls.utils.text import quoted, visible, whole_number
 from ppcls.utils.yaml_reader import DEEPEST, TooMuch, compose
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
@@ -258,16 +258,17 @@ def reading(text: str, place: str) -> Tree:
 def child_key(node: Any, part: str, place: str, at: At) -> str | int:
     """`part` as the key of a mapping or the index of a list."""
     if isinstance(node, dict):
-        if part.isdigit() and part not in node:
+        if whole_number(part) is not None and part not in node:
             name = dotted_name(at)
             raise UserError(f"{place}: the file has no list {name}; give it whole, -o {name}=[…]")
         return part
     if not isinstance(node, list):
         raise UserError(f"{place}: {dotted_name(at)} is a value, not a mapping")
-    if not part.isdigit() or int(part) >= len(node):
+    number = whole_number(part)
+    if number is None or number >= len(node):
         name = dotted_name(at)
         raise UserError(f"{place}: {name} is a list of {len(node)}; its entries count from 0")
-    return int(part)
+    return number
 
 
 def dotted_name(at: At) -> str:

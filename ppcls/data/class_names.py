@@ -16,7 +16,15 @@ import yaml
 
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean, first_of, quoted, visible
+from ppcls.utils.text import (
+    at_most,
+    composed,
+    did_you_mean,
+    first_of,
+    quoted,
+    visible,
+    whole_number,
+)
 from ppcls.utils.yaml_reader import compose
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
@@ -24,6 +32,9 @@ IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")
 # `0 tench`, `000<TAB>tench`, `0: tench`, `0,tench`, `0. tench`, `0 - tench`: number and name.
 NUMBERED = re.compile(r"([0-9]{1,18})(?:\s*[:,;|=]\s*|[.)]\s+|\s+-\s+|\s+)(\S.*)")
 
+TOO_DEEP = "lists stand too deep in each other: a list of class names is expected"
+
+LONGEST_NUMBER = 1000  # digits of a name that counts as a number
 Numbered = tuple[str, int, str]  # where it stands, number, name
 
 
@@ -142,10 +153,14 @@ def parsed(text: str, path: str | PathLike) -> Any:
         return None
     try:
         return json.loads(inner, object_pairs_hook=Pairs)
-    except (ValueError, RecursionError):
+    except RecursionError:
+        raise UserError(f"{path}: {TOO_DEEP}") from None
+    except ValueError:
         pass
     try:
         return plain(compose(inner, yaml.BaseLoader))
+    except RecursionError:
+        raise UserError(f"{path}: {TOO_DEEP}") from None
     except yaml.YAMLError as error:
         if str(path).lower().endswith(".json"):
             raise UserError(f"{path}: not JSON ({visible(' '.join(str(error).split()))})") from None
@@ -196,8 +211,13 @@ def from_document(document: Any, path: str | PathLike) -> tuple[str, ...]:
 
 def is_whole(names: Sequence[str]) -> bool:
     """Whether all names are whole numbers, no two of the same value."""
-    found = all(name.isascii() and name.isdigit() for name in names)
-    return found and len({int(name) for name in names}) == len(names) > 0
+    numbers = {value_of(name) for name in names}
+    return None not in numbers and len(numbers) == len(names) > 0
+
+
+def value_of(name: str) -> int | None:
+    """The number that a class is called; names may be longer than any class's number."""
+    return whole_number(name, LONGEST_NUMBER)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -228,9 +248,9 @@ def label_numbers(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]
     """Each valid label's number: its place among the names, or the integer it is."""
     by_name = single_names(names)
     if is_whole(names):  # an integer means the class called so, `7` the one called `007`
-        by_value = {int(name): number for number, name in enumerate(names)}
-        whole = [label for label in labels if label.isascii() and label.isdigit()]
-        return {label: by_value[int(label)] for label in whole if int(label) in by_value}
+        by_value = {value_of(name): number for number, name in enumerate(names)}
+        values = {label: value_of(label) for label in labels}
+        return {label: by_value[value] for label, value in values.items() if value in by_value}
     # Where a class is called '3' but is not number 3, an integer could mean either: names only.
     integers = all(not is_index(name) or int(name) == i for i, name in enumerate(names))
     numbers = {label: int(label) for label in labels if integers and is_index(label)}
@@ -240,7 +260,7 @@ def label_numbers(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]
 
 def is_index(text: str) -> bool:
     """True for the digits of an integer ≥ 0 that fits into 64 bits."""
-    return re.fullmatch("[0-9]{1,18}", text) is not None
+    return whole_number(text) is not None
 
 
 # --------------------------------------------------------------------------- two parties

@@ -75,17 +75,17 @@ class Folder:
         """A folder for what engines make of the network: beside it or, where that cannot be
         written, in ppcls's own cache. What belongs to other files of the network is left alone.
         """
-        beside = self.path / CACHE
+        beside, home = self.path / CACHE, environment.home() / "engines"
         kept = beside if beside.exists() else self.path
-        own = beside if os.access(kept, os.W_OK) else environment.home() / "engines"
-        place = own / self.fingerprint()
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{place}: cannot be made ({error.strerror}); set PPCLS_HOME to a folder"
-            ) from None
-        return place
+        places = [beside, home] if os.access(kept, os.W_OK) else [home]
+        for own in places:
+            place = own / self.fingerprint()
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                return place
+            except OSError as error:  # a file of that name, for one
+                problem = f"{place}: cannot be made ({error.strerror or error})"
+        raise UserError(f"{problem}; set PPCLS_HOME to a folder")
 
 
 def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:

@@ -1,6 +1,5 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
-import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import replace
@@ -51,7 +50,7 @@ def train(
     processes = join(device)
     if not processes.first:
         be_quiet()
-    with run_folder.alone(recipe.folder, processes):
+    with processes.joined(), run_folder.alone(recipe.folder, processes):
         return run(recipe, resume, overwrite, limit, device, processes)
 
 
@@ -130,10 +129,10 @@ def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
     if not model.weights or model.new_head:
         return ()
     source = store.find(model.name, model.weights)
-    metadata = files.read(source.path).metadata
+    saved = files.read(source.path)
     return (
-        tuple(json.loads(metadata[checkpoint.RECORD])["labels"])
-        if (checkpoint.RECORD in metadata)
+        tuple(checkpoint.read_record(source.path, saved).labels)
+        if checkpoint.RECORD in saved.metadata
         else ()
     )
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from ppcls.errors import UserError
 from ppcls.log import Pace, say
-from ppcls.utils.text import quoted, visible
+from ppcls.utils.text import quoted, visible, whole_number
 from ppcls.weights import cache
 from ppcls.weights.cache import beside
 
@@ -29,6 +29,7 @@ HOURS = 24  # for one file; a later call goes on with it
 LARGEST = "PPCLS_LARGEST_DOWNLOAD"  # the variable that says how many GB a file may have …
 GIGABYTES = 20.0  # … and what it is without
 PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
+SPAN = re.compile("bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later attempt may not meet
 
 
@@ -151,15 +152,17 @@ def transfer(url: str, part: Path, limit: float, end: float) -> None:
         CutShortError, RefusedError, TooSlowError: why it is not complete; what has arrived stays.
         TooLargeError: it has, or is said to have, more than `limit` bytes.
     """
-    kept = cache.read_json(beside(part, ".json"))
+    kept = about(part)
     have = size_of(part) if kept.get("etag") or kept.get("modified") else 0
-    if have and have == kept["size"]:
+    if have and have == kept.get("size"):
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with explained(), closing(timely(traffic(url, headers), PATIENCE)) as arrivals:
         answer = next(arrivals)
         found = version(answer, have)
         goes_on = answer.status_code == 206 and found == kept
+        if answer.status_code in (206, 416) and not have:
+            raise RefusedError(f"HTTP {answer.status_code}: a part, and all of it was asked for")
         if answer.status_code in (206, 416) and not goes_on:
             discard(part)
             raise CutShortError("the file there is another one by now")
@@ -183,6 +186,15 @@ def transfer(url: str, part: Path, limit: float, end: float) -> None:
     if not head or PAGE.match(head):
         discard(part)
         raise RefusedError("a web page, not the file" if head else "an empty file")
+
+
+def about(part: Path) -> dict[str, Any]:
+    """What is known of the server's file that `part` is the beginning of; {} begins anew."""
+    try:
+        return cache.read_json(beside(part, ".json"))
+    except UserError:
+        discard(part)
+        return {}
 
 
 def receive(
@@ -277,28 +289,32 @@ def explained() -> Iterator[None]:
             raise CutShortError("the connection was cut") from None
         if isinstance(error, requests.ConnectionError):
             text = getattr(root, "strerror", None) or root
-            raise CutShortError(f"no connection: {text}") from None
+            raise CutShortError(f"no connection: {visible(str(text))}") from None
         raise RefusedError(visible(str(error))) from None
+    except ValueError as error:  # of a host or port that is none, also behind a redirection
+        raise RefusedError(f"not an address ({visible(str(error))})") from None
 
 
 def version(answer: "requests.Response", start: int) -> dict[str, Any]:
     """What tells the server's file from others; {} for a part of it from elsewhere than `start`."""
     size = answer.headers.get("Content-Length", "")
     if answer.status_code == 206:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+        span = re.fullmatch(
+            "bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", answer.headers.get("Content-Range", "")
+        )
         if not span or int(span[1]) != start:
             return {}
         size = span[2]
     return {
         "etag": answer.headers.get("ETag"),
         "modified": answer.headers.get("Last-Modified"),
-        "size": int(size) if size.isdigit() else None,
+        "size": whole_number(size.strip()),
     }
 
 
 def refuse(answer: "requests.Response") -> None:
     """Raise CutShortError or RefusedError unless a file is to come."""
-    status = f"HTTP {answer.status_code} {answer.reason}".strip()
+    status = f"HTTP {answer.status_code} {visible(answer.reason or '')}".strip()
     if answer.status_code in PASSING:
         raise CutShortError(status)
     if not answer.ok:
