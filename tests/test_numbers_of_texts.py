@@ -109,8 +109,7 @@ LAUNCHED = {
     ("name", "value"),
     [("PADDLE_TRAINERS_NUM", text) for text in ("abc", "0", "²", "-1", "9" * 400, "1e3")]
     + [("PADDLE_TRAINER_ID", text) for text in ("2", "²", "-1", "x\x1b")]
-    + [("PADDLE_TRAINER_ENDPOINTS", text) for text in ("", "a", "a:1", "a:1,b:²", "a:1,b:99999")]
-    + [("PADDLE_CURRENT_ENDPOINT", "")],
+    + [("PADDLE_TRAINER_ENDPOINTS", text) for text in ("a", "a:1", "a:1,b:²", "a:1,b:99999")],
 )
 def test_the_launchers_variables(workdir, run, monkeypatch, name, value):
     for known, text in LAUNCHED.items():

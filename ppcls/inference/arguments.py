@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ppcls import environment
 from ppcls.errors import UserError
-from ppcls.utils.text import did_you_mean, visible
+from ppcls.utils.text import did_you_mean, plural, visible
 
 ON_ERROR = ("stop", "skip")
 ALIKE = {"cuda": "gpu", "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"}
@@ -22,6 +23,17 @@ def whole_number(name: str, value: Any) -> int:
         number = 0
     if isinstance(value, bool) or number < 1:
         raise UserError(f"{name} ({shown(value)}) should be a whole number from 1")
+    return number
+
+
+def thread_count(value: Any) -> int:
+    """A number of CPU threads that a machine of so many cores can bear."""
+    number, cores = whole_number("threads", value), environment.core_count()
+    if number > max(64, 16 * cores):
+        raise UserError(
+            f"threads ({number}): this machine has {plural(cores, 'core')}, and more threads than "
+            f"these gain nothing; leave threads out, or give 1 to {cores}"
+        )
     return number
 
 

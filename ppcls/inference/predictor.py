@@ -111,7 +111,7 @@ class Predictor:
             arguments.one_of("precision", precision, PRECISIONS),
             batch=arguments.whole_number("batch_size", batch_size),
         )
-        threads = None if threads is None else arguments.whole_number("threads", threads)
+        threads = None if threads is None else arguments.thread_count(threads)
         self.batch_size = settings.batch
         self.threads = threads
         name = arguments.folder_name(folder)
