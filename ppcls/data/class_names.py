@@ -16,7 +16,7 @@ import yaml
 
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean, first_of
+from ppcls.utils.text import at_most, composed, did_you_mean, first_of, plural
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
 IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")
@@ -354,7 +354,8 @@ def renamed(
         return tuple(own), "" if same else note
     if len(own) != len(given):
         raise UserError(
-            f"{source}: there are {len(given)} class names and the network has {len(own)} classes "
+            f"{source}: there are {plural(len(given), 'class name')} and the network has "
+            f"{plural(len(own), 'class')} "
             f"({whose}: {at_most(list(own), limit=3)}): give the names of these classes"
         )
     shared = set(keys(own, given)) & set(keys(given, own))

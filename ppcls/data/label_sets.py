@@ -13,7 +13,7 @@ from ppcls.data.lists import (
     text_rows,
 )
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean, first_of
+from ppcls.utils.text import at_most, composed, did_you_mean, first_of, plural
 
 SPELT = {"0": 0, "1": 1}
 
@@ -54,7 +54,9 @@ def parse(text: str, width: int) -> list[int] | None:
 
 def mistake(text: str, width: int) -> str:
     shape = ",".join(["0", "1", "0", "…"][: min(width, 4)])
-    return f"expected {width} labels of 0 or 1 like {shape} (one per class), found {text!r}"
+    return (
+        f"expected {plural(width, 'label')} of 0 or 1 like {shape} (one per class), found {text!r}"
+    )
 
 
 def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[str, ...]]:
