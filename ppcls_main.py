@@ -6,9 +6,12 @@ module, which has a name of its own, says so.
 """
 
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
+INTERRUPTED = 130  # exit code of what Ctrl-C ended, as shells count it
 HERE = Path(__file__).resolve().parent / "ppcls"
 
 
@@ -39,15 +42,22 @@ def shown(path: Path) -> str:
 
 def main() -> int:
     """The command `ppcls`; returns the exit code."""
-    require_own()
-    from ppcls.cli import main
-
-    return main()
+    return door(lambda cli: cli.main())
 
 
 def script(command: str) -> None:
     """What a script of tools/ or deploy/ does: the command with the script's own arguments."""
-    require_own()
-    from ppcls.cli import script
+    sys.exit(door(lambda cli: cli.main([command, *sys.argv[1:]])))
 
-    script(command)
+
+def door(run: Callable[[ModuleType], int]) -> int:
+    """The exit code of what `ppcls.cli` runs, which knows what to say of all but its import."""
+    try:
+        require_own()
+        from ppcls import cli
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        sys.exit(f"error: ppcls cannot be started, a package is missing or broken: {reason}")
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    return run(cli)

@@ -8,11 +8,13 @@ import numpy as np
 from paddle import nn
 
 from ppcls.errors import UserError
+from ppcls.guard import guarded
 from ppcls.log import say
 from ppcls.models import zoo
 from ppcls.weights import files, load, store
 
 
+@guarded
 def create_model(
     name: str,
     num_classes: int = 1000,

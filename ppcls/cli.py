@@ -1,20 +1,18 @@
 """The command line: `ppcls train …`; the scripts in tools/ and deploy/ call the same functions."""
 
 import argparse
-import errno
 import os
+import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
-from ppcls import __version__
+from ppcls import __version__, guard
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.commands.options import Parser, listed_examples
-from ppcls.errors import UserError
 from ppcls.log import never_fail, print_error
-from ppcls.utils.text import did_you_mean, visible
+from ppcls.utils.text import did_you_mean
 
-# Where a disk or a share of it is full, wherever that happens.
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 COMMANDS = (
     training.add_train,
     training.add_teach,
@@ -64,6 +62,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser, names = make_parser()
     if arguments and not arguments[0].startswith("-") and arguments[0] not in names:
         parser.error(f"unknown command {arguments[0]!r}{did_you_mean(arguments[0], names)}")
+    for text in arguments:
+        if text.startswith("--") and text.endswith("=--"):  # argparse takes it for an empty list
+            parser.error(f"argument {text}: expected a value behind the =")
     options, extra = parser.parse_known_args(arguments)
     if extra:
         options.parser.refuse(extra)
@@ -71,41 +72,54 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for a mistake of the user's."""
+    """Run one command; returns the exit code.
+
+    0: done; 2: a mistake of the user's, or the machine refused something; 70: a fault of ppcls.
+    Whatever ended a command is one line, and its traceback is in a file that the line names.
+    """
+    open_closed()
     never_fail(sys.stdout, sys.stderr)
     given = sys.argv[1:] if arguments is None else list(arguments)
-    options = parse(given)
     try:
+        options = parse(given)
         return options.run(options)
-    except UserError as error:
-        print_error(*error.lines)
-        return 2
-    except BrokenPipeError:  # the reader of a pipe, such as `| head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError as error:
+        if not leave_pipes():
+            return guard.ended(error)
         return 0
-    except OSError as error:  # that nobody below has put into words
-        print_error(in_words(error))
-        return 2
-    except ValueError as error:
-        if "null byte" not in str(error) and "null character" not in str(error):
-            raise
-        print_error("a path has a NUL in it, which no file's name can have")
-        return 2
-    except RecursionError:
-        print_error("a path or a file has too many levels in each other; give a shorter path")
-        return 2
+    except Exception as error:
+        return guard.ended(error)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print_error("interrupted", mark="")
         return training.INTERRUPTED
 
 
-def in_words(error: OSError) -> str:
-    """One line: the file, as far as it is known, and the reason."""
-    reason = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name]
-    return f"{' or '.join(visible(name) for name in names) or 'a file'}: {reason}"
+def open_closed() -> None:
+    """Where the program was started with a stream closed (`>&-`), one that leads nowhere.
+
+    Python has None there, and the next file that is opened would get the stream's number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
 
 
-def script(command: str) -> None:
-    """What a script of tools/ does: the command with the script's own arguments."""
-    sys.exit(main([command, *sys.argv[1:]]))
+def leave_pipes() -> bool:
+    """Whether nobody reads a stream any more, as with `| head`; what is to come goes nowhere."""
+    found = False
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):  # closed, or none at all
+            number = stream.fileno()
+            if is_left(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+                found = True
+    return found
+
+
+def is_left(number: int) -> bool:
+    """Whether an open file is a pipe without a reader, as far as the system can say."""
+    if not hasattr(select, "poll"):  # on Windows
+        return True
+    poll = select.poll()
+    poll.register(number, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

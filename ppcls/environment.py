@@ -13,16 +13,25 @@ import platform
 import re
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from ppcls.errors import UserError
+from ppcls.utils.text import visible, whole_number
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 # The variables that set the number of threads, the one that counts first.
+SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
+MOST_THREADS = 1024
+RANK, COUNT = "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"  # as Paddle's launchers set them
+ADDRESSES = ("PADDLE_TRAINER_ENDPOINTS", "PADDLE_CURRENT_ENDPOINT")
 
 
 def prepare() -> None:
     """Set thread count and MKL's code path where the user has not; call before `import paddle`."""
+    drop_odd_threads()
     if not any(name in os.environ for name in THREADS):
         os.environ[THREADS[0]] = str(core_count())
     cpuinfo = read("/proc/cpuinfo")
@@ -36,6 +45,65 @@ def prepare() -> None:
     logging.getLogger("matplotlib").setLevel(logging.WARNING)
 
 
+def drop_odd_threads() -> None:
+    """Take numbers of threads that are none out of the environment, and say so."""
+    for name in THREADS:
+        text = os.environ.get(name)
+        if text is None or thread_number(text):
+            continue
+        del os.environ[name]
+        if text.strip() and sys.stderr:
+            note = f"note: {name}={visible(text, 40)} is no number from 1 to {MOST_THREADS:,}"
+            with suppress(OSError, ValueError):  # a closed stderr is no reason to stop
+                print(f"{note}: as if it were not set", file=sys.stderr)
+
+
+def thread_number(text: str) -> int | None:
+    """What a variable of THREADS sets; of OpenMP's `4,2` the first level."""
+    number = whole_number(text.partition(",")[0].strip())
+    return number if number and number <= MOST_THREADS else None
+
+
+def trainer() -> tuple[int, int]:
+    """Which of the processes that a launcher started together this is, and how many they are.
+
+    Raises:
+        UserError: the launcher's variables are no such numbers, or some are missing.
+    """
+    count = launcher_number(COUNT, 1, "the number of processes, from 1")
+    if count == 1:
+        return 0, 1
+    rank = launcher_number(RANK, 0, "this process's number, from 0")
+    if rank >= count:
+        raise UserError(f"{RANK}={rank} should be below {COUNT}={count}: {LAUNCHERS}")
+    for name in ADDRESSES:
+        if not os.environ.get(name):
+            raise UserError(f"{COUNT}={count}, but {name} is not set: {LAUNCHERS}")
+    places = os.environ[ADDRESSES[0]].split(",")
+    if len(places) != count or not all(map(is_address, places)):
+        given = visible(os.environ[ADDRESSES[0]])
+        raise UserError(f"{ADDRESSES[0]}={given} should be {count} times HOST:PORT: {LAUNCHERS}")
+    return rank, count
+
+
+LAUNCHERS = (
+    "start with ppcls train --processes N or paddle.distributed.launch, or unset the variable"
+)
+
+
+def launcher_number(name: str, least: int, meaning: str) -> int:
+    text = os.environ.get(name, "").strip()
+    number = whole_number(text) if text else least
+    if number is None or number < least:
+        raise UserError(f"{name}={visible(text)} should be {meaning}: {LAUNCHERS}")
+    return number
+
+
+def is_address(text: str) -> bool:
+    host, _, port = text.rpartition(":")
+    return bool(host.strip()) and 0 < (whole_number(port.strip()) or 0) < 1 << 16
+
+
 def home() -> Path:
     """ppcls's folder for what it downloads and makes: $PPCLS_HOME or ~/.cache/ppcls."""
     return Path(os.path.expanduser(os.environ.get("PPCLS_HOME") or "~/.cache/ppcls"))
@@ -44,18 +112,53 @@ def home() -> Path:
 def program(module: str) -> list[str]:
     """The command that runs a module of this very package, as `python -m` would.
 
-    That looks into the working folder first, and a checkout of PaddleClas has a `ppcls`, too.
+    That looks into the working folder first, where any file may have the name of a module: a
+    `random.py`, or a checkout of PaddleClas with its `ppcls`. This looks there only where
+    PYTHONPATH says so.
     """
     root = str(Path(__file__).resolve().parent.parent)
-    code = f"import runpy, sys; sys.path.insert(0, {root!r}); "
+    code = f"import sys; sys.path[:] = [{root!r}, *filter(None, sys.path)]; import runpy; "
     code += f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)"
     return [sys.executable, "-c", code]
 
 
+def forget_working_folder() -> None:
+    """After `python -m ppcls`, import nothing more from there unless this package lies there.
+
+    An entry of PYTHONPATH for the same folder stays.
+    """
+    if getattr(sys.flags, "safe_path", False) or not sys.path:
+        return
+    try:
+        here = os.getcwd()
+    except OSError:  # the folder is gone
+        return
+    root = str(Path(__file__).resolve().parent.parent)
+    if sys.path[0] in ("", here) and os.path.realpath(here) != root:
+        del sys.path[0]
+
+
+@contextmanager
+def without_working_folder() -> Iterator[None]:
+    """While entered, Python processes that are started import nothing from the working folder.
+
+    They would before anything of ours runs in them. Python 3.10 cannot be told.
+    """
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
+
+
 def threads() -> int:
     """The number of CPU threads in force."""
-    set_to = [os.environ[name] for name in THREADS if name in os.environ]
-    return int(set_to[0]) if set_to and set_to[0].isdigit() else 1
+    set_to = (thread_number(os.environ.get(name, "")) for name in THREADS)
+    return next(filter(None, set_to), 1)
 
 
 def core_count() -> int:
@@ -66,14 +169,15 @@ def core_count() -> int:
     siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     cores = len({read(siblings.format(cpu)) or cpu for cpu in allowed})
     quota, _, period = read("/sys/fs/cgroup/cpu.max").partition(" ")
-    if quota.isdigit():
-        cores = min(cores, max(1, int(quota) // int(period)))
+    allowance, per = whole_number(quota), whole_number(period.strip())
+    if allowance is not None and per:
+        cores = min(cores, max(1, allowance // per))
     return cores
 
 
 def free_memory() -> float:
     """Bytes that can be had without swapping; infinite where the system does not say."""
-    found = re.search(r"^MemAvailable: *(\d+) kB", read("/proc/meminfo"), re.MULTILINE)
+    found = re.search(r"^MemAvailable: *([0-9]+) kB", read("/proc/meminfo"), re.MULTILINE)
     return 1024 * int(found[1]) if found else math.inf
 
 

@@ -1,6 +1,5 @@
 """Figures that other projects' own networks gave, to hold ours against."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,8 @@ import numpy as np
 
 from ppcls.errors import UserError
 from ppcls.models import zoo
+from ppcls.utils.files import read_file
+from ppcls.utils.text import from_json
 
 GOLDEN = Path(__file__).parents[1] / "tests/golden"  # in a clone
 GOLDEN_FILES = {"paddleclas": "logits.json", "timm": "timm_logits.json"}
@@ -55,9 +56,12 @@ def load(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = from_json(read_file(path))
     except ValueError as error:
         raise UserError(f"{path}: no JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: should be a JSON object, by the networks' names")
+    return found
 
 
 def of(name: str, entries: Mapping[str, Any]) -> Any | None:

@@ -8,13 +8,23 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 from tqdm import tqdm
 
 from ppcls.utils.files import writing
-from ppcls.utils.text import VISIBLE, duration, one_line, showable, three_digits, visible
+from ppcls.utils.text import (
+    LONGEST,
+    VISIBLE,
+    duration,
+    from_json,
+    one_line,
+    showable,
+    three_digits,
+    visible,
+)
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]  # seconds since any time
@@ -41,7 +51,7 @@ def never_fail(*streams: object) -> None:
 
 def say(*lines: object) -> None:
     """Print lines, each as `one_line` shows it, without breaking a progress bar."""
-    if quiet:
+    if quiet or sys.stdout is None:  # None where the program was started with it closed
         return
     for line in lines:
         tqdm.write(showable(one_line(str(line)), sys.stdout), file=sys.stdout)
@@ -49,9 +59,11 @@ def say(*lines: object) -> None:
 
 
 def print_error(*lines: object, mark: str = "error: ") -> None:
-    """Print mistakes, a line each as `one_line` shows it, to where errors go."""
-    for line in lines:
-        print(f"{mark}{one_line(str(line))}", file=sys.stderr)
+    """Print mistakes, a line each as `one_line` shows it, to where errors go, if anybody reads."""
+    with suppress(OSError, ValueError):  # a closed stream, or a pipe whose reader is gone
+        for line in lines if sys.stderr else ():
+            text = f"{mark}{one_line(str(line), LONGEST - len(mark))}"
+            print(text, file=sys.stderr, flush=True)
 
 
 class Pace:
@@ -158,7 +170,7 @@ class Scalars:
         from visualdl import LogWriter
 
         self.path = folder / "run.jsonl"
-        kept = [record for record in read_records(self.path) if record["step"] <= step]
+        kept = [record for record in read_records(self.path) if step_of(record) <= step]
         with writing(str(self.path), KEEPS):
             # Unbuffered, so that what cannot be written is known with the record it belongs to.
             self.file = self.path.open("ab", buffering=0)
@@ -198,7 +210,9 @@ class Scalars:
 
     def draw(self, record: dict) -> None:
         for name in record.keys() - {"event", "step", "time"}:
-            self.writer.add_scalar(f"{record['event']}/{name}", record[name], record["step"])
+            if isinstance(record[name], int | float):
+                tag = f"{record.get('event')}/{name}"
+                self.writer.add_scalar(tag, record[name], int(step_of(record)))
 
 
 def ends_whole(path: Path) -> bool:
@@ -217,11 +231,24 @@ def read_records(path: Path) -> list[dict]:
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.split("\n"):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError:
+            record = from_json(line)
+        except ValueError:
+            continue
+        if not isinstance(record, dict):
             continue
         if record.get("event") == RESUME:
-            records = [earlier for earlier in records if earlier["step"] <= record["step"]]
+            last = step_of(record)
+            records = [earlier for earlier in records if step_of(earlier) <= last]
         else:
             records.append(record)
     return records
+
+
+def step_of(record: dict) -> float:
+    """The step of a record; 0 where it has none."""
+    step = record.get("step")
+    return step if is_number(step) else 0
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300

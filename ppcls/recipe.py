@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from ppcls.config.node import (
     BelowOne,
+    Classes,
     Count,
     Duration,
     Flag,
@@ -16,8 +17,11 @@ from ppcls.config.node import (
     NotNegative,
     PathText,
     Positive,
+    Seed,
     Share,
     Span,
+    Times,
+    Workers,
     node,
 )
 from ppcls.data import batch_ops
@@ -53,7 +57,7 @@ class Model:
     """The network and what its weights start from."""
 
     name: ModelName
-    num_classes: Count | None = None  # None: as many as the training data has
+    num_classes: Classes | None = None  # None: as many as the training data has
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
     new_head: Flag = False  # start the classifier afresh where its size differs from the weights'
@@ -75,7 +79,7 @@ class Data:
     labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
     unlabeled: Unlabeled | None = None  # more photos to train on, for task.kind: distill
     on_error: Literal["stop", "skip"] = "stop"  # at a photo that cannot be read
-    workers: Annotated[Int, Field(ge=0)] = 2  # processes that read photos; 0: the training one
+    workers: Workers = 2  # processes that read photos; 0: the training one
 
     def __post_init__(self):
         if self.builtin and (self.train or self.eval):
@@ -107,7 +111,7 @@ class Train:
     batch_size: Count
     drop_last: Flag = True  # leave out an epoch's last, smaller batch
     sampler: Sampler = Shuffle()  # which photos an epoch shows, and how often
-    repeats: Count = 1  # showings of a drawn photo in a step, each augmented differently
+    repeats: Times = 1  # showings of a drawn photo in a step, each augmented differently
     size: AnySize | None = None  # side of the training images; None: that of evaluation
     ops: tuple[TrainOp, ...] = (RandomResizedCrop(), HorizontalFlip())
     batch_ops: tuple[BatchOp, ...] = ()  # mix photos; one at most is applied to a batch
@@ -171,7 +175,7 @@ class Recipe:
     train: Train
     eval: Eval = field(default_factory=Eval)
     device: Literal["auto", "cpu", "gpu"] = "auto"
-    seed: Annotated[Int, Field(ge=0)] = 0
+    seed: Seed = 0
     output: PathText | None = None  # None: runs/<model name>
 
     @field_validator("preprocess")

@@ -65,6 +65,7 @@ def test_a_script_that_was_copied_into_a_checkout_says_whose_package_it_finds(pa
 
 def test_processes_started_from_a_checkout_are_of_this_package(paddleclas):
     script, flags = ROOT / "tools/train.py", ("--processes", "2")
+    namesakes(paddleclas)
     (paddleclas / "none.yaml").write_text(
         "model: {name: ResNet18}\ntrain: {epochs: 1, batch_size: 2, schedule: {lr: 1}}\n"
     )
@@ -72,6 +73,55 @@ def test_processes_started_from_a_checkout_are_of_this_package(paddleclas):
     assert code == 2
     assert "PaddleClas was imported" not in err
     assert "data.train is not given" in err
+
+
+# ------------------------------------------------------------------------- the working folder
+
+NAMES = ("dl", "json", "multiprocessing", "numpy", "paddle", "pickle", "queue", "random", "runpy")
+NAMES += ("socket", "struct", "tempfile")
+SMALL = ("-o", "model.name=ResNet18", "train.batch_size=2", "train.epochs=1", "data.workers=2")
+
+
+def namesakes(folder, names=NAMES):
+    """Files of a user's that have the names of modules."""
+    for name in names:
+        code = f"import sys; sys.exit('{name} of the working folder was imported')\n"
+        (folder / f"{name}.py").write_text(code)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot be told")
+def test_no_process_imports_from_the_working_folder(workdir):
+    namesakes(workdir)
+    train = (ROOT / "tools/train.py", "-c", "recipe.yaml", "--processes", "2", *SMALL)
+    export = (ROOT / "tools/export.py", "-c", "recipe.yaml", "--output", "exported", *SMALL)
+    bench = (ROOT / "deploy/benchmark.py", "--model-dir", "exported", "--batch-sizes", "1")
+    commands = (train, (*export, "--format", "paddle", "onnx"), (*bench, "--output", "bench"))
+    for command in commands:
+        code, out, err = python(*command, folder=workdir)
+        assert "of the working folder was imported" not in out + err
+        assert code == 0, err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="Python 3.10 cannot be told")
+def test_python_m_leaves_the_working_folder_and_keeps_the_path(workdir):
+    """What Python itself imports before `ppcls` runs is out of reach."""
+    namesakes(workdir, ("dl", "multiprocessing", "paddle", "queue"))
+    train = ("-m", "ppcls", "train", "-c", "recipe.yaml", "--processes", "2", *SMALL)
+    code, out, err = python(*train, folder=workdir, path=ROOT)
+    assert "of the working folder was imported" not in out + err
+    assert code == 0, err
+
+
+def test_a_folder_of_the_path_stays_although_it_is_the_working_folder(tmp_path):
+    (tmp_path / "mine.py").write_text("print('mine')")
+    code = "from ppcls import environment; environment.forget_working_folder(); import mine"
+    path = os.pathsep.join(map(str, (ROOT, tmp_path)))
+    assert python("-c", code, folder=tmp_path, path=path)[:2] == (0, "mine\n")
+    code, _, err = python("-c", code, folder=tmp_path, path=ROOT)
+    assert code == 1
+    assert "No module named 'mine'" in err
 
 
 # ------------------------------------------------------------------------------------- OpenCV

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls import environment
 from ppcls.bench import machine, page, photos, plots, tables
 from ppcls.bench.measure import Job, Now, Result, serve
 from ppcls.bench.plan import Cell, Model, Plan
@@ -135,7 +136,8 @@ def in_child(job: Job) -> Iterator[Now | Result | Ended]:
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=serve, args=(job, sender), daemon=True)
-    process.start()
+    with environment.without_working_folder():
+        process.start()
     sender.close()
     try:
         while True:

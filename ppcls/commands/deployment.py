@@ -8,7 +8,9 @@ from ppcls.commands.options import (
     add_overwrite_option,
     counts,
     listed,
+    number,
     positive,
+    seconds,
     share,
 )
 from ppcls.errors import UserError
@@ -80,9 +82,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     text = "library to resize with: OpenCV or Pillow"
     given.add_argument("--backend", choices=("cv2", "pil"), help=text)
     text = "means to subtract from pixels of 0 to 1, one for each channel"
-    given.add_argument("--mean", type=float, nargs="+", help=text)
+    given.add_argument("--mean", type=number, nargs="+", help=text)
     text = "deviations to divide the pixels by then, one for each channel"
-    given.add_argument("--std", type=float, nargs="+", help=text)
+    given.add_argument("--std", type=number, nargs="+", help=text)
     text = "probability from which a multi-label class, or the second of two, is named"
     given.add_argument("--threshold", type=share, metavar="SHARE", help=text)
     text = "file of class names, one in each line or numbered as 0 tench, or imagenet"
@@ -191,7 +193,7 @@ def add_bench(commands) -> None:
     text = "number of turns that each engine gets; default: 5"
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help=text)
     text = "seconds that a turn lasts, at least one run; default: 0.5"
-    parser.add_argument("--seconds", type=float, default=0.5, metavar="SECONDS", help=text)
+    parser.add_argument("--seconds", type=seconds, default=0.5, metavar="SECONDS", help=text)
     text = "folder of photos to time reading with; default: a made-up photo"
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help=text)
     text = "folder to write tables and plots into, and to go on from; default: bench"

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from ppcls.log import print_error
 from ppcls.utils.files import expanded
-from ppcls.utils.text import did_you_mean
+from ppcls.utils.text import decimal, did_you_mean, whole_number
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,7 +74,7 @@ def add_overwrite_option(parser: argparse.ArgumentParser, text: str) -> None:
 def add_near_option(parser: argparse.ArgumentParser, text: str) -> None:
     """How many bits of a perceptual hash may differ."""
     parser.add_argument(
-        "--near", type=int, choices=range(33), default=32, metavar="BITS", help=text
+        "--near", type=whole, choices=range(33), default=32, metavar="BITS", help=text
     )
 
 
@@ -85,24 +85,37 @@ def path(text: str) -> Path:
 
 
 def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    number = whole_number(text)
+    if not number:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 1")
-    return int(text)
+    return number
 
 
 def whole(text: str) -> int:
-    if not text.isdigit():
+    number = whole_number(text)
+    if number is None:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0")
-    return int(text)
+    return number
 
 
 def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
+    value = decimal(text)
+    if value is None or not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} should be a share from 0 to 1")
+    return value
+
+
+def number(text: str) -> float:
+    value = decimal(text)
+    if value is None:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number such as 0.485")
+    return value
+
+
+def seconds(text: str) -> float:
+    value = decimal(text)
+    if value is None or not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number of seconds from 0 to 3600")
     return value
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ppcls.commands.options import add_command, whole
 from ppcls.log import say
 from ppcls.utils.files import expanded
+from ppcls.utils.text import whole_number
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
@@ -35,10 +36,11 @@ def add_make_shards(commands) -> None:
 
 
 def size(text: str) -> int:
-    found = re.fullmatch(r"(\d+)([KMG]B)?", text.upper())
-    if not found or not int(found[1]):
+    found = re.fullmatch("([0-9]+)([KMG]B)?", text.upper())
+    count = whole_number(found[1]) if found else None
+    if not found or not count:
         raise argparse.ArgumentTypeError(f"{text!r} should be a size such as 512MB")
-    return int(found[1]) * UNITS[found[2] or ""]
+    return count * UNITS[found[2] or ""]
 
 
 def run_make_shards(options: argparse.Namespace) -> int:

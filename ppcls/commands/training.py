@@ -2,18 +2,21 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ppcls import environment
 from ppcls.commands.options import add_command, add_overwrite_option, add_recipe_options, positive
-from ppcls.launch import end_with_launcher, launch, launched
-from ppcls.log import say
+from ppcls.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
+from ppcls.log import print_error, say
 from ppcls.utils.files import expanded
+
+if TYPE_CHECKING:
+    from ppcls.recipe import Recipe
 
 WEIGHTS_HELP = (
     "the weights: a file, URL, hf://org/name or registered tag such as imagenet; "
     "default: the best ones of the recipe's run"
 )
-INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
 
 
 def add_train(commands) -> None:
@@ -36,6 +39,7 @@ def add_train(commands) -> None:
 
 
 def run_train(options: argparse.Namespace) -> int:
+    end_with_launcher()
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
 
@@ -47,7 +51,19 @@ def run_train(options: argparse.Namespace) -> int:
         overrides = ["-o", *options.override] if options.override else []
         command = ["train", "-c", options.config, *same, *overrides]
         return launch([*environment.program("ppcls"), *command], options.processes)
-    end_with_launcher()
+    from ppcls.train.link import PeerError
+
+    try:
+        return train_or_try(recipe, options)
+    except (
+        PeerError
+    ) as lost:  # whose reason the launcher knows better where it started this process
+        if not (lost.unexplained and is_watched()):
+            print_error(str(lost))
+        return LOST
+
+
+def train_or_try(recipe: "Recipe", options: argparse.Namespace) -> int:
     if options.dry_run:
         from ppcls.dry_run import dry_run
 

@@ -20,8 +20,10 @@ from ppcls.config.words import suggest
 from ppcls.errors import UserError
 from ppcls.utils import yaml_text
 from ppcls.utils.files import expanded
+from ppcls.utils.text import quoted, visible
 
 Node = TypeVar("Node")
+SHOWN = 100  # characters of a value, in a message
 
 
 def load(schema: type[Node], path: str | Path, overrides: Sequence[str] = ()) -> Node:
@@ -100,7 +102,8 @@ def misread(tree: Tree, error: Any) -> At | None:
 def explain(error: Any, schema: type, tree: Tree) -> str:
     """One line for one of pydantic's errors."""
     at, place = tree.locate(error["loc"])
-    name, kind, context = dotted_name(at), error["type"], error.get("ctx", {})
+    name, kind = visible(dotted_name(at), SHOWN), error["type"]
+    context = error.get("ctx", {})
     if at in tree.problems:
         return tree.problems[at]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
@@ -118,7 +121,7 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
         here = dotted_name(tuple(part for part in at if isinstance(part, str)))
         away = [(where, kind) for where, kind in kinds(schema) if where != here]
         advice = suggest(str(context["tag"]), tags, kinds=away)
-        return f"{place}: {key}: unknown {context['tag']!r}; {advice}"
+        return f"{place}: {key}: unknown {quoted(context['tag'])}; {advice}"
     if kind == "dataclass_type":
         return f"{place}: {name} should be a mapping with keys {', '.join(known(schema, at))}"
     if kind == "value_error":
@@ -131,10 +134,13 @@ def got(tree: Tree, at: At, value: Any) -> str:
     """What stands in the place of what is wanted, as it is written there."""
     written = tree.others.get(at)
     if isinstance(written, str) and not isinstance(value, str):
-        return f"got {written}"
-    decimal = re.fullmatch(r"([-+]?)0+(\d+)", value) if isinstance(value, str) else None
-    advice = f"; write {decimal[1]}{decimal[2]}" if decimal else ""
-    return f"got {value!r}{advice}"
+        return f"got {visible(written, SHOWN)}"
+    decimal = re.fullmatch("([-+]?)0+([0-9]+)", value) if isinstance(value, str) else None
+    short = decimal and len(value) <= SHOWN
+    advice = f"; write {decimal[1]}{decimal[2]}" if decimal and short else ""
+    if isinstance(value, (str, int)):
+        return f"got {quoted(value, SHOWN)}{advice}"
+    return f"got {visible(repr(value), SHOWN)}"
 
 
 def known(schema: type, loc: Sequence[str | int]) -> list[str]:

@@ -13,6 +13,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 
 from ppcls.utils.files import expanded
+from ppcls.utils.text import MOST_DIGITS, decimal
 
 Class = TypeVar("Class")
 
@@ -24,8 +25,17 @@ def node(cls: type[Class]) -> type[Class]:
     return pydantic_dataclass(config=config, frozen=True, kw_only=True)(cls)  # type: ignore
 
 
-Int = Annotated[int, Field(strict=True)]
-Count = Annotated[int, Field(strict=True, gt=0)]
+# What no run has, and no machine could hold or finish, is a slip of the pen and said as one.
+MOST, MANY, WIDEST, FEW, LARGEST_SEED = 10**9, 10**6, 8192, 1000, 2**63 - 1
+
+Int = Annotated[int, Field(strict=True, ge=-MOST, le=MOST)]
+Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]
+Classes = Annotated[int, Field(strict=True, gt=0, le=MANY)]
+Side = Annotated[int, Field(strict=True, gt=0, le=WIDEST)]  # pixels
+Margin = Annotated[int, Field(strict=True, ge=0, le=WIDEST)]  # pixels
+Times = Annotated[int, Field(strict=True, gt=0, le=FEW)]  # that something is done to an image
+Workers = Annotated[int, Field(strict=True, ge=0, le=FEW)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)]
 Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
@@ -57,6 +67,7 @@ class Span:
         return f"{amount}%" if self.unit == "percent" else f"{amount} {self.unit}"
 
 
+LONGEST_SPAN = 30  # characters of its number
 UNITS = {"": "epochs", "ep": "epochs", "steps": "steps", "%": "percent"}
 UNITS |= {"epoch": "epochs", "epochs": "epochs", "step": "steps"}
 
@@ -65,10 +76,19 @@ def parse_span(value: Any) -> Span:
     """Read 5, "5 epochs", "5ep", "500 steps" or "10%"."""
     if isinstance(value, Span):
         return value
-    match = re.fullmatch(r"(\d+\.?\d*)\s*([a-z%]*)", str(value).strip())
-    if not match or match[2] not in UNITS or isinstance(value, bool):
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([a-z%]*)", written(value))
+    amount = decimal(match[1]) if match else None
+    if match and (len(match[1]) > LONGEST_SPAN or (amount or 0) > MOST):
+        raise ValueError(f"a duration is at most {MOST} epochs or steps")
+    if not match or amount is None or match[2] not in UNITS:
         raise ValueError('a duration is a number of epochs, or like "5 epochs", "500 steps", "10%"')
-    return Span(float(match[1]), UNITS[match[2]])
+    return Span(amount, UNITS[match[2]])
+
+
+def written(value: Any) -> str:
+    """A number or text as text; "" for what is neither, and for more digits than mean anything."""
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**MOST_DIGITS
+    return str(value).strip() if whole or isinstance(value, float | str) else ""
 
 
 Duration = Annotated[Span, BeforeValidator(parse_span), PlainSerializer(str)]

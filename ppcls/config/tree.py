@@ -9,11 +9,12 @@ import yaml
 
 from ppcls.errors import UserError
 from ppcls.utils.files import expanded, read_file
-from ppcls.utils.text import visible
+from ppcls.utils.text import quoted, visible, whole_number
+from ppcls.utils.yaml_reader import DEEPEST, TooMuch, compose
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
-# Values of a document, and levels: aliases of aliases could stand for any number.
-MOST, DEEPEST = 10_000, 50
+MOST = 10_000  # values of a document; aliases of aliases could stand for any number
+LONGEST_PLACE = 150  # characters of an override, in a message
 TAGS = ("kind", "op")  # the keys that say which member of a union a mapping is
 
 
@@ -109,9 +110,9 @@ def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
         own = parse(text, str(path))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(f"{path}:{line}: not YAML: {error.problem}") from None
+        raise UserError(f"{path}:{line}: not YAML: {visible(str(error.problem))}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+        raise UserError(f"{path}: not YAML: {visible(str(error).replace(chr(10), ' '))}") from None
     if own.value is None:
         own.value = {}
     if not isinstance(own.value, dict):
@@ -143,9 +144,11 @@ def bases(own: Tree, path: Path) -> list[Path]:
 def parse(text: str, source: str) -> Tree:
     """A YAML text as plain values, None for an empty one; `source` begins its places."""
     try:
-        node = yaml.compose(text, Loader)
-    except RecursionError:
-        raise UserError(f"{source}: lists or mappings stand too deep in each other") from None
+        node = compose(text, Loader)
+    except TooMuch as error:
+        line = error.problem_mark and error.problem_mark.line + 1
+        place = f"{source}:{line}" if line and not source.startswith("-o ") else source
+        raise UserError(f"{place}: {error.problem}") from None
     tree = Tree(None, {} if node else {(): source})
     tree.value = construct(node, source, (), tree) if node else None
     return tree
@@ -170,7 +173,7 @@ def construct(node: yaml.Node, source: str, at: At, tree: Tree) -> Any:
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{place}: a key should be a word")
             if key in mapping:
-                raise UserError(f"{place}: key {key!r} stands twice")
+                raise UserError(f"{place}: key {quoted(key)} stands twice")
             places[(*at, key)] = place
             mapping[key] = construct(value, source, (*at, key), tree)
         return mapping
@@ -179,7 +182,7 @@ def construct(node: yaml.Node, source: str, at: At, tree: Tree) -> Any:
     try:
         value = Loader("").construct_object(node)
     except Exception:  # PyYAML raises many kinds at a text that is not of its tag.
-        problem = f"{node.value!r} cannot be read as {node.tag}; quote it?"
+        problem = f"{quoted(node.value)} cannot be read as {visible(node.tag)}; quote it?"
         raise UserError(f"{places[at]}: {problem}") from None
     plain = isinstance(node, yaml.ScalarNode) and node.style is None
     if plain and isinstance(value, bool | int | float):
@@ -202,7 +205,7 @@ def tags_differ(base: dict, over: dict) -> bool:
 def override(tree: Tree, item: str) -> None:
     """Set `a.b.0.c=value` in the tree; the value is YAML, or text as it stands."""
     dotted, equals, text = item.partition("=")
-    place = f"-o {item}"
+    place = visible(f"-o {item}", LONGEST_PLACE)
     if not equals or not dotted:
         raise UserError(f"{place}: should be key.key=value")
     given = reading(text, place)
@@ -237,9 +240,9 @@ def reading(text: str, place: str) -> Tree:
         return Tree(None)
     try:
         given = parse(text, place)
-        node = yaml.compose(text, Loader)
+        node = compose(text, Loader)
     except yaml.YAMLError:
-        return Tree(text, problems={(): f"{place}: {text!r} is not YAML; quote it?"})
+        return Tree(text, problems={(): f"{place}: {quoted(text)} is not YAML; quote it?"})
     except UserError as error:
         return Tree(text, problems={(): str(error)})
     if given.value is None:  # nothing but a comment, maybe
@@ -255,16 +258,17 @@ def reading(text: str, place: str) -> Tree:
 def child_key(node: Any, part: str, place: str, at: At) -> str | int:
     """`part` as the key of a mapping or the index of a list."""
     if isinstance(node, dict):
-        if part.isdigit() and part not in node:
+        if whole_number(part) is not None and part not in node:
             name = dotted_name(at)
             raise UserError(f"{place}: the file has no list {name}; give it whole, -o {name}=[…]")
         return part
     if not isinstance(node, list):
         raise UserError(f"{place}: {dotted_name(at)} is a value, not a mapping")
-    if not part.isdigit() or int(part) >= len(node):
+    number = whole_number(part)
+    if number is None or number >= len(node):
         name = dotted_name(at)
         raise UserError(f"{place}: {name} is a list of {len(node)}; its entries count from 0")
-    return int(part)
+    return number
 
 
 def dotted_name(at: At) -> str:

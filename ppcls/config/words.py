@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from ppcls.utils.text import nearest
+from ppcls.utils.text import LONGEST_WORD, nearest
 
 # Words of PaddleClas, torch, torchvision, timm, albumentations and Keras, without capitals and
 # what parts words; to each the keys, ops or kinds that it may mean here, the likeliest first.
@@ -202,6 +202,7 @@ def suggest(
         keys: dotted ones of other places, the nearest first.
         kinds: that may stand at other places, each with its place.
     """
+    word = word[:LONGEST_WORD]  # a longer one is near to nothing, and slow to compare
     if keys and word in PADDLECLAS:
         return IMPORT
     if found := meant(word, choices) or alike(word, choices, SURE):

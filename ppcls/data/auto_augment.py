@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ppcls.config.node import Count, NotNegative, Positive, node
+from ppcls.config.node import NotNegative, Positive, Times, node
 from ppcls.data import geometry, pixels
 
 GREY, BLACK = 128, 0
@@ -56,7 +56,7 @@ class RandAugment:
     """
 
     op: Literal["rand_augment"] = "rand_augment"
-    num_ops: Count = 2
+    num_ops: Times = 2
     magnitude: Annotated[NotNegative, Field(le=10)] = 9.0
     magnitude_std: NotNegative = 0.0
 
@@ -93,8 +93,8 @@ class AugMix:
 
     op: Literal["augmix"] = "augmix"
     severity: Annotated[Positive, Field(ge=0.1, le=10)] = 3.0
-    width: Count = 3
-    depth: Count | None = None
+    width: Times = 3
+    depth: Times | None = None
     alpha: Positive = 1.0
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:

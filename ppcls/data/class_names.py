@@ -16,13 +16,26 @@ import yaml
 
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean, first_of, plural
+from ppcls.utils.text import (
+    at_most,
+    composed,
+    did_you_mean,
+    first_of,
+    plural,
+    quoted,
+    visible,
+    whole_number,
+)
+from ppcls.utils.yaml_reader import compose
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
 IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")
 # `0 tench`, `000<TAB>tench`, `0: tench`, `0,tench`, `0. tench`, `0 - tench`: number and name.
 NUMBERED = re.compile(r"([0-9]{1,18})(?:\s*[:,;|=]\s*|[.)]\s+|\s+-\s+|\s+)(\S.*)")
 
+TOO_DEEP = "lists stand too deep in each other: a list of class names is expected"
+
+LONGEST_NUMBER = 1000  # digits of a name that counts as a number
 Numbered = tuple[str, int, str]  # where it stands, number, name
 
 
@@ -56,8 +69,8 @@ def read_class_names(path: str | PathLike) -> tuple[str, ...]:
     if not belong_to_lines(numbers, names, len(lines)):
         return plain_names(lines, path)
     mistakes = [
-        f"{path}:{line}: {lines[line - first] or 'a blank line'!r} has no number before its name, "
-        "as other lines have"
+        f"{path}:{line}: {quoted(lines[line - first] or 'a blank line')} has no number before its "
+        "name, as other lines have"
         for line, field in enumerate(fields, first)
         if not field
     ]
@@ -92,9 +105,8 @@ def by_number(entries: Sequence[Numbered], source: str | PathLike) -> tuple[str,
         first.setdefault(number, place)
     if mistakes:
         raise UserError(*first_of(mistakes))
-    asked = "; where the numbers belong to the names, number these: 0 " + " ".join(
-        map(str, entries[0][1:])
-    )
+    _, number, name = entries[0]
+    asked = f"; where the numbers belong to the names, number these: 0 {number} {visible(name, 60)}"
     if min(first) == 1 and max(first) == count:
         # PaddleClas would leave class 0 without a name, and name each class after its neighbour
         # where lists count from 0: which of the two is wrong, the numbers or a list, is not known.
@@ -120,7 +132,7 @@ def plain_names(lines: Sequence[str], path: str | PathLike) -> tuple[str, ...]:
         if not name:
             mistakes.append(f"{path}:{line}: blank line where a class name should stand")
         elif first[name] < line:
-            mistakes.append(f"{path}:{line}: {name!r} already stands in line {first[name]}")
+            mistakes.append(f"{path}:{line}: {quoted(name)} already stands in line {first[name]}")
     if mistakes:
         raise UserError(*first_of(mistakes))
     return tuple(lines)
@@ -142,13 +154,17 @@ def parsed(text: str, path: str | PathLike) -> Any:
         return None
     try:
         return json.loads(inner, object_pairs_hook=Pairs)
+    except RecursionError:
+        raise UserError(f"{path}: {TOO_DEEP}") from None
     except ValueError:
         pass
     try:
-        return plain(yaml.compose(inner, yaml.BaseLoader))
+        return plain(compose(inner, yaml.BaseLoader))
+    except RecursionError:
+        raise UserError(f"{path}: {TOO_DEEP}") from None
     except yaml.YAMLError as error:
         if str(path).lower().endswith(".json"):
-            raise UserError(f"{path}: not JSON ({' '.join(str(error).split())})") from None
+            raise UserError(f"{path}: not JSON ({visible(' '.join(str(error).split()))})") from None
         return None
 
 
@@ -196,8 +212,13 @@ def from_document(document: Any, path: str | PathLike) -> tuple[str, ...]:
 
 def is_whole(names: Sequence[str]) -> bool:
     """Whether all names are whole numbers, no two of the same value."""
-    found = all(name.isascii() and name.isdigit() for name in names)
-    return found and len({int(name) for name in names}) == len(names) > 0
+    numbers = {value_of(name) for name in names}
+    return None not in numbers and len(numbers) == len(names) > 0
+
+
+def value_of(name: str) -> int | None:
+    """The number that a class is called; names may be longer than any class's number."""
+    return whole_number(name, LONGEST_NUMBER)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -228,9 +249,9 @@ def label_numbers(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]
     """Each valid label's number: its place among the names, or the integer it is."""
     by_name = single_names(names)
     if is_whole(names):  # an integer means the class called so, `7` the one called `007`
-        by_value = {int(name): number for number, name in enumerate(names)}
-        whole = [label for label in labels if label.isascii() and label.isdigit()]
-        return {label: by_value[int(label)] for label in whole if int(label) in by_value}
+        by_value = {value_of(name): number for number, name in enumerate(names)}
+        values = {label: value_of(label) for label in labels}
+        return {label: by_value[value] for label, value in values.items() if value in by_value}
     # Where a class is called '3' but is not number 3, an integer could mean either: names only.
     integers = all(not is_index(name) or int(name) == i for i, name in enumerate(names))
     numbers = {label: int(label) for label in labels if integers and is_index(label)}
@@ -240,7 +261,7 @@ def label_numbers(labels: Iterable[str], names: Sequence[str]) -> dict[str, int]
 
 def is_index(text: str) -> bool:
     """True for the digits of an integer ≥ 0 that fits into 64 bits."""
-    return re.fullmatch("[0-9]{1,18}", text) is not None
+    return whole_number(text) is not None
 
 
 # --------------------------------------------------------------------------- two parties
@@ -284,7 +305,8 @@ def places(
     called = repr(own[found[-1]]) if own else f"class {found[-1]}"
     reason = "no name is in both" if own else "its classes have no names"
     return found, (
-        f"note: {source}: {names[-1]!r} is taken for {called} of {whose} and so on, {how}: {reason}"
+        f"note: {source}: {quoted(names[-1])} is taken for {called} of {whose} and so on, "
+        f"{how}: {reason}"
     )
 
 
@@ -361,15 +383,16 @@ def renamed(
     shared = set(keys(own, given)) & set(keys(given, own))
     if is_whole(own) and not shared and max(map(int, own)) < len(given):
         names = tuple(given[int(name)] for name in own)
-        note = f"note: {source}: class {own[-1]} of {whose} is called {names[-1]!r} and so on"
+        note = f"note: {source}: class {own[-1]} of {whose} is called {quoted(names[-1])} and so on"
         return names, note
     moved = [a for a, b in zip(own, given, strict=True) if a != b and (a in shared or b in shared)]
     if moved:
         near = "" if moved[0] in given else did_you_mean(moved[0], given)
         raise UserError(
-            f"{source}: {moved[0]!r} is at another place than in {whose}, and other names differ, "
-            f"too{near}; give its names in its order: {at_most(list(map(str, own)))}"
+            f"{source}: {quoted(moved[0])} is at another place than in {whose}, and other names "
+            f"differ, too{near}; give its names in its order: {at_most(list(map(str, own)))}"
         )
     first = next(i for i, pair in enumerate(zip(own, given, strict=True)) if pair[0] != pair[1])
-    note = f"note: {source}: {own[first]!r} of {whose} is called {given[first]!r}, in order"
+    pair = f"{quoted(own[first])} of {whose} is called {quoted(given[first])}"
+    note = f"note: {source}: {pair}, in order"
     return tuple(given), note

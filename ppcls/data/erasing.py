@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ppcls.config.node import Count, Int, NotNegative, Positive, Share, node
+from ppcls.config.node import Margin, NotNegative, Positive, Share, Side, Times, node
 from ppcls.data.geometry import check_box, random_box
 from ppcls.utils.opencv import cv2
 
@@ -75,8 +75,8 @@ class Cutout:
     """
 
     op: Literal["cutout"] = "cutout"
-    holes: Count = 1
-    length: Count | None = None
+    holes: Times = 1
+    length: Side | None = None
     mode: Mode = "mean"
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -96,7 +96,7 @@ class HideAndSeek:
     """
 
     op: Literal["hide_and_seek"] = "hide_and_seek"
-    sides: tuple[Annotated[Int, Field(ge=0)], ...] = (0, 16, 32, 44, 56)
+    sides: tuple[Margin, ...] = (0, 16, 32, 44, 56)
     prob: Share = 0.5
     mode: Mode = "mean"
 
@@ -124,7 +124,7 @@ class GridMask:
 
     op: Literal["grid_mask"] = "grid_mask"
     prob: Share = 0.8
-    unit: tuple[Count, Count] = (96, 224)
+    unit: tuple[Side, Side] = (96, 224)
     ratio: Share = 0.6
     rotate: Annotated[NotNegative, Field(le=360)] = 0.0
     mode: Mode = "mean"

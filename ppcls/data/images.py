@@ -90,9 +90,14 @@ SEGMENT = re.compile(rb"\xff+([\x01-\xfe])")
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 # Pixels that a byte of a JPEG stands for at most: Huffman codes spend a bit on each block of 8x8.
 DENSEST = 512
+# … and of any photo: others pack what is of one colour better, which matters where it is large.
+FREE = 1 << 24  # pixels that a photo may have whatever its size in bytes
+MOST_SCANS = 200  # of a JPEG, each of which goes over all pixels; programs write up to some 20
 # Pixels up to which OpenCV decodes; Pillow looks after larger photos and its limit.
 LARGE = 1 << 26
-# Tags of TIFF, which EXIF blocks are written in.
+# Tags of TIFF, which EXIF blocks are written in, and bytes of a value by its type's number.
+BLOCKS = (34665, 34853, 40965)  # whose values are the places of further tags
+WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 BITS = 258
 PHOTOMETRIC = 262
 ORIENTATION = 274
@@ -173,6 +178,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
         Exception: what Pillow raises, `UnidentifiedImageError` where it is no photo.
     """
     kind = kind_of(data[:HEAD])
+    if kind == ".tif" and not tags_fit(data):
+        raise UserError(f"{name}: damaged photo (its tags hold more than the file); save it again")
     if kind not in (".avif", ".heic"):
         return Image.open(io.BytesIO(data), formats=FORMATS)
     if kind == ".avif" and reads_avif():
@@ -265,7 +272,7 @@ def jpeg_layout(data: bytes) -> tuple[int, bytes] | None:
     """
     if not data.startswith(b"\xff\xd8"):
         return None
-    place, components, exif = 2, 0, b""
+    place, components, scans, exif = 2, 0, 0, b""
     while segment := SEGMENT.match(data, place):
         marker, start = segment[1][0], segment.end()
         if marker == END:
@@ -281,9 +288,72 @@ def jpeg_layout(data: bytes) -> tuple[int, bytes] | None:
         elif marker == APP1 and not exif and data.startswith(b"Exif\0\0", start + 2):
             exif = data[start + 2 : place]
         elif marker == SCAN:
+            scans += 1
+            if scans > MOST_SCANS:
+                return None
             after = AFTER_SCAN.search(data, place)
             place = after.start() if after else len(data)
     return None
+
+
+def too_many_scans(data: bytes) -> bool:
+    """Whether a JPEG goes over its pixels again and again: a scan takes 12 bytes."""
+    place, scans = 2, 0
+    while scans <= MOST_SCANS and (segment := SEGMENT.match(data, place)):
+        start = segment.end()
+        place = start + int.from_bytes(data[start : start + 2], "big")
+        if segment[1][0] == END:
+            return False
+        if segment[1][0] == SCAN:
+            scans += 1
+            after = AFTER_SCAN.search(data, place)
+            place = after.start() if after else len(data)
+    return scans > MOST_SCANS
+
+
+def tags_fit(data: bytes) -> bool:
+    """Whether the tags of a TIFF's first picture hold no more than the file has.
+
+    Pillow keeps the bytes of each, and thousands may stand for the same ones.
+    """
+    order = "<" if data[:2] == b"II" else ">"
+    big = data[2:4] in (b"+\0", b"\0+")
+    count, entry = (order + "Q", order + "HHQQ") if big else (order + "H", order + "HHII")
+    inside = 8 if big else 4  # bytes of a value that stands in its entry
+    left, waiting, seen = 2 * len(data), [8 if big else 4], set()
+    try:
+        waiting = list(struct.unpack_from(order + ("Q" if big else "I"), data, waiting[0]))
+        while waiting:
+            place = waiting.pop()
+            if place in seen:
+                continue
+            seen.add(place)
+            (entries,) = struct.unpack_from(count, data, place)
+            place += struct.calcsize(count)
+            for _ in range(entries):
+                tag, kind, many, value = struct.unpack_from(entry, data, place)
+                place += struct.calcsize(entry)
+                size = many * WIDTHS[kind] if kind < len(WIDTHS) else 0
+                left -= size if size > inside else 0
+                if left < 0:
+                    return False
+                waiting += [value] if tag in BLOCKS else []
+    except struct.error:  # cut short, which Pillow says
+        pass
+    return True
+
+
+def check_density(image: Image.Image, size: int, name: str) -> None:
+    """UserError for a large picture in so few bytes as no photo has."""
+    pixels = image.width * image.height
+    packed = image.format == "BMP" and any(
+        "bmp_rle" in str(tile) for tile in getattr(image, "tile", ())
+    )
+    if pixels > (FREE if packed else max(FREE, DENSEST * size)):
+        raise UserError(
+            f"{name}: {image.width}x{image.height} pixels in {plural(size, 'byte')}, which no "
+            "photo has; save a smaller one"
+        )
 
 
 def decode_any(data: bytes, name: str) -> np.ndarray:
@@ -295,6 +365,9 @@ def decode_any(data: bytes, name: str) -> np.ndarray:
             raise OSError(
                 f"{plural(len(data), 'byte')} cannot hold {image.width}x{image.height} pixels"
             )
+        check_density(image, len(data), name)
+        if data.startswith(b"\xff\xd8") and too_many_scans(data):
+            raise UserError(f"{name}: a JPEG of more than {MOST_SCANS} scans; save it again")
         image.load()
     except UserError:
         raise

@@ -1,5 +1,6 @@
 """List files of photos with any number of labels each: `path<TAB>0,1,0`, or a column a class."""
 
+from collections import Counter
 from os import PathLike
 from pathlib import Path
 
@@ -10,10 +11,20 @@ from ppcls.data.lists import (
     Rows,
     column,
     csv_fields,
+    joined,
     text_rows,
 )
 from ppcls.errors import UserError
-from ppcls.utils.text import at_most, composed, did_you_mean, first_of, plural
+from ppcls.utils.text import (
+    SHOWN,
+    at_most,
+    composed,
+    did_you_mean,
+    first_of,
+    plural,
+    quoted,
+    visible,
+)
 
 SPELT = {"0": 0, "1": 1}
 
@@ -36,7 +47,8 @@ def read_label_sets(
     width = len(names) or (rows.labels[0].count(",") + 1 if rows.labels else 0)
     sets = {text: parse(text, width) for text in set(rows.labels)}
     wrong = [i for i, text in enumerate(rows.labels) if sets[text] is None]
-    mistakes = rows.mistakes + [(rows.lines[i], mistake(rows.labels[i], width)) for i in wrong]
+    texts = [mistake(rows.labels[i], width) for i in wrong[:SHOWN]] + [""] * len(wrong[SHOWN:])
+    mistakes = rows.mistakes + [(rows.lines[i], text) for i, text in zip(wrong, texts, strict=True)]
     if mistakes:
         found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
         raise UserError(*first_of(found))
@@ -55,7 +67,8 @@ def parse(text: str, width: int) -> list[int] | None:
 def mistake(text: str, width: int) -> str:
     shape = ",".join(["0", "1", "0", "…"][: min(width, 4)])
     return (
-        f"expected {plural(width, 'label')} of 0 or 1 like {shape} (one per class), found {text!r}"
+        f"expected {plural(width, 'label')} of 0 or 1 like {shape} (one per class), "
+        f"found {quoted(text, 100)}"
     )
 
 
@@ -66,24 +79,30 @@ def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[
     lowered = [field.lower() for field in header]
     photo_column = column(path, lowered, "path", PATH_COLUMNS)
     classes = [field for index, field in enumerate(header) if index != photo_column]
-    twice = sorted({name for name in classes if classes.count(name) > 1})
+    twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if not classes or twice or not all(classes):
-        found = f"{at_most(twice)} stands twice" if twice else "a class has no name"
+        found = (
+            f"{at_most([visible(name, 60) for name in twice])} stands twice"
+            if twice
+            else "a class has no name"
+        )
         raise UserError(f"{path}:1: every column but the path's names a class; {found}")
-    odd = [
-        f"{name!r}{did_you_mean(name, names)}" for name in classes if names and name not in names
-    ]
-    lacking = [repr(name) for name in names if name not in classes]
+    place = {name: index for index, name in enumerate(header) if index != photo_column}
+    known = set(names)
+    unknown = [name for name in classes if name not in known] if names else []
+    odd = [f"{quoted(name)}{did_you_mean(name, names)}" for name in unknown[:SHOWN]]
+    odd += [""] * len(unknown[SHOWN:])
+    lacking = [quoted(name) for name in names if name not in place]
     if odd or lacking:
         what = f"unknown: {at_most(odd)}" if odd else f"without a column: {at_most(lacking)}"
         raise UserError(f"{path}:1: its columns are not the classes of the label file; {what}")
-    places = [header.index(name) for name in names or classes]
+    places = [place[name] for name in names or classes]
     rows = Rows([], [], [], mistakes)
     for line, fields in table:
         if not fields[photo_column]:
-            mistakes.append((line, f"no path: {','.join(fields)!r}"))
+            mistakes.append((line, f"no path: {joined(fields)}"))
             continue
         rows.photos.append(fields[photo_column])
-        rows.labels.append(",".join(fields[place] for place in places))
+        rows.labels.append(",".join(fields[index] for index in places))
         rows.lines.append(line)
     return rows, names or tuple(classes)

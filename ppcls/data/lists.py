@@ -14,7 +14,7 @@ from ppcls.data.class_names import in_order, label_numbers
 from ppcls.data.text_files import read_text, split_lines
 from ppcls.errors import UserError
 from ppcls.utils.csv_text import from_cell
-from ppcls.utils.text import SHOWN, composed, did_you_mean, first_of
+from ppcls.utils.text import SHOWN, composed, did_you_mean, first_of, quoted, visible
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
@@ -81,7 +81,7 @@ def text_rows(path: str | PathLike) -> Rows:
         fields = line.strip(" \t")
         photo, _, label = fields.rpartition("\t" if "\t" in fields else " ")
         if not photo:
-            found = f"found {line!r}" if fields else "found a blank line"
+            found = f"found {quoted(line, 100)}" if fields else "found a blank line"
             rows.mistakes.append((number, f"expected 'path label', {found}"))
             continue
         rows.photos.append(photo.rstrip(" \t"))
@@ -103,7 +103,7 @@ def csv_rows(path: str | PathLike) -> Rows:
             rows.labels.append(row[label_column])
             rows.lines.append(line)
         else:
-            rows.mistakes.append((line, f"no path or no label: {','.join(row)!r}"))
+            rows.mistakes.append((line, f"no path or no label: {joined(row)}"))
     return rows
 
 
@@ -124,12 +124,19 @@ def csv_fields(
             if len(row) == len(header):
                 table.append((line, fields_of(row)))
             else:
-                found = f"found {len(row)}: {','.join(row)!r}" if row else "found a blank line"
+                found = f"found {len(row)}: {joined(row)}" if row else "found a blank line"
                 mistakes.append((line, f"expected {len(header)} fields, {found}"))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}:{line}: not CSV ({error}); is a quote left open?") from error
+        raise UserError(
+            f"{path}:{line}: not CSV ({visible(str(error))}); is a quote left open?"
+        ) from error
     return header, table, mistakes
+
+
+def joined(fields: list[str]) -> str:
+    """The beginning of a row, quoted."""
+    return quoted(",".join(field[:100] for field in fields[:100]), 100)
 
 
 def fields_of(row: list[str]) -> list[str]:
@@ -141,21 +148,22 @@ def column(path: str | PathLike, header: list[str], what: str, known: tuple[str,
     found = [index for index, name in enumerate(header) if name in known]
     if len(found) == 1:
         return found[0]
-    have = f"the header {','.join(header)!r} has {'several' if found else 'none'}"
+    have = f"the header {joined(header)} has {'several' if found else 'none'}"
     raise UserError(f"{path}:1: name one {what} column ({', '.join(known)}); {have}")
 
 
 def label_mistake(label: str, names: tuple[str, ...], is_csv: bool) -> str:
     """What is wrong with a label that has no number."""
+    shown = f"label {quoted(label, 100)}"
     if label in names:
-        return f"label {label!r} is the name of several classes; write the number instead"
+        return f"{shown} is the name of several classes; write the number instead"
     if names:
         spaces = not is_csv and any(" " in name for name in names)
         tab = " (a name with spaces needs a tab before it)" if spaces else ""
-        return f"label {label!r} is not a class name{did_you_mean(label, names)}{tab}"
+        return f"{shown} is not a class name{did_you_mean(label, names)}{tab}"
     if re.fullmatch("[01](,[01])+", label):
-        return f"label {label!r} has several classes: -o task.kind=multilabel learns such lists"
-    return f"label {label!r} is not an integer ≥ 0; class names need a label file, one name a line"
+        return f"{shown} has several classes: -o task.kind=multilabel learns such lists"
+    return f"{shown} is not an integer ≥ 0; class names need a label file, one name a line"
 
 
 def is_number(text: str) -> bool:

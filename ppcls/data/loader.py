@@ -214,7 +214,7 @@ class Pool(ProcessPoolExecutor):
     """Starts its processes, which happens in `submit`, where signals do not reach them."""
 
     def submit(self, *given: Any, **named: Any) -> Future:
-        with held_signals():
+        with environment.without_working_folder(), held_signals():
             return super().submit(*given, **named)
 
 

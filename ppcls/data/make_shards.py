@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,9 @@ from ppcls.data.samples import Samples
 from ppcls.data.shards import NAMES, SUFFIX
 from ppcls.errors import UserError
 from ppcls.log import Progress, say
-from ppcls.utils.files import write_text
+from ppcls.utils.files import read_file, write_text
 from ppcls.utils.lock import locked
-from ppcls.utils.text import at_most, composed, is_broken, plural, to_json, visible
+from ppcls.utils.text import at_most, composed, from_json, is_broken, plural, to_json, visible
 
 
 @dataclass
@@ -122,6 +123,10 @@ def record_file(target: Path, name: str) -> Path:
     return target / f"{name}.shards.json"
 
 
+def is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(type(n) is int for n in value)
+
+
 def finished(target: Path, name: str, record: Record) -> list[list[int]]:
     """The shards that an interrupted run has left; UserError for those of another one."""
     file = record_file(target, name)
@@ -132,7 +137,9 @@ def finished(target: Path, name: str, record: Record) -> list[list[int]]:
             raise UserError(f"{target}: holds other shards, {at_most(other)}; {advice}")
         return []
     try:
-        found = Record(**json.loads(file.read_text(encoding="utf-8")))
+        found = Record(**from_json(read_file(file)))
+        if not all(map(is_pair, found.shards)):
+            raise ValueError(found.shards)
     except (ValueError, TypeError):
         raise UserError(f"{file}: is no record of shards; {advice}") from None
     pairs = zip(asdict(found).items(), asdict(record).values(), strict=True)

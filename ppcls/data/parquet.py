@@ -6,7 +6,6 @@ so files are not trained from directly, and are shuffled by groups.
 """
 
 import glob
-import json
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from ppcls.data.class_names import read_class_names
 from ppcls.data.paths import Paths
 from ppcls.data.samples import Samples
 from ppcls.errors import UserError
+from ppcls.utils.text import from_json
 
 if TYPE_CHECKING:
     from pyarrow.parquet import ParquetFile
@@ -135,7 +135,7 @@ def class_names(file: "ParquetFile") -> tuple[str, ...]:
     """The label's names in the metadata that the hub's `datasets` library writes, () without."""
     metadata = file.schema_arrow.metadata or {}
     try:
-        about = json.loads(metadata[b"huggingface"])
+        about = from_json(metadata[b"huggingface"])
         return tuple(about["info"]["features"]["label"]["names"])
     except (KeyError, ValueError, TypeError):
         return ()

@@ -11,11 +11,11 @@ import numpy as np
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ArgsKwargs
 
-from ppcls.config.node import Count, Float, Positive, node
+from ppcls.config.node import Float, Positive, Side, node
 from ppcls.data.geometry import Backend, Interpolation, center_crop, resize_short
 from ppcls.errors import UserError
 from ppcls.utils.opencv import cv2
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, quoted, visible
 
 KEYS = ("resize", "crop", "interpolation", "backend", "mean", "std")
 STATED = "_stated"  # where a Preprocess keeps which of them were given
@@ -30,8 +30,8 @@ class Preprocess:
     say better.
     """
 
-    resize: Count = 256
-    crop: Count = 224
+    resize: Side = 256
+    crop: Side = 224
     interpolation: Interpolation = "bilinear"
     backend: Backend = "cv2"
     mean: tuple[Float, ...] = (0.485, 0.456, 0.406)
@@ -201,12 +201,20 @@ def read_ops(ops: Any) -> dict[str, dict[str, Any]]:
     names, found = [], {}
     for entry in ops if isinstance(ops, list) else [ops]:
         if not isinstance(entry, dict) or len(entry) != 1:
-            raise UserError(f"transform_ops: {entry!r} is not an op like CropImage: {{size: 224}}")
+            raise UserError(
+                f"transform_ops: {visible(repr(entry), 100)} is not an op like "
+                "CropImage: {size: 224}"
+            )
         ((name, given),) = entry.items()
         if name not in KNOWN:
-            raise UserError(f"transform_ops: unknown op {name!r}; known are {', '.join(KNOWN)}")
+            raise UserError(
+                f"transform_ops: unknown op {quoted(name)}; known are {', '.join(KNOWN)}"
+            )
         if not isinstance(given or {}, dict) or set(given or {}) - set(KNOWN[name]):
-            raise UserError(f"{name}: cannot read {given!r}; known are {', '.join(KNOWN[name])}")
+            raise UserError(
+                f"{name}: cannot read {visible(repr(given), 100)}; "
+                f"known are {', '.join(KNOWN[name])}"
+            )
         names.append(name)
         found[name] = {**KNOWN[name], **(given or {})}
     needed = [name for name in KNOWN if name != "DecodeImage" or name in names]
@@ -230,7 +238,9 @@ def read_resize(arguments: dict[str, Any]) -> dict[str, Any]:
     backend = str(arguments["backend"]).lower()
     name = arguments["interpolation"] or ("BICUBIC" if backend == "pil" else "LINEAR")
     if str(name).upper() not in READ:
-        raise UserError(f"ResizeImage: unknown interpolation {name!r}; known are {', '.join(READ)}")
+        raise UserError(
+            f"ResizeImage: unknown interpolation {quoted(name)}; known are {', '.join(READ)}"
+        )
     interpolation = READ[str(name).upper()]
     resize = arguments["resize_short"]
     return {"resize": resize, "interpolation": interpolation, "backend": backend}
@@ -249,13 +259,13 @@ def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
     """NormalizeImage's part: mean and std of pixels scaled to 0..1, whatever its own scale is."""
     mean, std, scale = arguments["mean"], arguments["std"], arguments["scale"]
     if arguments["order"] not in ("", "hwc"):
-        raise UserError(f"NormalizeImage: order {arguments['order']!r} is not '' or 'hwc'")
+        raise UserError(f"NormalizeImage: order {quoted(arguments['order'])} is not '' or 'hwc'")
     for values in (mean, std):
-        if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+        if not isinstance(values, list) or not all(map(is_small, values)):
             raise UserError("NormalizeImage: mean and std are lists of one number per channel")
     if arguments["channel_num"] != len(mean):
         raise UserError(
-            f"NormalizeImage: channel_num {arguments['channel_num']} with a mean of "
+            f"NormalizeImage: channel_num {quoted(arguments['channel_num'])} with a mean of "
             f"{plural(len(mean), 'value')} cannot be represented"
         )
     top, _, bottom = str(scale).partition("/")
@@ -264,8 +274,15 @@ def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
     except (ValueError, ZeroDivisionError):
         factor = math.nan
     if not 0 < factor < math.inf:
-        raise UserError(f"NormalizeImage: scale {scale!r} is not a number above 0, like 1.0/255.0")
+        raise UserError(
+            f"NormalizeImage: scale {quoted(scale)} is not a number above 0, like 1.0/255.0"
+        )
     # PaddleClas also writes 1/255 rounded, as 0.00392157.
     if abs(factor - 1) < 1e-6:
         factor = 1.0
     return {"mean": [value / factor for value in mean], "std": [value / factor for value in std]}
+
+
+def is_small(value: Any) -> bool:
+    """Whether a value is a finite number as a mean of pixels may be."""
+    return isinstance(value, int | float) and -1e9 < value < 1e9

@@ -18,7 +18,7 @@ from ppcls.utils.text import at_most, first_of
 
 SUFFIX = ".tar"
 NAMES = "labels.txt"  # class names beside the shards, as in `data.labels`
-RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+RANGE = re.compile(r"\{([0-9]{1,18})\.\.([0-9]{1,18})\}")
 MOST = 100_000  # shards; more is a slip of the pen
 
 

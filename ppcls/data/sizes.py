@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Discriminator, Field, Tag
 
-from ppcls.config.node import Count, node
+from ppcls.config.node import MOST, Side, node
 
 SIZED = 2  # tells the random size of a batch from the other random numbers of its first photo
 
@@ -15,7 +15,7 @@ class Progressive:
     """A side for each stretch of training, by the number of epochs before it."""
 
     kind: Literal["progressive"] = "progressive"
-    sizes: dict[Annotated[int, Field(ge=0)], Count]
+    sizes: dict[Annotated[int, Field(ge=0, le=MOST)], Side]
 
     def __post_init__(self):
         if 0 not in self.sizes:
@@ -30,7 +30,7 @@ class MultiScale:
     """One of `sizes` for each batch, drawn evenly."""
 
     kind: Literal["multi_scale"] = "multi_scale"
-    sizes: tuple[Count, ...]
+    sizes: tuple[Side, ...]
 
     def __post_init__(self):
         if not self.sizes:
@@ -46,7 +46,7 @@ def form(value: Any) -> str:
 
 Kinds = Annotated[Progressive | MultiScale, Field(discriminator="kind")]
 AnySize = Annotated[
-    Annotated[Count, Tag("a number")] | Annotated[Kinds, Tag("a mapping")], Discriminator(form)
+    Annotated[Side, Tag("a number")] | Annotated[Kinds, Tag("a mapping")], Discriminator(form)
 ]
 
 

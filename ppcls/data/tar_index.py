@@ -7,11 +7,11 @@ members are left alone.
 
 import hashlib
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
-from typing import NamedTuple
-from uuid import uuid4
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -19,11 +19,19 @@ from ppcls import environment
 from ppcls.data.images import AVIF, HEIF, SUFFIXES, readable
 from ppcls.data.paths import Paths
 from ppcls.errors import UserError
-from ppcls.utils.files import require_plain
-from ppcls.utils.text import first_of
+from ppcls.log import say
+from ppcls.utils.files import open_plain, require_plain, write_whole
+from ppcls.utils.text import first_of, quoted, visible
 
 LABELS = (".cls", ".txt")  # endings of labels, the one that counts first
+LONGEST_LABEL = 1 << 21  # bytes: a 0 or 1 for each of a million classes
 VERSION = 2  # of a kept index; another one is written anew
+# Headers that stand for the next one's name and the like, and what one may hold at most.
+ABOUT_NEXT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+ABOUT_NEXT += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+LONGEST_ABOUT = 1 << 16  # bytes
+MOST_FOR_ALL = 1000  # entries of global headers, which tarfile copies for every member
+DIGITS = re.compile(rb"[0-9]{256}")  # longer than any number; Python's tarfile is slow with many
 
 
 class Index(NamedTuple):
@@ -54,25 +62,68 @@ def index(file: str) -> Index:
     except OSError as error:
         raise UserError(f"{file}: {error.strerror}") from error
     state = np.array([VERSION, found.st_size, found.st_mtime_ns])
-    try:
-        with place.open("rb") as content, np.load(content) as kept:
-            if np.array_equal(kept["state"], state):
-                return unpack(kept)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
-        pass  # not there, of another version, or damaged by hand
+    kept = read_kept(place, state)
+    if kept:
+        return kept
     read = scan(file)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        temporary = place.with_name(f".{uuid4().hex}.npz")
-        keep(read, temporary, state)
-        temporary.replace(place)
-    except OSError as error:
-        advice = "make room or give access there, or set PPCLS_HOME to another folder"
-        raise UserError(f"{place}: {error.strerror}: {advice}") from error
+        with write_whole(place) as content:
+            keep(read, content, state)
+    except (OSError, UserError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        say(f"note: the index of {file} cannot be kept ({place.parent}: {reason})")
     return read
 
 
-def keep(read: Index, file: Path, state: np.ndarray) -> None:
+def read_kept(place: Path, state: np.ndarray) -> Index | None:
+    """The kept index of a tar in this state; None where there is none, or one that is not whole."""
+    try:
+        with open_plain(place) as content:
+            if not is_stored(content):
+                return None
+            content.seek(0)
+            with np.load(content, allow_pickle=False) as kept:
+                if not np.array_equal(kept["state"], state):
+                    return None
+                index = unpack(kept)
+        return index if is_whole(index, int(state[1])) else None
+    except Exception:  # numpy raises many kinds at a file that is none of its own
+        return None
+
+
+def is_stored(content: BinaryIO) -> bool:
+    """Whether a zip file's members are no larger than it is."""
+    with zipfile.ZipFile(content) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+    return total <= os.fstat(content.fileno()).st_size
+
+
+def is_whole(index: Index, size: int) -> bool:
+    """Whether an index can be that of a tar of so many bytes: its parts agree, and lie inside."""
+    count = len(index.offsets)
+    numbers = (index.photos.ends, index.labels.ends, index.offsets, index.sizes)
+    right = all(part.dtype == np.int64 and part.shape == (count,) for part in numbers)
+    endings = index.endings
+    right = right and endings.dtype == np.uint8 and endings.shape == (count,) and count > 0
+    return bool(
+        right
+        and (endings < len(LABELS)).all()
+        and (index.sizes >= 0).all()
+        and (index.offsets >= 0).all()
+        and (index.sizes <= size).all()
+        and (index.offsets <= size - index.sizes).all()
+        and all(map(are_divided, (index.photos, index.labels)))
+    )
+
+
+def are_divided(paths: Paths) -> bool:
+    """Whether the places where texts end are those of the zeros between them."""
+    zeros = np.flatnonzero(np.frombuffer(paths.text, np.uint8) == 0)
+    return np.array_equal(np.append(zeros, len(paths.text)), paths.ends)
+
+
+def keep(read: Index, file: BinaryIO, state: np.ndarray) -> None:
     np.savez(
         file,
         state=state,
@@ -98,21 +149,24 @@ def scan(file: str) -> Index:
     labels: dict[str, dict[str, str]] = {}
     mistakes: list[str] = []
     try:
-        with tarfile.open(file, "r:") as tar:
-            for member in tar:
-                take(tar, member, photos, labels, mistakes)
-            check_end(tar, file)
-    except (tarfile.TarError, EOFError) as error:
+        with open_plain(file) as content:
+            read_members(content, photos, labels, mistakes)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # tarfile raises many kinds at headers that are none
+        reason = str(error) or type(error).__name__
         raise UserError(
-            f"{file}: not an uncompressed tar, damaged or cut short ({error}); fetch it again"
+            f"{file}: not an uncompressed tar, damaged or cut short ({reason}); fetch it again"
         ) from None
     beside = " or ".join(LABELS)
     mistakes += [
-        f"{member.name}: no label {beside} beside it"
+        f"{visible(member.name)}: no label {beside} beside it"
         for key, member in photos.items()
         if key not in labels
     ]
-    mistakes += [f"{key}{next(iter(labels[key]))}: no photo beside it"
+    mistakes += [f"{visible(key)}{next(iter(labels[key]))}: no photo beside it"
                  for key in labels if ".cls" in labels[key] and key not in photos]  # fmt: skip
     if mistakes or not photos:
         found = [f"{file}:{text}" for text in mistakes] or [f"{file}: no photos in it"]
@@ -127,8 +181,73 @@ def scan(file: str) -> Index:
     )
 
 
+class Within:
+    """An open file of which no more is asked than it has, whatever a header says."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.size = file, os.fstat(file.fileno()).st_size
+
+    def read(self, count: int) -> bytes:
+        if count < 0:
+            raise tarfile.ReadError("a negative size")
+        return self.file.read(min(count, max(0, self.size - self.file.tell())))
+
+    def seek(self, place: int) -> int:
+        if not 0 <= place <= self.size:
+            raise tarfile.ReadError("a member reaches past the end")
+        return self.file.seek(place)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class Headers(Within):
+    """What tarfile reads of a tar: headers, and what stands for the next one."""
+
+    def read(self, count: int) -> bytes:
+        data = super().read(count)
+        if len(data) > tarfile.BLOCKSIZE and DIGITS.search(data):
+            raise tarfile.ReadError("a header that is none")
+        return data
+
+
+class Header(tarfile.TarInfo):
+    """A member's header; ReadError for a size that none has."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0:
+            raise tarfile.ReadError("a negative size")
+        if found.type in ABOUT_NEXT and found.size > LONGEST_ABOUT:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
+
+
+def read_members(
+    file: BinaryIO,
+    photos: dict[str, tarfile.TarInfo],
+    labels: dict[str, dict[str, str]],
+    mistakes: list[str],
+) -> None:
+    """Put every member where it belongs; each begins behind the one before."""
+    content, end = Within(file), 0
+    with tarfile.open(fileobj=Headers(file), mode="r:", tarinfo=Header) as tar:  # type: ignore
+        for member in tar:
+            if not (member.size >= 0 and member.offset_data <= tar.offset and end < tar.offset):
+                raise tarfile.ReadError("a negative size")
+            if member.isreg() and member.offset_data + member.size > content.size:
+                raise tarfile.ReadError("a member reaches past the end")
+            if len(tar.pax_headers) > MOST_FOR_ALL:
+                raise tarfile.ReadError("a global header that is none")
+            end = tar.offset
+            member.pax_headers = {}  # a copy of the global ones, too
+            take(content, member, photos, labels, mistakes)
+        check_end(content, end)
+
+
 def take(
-    tar: tarfile.TarFile,
+    content: Within,
     member: tarfile.TarInfo,
     photos: dict[str, tarfile.TarInfo],
     labels: dict[str, dict[str, str]],
@@ -140,31 +259,38 @@ def take(
     key, ending = folder + slash + stem, f".{ending.lower()}"
     if not stem or ending not in (*SUFFIXES, *AVIF, *HEIF, *LABELS):
         return
+    if "\0" in member.name:
+        mistakes.append(f"{member.name}: a NUL in its name")
+        return
     if not member.isreg() or member.issparse():
-        mistakes.append(f"{member.name}: a link or no plain file; write the file itself")
+        mistakes.append(f"{visible(member.name)}: a link or no plain file; write the file itself")
     elif ending not in LABELS and ending not in readable():
-        mistakes.append(f"{member.name}: is not read here; pip install pillow-heif 'pillow>=11.3'")
+        mistakes.append(
+            f"{visible(member.name)}: is not read here; pip install pillow-heif 'pillow>=11.3'"
+        )
     elif ending not in LABELS and key in photos:
-        mistakes.append(f"{member.name}: {photos[key].name} has the same key {key!r}")
+        mistakes.append(
+            f"{visible(member.name)}: {visible(photos[key].name)} has the same key {quoted(key)}"
+        )
     elif ending not in LABELS:
         photos[key] = member
     elif ending in labels.setdefault(key, {}):
-        mistakes.append(f"{member.name}: stands in it twice")
+        mistakes.append(f"{visible(member.name)}: stands in it twice")
     else:
-        content = tar.extractfile(member)
-        assert content
-        text = content.read().decode("utf-8", "replace").strip()
+        if member.size > LONGEST_LABEL:
+            mistakes.append(f"{visible(member.name)}: {member.size:,} bytes are no label")
+            return
+        content.seek(member.offset_data)
+        text = content.read(member.size).decode("utf-8", "replace").strip()
         labels[key][ending] = text
         if not text or "\0" in text or "\ufffd" in text:
-            mistakes.append(f"{member.name}: {'not UTF-8 text' if text else 'empty'}")
+            mistakes.append(f"{visible(member.name)}: {'not UTF-8 text' if text else 'empty'}")
 
 
-def check_end(tar: tarfile.TarFile, file: str) -> None:
+def check_end(content: Within, end: int) -> None:
     """A tar ends in a block of zeros: tarfile takes a cut between members, or bytes that are no
     header, for its end as well.
     """
-    with open(file, "rb") as content:
-        content.seek(tar.offset)
-        block = content.read(tarfile.BLOCKSIZE)
-    if block != bytes(tarfile.BLOCKSIZE):
-        raise tarfile.ReadError(f"no header and no end at byte {tar.offset:,}")
+    content.seek(end)
+    if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no header and no end at byte {end:,}")

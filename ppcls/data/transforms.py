@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import BeforeValidator, Field
 
-from ppcls.config.node import Count, Float, Int, Positive, Share, node
+from ppcls.config.node import Float, Int, Margin, Positive, Share, Side, node
 from ppcls.data.geometry import (
     Backend,
     Interpolation,
@@ -20,7 +20,6 @@ from ppcls.errors import UserError
 from ppcls.utils.opencv import cv2
 
 Byte = Annotated[Int, Field(ge=0, le=255)]
-NotNegativeInt = Annotated[Int, Field(ge=0)]
 
 
 @node
@@ -97,7 +96,7 @@ class ResizeShort:
     """The short side resized to `pixels` (null: to size), the shape kept."""
 
     op: Literal["resize_short"] = "resize_short"
-    pixels: Count | None = None
+    pixels: Side | None = None
     interpolation: Interpolation = "bilinear"
     backend: Backend = "cv2"
 
@@ -128,7 +127,7 @@ class RandomCrop:
     """
 
     op: Literal["random_crop"] = "random_crop"
-    pad: NotNegativeInt = 0
+    pad: Margin = 0
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         height, width = image.shape[:2]
@@ -163,7 +162,7 @@ class Pad:
     """
 
     op: Literal["pad"] = "pad"
-    pixels: Annotated[tuple[NotNegativeInt, ...], BeforeValidator(four_sides)]
+    pixels: Annotated[tuple[Margin, ...], BeforeValidator(four_sides)]
     fill: Byte = 0
     mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant"
 

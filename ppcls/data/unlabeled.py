@@ -17,7 +17,7 @@ from ppcls.data.paths import Members, Paths
 from ppcls.data.walk import PassedOver, with_passed_over
 from ppcls.errors import UserError
 from ppcls.utils.files import existing, expanded
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, quoted
 
 NO_LABEL = -1  # in labels
 PADDING = re.compile(r"[ \t\r]*\n[ \t]*")  # what ends a line and what the next begins with
@@ -115,8 +115,8 @@ def lost_line(samples: Samples, index: int) -> str:
         photo, _, rest = whole.rpartition(mark)
         if photo and os.path.isfile(photo.rstrip(" \t")):
             return (
-                f"{place} has the label {rest!r}, and the labels of these photos are not known: "
-                "leave only the paths, or give a list with labels as data.train"
+                f"{place} has the label {quoted(rest)}, and the labels of these photos are not "
+                "known: leave only the paths, or give a list with labels as data.train"
             )
     return f"{place} does not exist; relative paths start beside the list"
 

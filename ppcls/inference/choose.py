@@ -8,7 +8,6 @@ from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -19,6 +18,8 @@ from ppcls.inference.engines.table import ENGINES, installed, open_engine
 from ppcls.inference.folder import Folder
 from ppcls.inference.timing import Clock, example, settle, timed
 from ppcls.log import say
+from ppcls.utils.files import read_file, write_text
+from ppcls.utils.text import from_json
 
 FILE = "engines.json"  # in the folder's cache
 TURNS = 5  # of two engines that are compared, each …
@@ -155,23 +156,23 @@ def installed_version(package: str) -> str | None:
 def read(folder: Folder) -> dict[str, Any]:
     """Choices by situation; {} where there are none or they cannot be read."""
     try:
-        choices = json.loads((folder.cache() / FILE).read_text(encoding="utf-8"))
+        choices = from_json(read_file(folder.cache() / FILE))
     except (OSError, ValueError):
         return {}
     return choices if isinstance(choices, dict) and all(map(whole, choices.values())) else {}
 
 
 def whole(choice: Any) -> bool:
-    known = isinstance(choice, dict) and str(choice.get("engine")) in ENGINES
-    return known and isinstance(choice.get("threads"), int)
+    if not isinstance(choice, dict) or not isinstance(choice.get("engine"), str):
+        return False
+    threads = choice.get("threads")
+    counts = type(threads) is int and 0 < threads <= environment.MOST_THREADS
+    return choice["engine"] in ENGINES and counts
 
 
 def remember(folder: Folder, key: str, choice: dict[str, Any]) -> None:
     text = json.dumps(read(folder) | {key: choice}, indent=1) + "\n"
     try:
-        path = folder.cache() / FILE
-        temporary = path.with_name(f"{FILE}.{uuid4().hex}")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except (OSError, UserError) as error:
+        write_text(folder.cache() / FILE, text)
+    except UserError as error:
         say(f"note: the choice of an engine cannot be kept ({error})")

@@ -6,13 +6,20 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.inference.folder import ONNX, Folder
 from ppcls.inference.large import add_weights, is_large
+from ppcls.log import say
+from ppcls.utils.files import remove
+
+Loaded = TypeVar("Loaded")
 
 
 def onnx_of(folder: Folder) -> Path:
@@ -25,6 +32,24 @@ def onnx_of(folder: Folder) -> Path:
     if not path.is_file():
         to_onnx(folder.program, folder.params, path)
     return path
+
+
+def with_onnx(folder: Folder, load: Callable[[Path], Loaded]) -> Loaded:
+    """What `load` makes of the folder's ONNX file; one that was kept and is refused is made anew.
+
+    Raises:
+        UserError: as `load` raises.
+    """
+    if folder.onnx or not folder.program:
+        return load(onnx_of(folder))
+    kept = folder.cache() / ONNX
+    if kept.is_file():
+        with suppress(UserError):
+            return load(kept)
+        say(f"note: {kept} is damaged and made again")
+    if kept.exists():
+        remove(kept)
+    return load(onnx_of(folder))
 
 
 def to_onnx(program: Path, params: Path, target: Path) -> None:
@@ -65,7 +90,8 @@ def errors_of(output: bytes) -> str:
 
 def importing() -> dict[str, str]:
     """The environment of a process that finds the modules that this one finds."""
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    path = os.pathsep.join(filter(None, sys.path))
+    return os.environ | {"PYTHONPATH": path, environment.SAFE_PATH: "1"}
 
 
 def to_openvino(source: Path, target: Path) -> None:

@@ -34,6 +34,7 @@ ONNX_DATA = f"{ONNX}.data"  # weights that do not fit into an ONNX file
 NAMES = (*INT8_PROGRAMS, INT8_PARAMS, *PROGRAMS, PARAMS)
 NAMES += (ONNX, ONNX_DATA, OPENVINO, OPENVINO_DATA)
 CACHE = "engine_cache"
+FIELD = re.compile(r'\b(offset|size)="([0-9]{1,18})"')  # of a tag of OpenVINO's
 PREPROCESS = tuple(field.name for field in dataclass_fields(Preprocess))
 
 
@@ -74,17 +75,17 @@ class Folder:
         """A folder for what engines make of the network: beside it or, where that cannot be
         written, in ppcls's own cache. What belongs to other files of the network is left alone.
         """
-        beside = self.path / CACHE
+        beside, home = self.path / CACHE, environment.home() / "engines"
         kept = beside if beside.exists() else self.path
-        own = beside if os.access(kept, os.W_OK) else environment.home() / "engines"
-        place = own / self.fingerprint()
-        try:
-            place.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"{place}: cannot be made ({error.strerror}); set PPCLS_HOME to a folder"
-            ) from None
-        return place
+        places = [beside, home] if os.access(kept, os.W_OK) else [home]
+        for own in places:
+            place = own / self.fingerprint()
+            try:
+                place.mkdir(parents=True, exist_ok=True)
+                return place
+            except OSError as error:  # a file of that name, for one
+                problem = f"{place}: cannot be made ({error.strerror or error})"
+        raise UserError(f"{problem}; set PPCLS_HOME to a folder")
 
 
 def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
@@ -268,7 +269,8 @@ def check_openvino(path: Path) -> None:
     """OpenVINO maps its weights into memory; one that reaches past their end would crash."""
     data = path.with_suffix(".bin")
     text = path.read_text(encoding="utf-8", errors="replace")
-    parts = re.findall(r'<data [^>]*offset="(\d+)"[^>]*size="(\d+)"', text)
-    end = max((int(offset) + int(size) for offset, size in parts), default=0)
+    # Found tag by tag: one expression for all would go over a long text again and again.
+    tags = (dict(FIELD.findall(tag)) for tag in re.findall("<data ([^<>]*)", text))
+    end = max((int(t.get("offset", 0)) + int(t.get("size", 0)) for t in tags), default=0)
     if data.stat().st_size < end:
         raise UserError(f"{data}: cut short, {end} bytes are needed; copy it again")

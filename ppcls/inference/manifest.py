@@ -14,6 +14,9 @@ from ppcls.data.class_names import by_number, read_class_names
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import UserError
 from ppcls.log import say
+from ppcls.utils.files import read_file
+from ppcls.utils.text import decimal, quoted, visible, whole_number
+from ppcls.utils.yaml_reader import compose, construct
 from ppcls.utils.yaml_text import to_yaml
 
 FILE = "inference.yml"
@@ -23,6 +26,7 @@ OUTPUTS = ("probabilities", "logits")
 PRECISIONS = ("fp32", "int8")
 TASKS = ("classify", "multilabel")
 THRESHOLD = 0.5  # where no other is known
+MOST = 1 << 31  # above all numbers of classes
 SEVERAL = "MultiLabelThreshOutput"  # PaddleX's name of post-processing by thresholds
 DECIDED = "ThreshOutput"  # PaddleClas's, of one class that needs a threshold to be the answer
 TEXTS = ("label_list", "label_0", "label_1", "class_id_map_file", "model_name", "delimiter")
@@ -131,7 +135,7 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         raise UserError(f"{folder}: {what} {FILE}; make such a folder with tools/export.py")
     stands_in = "crop" in (given or {})
     try:
-        document = load(path.read_text(encoding="utf-8"))
+        document = load(read_file(path).decode())
         before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
         ops = before.get("transform_ops") if stands_in else before["transform_ops"]
         after = document.get("PostProcess") or {}
@@ -139,8 +143,10 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         top = after.get(kind) or {}
         labels = read_labels(top, folder)
         named = (document.get("Global") or {}).get("model_name")
-        model = str(named or folder.resolve().name)
-        topk = max(1, int(top.get("topk", 5)))
+        if named is not None and not isinstance(named, str):
+            raise ValueError(f"Global.model_name should be a name, not {quoted(named)}")
+        model = named or folder.resolve().name
+        topk = max(1, read_whole("topk", top.get("topk", 5)))
         about = dict(document.get(OWN, {}))
         network = about.pop("network", None) or {
             "output": None if OWN not in document else OUTPUTS[0]
@@ -150,21 +156,38 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
         fields = read_network(network)
         if kind == DECIDED:
-            fields["default"] = int(top.get("default_label_index", 0))
+            fields["default"] = read_whole(
+                "default_label_index", top.get("default_label_index", 0), len(labels) or MOST
+            )
         threshold = apart["thresholds"] or top.get("threshold", THRESHOLD)
         fields["threshold"] = read_thresholds(threshold, len(labels))
         if apart["model"]:
-            model, fields["paddlex"] = str(apart["model"]), model
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+            if not isinstance(apart["model"], str):
+                raise ValueError(f"{OWN}.network.model should be a name")
+            model, fields["paddlex"] = apart["model"], model
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    except RecursionError:
+        raise UserError(f"{path}: lists or mappings stand too deep in each other") from None
+    except (
+        yaml.YAMLError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+    ) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+        reason = visible(" ".join(reason.split()), 500)
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
     try:
         preprocess = Preprocess.from_ops(ops)
-    except ValueError as error:
+    except (ValueError, ArithmeticError, TypeError) as error:
         if stands_in:
             return Manifest(model, Preprocess(), labels, topk, about=about, **fields)
         advice = "--resize 256 --crop 224 and the like say it otherwise"
-        raise UserError(f"{path}: PreProcess: {error}; {advice}") from None
+        reason = visible(" ".join(str(error).split()), 500)
+        raise UserError(f"{path}: PreProcess: {reason}; {advice}") from None
     return Manifest(model, preprocess, labels, topk, about=about, **fields)
 
 
@@ -172,13 +195,9 @@ def load(text: str) -> Any:
     """A YAML document in which names are the text that stands there: `no`, `007` and `2024-05-01`
     are no boolean, number and date.
     """
-    loader = yaml.SafeLoader(text)
-    try:
-        node = loader.get_single_node()
-        as_text(node, False)
-        return loader.construct_document(node) if node else None
-    finally:
-        loader.dispose()
+    node = compose(text)
+    as_text(node, False)
+    return construct(node) if node else None
 
 
 def as_text(node: yaml.Node | None, named: bool) -> None:
@@ -198,7 +217,9 @@ def read_labels(top: dict[str, Any], folder: Path) -> tuple[str, ...]:
     """The class names of a post-processing step: a list, or names by number, or a file of them."""
     listed = top.get("label_list")
     if isinstance(listed, dict):
-        entries = [("label_list", int(key), name) for key, name in listed.items()]
+        entries = [
+            ("label_list", read_whole("label_list", key), name) for key, name in listed.items()
+        ]
         return by_number(entries, "label_list")
     if listed:
         if not isinstance(listed, list) or not all(isinstance(n, str) and n for n in listed):
@@ -233,6 +254,31 @@ def read_network(network: dict[str, Any]) -> dict[str, Any]:
 def read_thresholds(value: Any, classes: int) -> float | tuple[float, ...]:
     """PaddleX's threshold: a number, one for each class, or {default: 0.5, 3: 0.7} by class."""
     if isinstance(value, dict):
-        given = {int(key): float(own) for key, own in value.items() if key != "default"}
-        return tuple(given.get(i, float(value.get("default", THRESHOLD))) for i in range(classes))
-    return tuple(float(own) for own in value) if isinstance(value, list) else float(value)
+        rest = read_share(value.get("default", THRESHOLD))
+        given = {
+            read_whole("threshold", key): read_share(own)
+            for key, own in value.items()
+            if key != "default"
+        }
+        return tuple(given.get(i, rest) for i in range(classes))
+    return tuple(map(read_share, value)) if isinstance(value, list) else read_share(value)
+
+
+def read_whole(key: str, value: Any, above: int = MOST) -> int:
+    """A whole number below `above`, written in any way; ValueError for all else."""
+    if isinstance(value, str):
+        value = whole_number(value.strip())
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < above or value != int(value):
+        raise ValueError(f"{key} should be a whole number from 0 to below {above:,}")
+    return int(value)
+
+
+def read_share(value: Any) -> float:
+    """A threshold; ValueError for what is no number from 0 to 1."""
+    if isinstance(value, str):
+        value = decimal(value.strip())
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError("a threshold should be a number from 0 to 1")
+    return float(value)

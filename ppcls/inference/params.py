@@ -15,6 +15,8 @@ from ppcls.errors import UserError
 # Bytes of a number, by Paddle's code of its type: bool, int16/32/64, float16/32/64, (u)int8, bf16.
 BYTES = {0: 1, 1: 2, 2: 4, 3: 8, 4: 2, 5: 4, 6: 8, 20: 1, 21: 1, 22: 2}
 
+MOST_DIMENSIONS = 32  # of a tensor; Paddle has no more than 9
+
 
 @dataclass(frozen=True)
 class Tensor:
@@ -87,6 +89,8 @@ def next_tensor(file: BinaryIO) -> Tensor | None:
             kind = value
         elif field == 2:
             dims.append(value)
+        if len(dims) > MOST_DIMENSIONS:
+            return None
     return Tensor(tuple(dims), BYTES[kind], file.tell()) if kind in BYTES else None
 
 
@@ -97,7 +101,7 @@ def numbers(message: bytes) -> Iterator[tuple[int, int]]:
         key, place = number(message, place)
         if key & 7 == 2:  # packed
             length, place = number(message, place)
-            end = place + length
+            end = min(place + length, len(message))
             while place < end:
                 value, place = number(message, place)
                 yield key >> 3, value
@@ -112,6 +116,6 @@ def number(message: bytes, place: int) -> tuple[int, int]:
     while place < len(message):
         byte = message[place]
         value, shift, place = value | (byte & 127) << shift, shift + 7, place + 1
-        if byte < 128:
+        if byte < 128 or shift > 63:  # it has ten bytes at most
             break
     return value, place

@@ -7,7 +7,6 @@ at most, which is cut off when the file is gone on with.
 
 import csv
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -19,7 +18,7 @@ from ppcls.errors import UserError
 from ppcls.inference.predictor import Prediction
 from ppcls.utils.csv_text import cell, to_csv
 from ppcls.utils.files import header_line, read_header, write_bytes, write_whole, writing
-from ppcls.utils.text import plural, to_json, visible
+from ppcls.utils.text import from_json, plural, to_json, visible
 
 SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
@@ -244,7 +243,7 @@ def of_csv(text: bytes) -> tuple[bool, str, bool]:
 
 
 def of_json(text: bytes) -> tuple[bool, str, bool]:
-    found = json.loads(text.decode("utf-8", "surrogateescape"))
+    found = from_json(text.decode("utf-8", "surrogateescape"))
     return True, str(found["path"]), found["error"] is not None
 
 

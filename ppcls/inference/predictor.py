@@ -17,6 +17,7 @@ import numpy as np
 from ppcls import environment
 from ppcls.data.preprocess import Preprocess
 from ppcls.errors import DataError, UserError
+from ppcls.guard import user_errors
 from ppcls.inference import arguments
 from ppcls.inference.choose import choose
 from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
@@ -112,20 +113,24 @@ class Predictor:
             batch=arguments.whole_number("batch_size", batch_size),
         )
         threads = None if threads is None else arguments.whole_number("threads", threads)
-        path = Path(expanded(arguments.folder_name(folder)))
-        self.folder = open_folder(path, in_place(given))
-        self.manifest = self.folder.manifest
-        self.batch_size, self.threads = settings.batch, threads
-        settings = replace(settings, device=device_for(device))
-        if engine == AUTO:
-            self.engine = choose(self.folder, settings, threads)
-        else:
-            settings = replace(settings, threads=threads or environment.threads())
-            self.engine = open_engine(self.folder, settings)
+        self.batch_size = settings.batch
+        self.threads = threads
+        name = arguments.folder_name(folder)
+        with user_errors(str(name)):
+            self.folder = open_folder(Path(expanded(name)), in_place(given))
+            self.manifest = self.folder.manifest
+            self.engine = self.opened(replace(settings, device=device_for(device)))
         self.output = self.manifest.output
         self.parallel: Engine | None = None
         self.opening = threading.Lock()
         self.workers = LastingThreads(threads or environment.threads(), "ppcls-predict")
+
+    def opened(self, settings: Settings) -> Engine:
+        """The engine named, or else the fastest."""
+        if settings.engine == AUTO:
+            return choose(self.folder, settings, self.threads)
+        threads = self.threads or environment.threads()
+        return open_engine(self.folder, replace(settings, threads=threads))
 
     def __enter__(self) -> "Predictor":
         return self
@@ -289,7 +294,8 @@ class Predictor:
         for place, photo in enumerate(batch.photos):
             index = None if batch.first is None else batch.first + place
             try:
-                images.append(open_photo(photo, preprocess, index))
+                with user_errors(batch.name(place), DataError):
+                    images.append(open_photo(photo, preprocess, index))
                 mistakes.append(None)
             except DataError as error:
                 mistakes.append(error)

@@ -70,8 +70,10 @@ class Quantizer:
             UserError: `source` is above 2 GB, or of an opset without scales per channel.
         """
         import onnx
+        import onnxruntime
         from onnxruntime.quantization import quant_pre_process
 
+        onnxruntime.set_default_logger_severity(ERRORS_ALONE)  # of the quantizer's own sessions
         check(source)
         self.scheme = scheme
         with tempfile.TemporaryDirectory() as temporary:

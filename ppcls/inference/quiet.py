@@ -9,8 +9,7 @@ from contextlib import contextmanager
 @contextmanager
 def quiet() -> Iterator[None]:
     """Let go what C++ and Python print."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     kept = [os.dup(1), os.dup(2)]
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
@@ -18,9 +17,14 @@ def quiet() -> Iterator[None]:
             os.dup2(nowhere, number)
         yield
     finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         for number, copy in zip((1, 2), kept, strict=True):
             os.dup2(copy, number)
             os.close(copy)
         os.close(nowhere)
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # None where the program was started with it closed
+            stream.flush()

@@ -1,12 +1,12 @@
 """A report's folder: replaced whole, and not by a report on something else."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from ppcls.errors import UserError
 from ppcls.utils import files
+from ppcls.utils.text import from_json
 
 FIX = "name another folder, or make room"
 
@@ -77,7 +77,7 @@ def refuse_other(
             )
         return
     try:
-        found = json.loads((folder / record).read_text(encoding="utf-8"))
+        found = from_json((folder / record).read_bytes())
     except ValueError:  # cut by a crash
         return
     found = found if isinstance(found, dict) else {}

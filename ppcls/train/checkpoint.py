@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import Tensor, nn
+from pydantic import TypeAdapter
 
 from ppcls.errors import UserError
 from ppcls.train.ema import Average
 from ppcls.train.rules import Optimizer
 from ppcls.utils.files import write_whole, writing
-from ppcls.utils.text import composed
+from ppcls.utils.text import composed, from_json, visible
 from ppcls.weights import files
 from ppcls.weights.load import OPTIMIZER
 
@@ -103,10 +104,15 @@ def read_record(path: Path, checkpoint: files.Checkpoint) -> Record:
             f"to start a new run from them: -o model.weights={path}"
         )
     try:
-        record = Record(**json.loads(checkpoint.metadata[RECORD]))
+        record = Record(**from_json(checkpoint.metadata[RECORD]))
+        TypeAdapter(Record).validate_python(asdict(record))
+        for part in ("model", "data", "preprocess", "train"):
+            if not isinstance(record.recipe.get(part), dict):
+                raise ValueError(f"its recipe has no {part}")
         return replace(record, labels=[composed(name) for name in record.labels])
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: written by another version of ppcls ({error})") from None
+        reason = visible(" ".join(str(error).split()))
+        raise UserError(f"{path}: written by another version of ppcls ({reason})") from None
 
 
 def restore(

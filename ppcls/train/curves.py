@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls.log import read_records
+from ppcls.log import is_number, read_records
 from ppcls.metrics import Score, goodness
 from ppcls.utils.files import write_bytes
 
@@ -80,8 +80,9 @@ def figure_of(records: Iterable[Record], of: Course) -> "Figure":
     from matplotlib.figure import Figure
 
     records = list(records)
-    train = [r for r in records if r.get("event") == "train"]
-    evals = [r for r in records if r.get("event") == "eval"]
+    numbered = [r for r in records if is_number(r.get("step"))]
+    train = [r for r in numbered if r.get("event") == "train"]
+    evals = [r for r in numbered if r.get("event") == "eval"]
     figure = Figure(SIZE, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
     loss, scores, rate = figure.subplots(1, 3)
@@ -188,7 +189,7 @@ def ends(records: Sequence[Record], of: Course) -> list[float]:
 def column(records: Sequence[Record], key: str) -> list[float]:
     """The values, NaN where a record has none."""
     found = (record.get(key) for record in records)
-    return [float("nan") if value is None else value for value in found]
+    return [value if is_number(value) else float("nan") for value in found]
 
 
 def percent(records: Sequence[Record], key: str) -> list[float]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from ppcls.errors import UserError
+from ppcls.utils.text import decimal
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import nn
@@ -40,11 +41,8 @@ Freeze = Annotated[tuple[str, ...], BeforeValidator(as_list), AfterValidator(che
 
 def share_of(entry: str) -> float | None:
     """The share that an entry means; None where it is none."""
-    try:
-        share = float(entry.removesuffix("%")) / 100
-    except ValueError:
-        return None
-    return share if entry.endswith("%") and math.isfinite(share) else None
+    percent = decimal(entry.removesuffix("%").strip()) if entry.endswith("%") else None
+    return None if percent is None else percent / 100
 
 
 def freeze(net: "nn.Layer", entries: Sequence[str]) -> list["nn.Layer"]:

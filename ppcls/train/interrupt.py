@@ -3,12 +3,15 @@
 import os
 import signal
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TextIO, TypeVar
 
 from ppcls.data.loader import SIGNALS
 from ppcls.log import say
+
+SAME = 1.0  # seconds in which a Ctrl-C is the one before, sent to a group and by its launcher
 
 Item = TypeVar("Item")
 
@@ -24,7 +27,7 @@ class Interrupt:
     """
 
     def __init__(self):
-        self.asked = False
+        self.asked, self.asked_at = False, 0.0
 
     def __enter__(self) -> "Interrupt":
         self.previous = {}
@@ -39,7 +42,11 @@ class Interrupt:
 
     def note(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
+            if time.monotonic() - self.asked_at < SAME:
+                return
             raise KeyboardInterrupt
+        if not self.asked:
+            self.asked_at = time.monotonic()
         first, self.asked = not self.asked, True
         if number not in (signal.SIGINT, signal.SIGTERM):
             leave_terminal()

@@ -6,13 +6,20 @@ signal, an error, a number that is none) is told to all at the same step, so tha
 one that has left.
 """
 
+import atexit
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TypeVar
 
 import numpy as np
 import paddle
 from paddle import Tensor, distributed
+
+from ppcls.errors import UserError
+from ppcls.train.link import SILENCE, SILENCE_SECONDS, Link
+from ppcls.train.rendezvous import meet, process_count, seconds
+from ppcls.utils.text import visible
 
 BUCKET = 1 << 24  # numbers that are added up at a time
 
@@ -22,13 +29,39 @@ Item = TypeVar("Item")
 class Processes:
     """This process's number among `count`; alone, 0 of 1, it tells nobody anything."""
 
-    def __init__(self, rank: int = 0, count: int = 1):
-        self.rank, self.count = rank, count
+    def __init__(self, rank: int = 0, count: int = 1, link: Link | None = None):
+        """`link`: what tells it of the others, where there are any."""
+        self.rank, self.count, self.link = rank, count, link
 
     @property
     def first(self) -> bool:
         """Whether it is the one that speaks and writes files."""
         return self.rank == 0
+
+    def together(self) -> AbstractContextManager[None]:
+        """While entered, all processes compute something together.
+
+        Raises:
+            PeerError: another one has gone or does not answer.
+        """
+        return self.link.together() if self.link else nullcontext()
+
+    @contextmanager
+    def joined(self) -> Iterator[None]:
+        """While entered, the others learn of an error that ends this process."""
+        try:
+            yield
+        except UserError as error:
+            self.leave(str(error))
+            raise
+        except BaseException:
+            self.leave(None)
+            raise
+
+    def leave(self, reason: str | None = "") -> None:
+        """Tell the others that this process comes no more, and why; None: nobody knows."""
+        if self.link:
+            self.link.leave(reason)
 
     def part(self, photos: np.ndarray) -> np.ndarray:
         """Its share of a step's photos: equal parts, in order, the first ones maybe larger."""
@@ -43,7 +76,8 @@ class Processes:
         if self.count == 1:
             return [value]
         found: list[Item] = []
-        distributed.all_gather_object(found, value)
+        with self.together():
+            distributed.all_gather_object(found, value)
         return found
 
     def dealt(self, results: list[Item]) -> list[Item]:
@@ -60,13 +94,14 @@ class Processes:
         """Each gradient becomes the sum of everybody's; none counts as 0."""
         if self.count == 1:
             return
-        for bucket in buckets(parameters):
-            own = [paddle.zeros_like(p) if p.grad is None else p.grad for p in bucket]
-            flat = paddle.concat([gradient.flatten() for gradient in own])
-            distributed.all_reduce(flat)
-            pieces = flat.split([parameter.size for parameter in bucket])
-            for parameter, piece in zip(bucket, pieces, strict=True):
-                parameter.grad = piece.reshape(parameter.shape)
+        with self.together():
+            for bucket in buckets(parameters):
+                own = [paddle.zeros_like(p) if p.grad is None else p.grad for p in bucket]
+                flat = paddle.concat([gradient.flatten() for gradient in own])
+                distributed.all_reduce(flat)
+                pieces = flat.split([parameter.size for parameter in bucket])
+                for parameter, piece in zip(bucket, pieces, strict=True):
+                    parameter.grad = piece.reshape(parameter.shape)
 
     @paddle.no_grad()
     def average(self, tensors: Sequence[Tensor]) -> None:
@@ -75,9 +110,10 @@ class Processes:
             return
         flat = paddle.concat([tensor.flatten() for tensor in tensors])
         first = flat.clone()
-        distributed.broadcast(first, 0)
-        rest = flat - first
-        distributed.all_reduce(rest)
+        with self.together():
+            distributed.broadcast(first, 0)
+            rest = flat - first
+            distributed.all_reduce(rest)
         pieces = (first + rest / self.count).split([tensor.size for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.set_value(piece.reshape(tensor.shape))
@@ -97,10 +133,35 @@ def buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def join(device: str) -> Processes:
-    """Meet the processes that a launcher started beside this one; alone without a launcher."""
-    if int(os.environ.get("PADDLE_TRAINERS_NUM", "1")) == 1:
+    """Meet the processes that a launcher started beside this one; alone without a launcher.
+
+    Raises:
+        UserError: they do not come, or cannot train together.
+    """
+    global together
+    if process_count() == 1:
         return Processes()
+    if together and together.link and not together.link.closed:
+        return together
+    limit = seconds(SILENCE, SILENCE_SECONDS)
+    place, members, channels = meet()
     if device == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
-    distributed.init_parallel_env()
-    return Processes(distributed.get_rank(), distributed.get_world_size())
+    os.environ.setdefault("PADDLE_CURRENT_ENDPOINT", place.address)
+    os.environ["PADDLE_MASTER"] = place.address
+    try:
+        distributed.init_parallel_env()
+    except (RuntimeError, OSError) as error:
+        reason = visible(" ".join(str(error).split()))
+        raise UserError(
+            f"the processes met at {place.address}, and Paddle cannot connect them ({reason}): "
+            "GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME on GPUs, say which network to take"
+        ) from None
+    together = Processes(
+        place.own.rank, len(members), Link(members, channels, place.own.rank, limit)
+    )
+    atexit.register(together.leave)
+    return together
+
+
+together: Processes | None = None  # that this process has joined

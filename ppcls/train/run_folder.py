@@ -17,8 +17,9 @@ from ppcls.log import say
 from ppcls.train import skipped
 from ppcls.train.checkpoint import BEST, LATEST
 from ppcls.train.processes import Processes
-from ppcls.utils.files import beside, remove, write_text
+from ppcls.utils.files import beside, read_file, remove, write_text
 from ppcls.utils.lock import locked
+from ppcls.utils.text import from_json
 
 LOCK, RECIPE = ".lock", "recipe.yml"
 REPLACED, LISTED = ".replaced", "files.json"
@@ -103,8 +104,14 @@ def settle(folder: Path) -> None:
     aside = folder / REPLACED
     if not aside.is_dir():
         return
-    listed = json.loads((aside / LISTED).read_text(encoding="utf-8"))
-    states, others = listed["checkpoints"], listed["others"]
+    try:
+        listed = from_json(read_file(aside / LISTED))
+        states, others = dict(listed["checkpoints"]), list(map(str, listed["others"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(
+            f"{aside / LISTED}: damaged, so it does not tell which files of the earlier run are "
+            f"where: move what {aside} holds out of it by hand, and delete it"
+        ) from None
     there = own_files(folder, CHECKPOINTS)
     old = [path for path in there if states.get(path.name) == state(path)]
     if len(old) < len(there):

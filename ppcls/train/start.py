@@ -1,6 +1,5 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
-import json
 import os
 import shutil
 from collections.abc import Mapping, Set
@@ -56,7 +55,8 @@ def train(
     if not processes.first:
         be_quiet()
     # Until there are steps to save, a signal ends the run, and what it put aside comes back.
-    with signals_interrupt(), run_folder.alone(recipe.folder, processes):
+    alone = run_folder.alone(recipe.folder, processes)
+    with signals_interrupt(), processes.joined(), alone:
         return run(recipe, resume, overwrite, limit, device, processes)
 
 
@@ -155,10 +155,10 @@ def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
     if not model.weights or model.new_head:
         return ()
     source = store.find(model.name, model.weights)
-    metadata = files.read(source.path).metadata
+    saved = files.read(source.path)
     return (
-        tuple(json.loads(metadata[checkpoint.RECORD])["labels"])
-        if (checkpoint.RECORD in metadata)
+        tuple(checkpoint.read_record(source.path, saved).labels)
+        if checkpoint.RECORD in saved.metadata
         else ()
     )
 

@@ -26,6 +26,7 @@ from ppcls.train.freeze import freeze, trained_count
 from ppcls.train.groups import groups
 from ppcls.train.interrupt import Interrupt, Interrupted
 from ppcls.train.lesson import lesson
+from ppcls.train.link import PeerError
 from ppcls.train.network import network
 from ppcls.train.outlook import Outlook, Plan
 from ppcls.train.precision import Precision
@@ -119,6 +120,8 @@ class Trainer:
                 self.scores, self.stopping = {}, True
             except DataError as error:
                 raise UserError(f"{error}{self.save_rest()}") from None
+            except PeerError as error:
+                raise error.adding(self.what_stays()) from None
             finally:
                 self.reader.close()
             self.lesson.check()
@@ -366,6 +369,15 @@ class Trainer:
         if name == checkpoint.LATEST and self.recipe.train.keep:
             checkpoint.keep(self.folder, self.step, self.recipe.train.keep)
         return self.folder / name
+
+    def what_stays(self) -> str:
+        """The words that say how to go on where nothing can be saved any more."""
+        latest = self.folder / checkpoint.LATEST
+        where = f"the run ended at step {self.step} of {self.total_steps}"
+        earlier = (self.folder / run_folder.REPLACED).is_dir()  # the run that this one replaces
+        if earlier or not latest.exists():
+            return f"{where}, before its first checkpoint"
+        return f"{where}; {latest} stays: the same command with --resume goes on from there"
 
     def save_rest(self) -> str:
         """Save what was trained since the last checkpoint; returns the words that say so."""

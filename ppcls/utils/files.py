@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from uuid import uuid4
 
 from ppcls.errors import UserError
-from ppcls.utils.text import visible
+from ppcls.utils.text import from_json, visible
 
 # What a shell gives a program to read from, as `<(command)` or `-`.
 SHELL_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
@@ -359,10 +359,10 @@ def read_header(path: Path, form: str, mistake: str) -> dict[str, Any]:
     """The header of a file whose "format" is `form`; UserError says the mistake of any other."""
     try:
         with open_plain(path) as file:
-            found = json.loads(file.readline(LONGEST_HEADER))
+            found = from_json(file.readline(LONGEST_HEADER))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         found = None
     if not isinstance(found, dict) or found.get("format") != form:
         raise UserError(f"{path}: {mistake}")

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppcls.errors import UserError
-from ppcls.utils.text import visible
+from ppcls.utils.text import visible, whole_number
 
 try:
     import fcntl
@@ -118,7 +118,7 @@ def signature(number: int) -> tuple[str, str, str]:
     """Process number, machine and time that a file was signed with; "" where unknown."""
     lines = os.pread(number, 1000, 0).decode("utf-8", "replace").splitlines()
     lines = [visible(line) for line in lines[:3]] + [""] * 3
-    pid = lines[0] if lines[0].isdigit() else ""
+    pid = lines[0] if 0 < (whole_number(lines[0]) or 0) < 1 << 31 else ""
     return pid, lines[1], lines[2]
 
 

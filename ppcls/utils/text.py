@@ -3,6 +3,7 @@
 import codecs
 import difflib
 import json
+import math
 import os
 import re
 import sys
@@ -10,7 +11,10 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any, TextIO
 
+LONGEST_WORD = 200  # characters of one that may be meant as another
 SHOWN = 10  # texts that one message shows
+MOST_DIGITS = 18  # of a whole number that fits into 64 bits, with or without a sign
+DECIMAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]{1,4})?")
 BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))  # of names that are no UTF-8, as Python has them
 LONGEST = 2000  # characters of a line that people read
 # U+200C and U+200D join or part letters of Arabic, Persian and the scripts of India, and make one
@@ -27,6 +31,8 @@ UNFIT_FOR_JSON = re.compile(  # valid there, but commands to a terminal, or brok
 
 def nearest(word: str, choices: Iterable[str], count: int = 1, cutoff: float = 0.6) -> list[str]:
     """The choices nearest to a word, the nearest first; case counts least."""
+    if len(word) > LONGEST_WORD:  # near to nothing, and slow to compare
+        return []
     by_lower: dict[str, str] = {}
     for choice in choices:
         by_lower.setdefault(choice.lower(), choice)
@@ -70,6 +76,24 @@ def columns(rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> list[s
     ]
 
 
+def whole_number(text: str, most_digits: int = MOST_DIGITS) -> int | None:
+    """The number from 0 that plain digits say, not too many of them; None for any other text.
+
+    Python takes more for digits: `"²".isdigit()` is true, `int("1_0")` is 10, and other scripts'
+    digits count; and its `int` refuses 5,000 of them.
+    """
+    plain = text.isascii() and text.isdigit() and len(text) <= most_digits
+    return int(text) if plain else None
+
+
+def decimal(text: str) -> float | None:
+    """The finite number that a text like -1, 0.5 or 1e-3 says; None for any other."""
+    if len(text) > 100 or not DECIMAL.fullmatch(text):
+        return None
+    value = float(text)
+    return value if math.isfinite(value) else None
+
+
 def visible(text: str, limit: int = 200) -> str:
     """Text of others on one line: control characters and broken bytes shown, not sent, and cut.
 
@@ -80,6 +104,23 @@ def visible(text: str, limit: int = 200) -> str:
     """
     shown = escaped(text[: limit + 1])
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """A value out of a file of others, in a message: short, and without a look into containers.
+
+    `repr` of a list that holds one list twice, and so on, sixty times, would never end.
+    """
+    if type(value) is str:
+        shown = visible(value, limit)
+        mark = '"' if "'" in shown and '"' not in shown else "'"
+        return f"{mark}{shown}{mark}"
+    if value is None or type(value) in (bool, float):
+        return repr(value)
+    if type(value) is int:  # Python refuses to write numbers of thousands of digits
+        bits = value.bit_length()
+        return str(value) if bits <= 4 * limit else f"a number of {bits:,} bits"
+    return f"a {type(value).__name__}"
 
 
 def one_line(text: str, limit: int = LONGEST) -> str:
@@ -124,6 +165,14 @@ def to_json(value: Any, **options: Any) -> str:
 
 def json_escape(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1]
+
+
+def from_json(text: str | bytes) -> Any:
+    """What a JSON text holds; ValueError for any that is none, or is nested too deep."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("lists or objects stand too deep in each other") from None
 
 
 def composed(name: str) -> str:

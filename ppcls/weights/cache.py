@@ -15,6 +15,7 @@ from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.files import write_text
+from ppcls.utils.text import from_json, visible
 
 
 def folder() -> Path:
@@ -26,12 +27,14 @@ def place(url: str) -> Path:
     """Where the file of a URL is kept: its own name, in a folder told by the whole address."""
     try:
         name = unquote(PurePosixPath(urlsplit(url).path).name)
+        whole = url.encode()
     except ValueError as error:
-        raise UserError(f"{url}: not an address: {error}") from None
-    name = re.sub(r"[^\w.-]", "_", name).lstrip(".")[-200:]
+        raise UserError(f"{visible(url)}: not an address: {visible(str(error))}") from None
+    name = re.sub(r"[^\w.-]", "_", name).lstrip(".")
+    name = name.encode("utf-8", "replace")[-200:].decode(errors="ignore")
     if not name:
         raise UserError(f"{url}: not the address of a file: it should end with the file's name")
-    return folder() / hashlib.sha256(url.encode()).hexdigest()[:8] / name
+    return folder() / hashlib.sha256(whole).hexdigest()[:8] / name
 
 
 def check(path: Path, sha256: str | None) -> None:
@@ -88,11 +91,14 @@ def beside(path: Path, ending: str) -> Path:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a small file, {} where there is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = from_json(path.read_bytes())
     except FileNotFoundError:
         return {}
     except ValueError:
-        raise UserError(f"{path}: damaged; delete it") from None
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged; delete it")
+    return found
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -1,6 +1,5 @@
 """Checkpoints from one project's names to another's."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import paddle
 
 from ppcls.errors import UserError
 from ppcls.models import zoo
-from ppcls.utils.text import plural
+from ppcls.utils.text import from_json, plural
 from ppcls.weights import dialects, files
 from ppcls.weights.blocks import Spec
 from ppcls.weights.load import OPTIMIZER
@@ -95,6 +94,6 @@ def recorded_name(checkpoint: files.Checkpoint, path: Path) -> str | None:
     if RUN not in checkpoint.metadata:
         return checkpoint.metadata.get(MODEL)
     try:
-        return json.loads(checkpoint.metadata[RUN])["recipe"]["model"]["name"]
+        return from_json(checkpoint.metadata[RUN])["recipe"]["model"]["name"]
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: written by another version of ppcls: add --model NAME") from None

@@ -1,10 +1,12 @@
 """Files from the web into the cache: resumed, checked, and each by one process alone."""
 
 import os
+import queue
 import re
+import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +14,7 @@ from tqdm import tqdm
 
 from ppcls.errors import UserError
 from ppcls.log import Pace, say
-from ppcls.utils.text import visible
+from ppcls.utils.text import quoted, visible, whole_number
 from ppcls.weights import cache
 from ppcls.weights.cache import beside
 
@@ -22,7 +24,12 @@ if TYPE_CHECKING:  # else imported when needed: what is in the cache is read wit
 CONNECT, READ = 10, 30  # seconds for a connection to stand, and then for each byte to come
 PAUSES = (1, 2, 4)  # seconds before a new attempt after the first, second … that got no further
 CHUNK = 1 << 16  # bytes
+PATIENCE = 60  # seconds for the head of an answer, and for each CHUNK of its body
+HOURS = 24  # for one file; a later call goes on with it
+LARGEST = "PPCLS_LARGEST_DOWNLOAD"  # the variable that says how many GB a file may have …
+GIGABYTES = 20.0  # … and what it is without
 PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
+SPAN = re.compile("bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later attempt may not meet
 
 
@@ -34,9 +41,25 @@ class RefusedError(Exception):
     """The server has no such file for us."""
 
 
+class TooSlowError(Exception):
+    """The transfer would take days; what has come is kept."""
+
+
+class TooLargeError(Exception):
+    """More than a file may have."""
+
+
 def offline() -> bool:
     """Whether $PPCLS_OFFLINE forbids the network."""
     return os.environ.get("PPCLS_OFFLINE", "").lower() not in ("", "0", "false")
+
+
+def largest() -> float:
+    """The bytes that a file may have; UserError where the variable is no number."""
+    text = os.environ.get(LARGEST) or str(GIGABYTES)
+    if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        raise UserError(f"{LARGEST}: should be a number of gigabytes, not {quoted(text)}")
+    return float(text) * 1e9
 
 
 def fetch(url: str, sha256: str | None = None, to: Path | None = None) -> Path:
@@ -75,14 +98,27 @@ def download(url: str, path: Path, sha256: str | None, by_hand: str) -> None:
     """Bring the file to `path` by way of `path`.part, which a later call goes on with."""
     part = beside(path, ".part")
     most, failures = size_of(part), 0
+    end, limit = time.monotonic() + HOURS * 3600, largest()
     while True:
         try:
-            transfer(url, part)
+            transfer(url, part, limit, end)
             break
+        except TooSlowError as error:
+            raise UserError(
+                f"{url}: {error}: {size_of(part):,} bytes are kept and a later run goes on from "
+                f"there, {by_hand}"
+            ) from None
+        except TooLargeError as error:
+            discard(part)
+            raise UserError(
+                f"{url}: {error}, more than the {limit / 1e9:g} GB that {LARGEST} allows: "
+                f"set it higher, {by_hand}"
+            ) from None
         except RefusedError as error:
             raise UserError(f"{url}: {error}; check the address, {by_hand}") from None
         except CutShortError as error:
-            failures = 1 if size_of(part) > most else failures + 1
+            further = size_of(part) >= most + CHUNK  # a byte at a time would never end
+            failures = 1 if further else failures + 1
             most = max(most, size_of(part))
             if failures > len(PAUSES):
                 raise UserError(f"{url}: {error}; try again later, {by_hand}") from None
@@ -105,23 +141,28 @@ def discard(part: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def transfer(url: str, part: Path) -> None:
+def transfer(url: str, part: Path, limit: float, end: float) -> None:
     """One attempt to complete `part`: from its end on, if the server's file is still the same.
 
-    Raises:
-        CutShortError, RefusedError: why it is not complete; what has arrived stays.
-    """
-    import requests
+    Args:
+        limit: bytes that the file may have.
+        end: the `time.monotonic()` at which it is given up.
 
-    kept = cache.read_json(beside(part, ".json"))
+    Raises:
+        CutShortError, RefusedError, TooSlowError: why it is not complete; what has arrived stays.
+        TooLargeError: it has, or is said to have, more than `limit` bytes.
+    """
+    kept = about(part)
     have = size_of(part) if kept.get("etag") or kept.get("modified") else 0
-    if have and have == kept["size"]:
+    if have and have == kept.get("size"):
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    time_outs = (CONNECT, READ)
-    with explained(), requests.get(url, headers=headers, stream=True, timeout=time_outs) as answer:
+    with explained(), closing(timely(traffic(url, headers), PATIENCE)) as arrivals:
+        answer = next(arrivals)
         found = version(answer, have)
         goes_on = answer.status_code == 206 and found == kept
+        if answer.status_code in (206, 416) and not have:
+            raise RefusedError(f"HTTP {answer.status_code}: a part, and all of it was asked for")
         if answer.status_code in (206, 416) and not goes_on:
             discard(part)
             raise CutShortError("the file there is another one by now")
@@ -130,7 +171,14 @@ def transfer(url: str, part: Path) -> None:
             have = 0
             discard(part)
             cache.write_json(beside(part, ".json"), found)
-        receive(answer, url, part, have, found["size"])
+        total = found["size"]
+        if total is not None and total > limit:
+            raise TooLargeError(f"{total / 1e9:,.1f} GB")
+        try:
+            receive(arrivals, url, part, have, total, limit, end)
+        except RefusedError:
+            discard(part)
+            raise
     if found["size"] not in (None, size_of(part)):
         raise CutShortError(f"only {size_of(part):,} of {found['size']:,} bytes came")
     with part.open("rb") as file:
@@ -140,16 +188,86 @@ def transfer(url: str, part: Path) -> None:
         raise RefusedError("a web page, not the file" if head else "an empty file")
 
 
+def about(part: Path) -> dict[str, Any]:
+    """What is known of the server's file that `part` is the beginning of; {} begins anew."""
+    try:
+        return cache.read_json(beside(part, ".json"))
+    except UserError:
+        discard(part)
+        return {}
+
+
 def receive(
-    answer: "requests.Response", url: str, part: Path, have: int, total: int | None
+    chunks: Iterator[bytes],
+    url: str,
+    part: Path,
+    have: int,
+    total: int | None,
+    limit: float,
+    end: float,
 ) -> None:
-    """Write what comes to the end of `part`, whatever ends it."""
+    """Write what comes to the end of `part`, whatever ends it; see `transfer`."""
     say(f"{'resuming' if have else 'downloading'} {url}: {mebibytes(have, total)}")
     with part.open("ab") as file:
-        for chunk in shown(answer.iter_content(CHUNK), part.stem, have, total):
+        for chunk in shown(chunks, part.stem, have, total):
+            have += len(chunk)
+            if total is not None and have > total:
+                raise RefusedError(f"more came than the {total:,} bytes that it is said to have")
+            if have > limit:
+                raise TooLargeError(f"{have / 1e9:,.1f} GB have come and no end is known")
             file.write(chunk)
+            if time.monotonic() > end:
+                raise TooSlowError(f"not complete after {HOURS} hours")
         file.flush()
         os.fsync(file.fileno())
+
+
+def traffic(url: str, headers: dict[str, str]) -> Iterator[Any]:
+    """A request's answer, its head read, and then the chunks of its body."""
+    import requests
+
+    with requests.get(url, headers=headers, stream=True, timeout=(CONNECT, READ)) as answer:
+        yield answer
+        yield from answer.iter_content(CHUNK)
+
+
+def timely(items: Iterator[Any], seconds: float) -> Generator[Any, None, None]:
+    """The items, made in a thread of its own; TooSlowError where the next is not there in time.
+
+    A time-out of a socket is not enough: it begins anew with each byte.
+    """
+    arrived: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
+    wanted = threading.Semaphore(2)
+    over = threading.Event()
+
+    def work() -> None:
+        try:
+            for item in items:
+                arrived.put((item, None))
+                wanted.acquire()
+                if over.is_set():
+                    return
+            arrived.put((None, StopIteration()))
+        except BaseException as error:  # it is raised where the items are used
+            arrived.put((None, error))
+
+    threading.Thread(target=work, daemon=True).start()
+    try:
+        while True:
+            try:
+                item, error = arrived.get(timeout=seconds)
+            except queue.Empty:
+                text = f"less than {CHUNK // 1024} KiB came in {seconds:g} s"
+                raise TooSlowError(text) from None
+            if isinstance(error, StopIteration):
+                return
+            if error:
+                raise error
+            yield item
+            wanted.release()
+    finally:
+        over.set()
+        wanted.release()
 
 
 @contextmanager
@@ -171,34 +289,41 @@ def explained() -> Iterator[None]:
             raise CutShortError("the connection was cut") from None
         if isinstance(error, requests.ConnectionError):
             text = getattr(root, "strerror", None) or root
-            raise CutShortError(f"no connection: {text}") from None
-        raise RefusedError(str(error)) from None
+            raise CutShortError(f"no connection: {visible(str(text))}") from None
+        raise RefusedError(visible(str(error))) from None
+    except ValueError as error:  # of a host or port that is none, also behind a redirection
+        raise RefusedError(f"not an address ({visible(str(error))})") from None
 
 
 def version(answer: "requests.Response", start: int) -> dict[str, Any]:
     """What tells the server's file from others; {} for a part of it from elsewhere than `start`."""
     size = answer.headers.get("Content-Length", "")
     if answer.status_code == 206:
-        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+        span = re.fullmatch(
+            "bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", answer.headers.get("Content-Range", "")
+        )
         if not span or int(span[1]) != start:
             return {}
         size = span[2]
     return {
         "etag": answer.headers.get("ETag"),
         "modified": answer.headers.get("Last-Modified"),
-        "size": int(size) if size.isdigit() else None,
+        "size": whole_number(size.strip()),
     }
 
 
 def refuse(answer: "requests.Response") -> None:
     """Raise CutShortError or RefusedError unless a file is to come."""
-    status = f"HTTP {answer.status_code} {answer.reason}".strip()
+    status = f"HTTP {answer.status_code} {visible(answer.reason or '')}".strip()
     if answer.status_code in PASSING:
         raise CutShortError(status)
     if not answer.ok:
         raise RefusedError(status)
     if answer.headers.get("Content-Type", "").startswith("text/html"):
         raise RefusedError("a web page, not the file")
+    packed = answer.headers.get("Content-Encoding", "").strip().lower()
+    if packed not in ("", "identity"):  # a few bytes could stand for any number
+        raise RefusedError(f"it comes packed ({quoted(packed)}), which was not asked for")
 
 
 def size_of(file: Path) -> int:

@@ -9,8 +9,9 @@ import math
 import os
 import pickle
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,16 @@ from safetensors import safe_open
 
 from ppcls.errors import UserError
 from ppcls.utils.files import require_plain, write_whole
-from ppcls.utils.text import plural
+from ppcls.utils.text import at_most, plural, quoted, visible
 from ppcls.weights.formats import SAFETENSORS, check_count, parse
-from ppcls.weights.pickles import Array, Refused, Stored, checked_shape
+from ppcls.weights.pickles import Array, Items, Refused, Stored, checked_shape
 
 # Where training scripts put the network in a larger checkpoint, the averaged one first.
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model")
 
 STUDENT = "student"  # what learnt, in a checkpoint of several networks, in any case
+
+SHOWN = 20  # entries that one message lists
 
 WRAPPERS = 4  # so many names in front of a network's own are taken off, at most
 
@@ -101,7 +104,7 @@ def record_of(path: Path) -> dict[str, Any]:
 
 def clip(text: object) -> str:
     """At most 200 characters on one line: the text may come from a hostile file."""
-    return " ".join(str(text).split())[:200]
+    return visible(" ".join(str(text)[:1000].split()))
 
 
 def find(path: Path) -> Path:
@@ -129,18 +132,29 @@ def select(tree: Any, path: Path) -> tuple[dict[str, Stored], list[str]]:
     entries, others = split(tree)
     if entries:
         return entries, left_out(others)
-    inner = {key: split(value) for key, value in others.items() if isinstance(value, dict)}
+    # One dict may stand under any number of keys: it is looked into once.
+    found = {id(value): split(value) for value in distinct(others.values())}
+    inner = {key: found[id(value)] for key, value in others.items() if id(value) in found}
     inner = {key: value for key, value in inner.items() if value[0]}
     if not inner:
         raise UserError(f"{path}: no tensors in it; its entries: {listing(others) or 'none'}")
     known = [key for key in NESTED if key in inner] or [key for key in inner if is_student(key)]
     if not known and len(inner) > 1:
-        names = ", ".join(map(repr, inner))
+        names = at_most(list(map(quoted, inner)))
         raise UserError(f"{path}: holds several state dicts ({names}); save one of them alone")
     key = (known or list(inner))[0]
     entries, inner_others = inner[key]
     del others[key]
-    return entries, [f"read its entry {key!r}", *left_out(others), *left_out(inner_others)]
+    return entries, [f"read its entry {quoted(key)}", *left_out(others), *left_out(inner_others)]
+
+
+def distinct(values: Iterable) -> Iterator[dict]:
+    """The dicts among the values, each once."""
+    seen = set()
+    for value in values:
+        if isinstance(value, dict) and id(value) not in seen:
+            seen.add(id(value))
+            yield value
 
 
 def is_student(name: Any) -> bool:
@@ -163,14 +177,14 @@ def network_alone(entries: dict[str, Stored]) -> tuple[dict[str, Stored], list[s
         whole = len(inner) == len(entries)
         if not inner or not all("." in name for name in inner) or not (whole or student):
             return entries, notes
-        others = ", ".join(clip(repr(f"{other}.")) for other in firsts if other != first)
-        begin = clip(repr(start))
+        others = at_most([quoted(f"{other}.") for other in firsts if other != first])
+        begin = quoted(start)
         if whole:
             notes.append(f"read without {begin}, with which all names begin")
         else:
             notes.append(
                 f"read the {len(inner)} tensors whose names begin with {begin}, the network that "
-                f"is taught; left out: {clip(others)}"
+                f"is taught; left out: {others}"
             )
         entries = inner
     return entries, notes
@@ -186,15 +200,18 @@ def split(tree: dict) -> tuple[dict[str, Stored], dict]:
         else:
             others[name] = value
     others.pop(PARAMETER_NAMES, None)
-    for name, layout in others.pop(CUT_TENSORS, {}).items():
-        parts = [entries.pop(str(part)) for part in layout["slices"]]
+    for name, layout in others.pop(CUT_TENSORS, Items()).items():
+        slices = layout["slices"]
+        if type(name) is not str or not all(type(part) is str for part in slices):
+            raise ValueError("parts of a tensor that have no names")
+        parts = [entries.pop(part) for part in slices]
         entries[name] = joined(parts, checked_shape(layout["OriginShape"]))
     return entries, others
 
 
 def as_stored(value: Any) -> Stored | None:
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
-        return as_stored(value[1])  # a parameter's name and tensor, in a nested object of Paddle's
+        value = value[1]  # a parameter's name and tensor, in a nested object of Paddle's
     if isinstance(value, Array):
         return value.stored
     return value if isinstance(value, Stored) else None
@@ -213,8 +230,8 @@ def left_out(others: Mapping) -> list[str]:
 
 def listing(others: Mapping) -> str:
     """Up to twenty names and types."""
-    names = [f"{clip(repr(name))} ({type_name(value)})" for name, value in others.items()]
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    shown = [f"{quoted(k)} ({type_name(v)})" for k, v in islice(others.items(), SHOWN)]
+    return ", ".join(shown) + (f" and {len(others) - SHOWN:,} more" if len(others) > SHOWN else "")
 
 
 def type_name(value: Any) -> str:
@@ -238,7 +255,7 @@ def load_all(
         if tensors[name].dtype.kind == "f" and not np.isfinite(tensors[name]).all():
             broken.append(name)
     if broken:
-        names = ", ".join(map(repr, broken[:3])) + (" …" if len(broken) > 3 else "")
+        names = ", ".join(map(quoted, broken[:3])) + (" …" if len(broken) > 3 else "")
         raise UserError(
             f"{source}: NaN or infinity in {len(broken)} of "
             f"{plural(len(tensors), 'tensor')} ({names}); "

@@ -3,9 +3,13 @@
 A name in a pickle is looked up in a closed table of stand-ins of our own; the real `numpy.dtype`,
 `_codecs.encode` and so on are never reached. The unpickler is the one Python has in Python, because
 opcodes can be taken away from it: no instances, no extension registry, no sets, and no state set
-on anything but a stand-in. Its memo is a dict too, where ten bytes make the C one take 64 GB.
+on anything but a stand-in. Its memo is a dict too, where ten bytes make the C one take 64 GB. And
+its work can be counted, which `pickle.Unpickler` with its `find_class` cannot do: one opcode of two
+bytes may copy all that the file holds. No more opcodes than MOST_STEPS are done, and what calls
+copy is bounded by the file's size.
 """
 
+import os
 import pickle
 import re
 import struct
@@ -14,6 +18,15 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
+
+from ppcls.utils.text import plural, quoted
+
+# Opcodes of one pickle: a tensor takes about 40, the largest checkpoints have some 5,000 tensors.
+MOST_STEPS = 1_000_000
+# Items and bytes that calls of a pickle may copy, for each of its bytes, and besides. numpy's
+# arrays in protocols 0 to 2 are text that is encoded once; nothing else of real files is copied.
+COPIES, MORE_COPIES = 2, 1 << 20
+MOST_DIMENSIONS = 32  # of a tensor; numpy had no more before its version 2
 
 
 class Refused(Exception):  # noqa: N818
@@ -48,6 +61,8 @@ class Items(dict):
     def __setitem__(self, key, value):
         if not isinstance(key, (str, bytes, int, float, type(None))):
             raise Refused(f"its pickle uses a {type(key).__name__} as a key")
+        if isinstance(key, int) and key.bit_length() > 64:  # whose hash is computed each time
+            raise Refused(f"its pickle uses {quoted(key)} as a key")
         super().__setitem__(key, value)
 
     def set_state(self, state: Any) -> None:
@@ -59,13 +74,15 @@ class NumberType:
 
     def __init__(self, code: Any, align: Any = None, copy: Any = None):
         if not (isinstance(code, str) and re.fullmatch("[biuf][1248]", code)):
-            raise Refused(f"it holds a numpy array of type {code!r}, not of numbers")
+            raise Refused(f"it holds a numpy array of type {quoted(code)}, not of numbers")
         self.numpy = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
         """State: version, byte order, subtype, names, fields, and more that numbers do not use."""
         if any(part is not None for part in state[2:5]):
             raise Refused("it holds a numpy array of records")
+        if type(state[1]) is not str or state[1] not in tuple("<>|="):
+            raise ValueError("a byte order that is none")
         self.numpy = self.numpy.newbyteorder(state[1])
 
 
@@ -89,7 +106,9 @@ class Scalar:
 
 
 def checked_shape(shape: Any) -> tuple[int, ...]:
-    """The shape as a tuple, or ValueError where a size is no sane integer."""
+    """The shape as a tuple, or ValueError where it is too long or a size is no sane integer."""
+    if type(shape) not in (tuple, list) or len(shape) > MOST_DIMENSIONS:
+        raise ValueError(f"a shape of more than {MOST_DIMENSIONS} dimensions, or none")
     if not all(type(size) is int and 0 <= size < 2**48 for size in shape):
         raise ValueError("a shape that is no shape")
     return tuple(shape)
@@ -97,10 +116,11 @@ def checked_shape(shape: Any) -> tuple[int, ...]:
 
 def from_bytes(data: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> Stored:
     """What numpy asks for in protocol 5; numpy refuses bytes that do not fit the shape."""
-    data, shape = encode(data, "latin1") if isinstance(data, str) else data, checked_shape(shape)
+    data = encode(data, "latin1") if isinstance(data, str) else data
+    shape = checked_shape(shape)
     array = np.frombuffer(data, kind.numpy).reshape(shape, order="F" if order == "F" else "C")
     if axes is not None:
-        array = array.transpose(axes)
+        array = array.transpose(checked_shape(axes))
     # Paddle has no uint16: it writes the bits of bfloat16 under that name.
     dtype = "bfloat16" if array.dtype.name == "uint16" else array.dtype.name
     return Stored(dtype, array.shape, lambda: array)
@@ -109,7 +129,7 @@ def from_bytes(data: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -
 def encode(text: Any, codec: Any) -> bytes:
     """How protocols 0 to 2 write bytes."""
     if codec != "latin1":
-        raise Refused(f"its pickle encodes text as {codec!r}")
+        raise Refused(f"its pickle encodes text as {quoted(codec)}")
     return str.encode(text, "latin1")
 
 
@@ -157,10 +177,48 @@ def load(
         Refused: it asks for anything else.
         Exception: of many kinds, where the pickle is damaged.
     """
-    unpickler = InertUnpickler(file, encoding="latin1")
+    bounded = Within(file)
+    unpickler = InertUnpickler(bounded, encoding="latin1")
+    unpickler.dispatch = Counted(InertUnpickler.dispatch)  # type: ignore
+    unpickler.copies = COPIES * bounded.size + MORE_COPIES
     unpickler.names = {**PLAIN, **(names or {})}
     unpickler.persistent = persistent
     return unpickler.load()
+
+
+class Within:
+    """A file whose reads are held against what is left of it, before memory is taken for them."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.readline = file.readline
+        start = file.tell()
+        self.end = file.seek(0, os.SEEK_END)
+        self.size = self.end - file.seek(start)
+
+    def read(self, size: int) -> bytes:
+        if size > self.size and size > self.end - self.file.tell():
+            raise EOFError
+        return self.file.read(size)
+
+
+class Counted:
+    """The functions of the opcodes, as many times as MOST_STEPS."""
+
+    def __init__(self, functions: Mapping[int, Any]):
+        self.functions = functions
+        self.steps = 0
+
+    def __getitem__(self, opcode: int) -> Any:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise Refused(f"its pickle takes more than {plural(MOST_STEPS, 'step')}")
+        return self.functions[opcode]
+
+
+def extent(value: Any) -> int:
+    """How many items or bytes there are to copy of a value, those of its own items left out."""
+    return len(value) if isinstance(value, (str, bytes, bytearray, list, tuple, dict)) else 0
 
 
 class InertUnpickler(pickle._Unpickler):
@@ -168,6 +226,7 @@ class InertUnpickler(pickle._Unpickler):
 
     names: Mapping[tuple[str, str], Any]
     persistent: Callable[[Any], Any] | None
+    copies: int  # that may still be made
     # Set by the base class, whose stubs leave them out.
     stack: list
     pop_mark: Callable[[], list]
@@ -176,7 +235,7 @@ class InertUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.names:
-            raise Refused(f"its pickle asks for {f'{module}.{name}'!r}")
+            raise Refused(f"its pickle asks for {quoted(f'{module}.{name}')}")
         return self.names[module, name]
 
     def load_global(self) -> None:
@@ -185,15 +244,31 @@ class InertUnpickler(pickle._Unpickler):
             raise EOFError
         self.stack.append(self.find_class(module[:-1].decode(), name[:-1].decode()))
 
+    def spend(self, given: Any) -> None:
+        """Count what a call may copy: what it is given, and what is in that."""
+        self.copies -= extent(given)
+        if self.copies >= 0 and isinstance(given, (list, tuple)):
+            self.copies -= sum(map(extent, given))
+        if self.copies < 0:
+            raise Refused("its pickle copies what it holds again and again")
+
+    def load_reduce(self) -> None:
+        arguments = self.stack.pop()
+        self.spend(arguments)
+        self.stack[-1] = self.stack[-1](*arguments)
+
     def persistent_load(self, pid: Any) -> Any:
         if not self.persistent:
             raise Refused("its pickle refers to objects outside itself")
+        self.spend(pid)
         return self.persistent(pid)
 
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], (Items, NumberType, Array)):
             raise Refused(f"its pickle sets the state of a {type(self.stack[-1]).__name__}")
+        if not isinstance(self.stack[-1], Items):
+            self.spend(state)
         self.stack[-1].set_state(state)
 
     def load_empty_dict(self) -> None:
@@ -213,6 +288,7 @@ class InertUnpickler(pickle._Unpickler):
 
     dispatch: ClassVar[dict[int, Any]] = {
         **pickle._Unpickler.dispatch,
+        pickle.REDUCE[0]: load_reduce,
         pickle.GLOBAL[0]: load_global,
         pickle.BUILD[0]: load_build,
         pickle.EMPTY_DICT[0]: load_empty_dict,

@@ -9,6 +9,7 @@ from typing import Any
 
 from ppcls.errors import UserError
 from ppcls.utils.files import expanded
+from ppcls.utils.text import visible
 from ppcls.weights import cache, download, files
 
 DEFAULT = "true"  # what a recipe writes for a network's first registered weights
@@ -132,14 +133,13 @@ def from_hub(address: str) -> Source:
         raise UserError(f"{address}: should be {HUB}organisation/name or …/name/file")
     try:
         hub = importlib.import_module("huggingface_hub")
-        errors = importlib.import_module("huggingface_hub.errors")
     except ModuleNotFoundError as error:
         raise UserError(f"{address}: needs {error.name}: pip install 'ppcls[hub]'") from None
     repository, file = "/".join(parts[:2]), "/".join(parts[2:]) or HUB_FILE
     try:
         path = hub.hf_hub_download(repository, file, local_files_only=download.offline())
-    except (errors.EntryNotFoundError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # of its own, of requests or of httpx
+        reason = visible(" ".join(str(error).split()))
         raise UserError(
             f"{HUB}{repository}/{file}: not downloaded ({reason}): name another file with "
             f"{HUB}{repository}/FILE, or download it elsewhere and give its path"

@@ -14,8 +14,10 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, quoted
 from ppcls.weights.pickles import Refused, Stored, bits, checked_shape, load
+
+FETCHES = 4  # times that the bytes of a file may be read for its tensors
 
 # The first object of the older layout.
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -44,10 +46,16 @@ class Storage:
 
 
 class Storages:
-    """Stand-ins for what a torch pickle names; `fetch(storage)` gives a storage's bytes."""
+    """Stand-ins for what a torch pickle names; `fetch(storage)` gives a storage's bytes.
 
-    def __init__(self, fetch: Callable[[Storage], bytes]):
+    Args:
+        size: bytes of the file, of which a few times as many are fetched at most.
+    """
+
+    def __init__(self, fetch: Callable[[Storage], bytes], size: int):
         self.fetch = fetch
+        self.left = FETCHES * size
+        self.last: np.ndarray | None = None  # kept: many tensors may be views of one storage
         self.little_endian = True
         self.known: dict[str, Storage] = {}
         self.cache: WeakValueDictionary[str, np.ndarray] = WeakValueDictionary()
@@ -64,21 +72,24 @@ class Storages:
     def storage(self, persistent_id: Any) -> Storage:
         """The id is ("storage", type, key, device, size) and, in the older layout, a view of it."""
         word, dtype, key, _, size, *view = persistent_id
-        if word != "storage" or dtype not in STORAGES.values() or view not in ([], [None]):
-            raise Refused(f"it stores a {word!r} of a kind that is not read")
+        known = type(word) is str and type(dtype) is str and dtype in STORAGES.values()
+        if not known or word != "storage" or any(part is not None for part in view):
+            raise Refused(f"it stores a {quoted(word)} of a kind that is not read")
         checked_shape((size,))
-        storage = Storage(dtype, str(key), size)
+        storage = Storage(dtype, storage_key(key), size)
         if self.known.setdefault(storage.key, storage) != storage:
-            raise ValueError(f"storage {key} is declared in two ways")
+            raise ValueError(f"storage {quoted(key)} is declared in two ways")
         return storage
 
     def tensor(self, storage: Storage, offset: int, shape: Any, strides: Any, *more: Any) -> Stored:
         """`more`: requires_grad, hooks and, where a sign or conjugate is pending, flags."""
         if len(more) > 2 and more[2]:
             raise Refused("it holds a tensor with a negation or conjugation pending")
+        if type(storage) is not Storage:
+            raise ValueError("a tensor without a storage")
         itemsize = bits(storage.dtype).itemsize
-        checked_shape((offset, *strides))
-        step = [stride * itemsize for stride in strides]
+        checked_shape((offset,))
+        step = [stride * itemsize for stride in checked_shape(strides)]
         shape = checked_shape(shape)
 
         def read() -> np.ndarray:
@@ -92,12 +103,25 @@ class Storages:
         base = self.cache.get(storage.key)
         if base is None:
             dtype = bits(storage.dtype)
+            self.left -= storage.size * dtype.itemsize
+            if self.left < 0:
+                raise Refused("its tensors take turns with storages that have to be read each time")
             data = self.fetch(storage)
             if len(data) != storage.size * dtype.itemsize:
-                raise ValueError(f"storage {storage.key} has {plural(len(data), 'byte')}")
+                raise ValueError(f"storage {quoted(storage.key)} has {plural(len(data), 'byte')}")
             base = np.frombuffer(data, dtype if self.little_endian else dtype.newbyteorder(">"))
             self.cache[storage.key] = base
+        self.last = base
         return base
+
+
+def storage_key(key: Any) -> str:
+    """The name of a storage, which older versions wrote as a number."""
+    if type(key) is int and 0 <= key < 2**64:
+        return str(key)
+    if type(key) is not str:
+        raise ValueError("a storage's key that is no text")
+    return key
 
 
 def parameter(data: Any, *more: Any) -> Any:
@@ -108,7 +132,8 @@ def parameter(data: Any, *more: Any) -> Any:
 def load_zip(archive: zipfile.ZipFile, pickle_name: str) -> Any:
     """The object in the zip layout; its tensors can be read while `archive` is open."""
     root = pickle_name.removesuffix("data.pkl")
-    storages = Storages(lambda storage: stored(archive, f"{root}data/{storage.key}"))
+    size = sum(info.file_size for info in archive.infolist())
+    storages = Storages(lambda storage: stored(archive, f"{root}data/{storage.key}"), size)
     if f"{root}byteorder" in archive.namelist():
         storages.little_endian = stored(archive, f"{root}byteorder") != b"big"
     return storages.load(io.BytesIO(stored(archive, pickle_name)))
@@ -116,28 +141,34 @@ def load_zip(archive: zipfile.ZipFile, pickle_name: str) -> Any:
 
 def stored(archive: zipfile.ZipFile, name: str) -> bytes:
     if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise Refused(f"its {name!r} is compressed, which PyTorch never does")
+        raise Refused(f"its {quoted(name)} is compressed, which PyTorch never does")
     return archive.read(name)
 
 
 def load_stream(file: BinaryIO) -> Any:
     """The object in the older layout, behind its magic number; the tensors need `file` open."""
     places: dict[str, int] = {}
+    start = file.tell()
 
     def fetch(storage: Storage) -> bytes:
         file.seek(places[storage.key])
         return file.read(storage.size * bits(storage.dtype).itemsize)
 
-    storages = Storages(fetch)
+    size = file.seek(0, io.SEEK_END)
+    file.seek(start)
+    storages = Storages(fetch, size)
     load(file)  # the version of the layout, always 1001
     storages.little_endian = load(file)["little_endian"]
     value = storages.load(file)
     order = "<q" if storages.little_endian else ">q"
-    for key in load(file):
-        storage = storages.known[str(key)]
+    keys = load(file)
+    if type(keys) is not list:
+        raise ValueError("a list of storages that is none")
+    for key in keys:
+        storage = storages.known[storage_key(key)]
         (size,) = struct.unpack(order, file.read(8))
         if size != storage.size:
-            raise ValueError(f"storage {key} has {size} numbers, not {storage.size}")
+            raise ValueError(f"storage {quoted(key)} has {size} numbers, not {storage.size}")
         places[storage.key] = file.tell()
         end = file.seek(size * bits(storage.dtype).itemsize, io.SEEK_CUR)
         if end > file.seek(0, io.SEEK_END):

@@ -3,6 +3,7 @@
 import copy
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ppcls.cli import main
 from ppcls.config.load import load, to_yaml
 from ppcls.errors import UserError
 from ppcls.recipe import Recipe
@@ -18,7 +20,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))
 PLACE = re.compile(r"(-o .*?|[\w/.]+\.yaml(:[1-9]\d*)?): .")
 QUICK = settings(
-    max_examples=200,
+    max_examples=100,
     deadline=None,
     derandomize=True,
     database=None,
@@ -30,9 +32,11 @@ EXTREMES = [0, -1, 1, 2**31, 2**63, 10**30, 10**400, 1e308, 1e-320, -0.0, 0.5, 1
 EXTREMES += [float("inf"), float("nan"), "", " ", "null", "1e5", "5 epochs", "500%", "9" * 400]
 EXTREMES += ["*", "-", "é", "模型", "\u202e", "\x85", "a" * 5000, "../..", "0x10", "1_000", "~"]
 EXTREMES += [[], {}, [[]], [{}], [None], {"": 1}, {"kind": []}, {"op": None}, {"kind": "cosine"}]
+EXTREMES += ["²", "\u0661\u0662", "\x1b[31m", "\x00", "two\nlines", "\udcff", "9" * 5000, ".inf"]
 EXTREMES += ["2024-01-01", ["a", 1], {"x": {"x": {"x": 1}}}, b"\0\1"]
 WORDS = ["train", "data", "model", "optimizer", "kind", "op", "ops", "lr", "schedule", "loss", "0"]
 WORDS += ["epohcs", "_base_", "preprocess", "batch_ops", "", "é", "a.b", "-1", "99", "task", "seed"]
+WORDS += ["²", "\u0661", "\x1b[31m", "x" * 3000]
 VALUES = st.one_of(
     st.sampled_from(EXTREMES), st.integers(), st.floats(), st.text(max_size=9), st.booleans()
 )
@@ -140,7 +144,22 @@ def folder(tmp_path_factory):
     return folder
 
 
-def loads_or_says_where(folder, name, changes, lines, overrides):
+def say_in_words(path, overrides, capsys):
+    """The command line says the mistakes in lines that a terminal can take."""
+    given = [word for item in overrides for word in ("-o", item) if not item.startswith("-")]
+    try:
+        code = main(["show-data", "-c", str(path), *given])
+    except SystemExit as ended:  # no value behind -o
+        code = ended.code
+    said = "".join(capsys.readouterr())
+    assert code == 2, said
+    assert "details" not in said
+    for line in said.split("\n"):
+        assert len(line) <= 2000, line
+        assert all(unicodedata.category(c) not in ("Cc", "Cs") for c in line), repr(line)
+
+
+def loads_or_says_where(folder, name, changes, lines, overrides, capsys):
     """True where the edited recipe loads; any other exception than UserError is a failure."""
     text, chosen = written(name, changes, lines, overrides)
     path = (folder / "configs" / name).with_name("edited.yaml")
@@ -151,20 +170,21 @@ def loads_or_says_where(folder, name, changes, lines, overrides):
         mistakes = str(error).splitlines()
         for line in mistakes:
             assert PLACE.match(line), f"no place: {line!r}\n{text}\n{chosen}"
+        say_in_words(path.relative_to(folder), chosen, capsys)
         return False
     path.write_text(to_yaml(recipe), encoding="utf-8")
     assert load(Recipe, path) == recipe
     return True
 
 
-def test_two_hundred_edits(folder, monkeypatch):
+def test_a_hundred_edits(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
     outcomes = []
 
     @QUICK
     @given(edits())
     def check(edit):
-        outcomes.append(loads_or_says_where(folder, *edit))
+        outcomes.append(loads_or_says_where(folder, *edit, capsys))
 
     check()
     assert 0 < sum(outcomes) < len(outcomes)
@@ -172,12 +192,12 @@ def test_two_hundred_edits(folder, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_two_thousand_edits(folder, monkeypatch):
+def test_three_thousand_edits(folder, monkeypatch, capsys):
     monkeypatch.chdir(folder)
 
-    @settings(QUICK, max_examples=2000, derandomize=False)
+    @settings(QUICK, max_examples=3000, derandomize=False)
     @given(edits())
     def check(edit):
-        loads_or_says_where(folder, *edit)
+        loads_or_says_where(folder, *edit, capsys)
 
     check()

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import struct
 
 import numpy as np
 import paddle
@@ -82,3 +83,21 @@ def test_a_kind_of_tensor_that_is_not_known_is_left_to_paddle(file, tmp_path):
     params.check(other)
     with pytest.raises(UserError, match=r"other.pdiparams: has a kind of tensor that is not"):
         list(params.tensors(other))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\x08\x05\x12" + b"\xff" * 9 + b"\x01\x02",  # numbers packed into more than there is
+        b"\x12\x7f\x02",
+        b"\x08\x05\x10" + b"\xff" * 60_000 + b"\x01",  # a number of 60,000 bytes
+        b"\x08\x05" + b"\x10\xff\xff\xff\xff\x7f" * 9000,  # 9,000 dimensions
+        b"\x08\x05\x12\xa8\x46" + b"\x7f" * 9000,
+    ],
+)
+def test_descriptions_that_ask_for_much_end(tmp_path, message):
+    path = tmp_path / "inference.pdiparams"
+    head = struct.pack("<IQIi", 0, 0, 0, len(message))
+    path.write_bytes((head + message) * 20)
+    with pytest.raises(UserError, match=r"cut short|kind of tensor that is not known"):
+        sum(tensor.bytes < 0 for tensor in params.tensors(path)) or params.check(path)

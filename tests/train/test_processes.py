@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -27,11 +28,17 @@ FROZEN = [
 ]
 
 
-def start(*arguments, **environment):
+def start(*arguments, cwd=None, **environment):
     command = [sys.executable, "-m", "ppcls", "train", "-c", "recipe.yaml", *arguments]
     own = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"} | environment
     return subprocess.Popen(
-        command, env=own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        env=own,
+        cwd=cwd,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -45,14 +52,29 @@ def records(name, event):
     return [r for r in read_records(Path(f"runs/{name}/run.jsonl")) if r["event"] == event]
 
 
-def long_run():
+def long_run(*options, **environment):
     """A run of two processes that would take long, once its first step is in the log."""
-    process = start("--processes", "2", *TOGETHER, "train.epochs=1000")
-    path = Path("runs/together/run.jsonl")
-    while not (path.exists() and path.read_text()):
+    options = (*TOGETHER, "train.epochs=1000", "train.save_every=3 steps", *options)
+    process = start("--processes", "2", *options, **environment)
+    while not records_of("together"):
         time.sleep(0.05)
         assert process.poll() is None
     return process
+
+
+def records_of(name):
+    path = Path(f"runs/{name}/run.jsonl")
+    return path.read_text() if path.exists() else ""
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
 
 
 def children(pid):
@@ -142,30 +164,150 @@ def test_a_broken_photo_ends_all_with_its_name(workdir):
     assert "Traceback" not in out + err
 
 
+def alive(pids):
+    """Those that have not ended."""
+    found = []
+    for pid in pids:
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        found += [pid] if state != "Z" else []
+    return found
+
+
+def wait_until_ended(pids):
+    while alive(pids):
+        time.sleep(0.1)
+
+
+def only_error(err):
+    """The one line that says why a run ended; Paddle lists its flags beside it."""
+    lines = [line for line in err.splitlines() if not line.startswith(("===", "FLAGS("))]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("error: ")
+    return lines[0]
+
+
 @pytest.mark.slow
-def test_one_killed_process_ends_all_with_the_reason(workdir):
+@pytest.mark.parametrize(
+    ("number", "what"),
+    [
+        (signal.SIGKILL, "was ended from outside by signal 9, maybe for lack of memory"),
+        (signal.SIGSEGV, "crashed with signal 11 (segmentation fault)"),
+    ],
+)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_dies_ends_all_with_the_reason(workdir, rank, number, what):
     process = long_run()
     workers = children(process.pid)
     assert len(workers) == 2
-    started = time.monotonic()
-    os.kill(workers[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=60)
-    assert time.monotonic() - started < 60
+    os.kill(workers[rank], number)
+    _, err = process.communicate()
     assert process.returncode == 1
-    assert "process 1 of 2 was ended from outside by signal 9, maybe for lack of memory" in err
-    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    assert f"process {rank} of 2 {what}" in only_error(err)
+    wait_until_ended(workers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_one_that_is_stopped_ends_all_and_the_last_checkpoint_stays(workdir, rank):
+    process = long_run(PPCLS_SILENCE_SECONDS="4")
+    while not Path("runs/together/latest.safetensors").exists():
+        time.sleep(0.05)
+    workers = children(process.pid)
+    os.kill(workers[rank], signal.SIGSTOP)
+    _, err = process.communicate()
+    assert process.returncode == 1
+    line = only_error(err)
+    assert f"process {rank} of 2 (pid {workers[rank]}) has not answered for" in line
+    assert "runs/together/latest.safetensors stays: the same command with --resume" in line
+    wait_until_ended(workers)
+    options = ("--resume", *TOGETHER, "train.epochs=1000", "train.save_every=3 steps")
+    again = start("--processes", "2", *options)
+    assert any("resuming after step" in text for text in again.stdout)
+    again.terminate()
+    again.communicate()
+    assert again.returncode == 130
+
+
+@pytest.mark.slow
+def test_one_that_was_stopped_ends_by_itself_when_it_goes_on(workdir):
+    """Without our launcher, which would have ended it."""
+    endpoints = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    own = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ENDPOINTS": endpoints}
+    own["PPCLS_SILENCE_SECONDS"] = "4"
+    options = [*TOGETHER, "train.epochs=1000"]
+    ranks = [start(*options, **own, PADDLE_TRAINER_ID=str(rank)) for rank in range(2)]
+    while not records_of("together"):
+        time.sleep(0.05)
+    ranks[1].send_signal(signal.SIGSTOP)
+    _, err = ranks[0].communicate()
+    line = only_error(err)
+    assert f"process 1 of 2 (pid {ranks[1].pid}) has not answered" in line
+    assert ranks[0].returncode == 3
+    ranks[1].send_signal(signal.SIGCONT)
+    _, err = ranks[1].communicate()
+    assert "process 1 of 2" in only_error(err)
+    assert ranks[1].returncode == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("group", [False, True])
+def test_a_signal_to_the_launcher_or_to_all_saves_once(workdir, number, group):
+    process = long_run()
+    workers = children(process.pid)
+    (os.killpg if group else os.kill)(process.pid, number)
+    out, err = process.communicate()
+    assert process.returncode == 130, err
+    assert out.count("; saved runs/together/latest.safetensors") == 1
+    assert "error" not in err
+    assert not alive(workers)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_all(workdir):
+    process = long_run()
+    workers = children(process.pid)
+    os.kill(workers[1], signal.SIGSTOP)  # so that none can save
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    process.communicate()
+    assert process.returncode == 130
+    assert not alive(workers)
 
 
 @pytest.mark.slow
 def test_processes_without_their_launcher_end(workdir):
-    process = long_run()
+    process = long_run("data.workers=1")
     workers = children(process.pid)
+    workers += [child for worker in workers for child in children(worker)]
+    assert len(workers) >= 4
     process.kill()
     process.wait()
-    deadline = time.monotonic() + 30
-    while any(Path(f"/proc/{worker}").exists() for worker in workers):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until_ended(workers)
+
+
+@pytest.mark.slow
+def test_a_mistake_that_one_process_alone_finds_is_told_once(workdir):
+    """Its photos are not where the others have theirs."""
+    text = Path("recipe.yaml").read_text()
+    away = workdir / "away"
+    away.mkdir()
+    (away / "recipe.yaml").write_text(text)
+    endpoints = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    own = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ENDPOINTS": endpoints}
+    first = start(*TOGETHER, **own, PADDLE_TRAINER_ID="0")
+    second = start(*TOGETHER, **own, PADDLE_TRAINER_ID="1", cwd=away)
+    _, err = second.communicate()
+    line = only_error(err)
+    assert "photos/train" in line
+    assert second.returncode == 2
+    _, err = first.communicate()
+    reason = line.removeprefix("error: ")
+    assert only_error(err) == f"error: process 1 of 2 (pid {second.pid}) has ended: {reason}"
 
 
 def test_parts_of_a_step_are_even_and_complete():

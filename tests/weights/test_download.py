@@ -164,6 +164,78 @@ def test_a_silent_server_is_not_waited_for(web, monkeypatch):
     refused(web.url("a"), r"nothing came for 0\.1 s; try again later")
 
 
+# --------------------------------------------------------------------------- without end
+
+
+def test_a_body_without_end_is_cut_at_the_stated_size(web, monkeypatch):
+    monkeypatch.setenv("PPCLS_LARGEST_DOWNLOAD", "0.001")
+    web.endless = True
+    line = refused(web.url("a"), "no end is known, more than the 0.001 GB that PPCLS_LARGEST_DOWN")
+    assert "set it higher" in line
+    assert web.served < 20_000_000  # what fits into the buffers of a connection
+    assert not list(cache.place(web.url("a")).parent.glob("a*.part"))
+
+
+def test_a_file_that_is_said_to_be_too_large_is_not_begun(web, monkeypatch):
+    monkeypatch.setenv("PPCLS_LARGEST_DOWNLOAD", "0.0001")
+    refused(web.url("a"), r"0\.0 GB, more than the 0\.0001 GB")
+    monkeypatch.delenv("PPCLS_LARGEST_DOWNLOAD")
+    web.length = 10**15
+    refused(web.url("a"), "1,000,000.0 GB, more than the 20 GB")
+    assert not list(cache.place(web.url("a")).parent.glob("a*.part"))
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "²", "1e400", "nan", "9" * 5000])
+def test_a_limit_that_is_no_number_is_named(web, monkeypatch, text):
+    monkeypatch.setenv("PPCLS_LARGEST_DOWNLOAD", text)
+    with pytest.raises(UserError, match="PPCLS_LARGEST_DOWNLOAD: should be a number") as caught:
+        fetch(web.url("a"))
+    assert len(str(caught.value)) < 200
+
+
+def test_a_byte_now_and_then_is_given_up_and_gone_on_with(web, monkeypatch):
+    """Each byte is in time for a time-out of the connection, and the file would take for ever."""
+    monkeypatch.setattr(download, "PATIENCE", 0.3)
+    web.drops = 0.01
+    line = refused(web.url("a"), r"less than 64 KiB came in 0\.3 s: .* a later run goes on from")
+    assert len(web.asked) == 1
+    assert "\n" not in line
+    web.drops = 0.0
+    assert fetch(web.url("a")).read_bytes() == web.body
+
+
+def test_an_answer_whose_head_never_ends_is_given_up(web, monkeypatch):
+    monkeypatch.setattr(download, "PATIENCE", 0.2)
+    web.validators = {f"X-{number}": "x" for number in range(50)}
+    web.slow_head = 0.05
+    refused(web.url("a"), r"less than 64 KiB came in 0\.2 s")
+
+
+def test_a_connection_for_each_byte_is_given_up(web):
+    web.cuts = [1] * 100
+    refused(web.url("a"), "the connection was cut; try again later")
+    assert len(web.asked) == 1 + len(download.PAUSES)
+
+
+def test_the_time_for_a_file_is_limited(web, monkeypatch):
+    monkeypatch.setattr(download, "HOURS", 0)
+    refused(web.url("a"), "not complete after 0 hours: .* are kept and a later run goes on from")
+    monkeypatch.setattr(download, "HOURS", 1)
+    assert fetch(web.url("a")).read_bytes() == web.body
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])
+def test_what_comes_packed_is_refused(web, encoding):
+    """300 kB of gzip may stand for 300 MB."""
+    web.encoding = encoding
+    refused(web.url("a"), f"it comes packed \\('{encoding}'\\), which was not asked for")
+
+
+def test_redirects_in_a_circle_end(web):
+    web.redirect = web.url("a")
+    refused(web.url("a"), "Exceeded 30 redirects")
+
+
 # --------------------------------------------------------------------------- refusals
 
 

@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
@@ -20,6 +21,12 @@ class Server(ThreadingHTTPServer):
         self.statuses: list[int] = []  # of the next requests, then 200
         self.cuts: list[int] = []  # after how many bytes the next answers end
         self.missing = 0  # bytes declared that never come
+        self.length: int | None = None  # declared in place of the body's
+        self.endless = False  # the body comes again and again, and no length is declared
+        self.encoding = ""  # Content-Encoding
+        self.redirect = ""  # where every address leads
+        self.drops = 0.0  # seconds after each of the bytes, which come singly
+        self.slow_head = 0.0  # seconds after each line of a head
         self.silence = 0.0  # seconds in the middle of an answer
         self.served = 0  # bytes of bodies
         self.asked: list[str | None] = []
@@ -41,6 +48,11 @@ class Handler(BaseHTTPRequestHandler):
         if status != 200:
             self.send_error(status)
             return
+        if server.redirect:
+            self.send_response(302)
+            self.send_header("Location", server.redirect)
+            self.end_headers()
+            return
         total = len(server.body) + server.missing
         start = 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
@@ -54,9 +66,15 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.send_response(200)
         self.send_header("Content-Type", server.type)
-        self.send_header("Content-Length", str(total - start))
+        if not server.endless:
+            self.send_header("Content-Length", str(server.length or total - start))
+        if server.encoding:
+            self.send_header("Content-Encoding", server.encoding)
         for name, value in server.validators.items():
             self.send_header(name, value)
+            if server.slow_head:
+                self.flush_headers()
+                time.sleep(server.slow_head)
         self.end_headers()
         self.send_body(server.body[start:])
 
@@ -64,12 +82,27 @@ class Handler(BaseHTTPRequestHandler):
         server = self.server
         if server.cuts:
             body = body[: server.cuts.pop(0)]
+        if server.endless or server.drops:
+            self.send_on(body)
+            return
         half = len(body) // 2
         for part in (body[:half], body[half:]):
             self.wfile.write(part)
             self.wfile.flush()
             server.served += len(part)
             time.sleep(server.silence)
+
+    def send_on(self, body):
+        """Until the other side has had enough."""
+        server = self.server
+        with suppress(OSError):
+            while True:
+                part = body[server.served :][:1] if server.drops else body
+                if not part:
+                    return
+                self.wfile.write(part)
+                server.served += len(part)
+                time.sleep(server.drops)
 
 
 def running():

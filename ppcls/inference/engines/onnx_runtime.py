@@ -1,11 +1,12 @@
 """ONNX Runtime: CPU, and on a GPU the CUDA and TensorRT providers (not yet run on one)."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppcls.errors import UserError
-from ppcls.inference.convert import onnx_of
+from ppcls.inference.convert import with_onnx
 from ppcls.inference.engines.base import Opened, Settings, free, need, refuse_precision
 from ppcls.inference.folder import Folder
 
@@ -28,15 +29,18 @@ def load(folder: Folder, settings: Settings) -> Opened:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.log_severity_level = ERRORS_ALONE
-    path = onnx_of(folder)
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except Exception as error:  # its own kinds of errors have no common base of their own
-        reason = " ".join(str(error).split())[-200:]
-        raise UserError(
-            f"{path}: damaged, or of a kind this onnxruntime cannot read; export it again "
-            f"({reason})"
-        ) from None
+
+    def open_session(path: Path) -> onnxruntime.InferenceSession:
+        try:
+            return onnxruntime.InferenceSession(str(path), options, providers=providers)
+        except Exception as error:  # its own kinds of errors have no common base of their own
+            reason = " ".join(str(error).split())[-200:]
+            raise UserError(
+                f"{path}: damaged, or of a kind this onnxruntime cannot read; export it again "
+                f"({reason})"
+            ) from None
+
+    session = with_onnx(folder, open_session)
     (given,) = session.get_inputs()
     names = [given.name]
 

@@ -1,10 +1,12 @@
 """OpenVINO on the CPU, FP32 and, where the CPU multiplies it, BF16."""
 
+from pathlib import Path
+
 import numpy as np
 
 from ppcls.errors import UserError
 from ppcls.inference import signal_stack
-from ppcls.inference.convert import onnx_of, openvino_model
+from ppcls.inference.convert import openvino_model, with_onnx
 from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
 from ppcls.inference.engines.copies import Call
 from ppcls.inference.folder import Folder
@@ -29,19 +31,23 @@ def load_here(folder: Folder, settings: Settings) -> Opened:
     known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if settings.precision == "bf16" and "BF16" not in known:
         raise UserError(f"engine {settings.engine}: this CPU has no bf16; use fp32")
-    path = folder.openvino or onnx_of(folder)
     config = {
         "INFERENCE_PRECISION_HINT": HINTS[settings.precision],  # its default is bf16 where it can
         "INFERENCE_NUM_THREADS": settings.threads * settings.streams,
         "NUM_STREAMS": settings.streams,
     }
-    try:
-        network = core.compile_model(openvino_model(path), "CPU", config)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())[-200:]
-        raise UserError(
-            f"{path}: damaged, or of a kind this openvino cannot read; export it again ({reason})"
-        ) from None
+
+    def compiled(path: Path) -> openvino.CompiledModel:
+        try:
+            return core.compile_model(openvino_model(path), "CPU", config)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[-200:]
+            raise UserError(
+                f"{path}: damaged, or of a kind this openvino cannot read; export it again "
+                f"({reason})"
+            ) from None
+
+    network = compiled(folder.openvino) if folder.openvino else with_onnx(folder, compiled)
 
     def copy() -> Call:
         request = network.create_infer_request()

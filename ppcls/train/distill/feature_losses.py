@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ppcls.config.node import Count, NotNegative, node
+from ppcls.config.node import NotNegative, Side, Times, node
 from ppcls.errors import UserError
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
@@ -70,7 +70,7 @@ class PEFD:
 
     kind: Literal["pefd"] = "pefd"
     weight: NotNegative = 25.0
-    projectors: Count = 3
+    projectors: Times = 3
     features: ClassVar[bool] = True
 
     def build(self, student: Widths, teacher: Widths) -> nn.Layer:
@@ -90,7 +90,7 @@ class AFD:
 
     kind: Literal["afd"] = "afd"
     weight: NotNegative = 1.0
-    width: Count = 128  # of queries and keys
+    width: Side = 128  # of queries and keys
     features: ClassVar[bool] = True
 
     def build(self, student: Widths, teacher: Widths) -> nn.Layer:
