@@ -21,6 +21,7 @@ from ppcls.utils.text import (
     composed,
     did_you_mean,
     first_of,
+    plural,
     quoted,
     visible,
     whole_number,
@@ -375,7 +376,8 @@ def renamed(
         return tuple(own), "" if same else note
     if len(own) != len(given):
         raise UserError(
-            f"{source}: there are {len(given)} class names and the network has {len(own)} classes "
+            f"{source}: there are {plural(len(given), 'class name')} and the network has "
+            f"{plural(len(own), 'class')} "
             f"({whose}: {at_most(list(own), limit=3)}): give the names of these classes"
         )
     shared = set(keys(own, given)) & set(keys(given, own))

@@ -26,6 +26,7 @@ from ppcls.inference.folder import open_folder
 from ppcls.inference.lasting import LastingThreads
 from ppcls.inference.photos import Photo, each, find, is_one, name_of, open_photo, path_of
 from ppcls.utils.files import expanded
+from ppcls.utils.text import plural
 
 __all__ = ["Photo", "Prediction", "Predictor", "find", "link", "open_photo", "softmax"]
 
@@ -315,15 +316,15 @@ class Predictor:
             )
         if self.manifest.labels and len(self.manifest.labels) != output.shape[1]:
             raise UserError(
-                f"{self.folder.path}: there are {len(self.manifest.labels)} labels and the "
-                f"network has {output.shape[1]} classes; give the names of these (labels), or "
-                "export it again"
+                f"{self.folder.path}: there are {plural(len(self.manifest.labels), 'label')} and "
+                f"the network has {plural(output.shape[1], 'class')}; give the names of these "
+                "(labels), or export it again"
             )
         threshold, several = self.manifest.threshold, self.manifest.task == "multilabel"
         if several and np.ndim(threshold) and len(output[0]) != np.size(threshold):
             raise UserError(
-                f"{self.folder.path}: there are {np.size(threshold)} thresholds and the network "
-                f"has {output.shape[1]} classes; export it again"
+                f"{self.folder.path}: there are {plural(np.size(threshold), 'threshold')} and the "
+                f"network has {plural(output.shape[1], 'class')}; export it again"
             )
         finite = are_finite(output)
         ending = self.output
