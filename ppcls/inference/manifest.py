@@ -12,6 +12,7 @@ import yaml
 
 from ppcls.data.class_names import by_number, read_class_names
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.text_files import read_text
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.yaml_text import to_yaml
@@ -113,7 +114,7 @@ class Manifest:
         return np.array([answer, *others])[:topk], row
 
 
-def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
+def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:  # noqa: C901
     """The manifest of an exported folder.
 
     PaddleClas writes no name of the network where none was asked for; it is the folder's then.
@@ -131,7 +132,9 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         raise UserError(f"{folder}: {what} {FILE}; make such a folder with tools/export.py")
     stands_in = "crop" in (given or {})
     try:
-        document = load(path.read_text(encoding="utf-8"))
+        document = load(read_text(path))
+        if document is None:
+            raise UserError(f"{path}: is empty; export it or copy it again")
         before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
         ops = before.get("transform_ops") if stands_in else before["transform_ops"]
         after = document.get("PostProcess") or {}
@@ -140,7 +143,7 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         labels = read_labels(top, folder)
         named = (document.get("Global") or {}).get("model_name")
         model = str(named or folder.resolve().name)
-        topk = max(1, int(top.get("topk", 5)))
+        topk = max(1, whole(top, "topk", 5))
         about = dict(document.get(OWN, {}))
         network = about.pop("network", None) or {
             "output": None if OWN not in document else OUTPUTS[0]
@@ -150,11 +153,19 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
         fields = read_network(network)
         if kind == DECIDED:
-            fields["default"] = int(top.get("default_label_index", 0))
+            fields["default"] = whole(top, "default_label_index", 0)
+            if labels and not 0 <= fields["default"] < len(labels):
+                raise ValueError(
+                    f"default_label_index: {fields['default']} is no class; "
+                    f"they are 0 to {len(labels) - 1}"
+                )
         threshold = apart["thresholds"] or top.get("threshold", THRESHOLD)
         fields["threshold"] = read_thresholds(threshold, len(labels))
         if apart["model"]:
             model, fields["paddlex"] = str(apart["model"]), model
+    except UserError as error:
+        at = "" if str(error).startswith(str(folder)) else f"{path}: "
+        raise UserError(*(at + line for line in str(error).splitlines())) from None
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise UserError(f"{path}: not the manifest of an exported network: {reason}") from None
@@ -230,9 +241,25 @@ def read_network(network: dict[str, Any]) -> dict[str, Any]:
     return network
 
 
+def whole(top: dict[str, Any], key: str, default: int) -> int:
+    """A whole number of a post-processing step; ValueError for anything else."""
+    value = default if top.get(key) is None else top[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key}: should be a whole number, not {value!r}")
+    return value
+
+
 def read_thresholds(value: Any, classes: int) -> float | tuple[float, ...]:
     """PaddleX's threshold: a number, one for each class, or {default: 0.5, 3: 0.7} by class."""
     if isinstance(value, dict):
-        given = {int(key): float(own) for key, own in value.items() if key != "default"}
-        return tuple(given.get(i, float(value.get("default", THRESHOLD))) for i in range(classes))
-    return tuple(float(own) for own in value) if isinstance(value, list) else float(value)
+        given = {int(key): share(own) for key, own in value.items() if key != "default"}
+        return tuple(given.get(i, share(value.get("default", THRESHOLD))) for i in range(classes))
+    return tuple(map(share, value)) if isinstance(value, list) else share(value)
+
+
+def share(value: Any) -> float:
+    """A threshold of probabilities."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= value <= 1:
+        raise ValueError(f"threshold: should be a number from 0 to 1, not {value!r}")
+    return float(value)

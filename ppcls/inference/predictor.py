@@ -23,6 +23,7 @@ from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.folder import open_folder
 from ppcls.inference.lasting import LastingThreads
+from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.inference.photos import Photo, each, find, is_one, name_of, open_photo, path_of
 from ppcls.utils.files import expanded
 
@@ -110,7 +111,7 @@ class Predictor:
             arguments.one_of("precision", precision, PRECISIONS),
             batch=arguments.whole_number("batch_size", batch_size),
         )
-        threads = None if threads is None else arguments.whole_number("threads", threads)
+        threads = None if threads is None else arguments.thread_count(threads)
         path = Path(expanded(arguments.folder_name(folder)))
         self.folder = open_folder(path, in_place(given))
         self.manifest = self.folder.manifest
@@ -318,6 +319,12 @@ class Predictor:
             raise UserError(
                 f"{self.folder.path}: there are {np.size(threshold)} thresholds and the network "
                 f"has {output.shape[1]} classes; export it again"
+            )
+        default = self.manifest.default
+        if default is not None and not 0 <= default < output.shape[1]:
+            raise UserError(
+                f"{self.folder.path}: default_label_index is {default} and the network has "
+                f"{output.shape[1]} classes, 0 to {output.shape[1] - 1}; correct it in {MANIFEST}"
             )
         finite = are_finite(output)
         ending = self.output
