@@ -24,6 +24,7 @@ from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.folder import open_folder
 from ppcls.inference.lasting import LastingThreads
+from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.inference.photos import Photo, each, find, is_one, name_of, open_photo, path_of
 from ppcls.utils.files import expanded
 from ppcls.utils.text import plural
@@ -325,6 +326,12 @@ class Predictor:
             raise UserError(
                 f"{self.folder.path}: there are {plural(np.size(threshold), 'threshold')} and the "
                 f"network has {plural(output.shape[1], 'class')}; export it again"
+            )
+        default = self.manifest.default
+        if default is not None and not 0 <= default < output.shape[1]:
+            raise UserError(
+                f"{self.folder.path}: default_label_index is {default} and the network has "
+                f"{output.shape[1]} classes, 0 to {output.shape[1] - 1}; correct it in {MANIFEST}"
             )
         finite = are_finite(output)
         ending = self.output
