@@ -275,13 +275,13 @@ def test_more_threads_than_a_machine_can_start(exported):
 @pytest.mark.parametrize(
     ("step", "words"),
     [
-        ({"Topk": {"topk": "five"}}, "topk: should be a whole number, not 'five'"),
+        ({"Topk": {"topk": "five"}}, "topk should be a whole number from 0 to below"),
         ({"Topk": {"label_list": {1: "a", 2: "b"}}}, "inference.yml: label_list: classes are num"),
         ({"ThreshOutput": {"threshold": 90}}, "threshold: should be a number from 0 to 1, not 90"),
         ({"ThreshOutput": {"default_label_index": 7}}, "default_label_index is 7 and the network "),
         (
             {"ThreshOutput": {"default_label_index": 2, "label_0": "a", "label_1": "b"}},
-            "default_label_index: 2 is no class; they are 0 to 1",
+            "default_label_index should be a whole number from 0 to below 2",
         ),
     ],
 )
