@@ -17,16 +17,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ppcls.errors import UserError
 from ppcls.utils.text import visible, whole_number
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-# The variables that set the number of threads, the one that counts first.
 SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
+# The variables that set the number of threads, the one that counts first.
 THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
 MOST_THREADS = 1024
-RANK, COUNT = "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"  # as Paddle's launchers set them
-ADDRESSES = ("PADDLE_TRAINER_ENDPOINTS", "PADDLE_CURRENT_ENDPOINT")
 
 
 def prepare() -> None:
@@ -62,46 +59,6 @@ def thread_number(text: str) -> int | None:
     """What a variable of THREADS sets; of OpenMP's `4,2` the first level."""
     number = whole_number(text.partition(",")[0].strip())
     return number if number and number <= MOST_THREADS else None
-
-
-def trainer() -> tuple[int, int]:
-    """Which of the processes that a launcher started together this is, and how many they are.
-
-    Raises:
-        UserError: the launcher's variables are no such numbers, or some are missing.
-    """
-    count = launcher_number(COUNT, 1, "the number of processes, from 1")
-    if count == 1:
-        return 0, 1
-    rank = launcher_number(RANK, 0, "this process's number, from 0")
-    if rank >= count:
-        raise UserError(f"{RANK}={rank} should be below {COUNT}={count}: {LAUNCHERS}")
-    for name in ADDRESSES:
-        if not os.environ.get(name):
-            raise UserError(f"{COUNT}={count}, but {name} is not set: {LAUNCHERS}")
-    places = os.environ[ADDRESSES[0]].split(",")
-    if len(places) != count or not all(map(is_address, places)):
-        given = visible(os.environ[ADDRESSES[0]])
-        raise UserError(f"{ADDRESSES[0]}={given} should be {count} times HOST:PORT: {LAUNCHERS}")
-    return rank, count
-
-
-LAUNCHERS = (
-    "start with ppcls train --processes N or paddle.distributed.launch, or unset the variable"
-)
-
-
-def launcher_number(name: str, least: int, meaning: str) -> int:
-    text = os.environ.get(name, "").strip()
-    number = whole_number(text) if text else least
-    if number is None or number < least:
-        raise UserError(f"{name}={visible(text)} should be {meaning}: {LAUNCHERS}")
-    return number
-
-
-def is_address(text: str) -> bool:
-    host, _, port = text.rpartition(":")
-    return bool(host.strip()) and 0 < (whole_number(port.strip()) or 0) < 1 << 16
 
 
 def home() -> Path:
