@@ -20,8 +20,8 @@ from pathlib import Path
 from ppcls.utils.text import visible, whole_number
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
-# The variables that set the number of threads, the one that counts first.
 SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
+# The variables that set the number of threads, the one that counts first.
 THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
 MOST_THREADS = 1024
 

@@ -9,6 +9,7 @@ from ppcls import environment
 from ppcls.data.preprocess import Preprocess
 from ppcls.docs.facts import published
 from ppcls.errors import UserError
+from ppcls.inference.arguments import thread_count
 from ppcls.inference.engines.base import PRECISIONS, Settings
 from ppcls.inference.engines.table import ENGINES
 from ppcls.inference.folder import open_folder
@@ -109,7 +110,7 @@ def make_plan(
     engines = engines or [name for name, entry in ENGINES.items() if device in entry.devices]
     check_known("--engines", engines, ENGINES)
     check_known("--precisions", precisions, PRECISIONS)
-    threads = sorted(set(threads)) or [environment.threads()]
+    threads = sorted(set(map(thread_count, threads))) or [environment.threads()]
     return Plan(
         models,
         list(dict.fromkeys(engines)),

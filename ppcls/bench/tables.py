@@ -113,9 +113,10 @@ def machine_line(header: Record) -> str:
     machine, about = header["machine"], header["conditions"]
     gpu = f", {machine['gpu']}" if "gpu" in machine else ""
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    cores = plural(machine["cores"], "core")
     return (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB{gpu}; "
-        f"{versions}; {about['rounds']} rounds of up to {about['seconds']} s."
+        f"{machine['processor']}, {cores}, {machine['memory_gib']} GiB{gpu}; "
+        f"{versions}; {plural(about['rounds'], 'round')} of up to {about['seconds']} s."
     )
 
 

@@ -20,7 +20,7 @@ from ppcls.config.words import suggest
 from ppcls.errors import UserError
 from ppcls.utils import yaml_text
 from ppcls.utils.files import expanded
-from ppcls.utils.text import quoted, visible
+from ppcls.utils.text import at_most, quoted, visible
 
 Node = TypeVar("Node")
 SHOWN = 100  # characters of a value, in a message
@@ -107,6 +107,8 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
     if at in tree.problems:
         return tree.problems[at]
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
+        if kinds_with := homes(schema, at):
+            return f"{place}: unknown key {name!r}; only {at_most(kinds_with)} has it"
         own = known(schema, error["loc"][:-1])
         advice = suggest(str(at[-1]), own, others(schema, at))
         return f"{place}: unknown key {name!r}; {advice}"
@@ -124,6 +126,12 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
         return f"{place}: {key}: unknown {quoted(context['tag'])}; {advice}"
     if kind == "dataclass_type":
         return f"{place}: {name} should be a mapping with keys {', '.join(known(schema, at))}"
+    if kind == "model_attributes_type":
+        tag = next((tag for tag in TAGS if homes(schema, (*at, tag))), None)
+        advice = f", with {tag} among its keys: {{{tag}: {error['input']}}}" if tag else ""
+        return f"{place}: {name}: should be a mapping{advice} ({got(tree, at, error['input'])})"
+    if kind == "tuple_type":
+        return f"{place}: {name}: should be a list, [ … ] ({got(tree, at, error['input'])})"
     if kind == "value_error":
         return f"{tree.overridden(at, place)}: {name + ': ' if name else ''}{context['error']}"
     message = error["msg"].removeprefix("Input ")
@@ -156,6 +164,18 @@ def known(schema: type, loc: Sequence[str | int]) -> list[str]:
             inner = [found for cls in classes for found in node_classes(hints[cls].get(part))]
         classes = inner or classes  # a list index leads nowhere new
     return sorted({f.name for cls in classes for f in fields(cls)})
+
+
+def homes(schema: type, at: At) -> list[str]:
+    """The kinds that may stand where `at` leads to and have its last key."""
+    classes = [schema]
+    for part in at[:-1]:
+        if isinstance(part, str):
+            hints = [typing.get_type_hints(cls, include_extras=True).get(part) for cls in classes]
+            classes = [found for hint in hints for found in node_classes(hint)]
+    found = [cls for cls in classes if at[-1] in {f.name for f in fields(cls)}]
+    hints = [typing.get_type_hints(cls, include_extras=True) for cls in found]
+    return sorted({kind for own in hints for tag in TAGS for kind in typing.get_args(own.get(tag))})
 
 
 def others(schema: type, at: At) -> list[str]:

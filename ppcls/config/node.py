@@ -78,7 +78,8 @@ def parse_span(value: Any) -> Span:
         return value
     match = re.fullmatch(r"([0-9]+\.?[0-9]*)\s*([a-z%]*)", written(value))
     amount = decimal(match[1]) if match else None
-    if match and (len(match[1]) > LONGEST_SPAN or (amount or 0) > MOST):
+    beyond = match and (len(match[1]) > LONGEST_SPAN or (amount or 0) > MOST)
+    if beyond or (isinstance(value, int) and value > MOST):
         raise ValueError(f"a duration is at most {MOST} epochs or steps")
     if not match or amount is None or match[2] not in UNITS:
         raise ValueError('a duration is a number of epochs, or like "5 epochs", "500 steps", "10%"')

@@ -1,5 +1,6 @@
 """A YAML document as plain values, each remembered with the place it was written at."""
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,7 +137,7 @@ def bases(own: Tree, path: Path) -> list[Path]:
         raise UserError(f"{place}: _base_ should be a file name or a list of them")
     files = [path.parent / expanded(name) for name in names]
     for file in files:
-        if not file.is_file():
+        if not os.path.isfile(file):  # False also for a name that no file can have
             raise UserError(f"{place}: _base_ names {file}, which does not exist")
     return files
 

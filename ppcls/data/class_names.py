@@ -4,6 +4,7 @@ The only reader of class-name files. A class has a number and maybe a name; a fo
 label file, a checkpoint and an export each know one, the other or both, and meet here.
 """
 
+import csv
 import json
 import re
 from collections import Counter
@@ -21,6 +22,7 @@ from ppcls.utils.text import (
     composed,
     did_you_mean,
     first_of,
+    plural,
     quoted,
     visible,
     whole_number,
@@ -29,8 +31,28 @@ from ppcls.utils.yaml_reader import compose
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
 IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")
-# `0 tench`, `000<TAB>tench`, `0: tench`, `0,tench`, `0. tench`, `0 - tench`: number and name.
-NUMBERED = re.compile(r"([0-9]{1,18})(?:\s*[:,;|=]\s*|[.)]\s+|\s+-\s+|\s+)(\S.*)")
+# `0 tench`, `000<TAB>tench`, `0: tench`, `0,tench`, `0. tench`, `0 - tench`: number and name; so
+# with the full-width marks that Chinese and Japanese keyboards have.
+NUMBERED = re.compile(
+    r"([0-9]{1,18})(?:\s*[:,;|=\uff1a\uff0c\u3001\uff1b]\s*|[.\uff0e)\uff09]\s+|\s+-\s+|\s+)(\S.*)"
+)
+# `tench 0`, `tench<TAB>0`, `tench,0`, `tench: 0`: name and number.
+NUMBERED_LAST = re.compile(
+    r"(.*[^\s:,;|=\uff1a\uff0c\u3001\uff1b])(?:\s*[:,;|=\uff1a\uff0c\uff1b]\s*|\s+)([0-9]{1,18})"
+)
+NAME_COLUMNS = ("name", "class_name", "label_name", "label", "class", "category")
+NUMBER_COLUMNS = (
+    "id",
+    "class_id",
+    "label_id",
+    "index",
+    "idx",
+    "number",
+    "target",
+    "class",
+    "label",
+)
+KEYS = ("names", "id2label", "label_list")  # of documents that hold more than class names
 
 TOO_DEEP = "lists stand too deep in each other: a list of class names is expected"
 
@@ -41,8 +63,9 @@ Numbered = tuple[str, int, str]  # where it stands, number, name
 def read_class_names(path: str | PathLike) -> tuple[str, ...]:
     """The class names of a file, of `imagenet` those that come with ppcls.
 
-    A name a line, in order; or lines that all begin with their class's number (`0 tench`), in any
-    order; or JSON: a list, or names and numbers by each other. A name may stand twice only where
+    A name a line, in order; or lines that all begin, or all end, with their class's number
+    (`0 tench`), in any order; or a table (CSV) with a column of names and maybe one of numbers; or
+    JSON or YAML: a list, or names and numbers by each other. A name may stand twice only where
     lines are numbered, as ImageNet's two cranes are.
 
     Raises:
@@ -59,17 +82,21 @@ def read_class_names(path: str | PathLike) -> tuple[str, ...]:
         lines.pop()
     if not lines:
         raise UserError(f"{path}: holds no class names")
-    fields = [NUMBERED.fullmatch(line) for line in lines]
+    table = tabular(lines) if str(path).lower().endswith(".csv") else None
     first = 1
-    if str(path).lower().endswith(".csv") and not fields[0] and len(lines) > 1 and all(fields[1:]):
-        lines, fields, first = lines[1:], fields[1:], 2  # a header
+    if table:
+        lines, first = table, 2
+    elif is_header(lines[0]) and (numbered_last(lines[1:]) or are_numbered(lines[1:])):
+        lines, first = lines[1:], 2
+    if numbered_last(lines):
+        lines = [NUMBERED_LAST.sub(r"\2 \1", line) for line in lines]
+    fields = [NUMBERED.fullmatch(line) for line in lines]
     numbers = [int(field[1]) for field in fields if field]
     names = unquoted([field[2] for field in fields if field])
     if not belong_to_lines(numbers, names, len(lines)):
-        return plain_names(lines, path)
+        return plain_names(unquoted(lines), path, first)
     mistakes = [
-        f"{path}:{line}: {quoted(lines[line - first] or 'a blank line')} has no number before its "
-        "name, as other lines have"
+        f"{path}:{line}: {without_number(lines[line - first])}, as other lines have"
         for line, field in enumerate(fields, first)
         if not field
     ]
@@ -77,6 +104,63 @@ def read_class_names(path: str | PathLike) -> tuple[str, ...]:
         raise UserError(*first_of(mistakes))
     places = [f"{path}:{line}" for line in range(first, first + len(lines))]
     return by_number(list(zip(places, numbers, names, strict=True)), path)
+
+
+def without_number(line: str) -> str:
+    """What is wrong with one line among numbered ones."""
+    if not line:
+        return "a blank line has no number and name"
+    if is_index(line.rstrip(" \t:,;|=.")):
+        return f"{line!r} has no name behind its number"
+    return f"{line!r} has no number before its name"
+
+
+def is_header(line: str) -> bool:
+    """Whether a line only names columns, as `id,name` does."""
+    words = [word.strip(" \"'").lower() for word in re.split(r"[,;\t]", line)]
+    known = {*NAME_COLUMNS, *NUMBER_COLUMNS}
+    return len(words) == 2 and known.issuperset(words) and words[0] != words[1]
+
+
+def tabular(lines: Sequence[str]) -> list[str] | None:
+    """The rows of CSV as lines `number name`, or names alone; None where no header names columns.
+
+    One column alone is a header only where it is called `name` or the like, not `label`: a class
+    may be called so.
+    """
+    mark = max(",;\t", key=lines[0].count)
+    rows = list(csv.reader(lines, delimiter=mark))
+    header = [field.strip().lower() for field in rows[0]]
+    named = next((word for word in NAME_COLUMNS if word in header), None)
+    number = next((word for word in NUMBER_COLUMNS if word in header and word != named), None)
+    single = header in (["name"], ["class_name"], ["label_name"])
+    if not named or not (number or single) or len(rows) != len(lines) or len(rows) < 2:
+        return None
+    place, other = header.index(named), header.index(number) if number else None
+    names = [(row[place].strip() if place < len(row) else "") for row in rows[1:]]
+    if other is None:
+        return names
+    numbers = [(row[other].strip() if other < len(row) else "") for row in rows[1:]]
+    if number in ("class", "label") and not all(map(is_index, numbers)):
+        return None
+    return [f"{number} {name}".strip() for number, name in zip(numbers, names, strict=True)]
+
+
+def are_numbered(lines: Sequence[str]) -> bool:
+    return bool(lines) and all(NUMBERED.fullmatch(line) for line in lines)
+
+
+def numbered_last(lines: Sequence[str]) -> bool:
+    """Whether lines end with their classes' numbers.
+
+    Only where these are 0 to N-1 and names differ without them: `level 0`, `level 1` are names.
+    """
+    if are_numbered(lines):
+        return False
+    found = [NUMBERED_LAST.fullmatch(line) for line in lines]
+    names = {field[1] for field in found if field}
+    numbers = {int(field[2]) for field in found if field}
+    return len(lines) > 1 and len(names) == len(lines) and numbers == set(range(len(lines)))
 
 
 def belong_to_lines(numbers: Sequence[int], names: Sequence[str], lines: int) -> bool:
@@ -123,11 +207,15 @@ def by_number(entries: Sequence[Numbered], source: str | PathLike) -> tuple[str,
     return tuple(name for _, _, name in sorted(entries, key=lambda entry: entry[1]))
 
 
-def plain_names(lines: Sequence[str], path: str | PathLike) -> tuple[str, ...]:
-    """The lines as names; UserError for blank and repeated ones."""
-    first = {name: line for line, name in reversed(list(enumerate(lines, 1)))}
+def plain_names(lines: Sequence[str], path: str | PathLike, start: int = 1) -> tuple[str, ...]:
+    """The lines as names; UserError for blank and repeated ones.
+
+    Args:
+        start: the number of the first line in the file.
+    """
+    first = {name: line for line, name in reversed(list(enumerate(lines, start)))}
     mistakes = []
-    for line, name in enumerate(lines, 1):
+    for line, name in enumerate(lines, start):
         if not name:
             mistakes.append(f"{path}:{line}: blank line where a class name should stand")
         elif first[name] < line:
@@ -147,10 +235,19 @@ def unquoted(names: list[str]) -> list[str]:
 
 
 def parsed(text: str, path: str | PathLike) -> Any:
-    """A list, or pairs, of a document in braces (JSON, Python's `{0: 'tench', …}`); else None."""
+    """A list, or pairs, of a document in braces (JSON, Python's `{0: 'tench', …}`); else None.
+
+    A file called .yaml is one without braces, too.
+    """
     inner = text.strip()
     if inner[:1] + inner[-1:] not in ("{}", "[]"):
-        return None
+        if not str(path).lower().endswith((".yaml", ".yml")):
+            return None
+        try:
+            document = plain(yaml.compose(text, yaml.BaseLoader)) if inner else None
+        except yaml.YAMLError as error:
+            raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        return None if isinstance(document, str) else document
     try:
         return json.loads(inner, object_pairs_hook=Pairs)
     except RecursionError:
@@ -184,8 +281,10 @@ def is_name(value: Any) -> TypeGuard[str]:
 
 def from_document(document: Any, path: str | PathLike) -> tuple[str, ...]:
     """Names of a list, of {number: name} or {name: number}; one key may stand around all."""
-    if isinstance(document, Pairs) and len(document) == 1 and isinstance(document[0][1], list):
-        document = document[0][1]
+    if isinstance(document, Pairs):
+        held = [own for key, own in document if key in KEYS and isinstance(own, list)]
+        single = len(document) == 1 and isinstance(document[0][1], list)
+        document = held[0] if held else document[0][1] if single else document
     if not document:
         raise UserError(f"{path}: holds no class names")
     if not isinstance(document, Pairs):
@@ -375,7 +474,8 @@ def renamed(
         return tuple(own), "" if same else note
     if len(own) != len(given):
         raise UserError(
-            f"{source}: there are {len(given)} class names and the network has {len(own)} classes "
+            f"{source}: there are {plural(len(given), 'class name')} and the network has "
+            f"{plural(len(own), 'class')} "
             f"({whose}: {at_most(list(own), limit=3)}): give the names of these classes"
         )
     shared = set(keys(own, given)) & set(keys(given, own))

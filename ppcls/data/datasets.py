@@ -256,7 +256,7 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
         found = f"{samples.source} has {plural(len(samples.names), 'class')}"
         raise UserError(f"{what}: {found} but {setting}; {fix}")
     if samples.classes != num_classes and samples.labels.ndim == 2:
-        found = f"{samples.source} has {samples.classes} labels a photo"
+        found = f"{samples.source} has {plural(samples.classes, 'label')} a photo"
         raise UserError(
             f"{what}: {found} but {setting}; set -o model.num_classes={samples.classes}"
         )

@@ -15,7 +15,16 @@ from ppcls.data.lists import (
     text_rows,
 )
 from ppcls.errors import UserError
-from ppcls.utils.text import SHOWN, at_most, composed, did_you_mean, first_of, quoted, visible
+from ppcls.utils.text import (
+    SHOWN,
+    at_most,
+    composed,
+    did_you_mean,
+    first_of,
+    plural,
+    quoted,
+    visible,
+)
 
 SPELT = {"0": 0, "1": 1}
 
@@ -58,7 +67,8 @@ def parse(text: str, width: int) -> list[int] | None:
 def mistake(text: str, width: int) -> str:
     shape = ",".join(["0", "1", "0", "…"][: min(width, 4)])
     return (
-        f"expected {width} labels of 0 or 1 like {shape} (one per class), found {quoted(text, 100)}"
+        f"expected {plural(width, 'label')} of 0 or 1 like {shape} (one per class), "
+        f"found {quoted(text, 100)}"
     )
 
 

@@ -1,14 +1,16 @@
 """Checks of what is given to `Predictor`: a mistake is one line that names the argument."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 from os import PathLike
 from typing import Any
 
 import numpy as np
 
+from ppcls import environment
+from ppcls.data.class_names import by_number, is_index, is_name
 from ppcls.errors import UserError
-from ppcls.utils.text import did_you_mean, visible
+from ppcls.utils.text import did_you_mean, plural, visible
 
 ON_ERROR = ("stop", "skip")
 ALIKE = {"cuda": "gpu", "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"}
@@ -22,6 +24,18 @@ def whole_number(name: str, value: Any) -> int:
         number = 0
     if isinstance(value, bool) or number < 1:
         raise UserError(f"{name} ({shown(value)}) should be a whole number from 1")
+    return number
+
+
+def thread_count(value: Any) -> int:
+    """A number of CPU threads that a machine can start: libraries crash, or wait, with more."""
+    number, cores = whole_number("threads", value), environment.core_count()
+    most = max(64, 16 * cores)
+    if number > most:
+        raise UserError(
+            f"threads ({number}): more than {plural(cores, 'core')} can serve, {most} at most; "
+            f"{cores} are as many as compute at once"
+        )
     return number
 
 
@@ -47,15 +61,29 @@ def folder_name(value: Any) -> str | PathLike[str]:
     return value
 
 
-def class_names(value: Any) -> str | PathLike[str] | list[str]:
-    """A file of names (or `imagenet`), or a sequence of them."""
+def numbered(value: Mapping[Any, Any]) -> list[tuple[int, str]]:
+    """Names by their numbers, `{0: "tench"}`, or numbers by their names; UserError for others."""
+    pairs = list(value.items())
+    if pairs and all(isinstance(name, (int, np.integer)) for _, name in pairs):
+        pairs = [(number, name) for name, number in pairs]
+    found = [(int(key), name) for key, name in pairs if is_index(str(key)) and is_name(name)]
+    if not pairs or len(found) < len(pairs):
+        text = f"labels ({shown(value)}) should be names by number, {{0: 'tench', …}}, or a list"
+        raise UserError(text)
+    return found
+
+
+def class_names(value: Any) -> str | PathLike[str] | Sequence[str]:
+    """A file of names (or `imagenet`), a sequence of them, or names and numbers by each other."""
     if isinstance(value, (str, PathLike)):
         return value
-    if isinstance(value, bytes) or not isinstance(value, Iterable):
+    if isinstance(value, (bytes, Set)) or not isinstance(value, Iterable):
         text = f"labels ({shown(value)}) should be a list of class names, or a file of them"
         raise UserError(text)
+    if isinstance(value, Mapping):
+        return by_number([("labels", number, name) for number, name in numbered(value)], "labels")
     names = list(value)
-    wrong = [name for name in names if not isinstance(name, str)]
+    wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
     if wrong:
         raise UserError(f"labels: {shown(wrong[0])} should be a class name in quotes")
     return names

@@ -136,6 +136,8 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
     stands_in = "crop" in (given or {})
     try:
         document = load(read_file(path).decode())
+        if document is None:
+            raise UserError(f"{path}: is empty; export it or copy it again")
         before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
         ops = before.get("transform_ops") if stands_in else before["transform_ops"]
         after = document.get("PostProcess") or {}
@@ -146,7 +148,7 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         if named is not None and not isinstance(named, str):
             raise ValueError(f"Global.model_name should be a name, not {quoted(named)}")
         model = named or folder.resolve().name
-        topk = max(1, read_whole("topk", top.get("topk", 5)))
+        topk = max(1, read_whole("topk", 5 if top.get("topk") is None else top["topk"]))
         about = dict(document.get(OWN, {}))
         network = about.pop("network", None) or {
             "output": None if OWN not in document else OUTPUTS[0]
@@ -165,6 +167,9 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
             if not isinstance(apart["model"], str):
                 raise ValueError(f"{OWN}.network.model should be a name")
             model, fields["paddlex"] = apart["model"], model
+    except UserError as error:
+        at = "" if str(error).startswith(str(folder)) else f"{path}: "
+        raise UserError(*(at + line for line in error.lines)) from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
     except RecursionError:
@@ -251,6 +256,14 @@ def read_network(network: dict[str, Any]) -> dict[str, Any]:
     return network
 
 
+def whole(top: dict[str, Any], key: str, default: int) -> int:
+    """A whole number of a post-processing step; ValueError for anything else."""
+    value = default if top.get(key) is None else top[key]
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{key}: should be a whole number, not {value!r}")
+    return value
+
+
 def read_thresholds(value: Any, classes: int) -> float | tuple[float, ...]:
     """PaddleX's threshold: a number, one for each class, or {default: 0.5, 3: 0.7} by class."""
     if isinstance(value, dict):
@@ -280,5 +293,5 @@ def read_share(value: Any) -> float:
         value = decimal(value.strip())
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= 1:
-        raise ValueError("a threshold should be a number from 0 to 1")
+        raise ValueError(f"threshold: should be a number from 0 to 1, not {quoted(value)}")
     return float(value)

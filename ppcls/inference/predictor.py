@@ -24,8 +24,10 @@ from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.folder import open_folder
 from ppcls.inference.lasting import LastingThreads
+from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.inference.photos import Photo, each, find, is_one, name_of, open_photo, path_of
 from ppcls.utils.files import expanded
+from ppcls.utils.text import plural
 
 __all__ = ["Photo", "Prediction", "Predictor", "find", "link", "open_photo", "softmax"]
 
@@ -111,7 +113,7 @@ class Predictor:
             arguments.one_of("precision", precision, PRECISIONS),
             batch=arguments.whole_number("batch_size", batch_size),
         )
-        threads = None if threads is None else arguments.whole_number("threads", threads)
+        threads = None if threads is None else arguments.thread_count(threads)
         self.batch_size = settings.batch
         self.threads = threads
         name = arguments.folder_name(folder)
@@ -315,15 +317,21 @@ class Predictor:
             )
         if self.manifest.labels and len(self.manifest.labels) != output.shape[1]:
             raise UserError(
-                f"{self.folder.path}: there are {len(self.manifest.labels)} labels and the "
-                f"network has {output.shape[1]} classes; give the names of these (labels), or "
-                "export it again"
+                f"{self.folder.path}: there are {plural(len(self.manifest.labels), 'label')} and "
+                f"the network has {plural(output.shape[1], 'class')}; give the names of these "
+                "(labels), or export it again"
             )
         threshold, several = self.manifest.threshold, self.manifest.task == "multilabel"
         if several and np.ndim(threshold) and len(output[0]) != np.size(threshold):
             raise UserError(
-                f"{self.folder.path}: there are {np.size(threshold)} thresholds and the network "
-                f"has {output.shape[1]} classes; export it again"
+                f"{self.folder.path}: there are {plural(np.size(threshold), 'threshold')} and the "
+                f"network has {plural(output.shape[1], 'class')}; export it again"
+            )
+        default = self.manifest.default
+        if default is not None and not 0 <= default < output.shape[1]:
+            raise UserError(
+                f"{self.folder.path}: default_label_index is {default} and the network has "
+                f"{output.shape[1]} classes, 0 to {output.shape[1] - 1}; correct it in {MANIFEST}"
             )
         finite = are_finite(output)
         ending = self.output

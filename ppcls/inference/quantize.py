@@ -217,7 +217,7 @@ def report(about: dict[str, Any], score: Score) -> list[str]:
     lines = [
         f"{about['compared_on']}: {score}",
         "{float:,} bytes in float, {int8:,} in int8".format(**about["bytes"]),
-        f"of {about['layers']} layers left in float: {left}",
+        f"of {plural(about['layers'], 'layer')} left in float: {left}",
     ]
     for batch, times in about["milliseconds"].items():
         lines.append(

@@ -103,8 +103,8 @@ def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
     if samples.labels.ndim == 2:
         if samples.classes != classes:
             raise UserError(
-                f"--eval {samples.source}: has {samples.classes} labels a photo and the network "
-                f"{classes} classes; give photos of its classes"
+                f"--eval {samples.source}: has {plural(samples.classes, 'label')} a photo "
+                f"and the network {plural(classes, 'class')}; give photos of its classes"
             )
         known = bool(samples.names) and set(samples.names) == set(names)
         order = [samples.names.index(name) for name in names] if known else slice(None)

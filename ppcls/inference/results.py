@@ -2,11 +2,9 @@
 
 import hashlib
 import os
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
 
 from ppcls.errors import DataError, UserError
@@ -14,6 +12,7 @@ from ppcls.inference.photos import find
 from ppcls.inference.prediction_file import PredictionFile
 from ppcls.inference.predictor import Prediction, Predictor
 from ppcls.log import Progress, say
+from ppcls.utils.signals import signals_interrupt
 from ppcls.utils.text import SHOWN, plural
 
 NOTHING = "no class above its threshold"
@@ -150,20 +149,3 @@ def origin(predictor: Predictor, topk: int | None) -> dict[str, Any]:
         "topk": topk or about.topk,
         "precision": predictor.engine.settings.precision,
     }
-
-
-@contextmanager
-def signals_interrupt() -> Iterator[None]:
-    """SIGTERM and SIGHUP end things as Ctrl-C does, where signals can be set."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
-    # A run that was started to survive its terminal does so.
-    numbers = [n for n in numbers if signal.getsignal(n) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

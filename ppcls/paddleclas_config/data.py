@@ -1,5 +1,6 @@
 """`DataLoader`, `Infer` and the recipe's `data`: where photos and class names are."""
 
+import os
 import posixpath
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def class_names(root: Section, classes: int) -> str | None:
     if not file:
         return None
     if "imagenet1k_label_list" not in str(file):
-        if not Path(str(file)).is_file():
+        if not os.path.isfile(str(file)):
             text = "there is no such file here, and training needs none: data.labels=FILE names one"
             post.remark("class_id_map_file", text)
             return None

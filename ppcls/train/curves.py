@@ -147,7 +147,7 @@ def finish(axes: "Axes", steps: int, epoch_steps: int) -> None:
     end = steps / epoch_steps
     axes.set_xlim(-0.03 * end, 1.03 * end)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=end >= 3))
+    axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10], integer=end >= 3))
     both = (lambda epochs: epochs * epoch_steps, lambda steps: steps / epoch_steps)
     above = axes.secondary_xaxis("top", functions=both)  # type: ignore
     above.set_xlabel("step", fontsize=8, color=GREY)

@@ -147,7 +147,9 @@ def join(device: str) -> Processes:
     place, members, channels = meet()
     if device == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
-    os.environ.setdefault("PADDLE_CURRENT_ENDPOINT", place.address)
+    os.environ["PADDLE_CURRENT_ENDPOINT"] = (
+        os.environ.get("PADDLE_CURRENT_ENDPOINT") or place.address
+    )
     os.environ["PADDLE_MASTER"] = place.address
     try:
         distributed.init_parallel_env()

@@ -142,13 +142,19 @@ def meeting() -> Meeting:
             f"{ENDPOINTS} has {plural(len(endpoints), 'address')}, and {COUNT} says {count}: "
             "give one for each process"
         )
+    for name, text in ((ENDPOINTS, text) for text in endpoints):
+        require_address(name, text, "the address of each process")
     named, text = next((found for found in given_addresses(endpoints) if found[1]), (MASTER, ""))
+    host, port = require_address(named, text, "the address at which process 0 is met")
+    return Meeting(Member(rank, count, os.getpid(), socket.gethostname()), host, int(port), named)
+
+
+def require_address(name: str, text: str, meaning: str) -> tuple[str, str]:
+    """Host and port of `HOST:PORT`; UserError for anything else in the variable `name`."""
     host, _, port = text.strip().rpartition(":")
     if not host or ":" in host or not is_whole(port) or not 0 < int(port) < 65536:
-        raise UserError(
-            f"{named}={visible(text)!r}: should be HOST:PORT, the address at which process 0 is met"
-        )
-    return Meeting(Member(rank, count, os.getpid(), socket.gethostname()), host, int(port), named)
+        raise UserError(f"{name}={visible(text)!r}: should be HOST:PORT, {meaning}")
+    return host, port
 
 
 def given_addresses(endpoints: Sequence[str]) -> list[tuple[str, str]]:

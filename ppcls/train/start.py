@@ -1,7 +1,8 @@
 """From a recipe to a running trainer: checks first, then the run's folder, then steps."""
 
+import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import paddle
 from ppcls import environment
 from ppcls.config.load import from_plain, to_plain, to_yaml
 from ppcls.config.tree import differences
+from ppcls.data import datasets
 from ppcls.data.datasets import summary
 from ppcls.data.loader import load_batch
 from ppcls.data.sizes import in_words, sides
@@ -27,6 +29,7 @@ from ppcls.train.processes import Processes, join
 from ppcls.train.record import take
 from ppcls.train.trainer import Trainer
 from ppcls.utils.files import remove, write_text
+from ppcls.utils.signals import signals_interrupt
 from ppcls.utils.text import plural
 from ppcls.weights import files, store
 
@@ -46,11 +49,14 @@ def train(
     """
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite starts anew: give one of them")
+    refuse_among_photos(recipe)
     device = select(recipe.device)
     processes = join(device)
     if not processes.first:
         be_quiet()
-    with processes.joined(), run_folder.alone(recipe.folder, processes):
+    # Until there are steps to save, a signal ends the run, and what it put aside comes back.
+    alone = run_folder.alone(recipe.folder, processes)
+    with signals_interrupt(), processes.joined(), alone:
         return run(recipe, resume, overwrite, limit, device, processes)
 
 
@@ -101,6 +107,26 @@ def run(
     return done
 
 
+def refuse_among_photos(recipe: Recipe) -> None:
+    """UserError for a run's folder among the photos, where its files would be taken for some."""
+    data = recipe.data
+    parts = {
+        "data.train": (data.train, datasets.TRAIN_PARTS),
+        "data.eval": (data.eval or data.train, datasets.EVAL_PARTS),
+    }
+    for key, (path, names) in parts.items():
+        part = path and (datasets.part_of(path, names) or (path if getattr(data, key[5:]) else ""))
+        if part and os.path.isdir(part) and is_within(recipe.folder, part):
+            raise UserError(
+                f"output: {recipe.folder} lies among the photos of {key}, {part}, where a run's "
+                "files would be taken for some: -o output=FOLDER elsewhere"
+            )
+
+
+def is_within(folder: Path, other: str) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(other))
+
+
 def first_alone(
     processes: Processes, recipe: Recipe, record: Record | None
 ) -> tuple[Recipe, Inputs]:
@@ -146,7 +172,7 @@ def header(trainer: Trainer, device: str) -> list[str]:
     size = f"{trainer.parameters / 1e6:.2f} M parameters"
     if trained < trainer.parameters:
         size += f", {trained / 1e6:.{2 if trained > 1e5 else 4}f} M trained"
-    where = device if device == "gpu" else f"cpu ({environment.threads()} threads)"
+    where = device if device == "gpu" else f"cpu ({plural(environment.threads(), 'thread')})"
     count = trainer.processes.count
     where += f", {plural(count, 'process')}" if count > 1 else ""
     batches = photos // train.batch_size
@@ -215,9 +241,19 @@ def check_same(
         lines = "; ".join(f"{key}: {change}" for key, change in found.items())
         raise UserError(
             f"{path} was made otherwise ({lines}): resume with the old values, "
-            f"or start a new run from its weights with -o model.weights={path} output=FOLDER"
+            f"or {anew(path, found.keys())}"
         )
     return changed
+
+
+def anew(path: Path, changed: Set[str]) -> str:
+    """How to start a new run from a checkpoint, or without it where it cannot fit."""
+    if changed & {"model.name", "model.in_channels"}:
+        return "start a new run with -o output=FOLDER"
+    weights = f"start a new run from its weights with -o model.weights={path} output=FOLDER"
+    if changed & {"model.num_classes", "class names"}:
+        return f"{weights} model.new_head=true"
+    return weights
 
 
 def without_places(plain: dict[str, Any]) -> dict[str, Any]:

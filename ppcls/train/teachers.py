@@ -29,6 +29,7 @@ from ppcls.train.distill.step import Look, looking
 from ppcls.train.distill.teachers import Exported, Network
 from ppcls.train.precision import Precision
 from ppcls.train.still import seen_as, still_view
+from ppcls.utils.text import plural
 from ppcls.weights import cache, files, store
 from ppcls.weights.load import OtherClasses
 
@@ -177,8 +178,8 @@ class CachedTeacher:
 
 def other_classes(source: Path, found: int, wanted: int) -> UserError:
     return UserError(
-        f"task.teacher: {source} has {found} classes and the student {wanted}: a teacher of the "
-        "student's classes is needed"
+        f"task.teacher: {source} has {plural(found, 'class')} and the student {wanted}: "
+        "a teacher of the student's classes is needed"
     )
 
 

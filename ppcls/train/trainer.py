@@ -35,7 +35,7 @@ from ppcls.train.record import record_of
 from ppcls.train.skipped import Skipped
 from ppcls.train.update import Done, NotFinite, Update
 from ppcls.train.window import Window
-from ppcls.utils.text import duration, three_digits
+from ppcls.utils.text import duration, plural, three_digits
 
 SHOWN = 20  # steps whose mean loss is shown beside the bar
 FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an evaluation does
@@ -391,7 +391,7 @@ def none_read(key: str, count: int, example: str) -> DataError:
     """The error that ends a run which `data.on_error: skip` has left nothing of."""
     such = f", such as {example}" if example else ""
     return DataError(
-        f"{key}: none of the {count:,} photos could be read{such}; see tools/check_data.py"
+        f"{key}: none of {plural(count, 'photo')} could be read{such}; see tools/check_data.py"
     )
 
 

@@ -55,8 +55,10 @@ def construct(node: yaml.Node, loader: Any = yaml.SafeLoader) -> Any:
     maker = loader("")
     try:
         return maker.construct_document(node)
-    except (ValueError, OverflowError, RecursionError, TypeError, AttributeError) as error:
-        raise yaml.YAMLError(f"a value that is none: {error}") from None
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # PyYAML raises many kinds at a text that is not of its tag
+        raise yaml.YAMLError(f"a value that is none of its kind ({error})") from None
     finally:
         maker.dispose()
 

@@ -8,6 +8,7 @@ from paddle import nn
 
 from ppcls.errors import UserError
 from ppcls.models.residual_specs import ResidualSpec, built_otherwise
+from ppcls.utils.text import plural
 from ppcls.weights import dialects, files
 from ppcls.weights.blocks import Spec
 from ppcls.weights.pickles import Stored
@@ -82,12 +83,14 @@ def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head:
     if found != own:
         if not new_head:
             raise OtherClasses(
-                f"{source}: its classifier has {found} classes, this network's has {own}: "
+                f"{source}: its classifier has {plural(found, 'class')}, "
+                f"this network's has {own}: "
                 f"-o model.num_classes={found}, or when training -o model.new_head=true",
                 found,
             )
         del weights["head.weight"], weights["head.bias"]
-        notes.append(f"{source}: classifier of {found} classes left out; the new one has {own}")
+        left = f"classifier of {plural(found, 'class')} left out"
+        notes.append(f"{source}: {left}; the new one has {own}")
     assign(net, weights)
     return notes
 

@@ -44,8 +44,20 @@ MEANT = {  # an override → what was meant
     "train.sampler.kind=WeightedRandomSampler": "did you mean 'weighted'?",
     "Arch.name=ResNet50": "a config of PaddleClas becomes a recipe with tools/import_paddleclas.py",
     "train.ops.0.op=foo": "known: random_resized_crop, horizontal_flip, ",
+    "train.optimizer.beta1=0.9": "only adam, adamw, ",
+    "train.fp16=true": "did you mean 'precision'?",
+    "train.shuffle=false": "did you mean 'sampler'?",
+    "data.test=x": "did you mean 'eval'?",
+    "train.mixup=0.2": "did you mean 'batch_ops'?",
+    "train.resume=true": "it is an option of the command and no key: --resume",
     "train.xyzzy=1": "known: accumulate, ",
     "data.q=1": "known: builtin, ",
+}
+MAPPINGS = {
+    "train.sampler=weighted": "should be a mapping, with kind among its keys: {kind: weighted}",
+    "task=multilabel": "should be a mapping, with kind among its keys: {kind: multilabel}",
+    "train.batch_ops=[mixup]": "should be a mapping, with op among its keys: {op: mixup}",
+    "train.batch_ops=mixup": "should be a list, [ … ] (got 'mixup')",
 }
 NOT_HERE = "its family is not here (yet); here are ResNet, SE_ResNet, "
 NAMES = {
@@ -96,6 +108,13 @@ def test_a_word_of_another_project_or_place(told, override):
     assert line.startswith(f"error: -o {override}: ")
     assert f"; {MEANT[override]}" in line
     assert not more or "unknown" not in more[0]
+
+
+@pytest.mark.parametrize("override", MAPPINGS)
+def test_a_word_in_the_place_of_several_keys(told, override):
+    line, _ = told(override)
+    assert line.startswith(f"error: -o {override}: ")
+    assert MAPPINGS[override] in line
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -44,6 +44,15 @@ def refused(names):
         "0) blue\n1) green\n2) light red\n",
         "0 - blue\n1 - green\n2 - light red\n",
         '0,"blue"\n1,"green"\n2,"light red"\n',
+        "0\uff1ablue\n1\uff1agreen\n2\uff1alight red\n",
+        "0\u3001blue\n1\u3001green\n2\u3001light red\n",
+        "light red 2\nblue 0\ngreen 1\n",
+        "light red\t2\nblue\t0\ngreen\t1\n",
+        "light red: 2\nblue: 0\ngreen: 1\n",
+        "id,name\n2,light red\n0,blue\n1,green\n",
+        "name\tid\nlight red\t2\nblue\t0\ngreen\t1\n",
+        "'blue'\n'green'\n'light red'\n",
+        '{"model_type": "resnet", "id2label": {"0": "blue", "1": "green", "2": "light red"}}',
         '["blue", "green", "light red"]',
         '{"2": "light red", "0": "blue", "1": "green"}',
         '{"green": 1, "blue": 0, "light red": 2}',
@@ -58,6 +67,11 @@ def test_forms(names, text):
 
 def test_more_forms(names):
     assert names("class_id,name\n1,green\n0,blue\n2,light red\n", "names.csv") == NAMES
+    assert names("name,id\ngreen,1\nblue,0\nlight red,2\n", "names.csv") == NAMES
+    assert names('id,name,about\n1,green,"a, b"\n0,blue,\n2,light red,x\n', "x.csv") == NAMES
+    assert names("name\nblue\ngreen\nlight red\n", "names.csv") == NAMES
+    assert names("names:\n  0: blue\n  1: green\n  2: light red\nnc: 3\n", "x.yaml") == NAMES
+    assert names("- blue\n- green\n- light red\n", "x.yml") == NAMES
     as_text = sorted(range(12), key=str)
     text = "".join(f"{number} class {number}\n" for number in as_text)
     assert names(text) == tuple(f"class {number}" for number in range(12))
@@ -76,6 +90,9 @@ def test_more_forms(names):
         ["4x4", "2021", "3D print"],
         ["no", "yes", "null", "~", "1.10", "[unknown]"],
         ["[a]", "[b]"],
+        ["level 0", "level 1", "level 2"],
+        ["iPhone 4", "iPhone 5", "Galaxy 6"],
+        ["class 0", "class 1", "other"],
     ],
 )
 def test_digits_that_belong_to_names_stay(names, lines):
@@ -95,7 +112,10 @@ def test_mistakes_in_numbers(refused):
         ":3: number 1 stands twice, first in line 2"
     ]
     assert refused("0 blue\n1 green\n\n3 red\n4 x\n") == [
-        ":3: 'a blank line' has no number before its name, as other lines have"
+        ":3: a blank line has no number and name, as other lines have"
+    ]
+    assert refused("0 blue\n1\n2 red\n") == [
+        ":2: '1' has no name behind its number, as other lines have"
     ]
     assert refused("id name\n0 blue\n1 green\n2 red\n")[0].startswith(":1: 'id name' has no number")
     assert refused('{"0": "blue", "0": "green"}', "names.json") == [": number 0 stands twice"]

@@ -94,7 +94,7 @@ def test_a_csv_file_has_a_column_for_each_class(put):
         ("path,cat\na.jpg,1\n,1\n", "LIST:3: no path: ',1'"),
         (
             "path,cat\na.jpg,yes\n",
-            "LIST:2: expected 1 labels of 0 or 1 like 0 (one per class), found 'yes'",
+            "LIST:2: expected 1 label of 0 or 1 like 0 (one per class), found 'yes'",
         ),
         ("path,cat\na.jpg\n", "LIST:2: expected 2 fields, found 1: 'a.jpg'"),
     ],

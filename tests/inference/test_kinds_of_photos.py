@@ -201,6 +201,7 @@ ARGUMENTS = [
     ({"threshold": "x"}, "threshold ('x') should be a number from 0 to 1"),
     ({"threshold": 2}, "threshold (2) should be a number from 0 to 1"),
     ({"threshold": float("nan")}, "threshold (nan) should be a number from 0 to 1"),
+    ({"threads": 100_000}, "more than"),
     ({"labels": b"ab"}, "labels (b'ab') should be a list of class names, or a file of them"),
     ({"labels": "ab"}, "ab: No such file or directory"),
     ({"labels": [1, 2]}, "labels: 1 should be a class name in quotes"),

@@ -64,6 +64,8 @@ def test_aliases_of_aliases(tmp_path, bomb, place):
         ("should be a name", "Global: {model_name: [a]}\nPreProcess: {transform_ops: []}"),
         ("should be a name", "Global: {model_name: {a: b}}\nPreProcess: {transform_ops: []}"),
         ("does not exist", 'PreProcess: "\\UFFFFFFFF"'),
+        *(("none of its kind", f"PreProcess: {tag}") for tag in ("!!int", "!!float x", "!!bool x")),
+        ("none of its kind", "PreProcess: !!timestamp x"),
         ("undefined alias", "PreProcess: *" + "x" * 100_000),
         ("unknown op", "PreProcess: {transform_ops: [{" + "x" * 900 + ": {}}]}"),
         ("characters are more than", "PreProcess: '" + "x" * (1 << 24) + "'"),

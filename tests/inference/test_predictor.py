@@ -252,6 +252,46 @@ def test_labels_of_another_number(exported):
         ppcls.Predictor(exported, engine="onednn", labels=["a", "b", "c"])
 
 
+@pytest.mark.parametrize(
+    "labels", [{1: "b", 0: "a"}, {"0": "a", "1": "b"}, {"b": 1, "a": 0}, ("a", "b")]
+)
+def test_labels_of_python(exported, images, labels):
+    with ppcls.Predictor(exported, engine="onednn", labels=labels) as found:
+        (prediction,) = found.predict(images[0])
+    assert prediction.labels == [["a", "b"][number] for number in prediction.classes]
+
+
+@pytest.mark.parametrize("labels", [{"a", "b"}, {0: "a", 2: "b"}, {"a": "b"}, ["a", " "], {}])
+def test_labels_that_name_no_classes(exported, labels):
+    with pytest.raises(UserError, match=r"^labels\b"):
+        ppcls.Predictor(exported, engine="onednn", labels=labels)
+
+
+def test_more_threads_than_a_machine_can_start(exported):
+    with pytest.raises(UserError, match=r"threads \(1000000\): more than"):
+        ppcls.Predictor(exported, engine="onednn", threads=1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("step", "words"),
+    [
+        ({"Topk": {"topk": "five"}}, "topk should be a whole number from 0 to below"),
+        ({"Topk": {"label_list": {1: "a", 2: "b"}}}, "inference.yml: label_list: classes are num"),
+        ({"ThreshOutput": {"threshold": 90}}, "threshold: should be a number from 0 to 1, not 90"),
+        ({"ThreshOutput": {"default_label_index": 7}}, "default_label_index is 7 and the network "),
+        (
+            {"ThreshOutput": {"default_label_index": 2, "label_0": "a", "label_1": "b"}},
+            "default_label_index should be a whole number from 0 to below 2",
+        ),
+    ],
+)
+def test_a_post_processing_that_cannot_be(copy, images, step, words):
+    file = copy() / "inference.yml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"PostProcess": step}))
+    with pytest.raises(UserError, match=words):
+        ppcls.Predictor(file.parent, engine="onednn").predict(images[0])
+
+
 def test_what_is_no_classifier(tmp_path, images):
     spec = paddle.static.InputSpec([None, 3, 32, 32], "float32", "image")
     paddle.jit.save(nn.Conv2D(3, 2, 1), str(tmp_path / "inference"), input_spec=[spec])

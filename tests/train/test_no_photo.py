@@ -92,7 +92,7 @@ def test_an_epoch_without_any_photo_ends_the_run_in_one_line(workdir, run):
     count = break_photos("photos/train/*/*.png")
     code, _, err = run(*TRAIN, *EACH, "output=runs/e")
     assert code == 2
-    assert f"data.train: none of the {count} photos could be read, such as photos/train/" in err
+    assert f"data.train: none of {count} photos could be read, such as photos/train/" in err
     assert len(err.splitlines()) == 1
     assert len(Path("runs/e/skipped.txt").read_text().splitlines()) == count
 
@@ -108,7 +108,7 @@ def test_photos_that_go_in_mid_run_take_nothing_with_them(finished, workdir, run
     break_photos("photos/train/*/*.png")
     code, _, err = run(*TRAIN, *options, "--resume")
     assert code == 2
-    assert "none of the 12 photos could be read" in err
+    assert "none of 12 photos could be read" in err
     assert "saved runs/f/latest.safetensors; to go on: the same command with --resume" in err
     shutil.rmtree("photos/train")
     shutil.move("photos/kept", "photos/train")
@@ -125,7 +125,7 @@ def test_an_evaluation_without_any_photo_keeps_what_was_learnt(workdir, run):
     count = break_photos("photos/eval/*/*.png")
     code, _, err = run(*TRAIN, "output=runs/g")
     assert code == 2
-    assert f"data.eval: none of the {count} photos could be read" in err
+    assert f"data.eval: none of {count} photos could be read" in err
     assert "saved runs/g/latest.safetensors" in err
     code, _, err = run("eval", "--weights", "runs/g/latest.safetensors")
     assert code == 2

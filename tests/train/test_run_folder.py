@@ -161,6 +161,40 @@ def test_counts_that_are_a_slip_of_the_finger(trained, workdir, run):
     assert contents("runs/small") == before
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_first_step_brings_the_old_run_back(trained, workdir, number):
+    before = contents("runs/small")
+    process = start(*TRAIN, "--overwrite", *LONG)
+    wait_for(process, "writing to runs/small")
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "FatalError" not in err
+    assert contents("runs/small") == before
+
+
+PLACES = {
+    "photos/train": "photos/train",
+    "photos/train/ant/run": "photos/train",
+    "photos/eval/run": "photos/eval",
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_run_among_the_photos_is_refused(workdir, run, place, whole):
+    """Where its picture would be a photo, and its folder a class."""
+    before = contents("photos")
+    data = ["data.train=photos", "data.eval=null"] if whole else []
+    code, _, err = run(*TRAIN, "-o", f"output={place}", *data)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert f"output: {place} lies among the photos of data." in err
+    assert PLACES[place] in err
+    assert contents("photos") == before
+
+
 # ------------------------------------------------------------------ going on
 
 
@@ -222,3 +256,32 @@ def test_more_epochs_go_on_with_the_schedule_of_the_new_length(trained, finished
     assert code == 2
     assert "train.epochs: the run has done 2 of 2 epochs" in err
     assert contents("runs/longer") == files
+
+
+@pytest.mark.parametrize(
+    ("given", "advised"),
+    [
+        (["model.name=ResNet34_vd"], ["output=runs/new"]),
+        (
+            ["train.clip_norm=1"],
+            ["model.weights=runs/small/latest.safetensors", "output=runs/new"],
+        ),
+    ],
+)
+def test_what_is_advised_where_a_run_cannot_go_on_works(trained, workdir, run, given, advised):
+    code, _, err = resume(run, *given)
+    assert code == 2
+    words = err.partition("with -o ")[2].split()
+    assert words == [word.replace("runs/new", "FOLDER") for word in advised]
+    code, _, err = run(*TRAIN, "-o", "train.epochs=1", *given, *advised)
+    assert code == 0, err
+
+
+def test_the_advice_for_other_classes_works(trained, workdir, run):
+    write_photo(Path("photos/train/wasp/1.png"), 1)
+    given = ("model.num_classes=3",)
+    code, _, err = resume(run, *given)
+    assert code == 2
+    words = err.partition("with -o ")[2].replace("FOLDER", "runs/new").split()
+    assert "model.new_head=true" in words
+    assert run(*TRAIN, "-o", "train.epochs=1", *given, *words)[0] == 0
