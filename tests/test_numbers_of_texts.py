@@ -68,7 +68,7 @@ def test_means(capsys, text):
         ("train.epochs=\u0661", "train.epochs: "),
         ("train.schedule.warmup=² epochs", "a duration is a number of epochs"),
         ("train.schedule.warmup=\u0661 epochs", "a duration is a number of epochs"),
-        ("train.schedule.warmup=" + "9" * 400, "a duration is a number of epochs"),
+        ("train.schedule.warmup=" + "9" * 400, "a duration is at most 1"),
         ("model.freeze=[²%]", "should be a share from 0% to below 100%"),
         ("model.freeze=[\u0661%]", "should be a share from 0% to below 100%"),
         ("data.train=x-{0..²}.tar", "a range of shards is written like"),

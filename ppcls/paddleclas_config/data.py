@@ -2,7 +2,6 @@
 
 import os
 import posixpath
-from pathlib import Path
 from typing import Any
 
 from ppcls.paddleclas_config.arch import CLASSES
