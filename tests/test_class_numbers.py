@@ -160,7 +160,7 @@ def test_names_of_an_export(place, run, no_stacks):
     assert names == re.findall(r"(\d+) \d\.\d{4}", plain)
     code, _, err = run(*command, "--labels", "imagenet")
     assert code == 2
-    assert "there are 1000 class names and the network has 12 classes" in err
+    assert "there are 1,000 class names and the network has 12 classes" in err
 
 
 def test_labels_that_are_ids(place, run, no_stacks):

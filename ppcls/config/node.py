@@ -34,7 +34,7 @@ Classes = Annotated[int, Field(strict=True, gt=0, le=MANY)]
 Side = Annotated[int, Field(strict=True, gt=0, le=WIDEST)]  # pixels
 Margin = Annotated[int, Field(strict=True, ge=0, le=WIDEST)]  # pixels
 Times = Annotated[int, Field(strict=True, gt=0, le=FEW)]  # that something is done to an image
-Workers = Annotated[int, Field(strict=True, ge=0, le=FEW)]
+Workers = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)]
 Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 Positive = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]

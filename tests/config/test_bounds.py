@@ -39,7 +39,7 @@ def line_of(capsys, *command) -> str:
         ("train.batch_size=1000000000000", "should be less than or equal to 1000000000"),
         ("eval.batch_size=" + "9" * 399, "should be less than or equal to 1000000000"),
         ("model.num_classes=10000000000", "should be less than or equal to 1000000"),
-        ("data.workers=1000000", "should be less than or equal to 1000"),
+        ("data.workers=10000000000", "should be less than or equal to 1000000000"),
         ("train.repeats=1000000", "should be less than or equal to 1000"),
         ("train.ops=[{op: pad, pixels: 100000000}]", "should be less than or equal to 8192"),
         ("train.ops=[{op: random_crop, pad: 100000000}]", "should be less than or equal to 8192"),

@@ -89,7 +89,7 @@ def test_two_processes_compute_what_one_does(workdir):
     assert run(*ALONE, *FROZEN)[0] == 0
     code, out, err = run("--processes", "2", *TOGETHER, *FROZEN)
     assert code == 0, err
-    assert "on cpu (1 threads), 2 processes" in out
+    assert "on cpu (1 thread), 2 processes" in out
     assert "2 epochs of 3 steps of 4 photos (2 batches)" in out
     alone, together = records("alone", "train"), records("together", "train")
     assert [r["step"] for r in together] == [1, 2, 3, 4, 5, 6]
