@@ -132,6 +132,11 @@ def core_count() -> int:
     return cores
 
 
+def most_at_once() -> int:
+    """Threads or processes beyond which a number is a slip of the finger on this machine."""
+    return max(64, 16 * core_count())
+
+
 def free_memory() -> float:
     """Bytes that can be had without swapping; infinite where the system does not say."""
     found = re.search(r"^MemAvailable: *([0-9]+) kB", read("/proc/meminfo"), re.MULTILINE)

@@ -51,7 +51,9 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
     recipe = load(Recipe, config, overrides) if config else None
     source = where(recipe, weights)
     checkpoint = files.read(source.path)
-    record = read_record(source.path, checkpoint) if RECORD in checkpoint.metadata else None
+    record = (
+        read_record(source.path, checkpoint.metadata) if RECORD in checkpoint.metadata else None
+    )
     if not recipe:
         if not record:
             raise UserError(f"{source.path}: holds no recipe; say which network with -c CONFIG")

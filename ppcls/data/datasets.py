@@ -25,7 +25,7 @@ from ppcls.data.paths import Paths
 from ppcls.data.plain_lists import read_plain
 from ppcls.data.samples import Samples
 from ppcls.data.shards import is_shards, open_shards
-from ppcls.data.walk import PassedOver, listing, walk, with_passed_over
+from ppcls.data.walk import PassedOver, is_photo, listing, walk, with_passed_over
 from ppcls.errors import UserError
 from ppcls.log import say
 from ppcls.utils.files import existing, expanded, special_kind
@@ -206,10 +206,11 @@ def find_parts(
     return first or train, second or evaluation
 
 
-def find_photos(path: str | PathLike) -> list[str]:
+def find_photos(path: str | PathLike, lost: bool = False) -> list[str]:
     """The photos meant by a photo, a folder (all in it) or a list file, whose labels are let go.
 
-    Raises UserError for a folder without photos and for lines of a list that name no photo.
+    With `lost`, a list's photos that are missing, too, each by the likeliest of its names. Raises
+    UserError for a folder without photos and for lines of a list that name no photo.
     """
     path = existing(expanded(path))
     if os.path.isdir(path):
@@ -225,8 +226,9 @@ def find_photos(path: str | PathLike) -> list[str]:
     for line, names in listed_paths(path):
         choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
         there = [choice for choice in choices if os.path.isfile(existing(choice))]
-        found += there[:1]
-        if not there:
+        likely = [*there, *filter(is_photo, choices), *choices] if lost else there
+        found += likely[:1]
+        if not likely:
             mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
     if mistakes or not found:
         raise UserError(*first_of(mistakes or [f"{path}: lists no photos"]))

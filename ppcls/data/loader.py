@@ -201,8 +201,7 @@ worker_parts: dict[str, Part] = {}  # in a worker process: the reader's parts
 
 
 def check_workers(count: int) -> None:
-    cores = environment.core_count()
-    most = max(64, 16 * cores)
+    cores, most = environment.core_count(), environment.most_at_once()
     if count > most:
         raise UserError(
             f"data.workers={count}: more processes than {plural(cores, 'core')} can serve, "

@@ -29,8 +29,8 @@ def whole_number(name: str, value: Any) -> int:
 
 def thread_count(value: Any) -> int:
     """A number of CPU threads that a machine can start: libraries crash, or wait, with more."""
-    number, cores = whole_number("threads", value), environment.core_count()
-    most = max(64, 16 * cores)
+    number = whole_number("threads", value)
+    cores, most = environment.core_count(), environment.most_at_once()
     if number > most:
         raise UserError(
             f"threads ({number}): more than {plural(cores, 'core')} can serve, {most} at most; "

@@ -256,14 +256,6 @@ def read_network(network: dict[str, Any]) -> dict[str, Any]:
     return network
 
 
-def whole(top: dict[str, Any], key: str, default: int) -> int:
-    """A whole number of a post-processing step; ValueError for anything else."""
-    value = default if top.get(key) is None else top[key]
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{key}: should be a whole number, not {value!r}")
-    return value
-
-
 def read_thresholds(value: Any, classes: int) -> float | tuple[float, ...]:
     """PaddleX's threshold: a number, one for each class, or {default: 0.5, 3: 0.7} by class."""
     if isinstance(value, dict):

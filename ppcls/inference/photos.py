@@ -5,20 +5,16 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from PIL import Image
 
 from ppcls.data import images
-from ppcls.data.datasets import LIST_SUFFIXES, find_photos
-from ppcls.data.lists import listed_paths
+from ppcls.data.datasets import find_photos
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.walk import is_photo
 from ppcls.errors import DataError, UserError
-from ppcls.utils.files import existing, expanded
+from ppcls.utils.opencv import cv2
 from ppcls.utils.text import one_line, visible
 
 Photo = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
@@ -41,7 +37,7 @@ def each(photos: Photo | Iterable[Photo], skip: bool = False) -> Iterator[Photo]
     """As `find`, one at a time."""
     for photo in [photos] if is_one(photos) else photos:  # type: ignore
         if isinstance(photo, (str, PathLike)):
-            yield from in_file(photo, skip)
+            yield from find_photos(photo, skip)
         else:
             yield photo
 
@@ -53,23 +49,6 @@ def is_one(photos: Any) -> bool:
     # Rows of tensors, lines of files and keys of mappings are no photos.
     others = isinstance(photos, Mapping) or hasattr(photos, "numpy") or hasattr(photos, "read")
     return isinstance(photos, ONE) or others or not isinstance(photos, Iterable)
-
-
-def in_file(path: str | PathLike[str], skip: bool) -> Iterator[str]:
-    """The photos meant by a path; with `skip` those that a list names and that are missing, too."""
-    path = existing(expanded(path))
-    is_list = Path(path).suffix.lower() in LIST_SUFFIXES[1:] and os.path.isfile(path)
-    if not skip or not is_list:
-        yield from find_photos(path)
-        return
-    count = 0
-    for _, names in listed_paths(path):
-        choices = [os.path.join(os.path.dirname(path), name) for name in names]
-        likely = [*filter(os.path.isfile, choices), *filter(is_photo, choices), *choices]
-        yield likely[0]
-        count += 1
-    if not count:
-        raise UserError(f"{path}: lists no photos")
 
 
 def name_of(photo: Any, index: int | None) -> str:

@@ -17,7 +17,7 @@ from typing import IO, Any
 from ppcls.errors import UserError
 from ppcls.inference.predictor import Prediction
 from ppcls.utils.csv_text import cell, to_csv
-from ppcls.utils.files import header_line, read_header, write_bytes, write_whole, writing
+from ppcls.utils.files import header_line, lock, read_header, write_bytes, write_whole, writing
 from ppcls.utils.text import from_json, plural, to_json, visible
 
 SUFFIXES = (".csv", ".json", ".jsonl")
@@ -145,17 +145,10 @@ class PredictionFile:
 
     def lock(self) -> None:
         """UserError where another process is writing it; a lock ends with its process."""
-        try:
-            import fcntl
-        except ImportError:  # not on Windows
-            return
         assert self.file
-        try:
-            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{self.path}: another process is writing it") from None
-        except OSError:
-            pass  # a file system without locks
+        with suppress(OSError):  # it can be written all the same
+            if lock(self.file.fileno()) is False:
+                raise UserError(f"{self.path}: another process is writing it")
 
     def write(self, prediction: Prediction) -> None:
         if self.kind == ".csv":

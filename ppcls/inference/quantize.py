@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls import environment
+from ppcls.data.datasets import find_photos
 from ppcls.errors import UserError
 from ppcls.inference import quantize_judge, target
 from ppcls.inference.arguments import ON_ERROR, one_of
@@ -14,7 +15,6 @@ from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.folder import ONNX, OPENVINO, Folder, open_folder
 from ppcls.inference.manifest import FILE, Manifest
-from ppcls.inference.photos import in_file
 from ppcls.inference.quantize_judge import Judge, Score, prepare, readable, spread
 from ppcls.inference.quantize_onnx import COMPUTED, PASSED, PRODUCTS, Quantizer, Scheme
 from ppcls.inference.target import Origin, sizes
@@ -75,7 +75,7 @@ def quantize(
     known = Origin.of(folder.manifest)
     origin = replace(known, source=known.source or str(source), precision="int8")
     target.check(output, origin, overwrite)  # before anything that takes long
-    found = list(in_file(calibrate, skip))
+    found = find_photos(calibrate, skip)
     chosen = [found[i] for i in spread(len(found), photos)]
     in_float = open_for(folder, engine)
     if evaluate:

@@ -55,7 +55,7 @@ def report(
             kept = save.close()
             if not kept:
                 raise
-            raise UserError(f"{error}; {kept}, --resume goes on") from None
+            raise UserError(f"{'; '.join(error.lines)}; {kept}, --resume goes on") from None
         except BaseException:
             kept = save.close()
             if kept:

@@ -96,15 +96,15 @@ def keep(folder: Path, step: int, count: int) -> None:
         old.unlink()
 
 
-def read_record(path: Path, checkpoint: files.Checkpoint) -> Record:
-    """The record of a checkpoint that training wrote."""
-    if RECORD not in checkpoint.metadata:
+def read_record(path: Path, metadata: Mapping[str, str]) -> Record:
+    """The record in the header of a checkpoint that training wrote."""
+    if RECORD not in metadata:
         raise UserError(
             f"{path}: weights alone, no state of a run to resume; "
             f"to start a new run from them: -o model.weights={path}"
         )
     try:
-        record = Record(**from_json(checkpoint.metadata[RECORD]))
+        record = Record(**from_json(metadata[RECORD]))
         TypeAdapter(Record).validate_python(asdict(record))
         for part in ("model", "data", "preprocess", "train"):
             if not isinstance(record.recipe.get(part), dict):

@@ -20,10 +20,11 @@ from typing import Any
 
 from ppcls.errors import UserError
 from ppcls.log import say
-from ppcls.utils.text import at_most, duration, from_json, plural, visible
+from ppcls.utils.text import at_most, duration, from_json, plural, visible, whole_number
 
 RANK, COUNT = "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"
 MASTER, ENDPOINTS = "PADDLE_MASTER", "PADDLE_TRAINER_ENDPOINTS"
+COUNT_DIGITS = 9  # at most, of how many processes there are
 JOIN, JOIN_SECONDS = "PPCLS_JOIN_SECONDS", 300.0
 FIRST_WORD = 5.0  # seconds until it is said who is waited for
 ANSWER = 10.0  # seconds in which process 0 greets whoever comes
@@ -152,7 +153,7 @@ def meeting() -> Meeting:
 def require_address(name: str, text: str, meaning: str) -> tuple[str, str]:
     """Host and port of `HOST:PORT`; UserError for anything else in the variable `name`."""
     host, _, port = text.strip().rpartition(":")
-    if not host or ":" in host or not is_whole(port) or not 0 < int(port) < 65536:
+    if not host or ":" in host or not 0 < (whole_number(port) or 0) < 65536:
         raise UserError(f"{name}={visible(text)!r}: should be HOST:PORT, {meaning}")
     return host, port
 
@@ -169,17 +170,14 @@ def given_addresses(endpoints: Sequence[str]) -> list[tuple[str, str]]:
 
 def whole(name: str, least: int) -> int:
     text = os.environ.get(name, "").strip()
-    if not is_whole(text) or int(text) < least:
+    number = whole_number(text, COUNT_DIGITS)
+    if number is None or number < least:
         given = f"{name}={visible(text)!r}" if name in os.environ else f"{name} is not set"
         raise UserError(
             f"{given}: a launcher sets it to a whole number of at least {least}; "
             f"to train with one process, unset {COUNT}"
         )
-    return int(text)
-
-
-def is_whole(text: str) -> bool:
-    return text.isascii() and text.isdigit() and len(text) < 10
+    return number
 
 
 def seconds(name: str, default: float) -> float:

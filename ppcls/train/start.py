@@ -79,7 +79,7 @@ def run(
     if resume and not latest.exists():
         raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
     saved = files.read(latest) if resume else None
-    record = checkpoint.read_record(latest, saved) if saved else None
+    record = checkpoint.read_record(latest, saved.metadata) if saved else None
     if record:  # what the recipe leaves open is what it was
         recipe = with_preprocess(recipe, record.recipe.get("preprocess", {}))
     recipe, inputs = first_alone(processes, recipe, record)
@@ -155,12 +155,10 @@ def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
     if not model.weights or model.new_head:
         return ()
     source = store.find(model.name, model.weights)
-    saved = files.read(source.path)
-    return (
-        tuple(checkpoint.read_record(source.path, saved).labels)
-        if checkpoint.RECORD in saved.metadata
-        else ()
-    )
+    metadata = files.metadata_of(source.path)
+    if checkpoint.RECORD not in metadata:
+        return ()
+    return tuple(checkpoint.read_record(source.path, metadata).labels)
 
 
 def header(trainer: Trainer, device: str) -> list[str]:

@@ -103,3 +103,13 @@ class ManyLabels:
         """Probabilities and labels [N, classes] of all batches."""
         probabilities, labels, _ = zip(*self.parts, strict=True)
         return np.concatenate(probabilities), np.concatenate(labels)
+
+    @staticmethod
+    def scored() -> list[str]:
+        """The names of the scores."""
+        return ["map", "f1", "loss"]
+
+    @staticmethod
+    def right(logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right, each by the share of its labels that are."""
+        return float(((logits > 0) == (targets > 0.5)).mean(axis=1).sum())

@@ -63,7 +63,7 @@ def find(node: Network | Exported, recipe: Recipe) -> Found:
     checkpoint = files.read(source.path)
     names, preprocess = class_names(source.labels), recipe.preprocess
     if RECORD in checkpoint.metadata:
-        record = read_record(source.path, checkpoint)
+        record = read_record(source.path, checkpoint.metadata)
         names = tuple(record.labels)
         several = str(record.recipe["task"].get("kind")).endswith("multilabel")
         if several != recipe.task.several:

@@ -16,12 +16,19 @@ from uuid import uuid4
 from ppcls.errors import UserError
 from ppcls.utils.text import from_json, visible
 
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
 # What a shell gives a program to read from, as `<(command)` or `-`.
 SHELL_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 PIPE = "a pipe"
 STAGED, NEW = ".ppcls-*.incomplete", ".ppcls-*.new"  # folders that are being filled, or soon will
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
 LONGEST_HEADER = 1 << 20  # bytes
+# What a file system without locks answers, such as some that networks share.
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
 
 
 def open_plain(path: str | os.PathLike) -> BinaryIO:
@@ -236,7 +243,8 @@ def hold_new(place: Path) -> tuple[Path, int]:
         temporary.mkdir()
         with suppress(FileNotFoundError):  # swept away by another process before it was held
             held = os.open(temporary, os.O_RDONLY)
-            lock(held)
+            with suppress(OSError):
+                lock(held)
             try:
                 return temporary.rename(temporary.with_suffix(".incomplete")), held
             except OSError:
@@ -255,15 +263,23 @@ def sweep(folder: Path) -> None:
             os.close(held)
 
 
-def lock(number: int) -> bool:
-    """Hold an open file until it is closed; False where another process does, or none can."""
-    try:
-        import fcntl  # not on Windows
+def lock(number: int) -> bool | None:
+    """Hold an open file until it is closed; False where another process does, None where none can.
 
+    Raises:
+        OSError: the file system refuses for another reason than that it has no locks.
+    """
+    if fcntl is None:
+        return None
+    try:
         fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return True
-    except (ImportError, OSError):
+    except BlockingIOError:
         return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
 
 
 def needs_inside(target: Path) -> bool:

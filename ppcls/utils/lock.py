@@ -9,15 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ppcls.errors import UserError
+from ppcls.utils.files import lock
 from ppcls.utils.text import visible, whole_number
 
-try:
-    import fcntl
-except ImportError:  # on Windows
-    fcntl = None
-
-# What a file system without locks answers, such as some that networks share.
-NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
 TRIES = 100  # where others take the lock and give it back meanwhile
 
 
@@ -76,15 +70,9 @@ def take(file: Path, what: str, busy: str) -> int:
 
 def hold(number: int) -> bool:
     """Whether nobody else holds the open file, which this process then does."""
-    if fcntl:
-        try:
-            fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
+    held = lock(number)
+    if held is not None:
+        return held
     pid, host, _ = signature(number)
     return not pid or (host == socket.gethostname() and not lives(int(pid)))
 

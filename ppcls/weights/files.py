@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from ppcls.errors import UserError
 from ppcls.utils.files import require_plain, write_whole
-from ppcls.utils.text import at_most, plural, quoted, visible
+from ppcls.utils.text import at_most, from_json, plural, quoted, visible
 from ppcls.weights.formats import SAFETENSORS, check_count, parse
 from ppcls.weights.pickles import Array, Items, Refused, Stored, checked_shape
 
@@ -90,14 +90,22 @@ def read(path: str | Path) -> Checkpoint:
     return Checkpoint(tensors, metadata, kind, (*notes, *unwrapped, *casts))
 
 
-def record_of(path: Path) -> dict[str, Any]:
-    """What a run's checkpoint says about itself, {} of any other file; no tensor is read."""
+def metadata_of(path: Path) -> dict[str, str]:
+    """The texts in the header of a .safetensors file, {} of any other; no tensor is read."""
     if not os.path.isfile(path):  # a pipe would be waited for
         return {}
     try:
         with safe_open(path, framework="np") as file:
-            found = json.loads((file.metadata() or {}).get(RECORD, "{}"))
+            return file.metadata() or {}
     except Exception:  # whatever is wrong with it, whoever reads its tensors says so
+        return {}
+
+
+def record_of(path: Path) -> dict[str, Any]:
+    """What a run's checkpoint says about itself, {} of any other file; no tensor is read."""
+    try:
+        found = from_json(metadata_of(path).get(RECORD, "{}"))
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
 
