@@ -42,6 +42,7 @@ def test_what_paddlex_cannot_read_keeps_its_name(tmp_path):
     assert named(tmp_path, "ResNet50_vd_ssld", Form(input="uint8")) == "ResNet50_vd_ssld"
 
 
+@pytest.mark.slow
 def test_a_name_may_be_asked_for(trained, run):
     code, out, _ = run(*EXPORT, "--paddlex-name", "ResNet50")
     assert code == 0

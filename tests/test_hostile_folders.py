@@ -128,14 +128,17 @@ CHOICE = '{"KEY": {"engine": "onednn", "threads": COUNT}}'
 KEPT += [CHOICE.replace("COUNT", count) for count in ("true", "1e999", "-1", "9" * 30)]
 
 
-def test_kept_choices_of_an_engine(exported, workdir, run, monkeypatch):
+@pytest.mark.parametrize(
+    "texts", [KEPT[1:2], pytest.param(KEPT, marks=pytest.mark.slow)], ids=["one", "all"]
+)
+def test_kept_choices_of_an_engine(exported, workdir, run, monkeypatch, texts):
     """They are measured anew."""
     given = ("photos/eval/ant/0.png", "--model-dir", "exported/small", "--device", "cpu")
     monkeypatch.setattr("ppcls.inference.choose.SECONDS", 0.0)
     assert run("predict", *given)[0] == 0
     (kept,) = Path("exported/small/engine_cache").glob("*/engines.json")
     (key,) = json.loads(kept.read_text())
-    for text in KEPT:
+    for text in texts:
         kept.write_text(text.replace("KEY", key))
         code, out, err = run("predict", *given)
         assert code == 0, err

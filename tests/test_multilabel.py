@@ -131,6 +131,7 @@ def test_predictions_are_the_classes_above_their_thresholds(here):
     assert average_precision_score(labels, found["paddle"]) == pytest.approx(best["map"], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_folder_for_paddlex(here, run):
     """Under a name of a multi-label model, with one threshold: of several it takes a photo's."""
     command = ("export", "-c", "recipe.yaml", "--output", "exported_px")

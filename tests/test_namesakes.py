@@ -63,6 +63,7 @@ def test_a_script_that_was_copied_into_a_checkout_says_whose_package_it_finds(pa
     assert f"{paddleclas}/ppcls is PaddleClas's package" in err
 
 
+@pytest.mark.slow
 def test_processes_started_from_a_checkout_are_of_this_package(paddleclas):
     script, flags = ROOT / "tools/train.py", ("--processes", "2")
     namesakes(paddleclas)

@@ -23,6 +23,7 @@ def test_plots_are_drawn(tmp_path):
         assert min(cv2.imread(str(path)).shape[:2]) > 400
 
 
+@pytest.mark.slow
 def test_networks_are_proved_and_one_that_computes_otherwise_is_not(capsys):
     given = read()
     wrong = given.logits["paddleclas"]["ResNet18"]

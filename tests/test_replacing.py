@@ -73,6 +73,7 @@ def test_an_export_of_another_project_is_refused(exported, workdir, run):
     assert contents("exported/small") == before
 
 
+@pytest.mark.slow
 def test_int8_does_not_replace_a_float_network(exported, workdir, run):
     shutil.copytree("exported/small", "exported/kept")
     before = contents("exported/kept")

@@ -69,7 +69,12 @@ CASES = {
 PLAINLY = ("data.workers=0", "train.recompute=false")  # which change no numbers
 
 
-@pytest.mark.parametrize("case", CASES)
+LONG = ("drop path", "multi_scale")  # whose like the others try, too
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(c, marks=pytest.mark.slow if c in LONG else ()) for c in CASES]
+)
 def test_six_steps_equal_three_and_three(finished, workdir, run, monkeypatch, case):
     options = [*CASES[case], "train.save_every=1 steps"]
     if case in ("plain", "workers"):  # saved once an epoch, and read without workers

@@ -46,6 +46,7 @@ def test_only_known_labels_count():
     assert float(where_known(loss, logits, whole)) == float(loss(logits, whole))
 
 
+@pytest.mark.slow
 def test_a_run_cut_and_resumed(more, workdir, monkeypatch):
     given = ("train.save_every=1 steps", "train.log_every=1", "data.workers=0")
     assert train(recipe(*given, "output=runs/whole"))
