@@ -71,11 +71,11 @@ def write(name: str, path: Path) -> Path:
 def compare(name: str, path: Path, batch: int, turns: int) -> float:
     """Print a line; returns the time of Paddle's defaults over that of `auto`."""
     folder = open_folder(path)
-    auto = choose.choose(folder, Settings("auto", batch=batch), None)
+    chosen = choose.choose(folder, Settings("auto", batch=batch), None)
     cores = sorted({1, environment.threads()})
     by_hand = [Settings(e, threads=count, batch=batch) for e in ENGINES for count in cores]
     default = Settings("paddle", threads=1, batch=batch)
-    engines = [auto, *(open_engine(folder, s) for s in by_hand), open_engine(folder, default)]
+    engines = [chosen, *(open_engine(folder, s) for s in by_hand), open_engine(folder, default)]
     images = timing.example(folder, batch)
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(turns):
@@ -86,7 +86,7 @@ def compare(name: str, path: Path, batch: int, turns: int) -> float:
     best = int(np.argmin(medians[1:-1]))
     to_best, to_default = medians[0] / medians[1 + best], medians[-1] / medians[0]
     print(
-        f"{name}, batch {batch}: auto = {auto.settings} {medians[0]:.1f} ms; best by hand = "
+        f"{name}, batch {batch}: auto = {chosen.settings} {medians[0]:.1f} ms; best by hand = "
         f"{by_hand[best]} {medians[1 + best]:.1f} ms, auto takes {to_best:.3f} of it; "
         f"Paddle's defaults {medians[-1]:.1f} ms, {to_default:.2f} times as long",
         flush=True,

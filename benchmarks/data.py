@@ -68,12 +68,12 @@ def stages(paths: list[str], recipe: Recipe) -> dict[str, Stage]:
     normalize = recipe.preprocess.normalize
     ready = load_batch((samples, single), np.zeros(1, np.int64), 0).images
 
-    def decode(batch: np.ndarray, turn: int) -> None:
+    def decoding(batch: np.ndarray, turn: int) -> None:
         for index in batch:
             images.read(paths[index])
 
     return {
-        "decode": decode,
+        "decode": decoding,
         "decode, crop, flip": partial(load_batch, (samples, single)),
         "recipe": partial(load_batch, (samples, whole)),
         "plain": partial(plain, paths, labels, recipe),

@@ -42,8 +42,8 @@ class OneLabel:
         from paddle.nn import functional as F
 
         loss = float(F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum"))
-        rivals = metrics.rivals(logits.numpy(), labels)
-        right = [int((rivals < k).sum()) for k in self.ranks]
+        above = metrics.rivals(logits.numpy(), labels)
+        right = [int((above < k).sum()) for k in self.ranks]
         self.parts.append((right, loss, len(labels)))
 
     def scores(self) -> dict[str, float]:

@@ -91,9 +91,9 @@ def check_members(archive: zipfile.ZipFile, size: int) -> None:
 
 def parse_zip(archive: zipfile.ZipFile, path: Path) -> tuple[str, Any]:
     names = archive.namelist()
-    pickles = [name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
-    if len(pickles) == 1:
-        return "torch", torch_files.load_zip(archive, pickles[0])
+    found = [name for name in names if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
+    if len(found) == 1:
+        return "torch", torch_files.load_zip(archive, found[0])
     if names and not any(name.endswith(".npy") for name in names):
         raise not_a_checkpoint(path, "a zip archive of something else")
     check_count(sum(info.file_size for info in archive.infolist()) // 4, path)

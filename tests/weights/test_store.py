@@ -26,11 +26,11 @@ FILE = "ResNet50_vd_ssld_pretrained.pdparams"
 
 
 def test_every_published_name_is_registered():
-    registry = store.registry()
+    registered = store.registry()
     assert len(PUBLISHED) == 55
-    assert set(registry) == {*PUBLISHED, *LITE}
-    assert set(registry) <= set(zoo.list_models())
-    for name, tags in registry.items():
+    assert set(registered) == {*PUBLISHED, *LITE}
+    assert set(registered) <= set(zoo.list_models())
+    for name, tags in registered.items():
         assert next(iter(tags)) == ("ssld" if name.endswith("_ssld") else "imagenet")
     assert sorted(model for model, tag in TAGS if tag == "ssld") == [
         "Res2Net101_vd_26w_4s",
