@@ -134,13 +134,13 @@ def add_import(commands) -> None:
 
 
 def run_import(options: argparse.Namespace) -> int:
-    from ppcls.paddleclas_config import write
     from ppcls.paddleclas_config.convert import convert
+    from ppcls.paddleclas_config.write import text, write
 
     source = options.source
     output = options.output or Path(f"{source.stem}.ppcls.yaml")
     converted = convert(source, options.cards)
-    write.write(write.text(converted, source), output, source, options.overwrite)
+    write(text(converted, source), output, source, options.overwrite)
     say(*converted.remarks)
     count = plural(len(converted.remarks), "remark")
     say(f"{output}: {converted.recipe['model']['name']}, {count}")

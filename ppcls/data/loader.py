@@ -32,10 +32,10 @@ from ppcls.data.sizes import Size, side
 from ppcls.data.unlabeled import Joined
 from ppcls.errors import DataError, UserError
 from ppcls.log import Pace, Progress
+from ppcls.utils.signals import SIGNALS
 from ppcls.utils.text import plural
 
 # What asks a process to end: Ctrl-C, a system that shuts down, a terminal that was closed.
-SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 MIXED = 1  # tells the random numbers of a batch from those of its first photo
 
 

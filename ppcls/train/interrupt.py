@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from types import FrameType
 from typing import TextIO, TypeVar
 
-from ppcls.data.loader import SIGNALS
 from ppcls.log import say
+from ppcls.utils.signals import SIGNALS
 
 SAME = 1.0  # seconds in which a Ctrl-C is the one before, sent to a group and by its launcher
 
