@@ -38,10 +38,9 @@ from ppcls.train.distill.losses import WITH_LABELS
 from ppcls.train.distill.task import Distill
 from ppcls.train.ema import Ema
 from ppcls.train.freeze import Freeze
-from ppcls.train.halt import EarlyStop
 from ppcls.train.named import ModelName, Weights
 from ppcls.train.optim import AnyOptimizer, Momentum
-from ppcls.train.schedule import Schedule
+from ppcls.train.schedule import EarlyStop, Schedule
 from ppcls.train.task import Classify, Task
 from ppcls.utils.text import plural
 

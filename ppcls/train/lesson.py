@@ -10,7 +10,7 @@ from ppcls.errors import UserError
 from ppcls.inputs import Inputs
 from ppcls.models.normalize import Normalize
 from ppcls.recipe import Recipe
-from ppcls.train.distill.losses import built
+from ppcls.train.distill.attention import build
 from ppcls.train.distill.seen import Compare
 from ppcls.train.distill.step import Learning, Mutual, looking, together, widths
 from ppcls.train.distill.task import Distill
@@ -98,7 +98,7 @@ def comparisons(
     """The losses of a task for one student and its teacher, None for one without features."""
     asked = any(loss.features for loss in task.losses)
     own, guide = (widths(net, channels) if asked and net else [] for net in (student, teacher))
-    return [built(loss, own, guide) for loss in task.losses]
+    return [build(loss, own, guide) for loss in task.losses]
 
 
 def with_layers(compared: Sequence[Compare]) -> nn.LayerList:

@@ -241,3 +241,25 @@ class Schedule:
             at = Moment(step, *lengths, self.lr, evaluations, score)
             lr = self.lr * self.decay(at)
         return lr * self.scale(batch)
+
+
+@node
+class EarlyStop:
+    """The run ends when evaluations brought no better score for as long as `patience`."""
+
+    patience: Length = Span(10, "epochs")
+    score: Score | None = None  # None: the one that chooses the best weights
+
+    def reached(self, evaluations: Evaluations, score: Score, patience: int) -> bool:
+        """Whether the best of the evaluations is so many steps older than the last.
+
+        Args:
+            score: the one to look at where none is given.
+            patience: in steps.
+        """
+        best, since, last = -math.inf, 0, 0
+        for evaluation in evaluations:
+            last, found = int(evaluation["step"]), goodness(evaluation, self.score or score)
+            if found > best:
+                best, since = found, last
+        return last - since >= patience

@@ -9,7 +9,7 @@ from cut_run import cut
 
 from ppcls.config.node import Span
 from ppcls.log import read_records
-from ppcls.train.halt import EarlyStop
+from ppcls.train.schedule import EarlyStop
 from ppcls.weights import files
 
 TRAIN = ("train", "-c", "recipe.yaml", "-o")

@@ -4,10 +4,13 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
-from ppcls.train.distill.feature_losses import Widths
+from ppcls.errors import UserError
+from ppcls.train.distill.feature_losses import AFD, MGD, PEFD, FeatureL2, Widths
+from ppcls.train.distill.layers import Generator, Hint, Projectors
 from ppcls.train.distill.logit_losses import unit
+from ppcls.train.distill.losses import DistillLoss
 from ppcls.train.distill.relations import pooled
-from ppcls.train.distill.seen import Seen
+from ppcls.train.distill.seen import Compare, Seen
 
 
 class Attention(nn.Layer):
@@ -65,3 +68,31 @@ def flat_map(feature: Tensor, size: list[int] | None = None) -> Tensor:
     if size and squares.shape[2:] != size:
         squares = F.adaptive_avg_pool2d(squares, size)
     return unit(squares.flatten(1))[0]
+
+
+def build(loss: DistillLoss, student: Widths, teacher: Widths) -> Compare:
+    """What compares a batch of both networks, whose stages have these widths.
+
+    An nn.Layer, which trains beside the student, for a loss between features; else the loss itself.
+
+    Raises:
+        UserError: the stage that is compared is not there.
+    """
+    match loss:
+        case FeatureL2():
+            return Hint(loss.stage, *at(loss.stage, student, teacher))
+        case MGD():
+            return Generator(loss.stage, loss.masked, *at(loss.stage, student, teacher))
+        case PEFD():
+            return Projectors(loss.projectors, student[-1], teacher[-1])
+        case AFD():
+            return Attention(loss.width, student, teacher)
+    return loss
+
+
+def at(stage: int, student: Widths, teacher: Widths) -> tuple[int, int]:
+    """The widths of a stage in both networks."""
+    least = min(len(student), len(teacher))
+    if -stage > least:
+        raise UserError(f"task.losses: stage {stage} is not there: the networks share {least}")
+    return student[stage], teacher[stage]

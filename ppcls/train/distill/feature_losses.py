@@ -7,15 +7,11 @@ stride 32, -2 has 16. To compare several stages, list the loss several times.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ppcls.config.node import NotNegative, Side, Times, node
-from ppcls.errors import UserError
-
-if TYPE_CHECKING:  # a recipe is checked before paddle is imported
-    from paddle import nn
 
 Stage = Annotated[int, Field(strict=True, le=-1)]
 Widths = Sequence[int]  # of the stages, the last one last
@@ -34,11 +30,6 @@ class FeatureL2:
     stage: Stage = -2  # FitNets takes its hints in the middle
     features: ClassVar[bool] = True
 
-    def build(self, student: Widths, teacher: Widths) -> nn.Layer:
-        from ppcls.train.distill.layers import Hint
-
-        return Hint(self.stage, *at(self.stage, student, teacher))
-
 
 @node
 class MGD:
@@ -55,11 +46,6 @@ class MGD:
     masked: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.15
     features: ClassVar[bool] = True
 
-    def build(self, student: Widths, teacher: Widths) -> nn.Layer:
-        from ppcls.train.distill.layers import Generator
-
-        return Generator(self.stage, self.masked, *at(self.stage, student, teacher))
-
 
 @node
 class PEFD:
@@ -72,11 +58,6 @@ class PEFD:
     weight: NotNegative = 25.0
     projectors: Times = 3
     features: ClassVar[bool] = True
-
-    def build(self, student: Widths, teacher: Widths) -> nn.Layer:
-        from ppcls.train.distill.layers import Projectors
-
-        return Projectors(self.projectors, student[-1], teacher[-1])
 
 
 @node
@@ -92,16 +73,3 @@ class AFD:
     weight: NotNegative = 1.0
     width: Side = 128  # of queries and keys
     features: ClassVar[bool] = True
-
-    def build(self, student: Widths, teacher: Widths) -> nn.Layer:
-        from ppcls.train.distill.attention import Attention
-
-        return Attention(self.width, student, teacher)
-
-
-def at(stage: int, student: Widths, teacher: Widths) -> tuple[int, int]:
-    """The widths of a stage in both networks."""
-    least = min(len(student), len(teacher))
-    if -stage > least:
-        raise UserError(f"task.losses: stage {stage} is not there: the networks share {least}")
-    return student[stage], teacher[stage]
