@@ -11,7 +11,7 @@ import numpy as np
 from ppcls.inference.lasting import LastingThreads, is_lasting
 
 Call = Callable[[np.ndarray], np.ndarray]
-Result = TypeVar("Result")
+Output = TypeVar("Output")
 
 
 @dataclass(eq=False)
@@ -30,7 +30,7 @@ class Copies:
         self.free, self.made = [Copy(first)], 1
         self.changed = threading.Condition()
 
-    def use(self, work: Callable[[Copy], Result]) -> Result:
+    def use(self, work: Callable[[Copy], Output]) -> Output:
         with self.lent() as copy:
             return work(copy)
 
@@ -71,7 +71,7 @@ class CopiesOfThreads:
         self.local.opened_it = True
         self.threads = LastingThreads(limit, "ppcls-engine")
 
-    def use(self, work: Callable[[Copy], Result]) -> Result:
+    def use(self, work: Callable[[Copy], Output]) -> Output:
         if getattr(self.local, "opened_it", False) or is_lasting():
             return work(self.own())
         return self.threads.submit(lambda: work(self.own())).result()
