@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from ppcls.config.load import load
-from ppcls.data import builtin, images
+from ppcls.data import builtin, decode
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import load_batch
 from ppcls.inference.predictor import find
@@ -70,7 +70,7 @@ def stages(paths: list[str], recipe: Recipe) -> dict[str, Stage]:
 
     def decoding(batch: np.ndarray, turn: int) -> None:
         for index in batch:
-            images.read(paths[index])
+            decode.read(paths[index])
 
     return {
         "decode": decoding,

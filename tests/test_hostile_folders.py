@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import ppcls
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 FILE = "exported/small/inference.yml"
 
@@ -134,7 +134,7 @@ KEPT += [CHOICE.replace("COUNT", count) for count in ("true", "1e999", "-1", "9"
 def test_kept_choices_of_an_engine(exported, workdir, run, monkeypatch, texts):
     """They are measured anew."""
     given = ("photos/eval/ant/0.png", "--model-dir", "exported/small", "--device", "cpu")
-    monkeypatch.setattr("ppcls.inference.choose.SECONDS", 0.0)
+    monkeypatch.setattr("ppcls.inference.auto.SECONDS", 0.0)
     assert run("predict", *given)[0] == 0
     (kept,) = Path("exported/small/engine_cache").glob("*/engines.json")
     (key,) = json.loads(kept.read_text())

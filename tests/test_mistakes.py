@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppcls.data.loader import Reader
-from ppcls.train.task import Classify
+from ppcls.tasks import Classify
 from ppcls.weights import files
 
 TRAIN = ("train", "-c", "recipe.yaml")

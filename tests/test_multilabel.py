@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score
 
 import ppcls
 from ppcls.config.load import from_plain
-from ppcls.log import read_records
+from ppcls.metrics import ManyLabels
 from ppcls.recipe import Recipe
-from ppcls.train.tally import ManyLabels
-from ppcls.train.task import Classify, MultiLabel
+from ppcls.tasks import Classify, MultiLabel
+from ppcls.utils.log import read_records
 
 NAMES = ("red", "green", "blue")
 RECIPE = """

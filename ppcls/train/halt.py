@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_text, write_whole
 from ppcls.utils.text import BYTES, escaped
 

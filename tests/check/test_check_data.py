@@ -13,7 +13,7 @@ from photos import scene
 from PIL import Image
 
 from ppcls.check import findings, survey
-from ppcls.errors import DataError
+from ppcls.utils.errors import DataError
 
 
 def save(path: str, seed: int, **options) -> Path:

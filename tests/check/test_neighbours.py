@@ -4,8 +4,8 @@ import time
 
 import numpy as np
 
-from ppcls.check import neighbours
-from ppcls.check.neighbours import LINKS, NEAR, components, near_pairs
+from ppcls.check import findings
+from ppcls.check.findings import LINKS, NEAR, components, near_pairs
 
 
 def flipped(words: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -70,15 +70,15 @@ def test_far_photos_of_one_band_are_compared_up_to_the_reach(monkeypatch):
     rows = hashes(500)
     rows.view(np.uint16).reshape(-1, 16)[:, 0] = 7
     steps = []
-    counts = neighbours.COUNTS
+    counts = findings.COUNTS
 
     class Counting:
         def __getitem__(self, differ):
             steps.append(len(differ))
             return counts[differ]
 
-    monkeypatch.setattr(neighbours, "REACH", 30)
-    monkeypatch.setattr(neighbours, "COUNTS", Counting())
+    monkeypatch.setattr(findings, "REACH", 30)
+    monkeypatch.setattr(findings, "COUNTS", Counting())
     near_pairs(rows)
     assert 29 * 470 < sum(steps) < 30 * 500 + 500
 

@@ -8,7 +8,7 @@ import pytest
 from shard_contents import contents, message
 
 from ppcls.cli import main
-from ppcls.data import images, parquet
+from ppcls.data import decode, make_shards
 from ppcls.data.datasets import open_samples
 from ppcls.data.make_shards import make_shards as write
 
@@ -40,7 +40,7 @@ def files(folder):
 
 def test_an_interrupted_writing_goes_on_to_the_same_files(workdir, monkeypatch):
     whole = write("photos/train", workdir / "whole", 20_000, seed=3)
-    real, calls = images.read_bytes, []
+    real, calls = decode.read_bytes, []
 
     def read(path):
         calls.append(path)
@@ -49,7 +49,7 @@ def test_an_interrupted_writing_goes_on_to_the_same_files(workdir, monkeypatch):
         return real(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "read_bytes", read)
+        patch.setattr(decode, "read_bytes", read)
         with pytest.raises(KeyboardInterrupt):
             write("photos/train", workdir / "cut", 20_000, seed=3)
     shard = workdir / "cut/train-000000.tar"
@@ -117,19 +117,18 @@ def test_webdataset_reads_what_we_write_and_we_what_it_writes(workdir):
 
 def parquet_file(path, photos, labels, names=("ant", "bee"), rows=3):
     pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
 
     table = pyarrow.table(
         {"image": [{"bytes": data, "path": None} for data in photos], "label": labels}
     )
     about = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
-    parquet.write_table(table, path, row_group_size=rows)
+    make_shards.write_table(table, path, row_group_size=rows)
 
 
 def test_parquet_files_become_shards(workdir, monkeypatch):
     folder = open_samples("photos/train")
-    data = [images.read_bytes(path) for path in folder.paths]
+    data = [decode.read_bytes(path) for path in folder.paths]
     for number, part in enumerate((slice(0, 5), slice(5, 12))):
         parquet_file(f"train-{number}.parquet", data[part], folder.labels[part].tolist())
     assert main(["make-shards", "train-*.parquet", "one"]) == 0
@@ -139,8 +138,8 @@ def test_parquet_files_become_shards(workdir, monkeypatch):
     text = message(open_samples, "train-*.parquet")
     assert "train-*.parquet: make shards of it first: tools/make_shards.py" in text
 
-    monkeypatch.setattr(parquet, "WINDOW", 5000)  # windows of few groups: each is read once
-    tables = parquet.open_parquet("train-*.parquet")
+    monkeypatch.setattr(make_shards, "WINDOW", 5000)  # windows of few groups: each is read once
+    tables = make_shards.open_parquet("train-*.parquet")
     order = tables.shuffled(np.random.default_rng(0))
     assert sorted(order.tolist()) == list(range(12))
     reads = []

@@ -3,12 +3,10 @@
 import numpy as np
 import pytest
 
-from ppcls.data import datasets, plain_lists
-from ppcls.data.lists import read_list
-from ppcls.data.paths import Paths
-from ppcls.data.plain_lists import read_plain
-from ppcls.data.samples import Samples
-from ppcls.errors import UserError
+from ppcls.data import datasets, lists
+from ppcls.data.lists import read_list, read_plain
+from ppcls.data.samples import Paths, Samples
+from ppcls.utils.errors import UserError
 
 NAMES = ("cat", "golden retriever")
 LINES = ("b.jpg 0\n", "c d.jpg 1\n", "e.jpg\t0\r\n", "e f.jpg\t1\n", "x.jpg cat\n")
@@ -28,7 +26,7 @@ def put(tmp_path):
 @pytest.mark.parametrize("size", [1, 16, 1 << 23])
 @pytest.mark.parametrize("names", [(), NAMES])
 def test_random_lists_are_read_alike(put, monkeypatch, names, size):
-    monkeypatch.setattr(plain_lists, "BLOCK", size)
+    monkeypatch.setattr(lists, "BLOCK", size)
     rng = np.random.default_rng(size + len(names))
     plainly = 0
     for _ in range(200):
@@ -86,7 +84,7 @@ def old_digest(paths, labels):
 
 @pytest.mark.parametrize("block", [2, 1 << 16])
 def test_blocks_change_nothing(monkeypatch, block):
-    monkeypatch.setattr("ppcls.data.paths.BLOCK", block)
+    monkeypatch.setattr("ppcls.data.samples.BLOCK", block)
     texts = ["a/b/1.jpg", "2.jpg", "/x/ö.jpg", "a/bad\udcff.jpg", "a/b/1.jpg", "", "a//c.jpg"]
     labels = np.arange(7)
     samples = Samples(Paths(texts, "root/"), labels, (), "x")

@@ -9,13 +9,13 @@ import pytest
 from shard_contents import contents, message
 
 from ppcls.cli import main
-from ppcls.data import shards, tar_index
+from ppcls.data import shards
 from ppcls.data.datasets import open_samples
 from ppcls.data.loader import EvalView, Reader, eval_order
 from ppcls.data.make_shards import make_shards as write
-from ppcls.data.paths import Member
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import DataError
+from ppcls.data.samples import Member
+from ppcls.utils.errors import DataError
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +128,7 @@ def test_an_index_is_kept_until_the_tar_changes(tar, home, monkeypatch):
     first = open_samples(path)
     assert (first.labels.tolist(), first.where(0)) == ([7], f"{path}:a/0.jpg")
     with monkeypatch.context() as patch:
-        patch.setattr(tar_index, "scan", None)
+        patch.setattr(shards, "scan", None)
         assert open_samples(path).paths[0].read() == b"xyz"
     tar(("b.jpg", b"longer"), ("b.cls", b"8"))
     assert open_samples(path).paths[0].read() == b"longer"

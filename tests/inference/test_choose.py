@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ppcls.errors import UserError
-from ppcls.inference import choose as module
-from ppcls.inference import timing
-from ppcls.inference.choose import FILE
+from ppcls.inference import auto
+from ppcls.inference import auto as module
+from ppcls.inference.auto import FILE
 from ppcls.inference.engines.base import Engine, Opened, Settings
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
+from ppcls.utils.errors import UserError
 
 WANTED = Settings("auto", batch=2)
 # Milliseconds a run, by engine; of one thread with its number after the name.
@@ -56,7 +56,7 @@ def machine(monkeypatch):
     made = Machine()
     monkeypatch.setattr(module, "open_engine", made.open)
     monkeypatch.setattr(module, "SECONDS", 0.004)
-    monkeypatch.setattr(timing, "SETTLE", 0.0)
+    monkeypatch.setattr(auto, "SETTLE", 0.0)
     monkeypatch.setattr(module.environment, "threads", lambda: 2)
     return made
 

@@ -4,18 +4,16 @@ import numpy as np
 import pytest
 from photos import write_photo
 
-from ppcls import environment
 from ppcls.data.datasets import open_samples
-from ppcls.errors import UserError
-from ppcls.inference import manifest, timing
-from ppcls.inference import quantize_judge as judging
+from ppcls.inference import auto, manifest
+from ppcls.inference import quantize as judging
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
 from ppcls.inference.predictor import softmax
-from ppcls.inference.quantize import SCHEMES, quantize
-from ppcls.inference.quantize_judge import Judge, Score, prepare
-from ppcls.inference.quantize_onnx import Quantizer
+from ppcls.inference.quantize import SCHEMES, Judge, Quantizer, Score, prepare, quantize
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -26,7 +24,7 @@ CLOSE = 0.05  # of probabilities that 8 bits may change
 @pytest.fixture(autouse=True)
 def no_timing(monkeypatch):
     monkeypatch.setattr(judging, "TURNS", 1)
-    monkeypatch.setattr(timing, "SETTLE", 0)
+    monkeypatch.setattr(auto, "SETTLE", 0)
 
 
 @pytest.fixture

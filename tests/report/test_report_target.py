@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from evaluated import SMALL, read_json, read_rows
 
-from ppcls import evaluation
 from ppcls.data.datasets import Paths, Samples
-from ppcls.errors import UserError
-from ppcls.evaluation import score
-from ppcls.report import target, write
+from ppcls.report import page
+from ppcls.train import evaluate
+from ppcls.train.evaluate import score
+from ppcls.utils.errors import UserError
 
 
 def test_only_the_reports_own_files_are_replaced(network, monkeypatch):
@@ -25,7 +25,7 @@ def test_only_the_reports_own_files_are_replaced(network, monkeypatch):
     assert Path("report/mine.txt").read_text() == "old"
     assert read_json()["photos"] == 40
     before = {path: path.read_bytes() for path in Path("report").iterdir()}
-    monkeypatch.setattr(write.page, "to_html", fail)
+    monkeypatch.setattr(page.page, "to_html", fail)
     for folder in ("report", "new/folder"):
         with pytest.raises(UserError, match=f"--report {folder}: cannot be written .No space left"):
             score(network, Path(folder))
@@ -59,7 +59,7 @@ def test_photos_that_are_skipped_are_not_in_the_report(network):
 
 
 def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network, monkeypatch):
-    monkeypatch.setattr(evaluation, "run", None)
+    monkeypatch.setattr(evaluate, "run", None)
     Path("file").touch()
     Path("full/report.html").mkdir(parents=True)
     mistakes = {
@@ -72,7 +72,7 @@ def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network, 
             score(network, Path(folder))
     assert [path.name for path in Path("full").iterdir()] == ["report.html"]
     several = Samples(Paths(["a.png"]), np.ones((1, 7), np.int64), (), "list.txt")
-    monkeypatch.setattr(evaluation, "open_eval", lambda *_: several)
+    monkeypatch.setattr(evaluate, "open_eval", lambda *_: several)
     with pytest.raises(UserError, match=r"^list\.txt: its photos have several labels each"):
         score(network, Path("new"))
     assert not Path("new").exists()
@@ -80,6 +80,6 @@ def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network, 
 
 def test_the_current_folder_may_be_the_target(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with target.staged(Path(), ["a"]) as folder:
+    with page.staged(Path(), ["a"]) as folder:
         (folder / "a").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

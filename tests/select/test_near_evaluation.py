@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 
-from ppcls.check import photo
-from ppcls.check.photo import Odd
-from ppcls.select import near
-from ppcls.select.near import Away, Near
+from ppcls.check import survey
+from ppcls.check.survey import Odd
+from ppcls.select import choose
+from ppcls.select.choose import Away, Near
 from ppcls.select.scores import RECORD
 
 
@@ -32,7 +32,7 @@ def fewest(rows, known):
 
 @pytest.mark.parametrize("pairs", [1, 7, 1 << 18])
 def test_all_near_ones_are_found_and_no_others(monkeypatch, pairs):
-    monkeypatch.setattr(near, "PAIRS", pairs)
+    monkeypatch.setattr(choose, "PAIRS", pairs)
     rng, known = np.random.default_rng(1), hashes(40)
     known[:30] &= np.uint64(0xFFFF)  # many are alike in most bands
     rows = np.array([flipped(known[n % 40], bits, rng) for n, bits in enumerate(range(45))])
@@ -67,7 +67,7 @@ def test_a_large_evaluation_set_takes_little_time():
 
 
 def test_blank_and_broken_evaluation_photos_keep_none_away():
-    known = np.zeros(4, photo.RECORD)
+    known = np.zeros(4, survey.RECORD)
     known["pixels"] = [1, 2, 0, 4]
     known["hash"] = hashes(4)
     known["odd"] = [0, Odd.BLANK, 0, Odd.ALPHA]

@@ -109,7 +109,7 @@ def test_teachers_are_averaged_and_their_kept_answers_ignored(select):
 def test_another_number_of_photos_needs_no_teacher(select, monkeypatch):
     assert select()[0] == 0
     shares = probabilities(wild())
-    monkeypatch.setattr("ppcls.select.judge.open_teacher", None)
+    monkeypatch.setattr("ppcls.select.select_unlabeled.open_teacher", None)
     least = float(np.sort(shares.max(1))[5]) - 1e-5
     code, out, _ = select("--least", f"{least}", per_class=9)
     assert code == 0
@@ -226,7 +226,7 @@ def test_an_interrupted_walk_leaves_nothing(select, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ppcls.select.photos.walk", walk)
+        patch.setattr("ppcls.select.scores.walk", walk)
         code, _, err = select()
     assert (code, err) == (130, "interrupted\n")
     assert not list(Path().glob("out.txt*"))
@@ -334,7 +334,7 @@ def test_classes_are_counted_where_nothing_says_them(select):
 
 def test_answers_that_are_no_numbers_end_it(select, monkeypatch):
     monkeypatch.setattr(
-        "ppcls.select.judge.together",
+        "ppcls.select.select_unlabeled.together",
         lambda teachers: (
             lambda images, places: type("", (), {"logits": paddle.full([4, 4], np.nan)})
         ),

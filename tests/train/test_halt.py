@@ -8,8 +8,8 @@ import pytest
 from cut_run import cut
 
 from ppcls.config.node import Span
-from ppcls.log import read_records
-from ppcls.train.schedule import EarlyStop
+from ppcls.optim.schedules import EarlyStop
+from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 TRAIN = ("train", "-c", "recipe.yaml", "-o")

@@ -13,8 +13,8 @@ import paddle
 import pytest
 
 from ppcls.api import create_model
-from ppcls.log import read_records
-from ppcls.train.processes import Processes, buckets
+from ppcls.train.distributed import Processes, buckets
+from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 ALONE = ["-o", "train.batch_size=4", "output=runs/alone"]
@@ -329,7 +329,7 @@ def test_what_was_dealt_out_comes_back_in_order(monkeypatch):
 def test_buckets_hold_every_parameter_once(monkeypatch):
     import paddle
 
-    monkeypatch.setattr("ppcls.train.processes.BUCKET", 10)
+    monkeypatch.setattr("ppcls.train.distributed.BUCKET", 10)
     sizes = [4, 4, 4, 25, 1]
     groups = buckets([paddle.zeros([size]) for size in sizes])
     assert [[p.size for p in group] for group in groups] == [[4, 4], [4], [25], [1]]

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from cut_run import cut
 
-from ppcls.log import read_records
 from ppcls.train.trainer import Trainer
+from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 TRAIN = ("train", "-c", "recipe.yaml", "-o")

@@ -5,11 +5,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.errors import UserError
-from ppcls.train.distill.attention import build
-from ppcls.train.distill.feature_losses import AFD, MGD, PEFD, FeatureL2
-from ppcls.train.distill.relations import RKD
-from ppcls.train.distill.seen import Seen
+from ppcls.losses.distill import AFD, MGD, PEFD, RKD, FeatureL2, Seen
+from ppcls.losses.distill_layers import build
+from ppcls.utils.errors import UserError
 
 rng = np.random.default_rng(1)
 STUDENT, TEACHER = (3, 4), (5, 6)  # widths
