@@ -24,8 +24,8 @@ import ppcls  # sets what Paddle needs before it is imported
 import numpy as np  # isort: skip
 
 from ppcls.config.load import from_plain
-from ppcls.inputs import open_inputs
 from ppcls.recipe import Recipe
+from ppcls.train.setup import open_inputs
 from ppcls.weights import files
 
 from data import make_photos  # benchmarks/data.py
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> str:
     """The lines that say what was found."""
     from ppcls.models.complexity import count_by_name
-    from ppcls.teach import teach
+    from ppcls.train.setup import teach
 
     names = options.teacher, options.student
     live = make_recipe(options, folder)
@@ -117,14 +117,15 @@ def write_teacher(name: str, path: Path) -> None:
 
 def steps(recipe: Recipe) -> Iterator[tuple[float, float, float]]:
     """The loss of each step of a run, and the CPU and wall seconds that it took."""
-    from ppcls.train.trainer import Trainer
+    from ppcls.data.loader import step_batches
+    from ppcls.train.setup import build_trainer
 
-    trainer = Trainer(*open_inputs(recipe))
+    trainer, size = build_trainer(*open_inputs(recipe)), recipe.train.batch_size
     trainer.set_training()
-    batches = trainer.feed.steps(trainer.reader, trainer.feed.order(0), 0)
+    batches = step_batches(trainer.reader, "train", trainer.sampler.order(0), size, 0)
     while True:
         cpu, wall = time.process_time(), time.perf_counter()
-        done = trainer.advance(next(batches), recipe.train.batch_size)
+        done = trainer.advance(next(batches), size)
         yield done.loss, time.process_time() - cpu, time.perf_counter() - wall
 
 

@@ -29,8 +29,9 @@ import ppcls  # sets what Paddle needs before it is imported
 import numpy as np  # isort: skip
 
 from ppcls.config.load import from_plain
-from ppcls.inputs import Inputs, open_inputs, train_view
 from ppcls.recipe import Recipe
+from ppcls.train.open_data import Datasets
+from ppcls.train.setup import open_inputs, train_view
 
 from data import make_photos  # benchmarks/data.py
 
@@ -107,27 +108,27 @@ def bare_loop(recipe: Recipe) -> Callable[[], None]:
     return step
 
 
-def measure(recipe: Recipe, inputs: Inputs) -> str:
+def measure(recipe: Recipe, inputs: Datasets) -> str:
     """The line that says what was found."""
-    from ppcls.train.trainer import Trainer
+    from ppcls.train.setup import build_trainer
 
     bare = bare_loop(recipe)
-
-    class ByTurns(Trainer):
-        """The trainer, with a step of the bare loop after each of its own."""
-
-        def do_what_is_due(self) -> None:
-            whole.append(since(self.mark))
-            mark = now()
-            bare()
-            alone.append(since(mark))
-            self.mark = now()
-
     whole: list[Clock] = []
     alone: list[Clock] = []
-    trainer = ByTurns(recipe, inputs)
+    marks: list[Clock] = []
+
+    def by_turns() -> None:
+        """A step of the bare loop after each of the trainer's own."""
+        whole.append(since(marks[-1]))
+        mark = now()
+        bare()
+        alone.append(since(mark))
+        marks.append(now())
+
+    trainer = build_trainer(recipe, inputs)
+    trainer.do_what_is_due = by_turns
     recipe.folder.mkdir(parents=True)
-    trainer.mark = now()
+    marks.append(now())
     trainer.run()
     found = [np.array(times[WARM_UP:]) for times in (alone, whole)]
     batch = recipe.train.batch_size
@@ -150,7 +151,7 @@ def since(mark: Clock) -> Clock:
     return cpu - mark[0], wall - mark[1]
 
 
-def read_speed(recipe: Recipe, inputs: Inputs) -> float:
+def read_speed(recipe: Recipe, inputs: Datasets) -> float:
     """Photos/s of CPU time that are read and transformed."""
     from ppcls.data.loader import load_batch
 

@@ -17,11 +17,11 @@ from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
 from ppcls.inference.predictor import link, open_photo
-from ppcls.inputs import open_eval
 from ppcls.models import registry
 from ppcls.models.fuse import fused
 from ppcls.models.layers import Normalize
-from ppcls.trained import Trained
+from ppcls.train.checkpoint import Trained
+from ppcls.train.setup import eval_samples
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
@@ -143,7 +143,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
 def check_photos(trained: Trained) -> list[str]:
     """Evaluation photos spread over the data set or, where it is not here, scikit-learn's two."""
     try:
-        samples = open_eval(trained.recipe, trained.classes, trained.names, str(trained.source))
+        samples = eval_samples(trained)
     except UserError as error:
         why = "; ".join(error.lines)
         say(f"note: compared on scikit-learn's sample photos, for lack of evaluation data: {why}")

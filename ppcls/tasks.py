@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -130,10 +129,6 @@ class Distill:
         """Whether the teacher is a second student."""
         return any(isinstance(teacher, Peer) for teacher in self.teacher)
 
-    def prepared(self, counts: Sequence[int]) -> Distill:
-        """The task for training data with so many photos of each class."""
-        return replace(self, loss=self.loss.prepared(counts)) if self.labels_weight else self
-
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
         return OneLabel(classes)
 
@@ -216,16 +211,13 @@ class Classify:
         """A loss without a kind is a cross entropy."""
         return {"kind": "cross_entropy", **value} if isinstance(value, dict) else value
 
-    def prepared(self, counts: Sequence[int]) -> Classify:
-        """The task for training data with so many photos of each class."""
-        return replace(self, loss=self.loss.prepared(counts))
-
-    def build(self, network: Callable[[Tensor], Tensor]) -> Step:
+    def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """The function from images uint8 [N, H, W, C] and targets to loss and logits.
 
-        Targets are labels int64 [N] or shares float [N, classes].
+        Targets are labels int64 [N] or shares float [N, classes]; `counts`: how many photos of each
+        class there are.
         """
-        return step_of(self.loss, network)
+        return step_of(self.loss.build(counts), network)
 
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
         return OneLabel(classes)
@@ -256,13 +248,9 @@ class MultiLabel:
         """A loss without a kind is a binary cross entropy."""
         return {"kind": "bce", **value} if isinstance(value, dict) else value
 
-    def prepared(self, counts: Sequence[int]) -> MultiLabel:
-        """The task for training data with so many photos of each class."""
-        return replace(self, loss=self.loss.prepared(counts))
-
-    def build(self, network: Callable[[Tensor], Tensor]) -> Step:
+    def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """As of `Classify`; targets are 0 and 1, or between where photos were mixed."""
-        return step_of(self.loss, network)
+        return step_of(self.loss.build(counts), network)
 
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
         return ManyLabels(thresholds)

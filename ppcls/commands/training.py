@@ -1,6 +1,8 @@
 """train, teach, eval, export, show-data."""
 
 import argparse
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +15,7 @@ from ppcls.utils.log import print_error, say
 if TYPE_CHECKING:
     from ppcls.recipe import Recipe
 
+STEPS = 2  # of a dry run
 WEIGHTS_HELP = (
     "the weights: a file, URL, hf://org/name or registered tag such as imagenet; "
     "default: the best ones of the recipe's run"
@@ -65,13 +68,35 @@ def run_train(options: argparse.Namespace) -> int:
 
 def train_or_try(recipe: "Recipe", options: argparse.Namespace) -> int:
     if options.dry_run:
-        from ppcls.dry_run import dry_run
-
         return 0 if dry_run(recipe) else INTERRUPTED
-    from ppcls.train.start import train
+    from ppcls.train.setup import train
 
     done = train(recipe, options.resume, options.overwrite)
     return 0 if done else INTERRUPTED
+
+
+def dry_run(recipe: "Recipe") -> bool:
+    """Train two steps, evaluate a little, save and export, in a folder that is then removed.
+
+    Returns:
+        False when a signal ended it.
+
+    Raises:
+        UserError: what would have stopped the run sooner or later.
+    """
+    from ppcls.export import export
+    from ppcls.train.checkpoint import LATEST
+    from ppcls.train.setup import open_trained, train
+
+    with tempfile.TemporaryDirectory(prefix="ppcls-dry-run-") as folder:
+        short = replace(recipe, output=str(Path(folder) / "run"))
+        if not train(short, limit=STEPS):
+            return False
+        latest = Path(folder) / "run" / LATEST
+        if latest.exists():  # in the process that writes
+            export(open_trained(None, (), str(latest)), Path(folder) / "exported")
+    say(f"dry run: {STEPS} steps, evaluation, checkpoint and export went well; nothing is kept")
+    return True
 
 
 def add_teach(commands) -> None:
@@ -90,10 +115,10 @@ def add_teach(commands) -> None:
 def run_teach(options: argparse.Namespace) -> int:
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
-    from ppcls.teach import TOP, teach
+    from ppcls.train.setup import teach
 
     recipe = load(Recipe, options.config, options.override)
-    teach(recipe, options.output, options.top or TOP, options.teacher - 1)
+    teach(recipe, options.output, options.top, options.teacher - 1)
     return 0
 
 
@@ -114,10 +139,10 @@ def add_eval(commands) -> None:
 
 def run_eval(options: argparse.Namespace) -> int:
     from ppcls.train.evaluate import score
-    from ppcls.trained import open_trained
+    from ppcls.train.setup import eval_samples, open_trained
 
     trained = open_trained(options.config, options.override, options.weights)
-    score(trained, options.report, options.overwrite)
+    score(trained, eval_samples(trained), options.report, options.overwrite)
     return 0
 
 
@@ -160,7 +185,7 @@ def add_export(commands) -> None:
 
 def run_export(options: argparse.Namespace) -> int:
     from ppcls.export import Form, export
-    from ppcls.trained import open_trained
+    from ppcls.train.setup import open_trained
 
     trained = open_trained(options.config, options.override, options.weights)
     output = Path(options.output or Path("exported") / trained.recipe.folder.name)

@@ -34,7 +34,6 @@ from ppcls.utils.log import Pace, Progress
 from ppcls.utils.signals import SIGNALS
 from ppcls.utils.text import plural
 
-# What asks a process to end: Ctrl-C, a system that shuts down, a terminal that was closed.
 MIXED = 1  # tells the random numbers of a batch from those of its first photo
 
 
@@ -285,10 +284,19 @@ def work(name: str, indices: np.ndarray, epoch: int) -> Batch:
     return load_batch(worker_parts[name], indices, epoch)
 
 
-def train_order(shown: np.ndarray, batch: int, drop_last: bool) -> list[np.ndarray]:
-    """An epoch's virtual indices in batches, the last one maybe smaller or dropped."""
-    batches = [shown[i : i + batch] for i in range(0, len(shown), batch)]
-    return batches[: len(shown) // batch] if drop_last else batches
+def step_batches(
+    reader: Reader, name: str, steps: Sequence[np.ndarray], batch_size: int, epoch: int
+) -> Iterator[list[Batch]]:
+    """For each step, given as virtual indices, its batches; the last one may be smaller.
+
+    Raises:
+        DataError: at the first step with a photo that cannot be read and is not to be skipped.
+    """
+    parts = [np.split(shown, range(batch_size, len(shown), batch_size)) for shown in steps]
+    parts = [[part for part in step if len(part)] for step in parts]
+    batches = reader.batches(name, [part for step in parts for part in step], epoch)
+    for step in parts:
+        yield [next(batches) for _ in step]
 
 
 def eval_order(count: int, batch: int) -> list[np.ndarray]:

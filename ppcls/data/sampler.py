@@ -4,6 +4,7 @@ A photo that an epoch shows several times is told apart by a *virtual index*: it
 number of photos times the count of its earlier showings. The first showing has the index itself.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
@@ -130,6 +131,48 @@ def quotas(shares: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarr
     found = np.empty(len(shares), np.int64)
     found[order] = np.diff(marks, prepend=0)
     return found
+
+
+@dataclass(frozen=True)
+class EpochSampler:
+    """Which samples each step of an epoch shows, the same for all processes.
+
+    Attributes:
+        sampler: draws the photos of an epoch.
+        samples: those of all classes, and maybe more without labels.
+        photos_per_step: of all processes together.
+        drop_last: leave out an epoch's last, smaller step.
+        repeats: showings of a drawn photo.
+        with_labels, without: how many of a step's photos have a label and have none, where the
+            samples are of both kinds.
+        limit: steps after which an epoch ends; None: all of them.
+    """
+
+    sampler: Sampler
+    samples: Samples | Joined
+    classes: int
+    photos_per_step: int
+    drop_last: bool = True
+    repeats: int = 1
+    seed: int = 0
+    with_labels: int = 0
+    without: int = 0
+    limit: int | None = None
+
+    def order(self, epoch: int) -> list[np.ndarray]:
+        """The virtual indices of each step. UserError: the sampler does not fit the data."""
+        seed, samples, classes = self.seed, self.samples, self.classes
+        if isinstance(samples, Joined):
+            sizes = self.with_labels, self.without
+            return mixed_steps(self.sampler, samples, classes, sizes, seed, epoch)[: self.limit]
+        shown = epoch_photos(self.sampler, samples, classes, self.repeats, seed, epoch)
+        return train_order(shown, self.photos_per_step, self.drop_last)[: self.limit]
+
+
+def train_order(shown: np.ndarray, batch: int, drop_last: bool) -> list[np.ndarray]:
+    """An epoch's virtual indices in batches, the last one maybe smaller or dropped."""
+    batches = [shown[i : i + batch] for i in range(0, len(shown), batch)]
+    return batches[: len(shown) // batch] if drop_last else batches
 
 
 def epoch_photos(

@@ -47,7 +47,8 @@ class CrossEntropy:
     smoothing: Share = 0.0
     weights: SomeWeights = None
 
-    def prepared(self, counts: Sequence[int]) -> CrossEntropy:
+    def build(self, counts: Sequence[int] = ()) -> CrossEntropy:
+        """The loss for training data with so many photos of each class."""
         return replace(self, weights=class_weights(self.weights, counts))
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -76,7 +77,8 @@ class Focal:
     smoothing: Share = 0.0
     weights: SomeWeights = None  # the paper's alpha
 
-    def prepared(self, counts: Sequence[int]) -> Focal:
+    def build(self, counts: Sequence[int] = ()) -> Focal:
+        """The loss for training data with so many photos of each class."""
         return replace(self, weights=class_weights(self.weights, counts))
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -100,7 +102,8 @@ class BinaryCrossEntropy:
     smoothing: Share = 0.0  # for one label a photo, as in cross_entropy; after the threshold
     threshold: Share | None = None
 
-    def prepared(self, counts: Sequence[int]) -> BinaryCrossEntropy:
+    def build(self, counts: Sequence[int] = ()) -> BinaryCrossEntropy:
+        """The loss for training data with so many photos of each class."""
         return self
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -131,7 +134,8 @@ class Asymmetric:
     reduction: Literal["sum", "mean"] = "sum"
     focal_gradient: Flag = False
 
-    def prepared(self, counts: Sequence[int]) -> Asymmetric:
+    def build(self, counts: Sequence[int] = ()) -> Asymmetric:
+        """The loss for training data with so many photos of each class."""
         return self
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -177,7 +181,7 @@ def weighted(terms: Tensor, weights: Weights | None) -> Tensor:
 
     if weights is None:
         return terms
-    assert weights != "balanced", "a loss is prepared before it is called"
+    assert weights != "balanced", "a loss is built before it is called"
     return terms * paddle.to_tensor(weights, dtype=terms.dtype)
 
 

@@ -106,6 +106,7 @@ def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
 # --------------------------------------------------------------------------
 # Parts of a network that training leaves as they are
 
+STATISTICS = ("_mean", "_variance")  # of batch norms, which Paddle lists with the parameters
 HEAD = "head."  # begins the names of the classifier's parameters
 SLACK = 1e-9  # for products of decimal fractions that should be whole numbers
 
@@ -188,6 +189,12 @@ def first_blocks(net: nn.Layer, share: float) -> list[str]:
 def is_frozen(layer: nn.Layer) -> bool:
     own = layer.parameters()
     return bool(own) and all(parameter.stop_gradient for parameter in own)
+
+
+def parameter_count(net: nn.Layer) -> int:
+    """How many numbers a network learns, whether they are frozen or not."""
+    named = net.named_parameters()
+    return sum(value.size for name, value in named if name.split(".")[-1] not in STATISTICS)
 
 
 def trained_count(net: nn.Layer) -> int:

@@ -17,17 +17,19 @@ from ppcls.check.check_data import require_target
 from ppcls.check.survey import Album, Demands, chunks, in_order, survey
 from ppcls.config.load import to_plain
 from ppcls.data.datasets import Samples, require_numbers
+from ppcls.data.loader import TrainView
 from ppcls.data.samples import Paths
 from ppcls.data.unlabeled import LIST_SUFFIXES
-from ppcls.inputs import Inputs, class_names, located, open_eval, open_part, with_preprocess
 from ppcls.recipe import Recipe
 from ppcls.report.plots import BLUE, new_figure, png
 from ppcls.select.choose import Away, Chosen, choose
 from ppcls.select.scores import Photos, Scores, beside, line_of, look, open_photos
 from ppcls.tasks import Distill, Exported, Network, Peer
 from ppcls.train.distill import Guide, together
+from ppcls.train.open_data import class_names, located, open_part
+from ppcls.train.setup import open_eval, with_preprocess
 from ppcls.train.step import Precision
-from ppcls.train.teachers import find, open_teacher
+from ppcls.train.teachers import Student, find_teacher, open_teacher
 from ppcls.utils.device import select
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import write_bytes, write_whole
@@ -46,27 +48,24 @@ NORMS = ("mean", "std")  # each teacher's own
 class Judge:
     """The teachers of a recipe, which look at photos as its evaluation does."""
 
-    recipe: Recipe
-    inputs: Inputs  # without training photos
     nodes: list[Network | Exported]
+    student: Student  # whose samples are none
+    evaluation: Samples | None
     precision: Precision
-
-    @property
-    def classes(self) -> int:
-        return self.recipe.model.num_classes or 0
+    workers: int
 
     def header(self) -> dict[str, Any]:
         """Who judges, and what is seen of a photo; UserError for files that cannot be read."""
-        view = to_plain(self.recipe.preprocess)
+        view = to_plain(self.student.preprocess)
         teachers = []
-        for found in (find(node, self.recipe) for node in self.nodes):
+        for found in (find_teacher(node, self.student) for node in self.nodes):
             own = {key: list(getattr(found.preprocess, key)) for key in NORMS}
             teachers.append({"name": found.name, "weights": found.digest, **own})
         return {
             "teachers": teachers,
             **{key: value for key, value in view.items() if key not in NORMS},
-            "channels": self.recipe.model.in_channels,
-            "classes": self.classes,
+            "channels": self.student.channels,
+            "classes": self.student.classes,
             "precision": self.precision.kind,
             "hash": HASH,
         }
@@ -78,15 +77,13 @@ class Judge:
             DataError: a worker process was ended, maybe by a photo.
             UserError: a teacher does not fit, or its answers are no numbers.
         """
-        opened = [
-            open_teacher(node, self.recipe, self.inputs, self.precision) for node in self.nodes
-        ]
+        opened = [open_teacher(node, self.student, self.precision) for node in self.nodes]
         for teacher in opened:
             say(f"teacher {teacher.name}, {teacher.source}")
-        guide, batch = together(opened), self.recipe.eval.batch_size
-        read = partial(look, preprocess=self.recipe.preprocess)
+        guide, batch = together(opened), self.student.batch_size
+        read = partial(look, preprocess=self.student.preprocess)
         paths = chunks(photos.paths(scores.done), batch)
-        with closing(in_order(read, paths, self.recipe.data.workers)) as looked:
+        with closing(in_order(read, paths, self.workers)) as looked:
             total, first = -(-photos.count // batch), scores.done // batch
             for seen in Progress(looked, f"scores, in batches of {batch}", total, first):
                 if len(seen.images):
@@ -118,14 +115,20 @@ def open_judge(recipe: Recipe) -> Judge:
         names = names or evaluation.names
     else:
         say("the recipe has no evaluation photos (data.eval): there are none to keep away from")
-    size, batch = recipe.preprocess.crop, recipe.eval.batch_size
-    train = replace(recipe.train, size=size, batch_size=batch, repeats=1)
-    recipe = replace(recipe, model=replace(model, num_classes=classes), train=train)
-    none = Samples(Paths(), np.empty(0, np.int64), names, "")
     precision = Precision(recipe.train.precision, recipe.train.amp_level)
     if precision.note():
         say(precision.note())
-    return Judge(recipe, Inputs(none, evaluation, names), nodes, precision)
+    student = Student(
+        classes,
+        model.in_channels,
+        recipe.task.several,
+        recipe.preprocess,
+        names,
+        TrainView((), recipe.preprocess.crop, model.in_channels, recipe.seed),
+        recipe.eval.batch_size,
+        Samples(Paths(), np.empty(0, np.int64), names, ""),
+    )
+    return Judge(nodes, student, evaluation, precision, data.workers)
 
 
 def teachers_of(recipe: Recipe) -> list[Network | Exported]:
@@ -261,7 +264,9 @@ def select_unlabeled(
     try:
         if scores.done < photos.count:
             judge.score(photos, scores)
-        chosen = choose(scores, judge.classes, wish.per_class, wish.least, away(judge, wish.near))
+        chosen = choose(
+            scores, judge.student.classes, wish.per_class, wish.least, away(judge, wish.near)
+        )
     except DataError as error:
         raise UserError(f"{error}; the same command goes on from here") from None
     except KeyboardInterrupt:
@@ -275,10 +280,10 @@ def select_unlabeled(
             "the teacher knows, and --least low enough?"
         )
     write(chosen, photos, output)
-    for line in lines(chosen, judge.inputs.names, judge.classes, wish.per_class, output):
+    for line in lines(chosen, judge.student.names, judge.student.classes, wish.per_class, output):
         say(line)
     if picture:
-        drawn = sheet(chosen, judge.classes, wish.per_class)
+        drawn = sheet(chosen, judge.student.classes, wish.per_class)
         write_bytes(picture, drawn, f"--sheet {picture}")
 
 
@@ -299,10 +304,10 @@ def require_output(output: Path) -> None:
 
 def away(judge: Judge, bits: int) -> Away | None:
     """What to keep away from: the evaluation photos, if there are any."""
-    evaluation: Samples | None = judge.inputs.eval
+    evaluation: Samples | None = judge.evaluation
     if evaluation is None:
         return None
-    demands = Demands(judge.recipe.model.in_channels)
+    demands = Demands(judge.student.channels)
     seen = survey(Album({"eval": evaluation}), demands, "evaluation photos")
     lost = int((seen.records["pixels"] == 0).sum())
     if lost:

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 
 from ppcls.optim.ema import Average
 from ppcls.optim.rules import Optimizer
+from ppcls.recipe import Recipe
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_whole, writing
 from ppcls.utils.text import composed, from_json, visible
@@ -33,6 +34,25 @@ LATEST, BEST = "latest.safetensors", "best.safetensors"  # a run's checkpoints
 RECORD = files.RECORD  # the metadata key of the record
 BESIDE = "beside/"  # begins the names of layers that train beside the network
 TRAINED = "trained"  # the slot of the weights in training, where there is an average of them
+
+
+IMAGENET_CLASSES = 1000  # what released weights have where nothing says otherwise
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with weights; `names` are its class names, () when unknown."""
+
+    recipe: Recipe
+    net: nn.Layer
+    names: tuple[str, ...]
+    source: Path  # the file its weights come from
+    scores: dict[str, float]  # of the checkpoint's last evaluation, {} when unknown
+    thresholds: tuple[float, ...] = ()  # of the classes in multilabel, () when unknown
+
+    @property
+    def classes(self) -> int:
+        return self.recipe.model.num_classes or IMAGENET_CLASSES
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,6 @@ BLUE, ORANGE, GREEN, GREY = "#3b6fb6", "#d9822b", "#5a9a4a", "#777777"
 WORDS = {"map": "mAP", "f1": "F1", "top1": "top-1", "top5": "top-5", "loss": "loss"}
 WATCHED = {"label_accuracy": "labels right", "top1": "top-1"}  # of training steps
 SCORES = ("map", "f1", "top1", "top5")  # of evaluations, as far as they are recorded
-LOSSES = {"cross_entropy": "cross entropy", "bce": "binary cross entropy"}
 
 
 @dataclass(frozen=True)
@@ -43,22 +42,6 @@ class Course:
     best: Score = "top1"
     objective: str = "cross entropy"
     measured: str = "cross entropy"
-
-
-def course(recipe: Any, epoch_steps: int) -> Course:
-    """What a recipe says to the picture of its run."""
-    task = recipe.task
-    smoothing = getattr(task.loss, "smoothing", 0)
-    several = "binary cross entropy" if task.several else "cross entropy"
-    learnt = LOSSES.get(task.loss.kind, f"{task.loss.kind} loss")
-    if task.kind == "distill":
-        labels = [learnt] if task.labels_weight else []
-        learnt = " + ".join([*(loss.kind for loss in task.losses), *labels])
-        learnt, smoothing = f"{learnt}, by a teacher", smoothing if labels else 0
-    parts = [f"label smoothing {smoothing:g}"] if smoothing else []
-    parts += [op.op for op in recipe.train.batch_ops]
-    objective = " with ".join(filter(None, [learnt, ", ".join(parts)]))
-    return Course(epoch_steps, recipe.best, objective, several)
 
 
 def draw(records_path: Path, picture: Path, of: Course) -> None:

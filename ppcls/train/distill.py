@@ -1,4 +1,4 @@
-"""What a step of distillation computes."""
+"""What a step of distillation computes, and what it is made of."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,24 +8,18 @@ import paddle
 from paddle import Tensor, nn
 from paddle.nn import functional as F
 
+from ppcls.api import create_model
 from ppcls.losses.distill import Compare, Seen
-from ppcls.tasks import Distill
+from ppcls.losses.distill_layers import build
+from ppcls.models.layers import Normalize
+from ppcls.tasks import Distill, Peer
+from ppcls.train.step import Objective, Precision
+from ppcls.train.teachers import Look, NetworkTeacher, Student, looking, open_teacher
 
-# Images uint8 [N, H, W, C] to logits float32 [N, classes] and the features of the stages.
-Look = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
 # Images, and which photos of the data set they are (int64 [N]), to what teachers make of them.
 Guide = Callable[[Tensor, np.ndarray], Seen]
-
-
-def looking(network: nn.Sequential, features: bool) -> Look:
-    """How `Normalize` and a network after it look at photos; without `features` they are ()."""
-    normalize, net = network
-
-    def look(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        found = net.features(normalize(images))
-        return net.classify(found), found if features else ()
-
-    return look
+# Logits and targets to a loss.
+LabelsLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def widths(net: nn.Layer, channels: int) -> list[int]:
@@ -52,10 +46,22 @@ def together(guides: Sequence[Guide]) -> Guide:
 
 
 class Learning:
-    """The step of one student and its teachers."""
+    """The step of one student and its teachers.
 
-    def __init__(self, task: Distill, student: Look, guide: Guide, compared: Sequence[Compare]):
-        self.task, self.student, self.guide, self.compared = task, student, guide, compared
+    `labels_loss`: the task's own, where the labels count.
+    """
+
+    def __init__(
+        self,
+        task: Distill,
+        student: Look,
+        guide: Guide,
+        compared: Sequence[Compare],
+        labels_loss: LabelsLoss | None = None,
+    ):
+        self.student = student
+        self.guide = guide
+        self.loss = StudentLoss(task, compared, labels_loss)
 
     def __call__(
         self, images: Tensor, targets: Tensor, indices: np.ndarray
@@ -63,7 +69,7 @@ class Learning:
         own = Seen(*self.student(images))
         with paddle.no_grad():
             guide = self.guide(images, indices)
-        return lesson_of(self.task, self.compared, own, guide, targets), own.logits
+        return self.loss(own, guide, targets), own.logits
 
 
 class Mutual:
@@ -77,35 +83,39 @@ class Mutual:
         task: Distill,
         students: tuple[Look, Look],
         compared: tuple[Sequence[Compare], Sequence[Compare]],
+        labels_loss: LabelsLoss | None = None,
     ):
-        self.task, self.students, self.compared = task, students, compared
+        self.students = students
+        self.losses = [StudentLoss(task, each, labels_loss) for each in compared]
 
     def __call__(
         self, images: Tensor, targets: Tensor, indices: np.ndarray
     ) -> tuple[Tensor, Tensor]:
         first, second = (Seen(*student(images)) for student in self.students)
-        own, others = self.compared
-        loss = lesson_of(self.task, own, first, second.detached(), targets)
-        loss = loss + lesson_of(self.task, others, second, first.detached(), targets)
+        own, others = self.losses
+        loss = own(first, second.detached(), targets)
+        loss = loss + others(second, first.detached(), targets)
         return loss, first.logits
 
 
-def lesson_of(
-    task: Distill, compared: Sequence[Compare], own: Seen, guide: Seen, targets: Tensor
-) -> Tensor:
-    """The loss of one student."""
-    terms = [
-        loss.weight * compare(own, guide, targets)
-        for loss, compare in zip(task.losses, compared, strict=True)
-    ]
-    if task.labels_weight:
-        terms.append(task.labels_weight * where_known(task.loss, own.logits, targets))
-    return paddle.add_n(terms)
+class StudentLoss:
+    """The loss of one student: of what it and its teacher see, and of the labels."""
+
+    def __init__(
+        self, task: Distill, compared: Sequence[Compare], labels_loss: LabelsLoss | None = None
+    ):
+        self.compared = [(one.weight, c) for one, c in zip(task.losses, compared, strict=True)]
+        self.labels_loss = labels_loss or task.loss
+        self.labels_weight = task.labels_weight
+
+    def __call__(self, own: Seen, guide: Seen, targets: Tensor) -> Tensor:
+        terms = [weight * compare(own, guide, targets) for weight, compare in self.compared]
+        if self.labels_weight:
+            terms.append(self.labels_weight * where_known(self.labels_loss, own.logits, targets))
+        return paddle.add_n(terms)
 
 
-def where_known(
-    loss: Callable[[Tensor, Tensor], Tensor], logits: Tensor, targets: Tensor
-) -> Tensor:
+def where_known(loss: LabelsLoss, logits: Tensor, targets: Tensor) -> Tensor:
     """A loss over all photos, to which those without labels (-1) add nothing."""
     if targets.ndim > 1 or not bool((targets < 0).any()):
         return loss(logits, targets)
@@ -114,3 +124,62 @@ def where_known(
         return 0 * logits.sum()
     share = len(rows) / len(targets) if getattr(loss, "reduction", "mean") == "mean" else 1.0
     return loss(logits[rows], targets[rows]) * share
+
+
+# --------------------------------------------------------------------------
+# What a run's network learns from: its task's step, and whatever teaches or trains beside it
+
+
+def distill_objective(
+    task: Distill,
+    network: nn.Sequential,
+    student: Student,
+    precision: Precision,
+    counts: Sequence[int],
+    synced: bool = False,
+) -> Objective:
+    """What a student learns from its teachers, which are opened here, or from its peer.
+
+    Args:
+        network: the student's `Normalize` and model.
+        student: what teachers have to fit.
+        counts: how many photos of each class there are.
+        synced: convert a peer's batch norms, too, to synchronised ones.
+
+    Raises:
+        UserError: a teacher that cannot be had or does not fit.
+    """
+    features = any(loss.features for loss in task.losses)
+    labels_loss = task.loss.build(counts) if task.labels_weight else None
+    look = precision.around(looking(network, features))
+    if isinstance(task.teacher[0], Peer):
+        node = task.teacher[0]
+        peer = create_model(node.name, student.classes, node.weights, in_channels=student.channels)
+        if synced:
+            peer = nn.SyncBatchNorm.convert_sync_batchnorm(peer)
+        scale, offset = student.preprocess.scale, student.preprocess.offset
+        other = precision.around(looking(Normalize.before(peer, scale, offset), features))
+        own = comparisons(task, network[1], peer, student.channels)
+        others = comparisons(task, peer, network[1], student.channels)
+        step = Mutual(task, (look, other), (own, others), labels_loss)
+        return Objective(step, nn.LayerList([peer, *trained([*own, *others])]), peer=node.name)
+    nodes = [node for node in task.teacher if not isinstance(node, Peer)]
+    teachers = [open_teacher(node, student, precision, features) for node in nodes]
+    net = teachers[0].net if isinstance(teachers[0], NetworkTeacher) else None
+    compared = comparisons(task, network[1], net, student.channels)
+    step = Learning(task, look, together(teachers), compared, labels_loss)
+    return Objective(step, nn.LayerList(trained(compared)), teachers)
+
+
+def comparisons(
+    task: Distill, student: nn.Layer, teacher: nn.Layer | None, channels: int
+) -> list[Compare]:
+    """The losses of a task for one student and its teacher, None for one without features."""
+    asked = any(loss.features for loss in task.losses)
+    own, guide = (widths(net, channels) if asked and net else [] for net in (student, teacher))
+    return [build(loss, own, guide) for loss in task.losses]
+
+
+def trained(compared: Sequence[Compare]) -> list[nn.Layer]:
+    """The losses that train, too."""
+    return [each for each in compared if isinstance(each, nn.Layer)]

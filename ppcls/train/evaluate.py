@@ -1,7 +1,6 @@
 """Scores of a network on labelled photos."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,14 @@ import paddle
 from paddle import nn
 
 from ppcls.data.datasets import Samples
-from ppcls.data.loader import Batch, Reader
-from ppcls.inputs import eval_view, open_eval
+from ppcls.data.loader import Batch, EvalView, Reader
 from ppcls.metrics import Tally
 from ppcls.models.layers import Normalize
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
-from ppcls.trained import Trained
-from ppcls.utils.errors import DataError, UserError
+from ppcls.train.checkpoint import Trained
+from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
-from ppcls.utils.signals import Interrupt, Interrupted
 from ppcls.utils.text import plural
 
 WORDS = {"map": "mAP", "f1": "F1"}
@@ -47,24 +44,11 @@ def evaluate(
     return tally
 
 
-def evaluate_watched(
-    network: nn.Layer, batches: Iterable[Batch], tally: Tally, interrupt: Interrupt
-) -> list[Batch] | DataError:
-    """As `evaluate`, until a signal or an error comes; returns the error or emptied batches."""
-    seen: list[Batch] = []
-
-    def noted() -> Iterator[Batch]:
-        for batch in interrupt.watch(batches):
-            seen.append(replace(batch, images=batch.images[:0]))
-            yield batch
-
-    try:
-        evaluate(network, noted(), tally)
-    except DataError as error:
-        return error
-    except Interrupted:
-        assert interrupt.asked
-    return seen
+def noting(batches: Iterable[Batch], skipped: list[str]) -> Iterator[Batch]:
+    """The batches; what they had to leave out is added to `skipped`."""
+    for batch in batches:
+        skipped.extend(batch.skipped)
+        yield batch
 
 
 def describe(scores: dict[str, float]) -> str:
@@ -82,21 +66,19 @@ def describe(scores: dict[str, float]) -> str:
 
 
 def score(
-    trained: Trained, report: Path | None = None, overwrite: bool = False
+    trained: Trained, samples: Samples, report: Path | None = None, overwrite: bool = False
 ) -> dict[str, float]:
     """Evaluate and print; returns the scores that training gives.
 
     Args:
+        samples: the photos, with labels as the network numbers its classes.
         report: a folder for `report.html` and the files that belong to it. An earlier report on
             the same weights and photos is replaced.
         overwrite: replace a report on others, too.
 
     Raises:
-        UserError: no evaluation data, other classes than the network's, a broken photo, a report
-            that cannot be written.
+        UserError: a broken photo, a report that cannot be written.
     """
-    whose = str(trained.source)
-    samples = open_eval(trained.recipe, trained.classes, trained.names, whose)
     if not report:
         return run(trained, samples)
     outcomes = Outcomes.to_fill(samples, trained.classes)
@@ -116,19 +98,15 @@ def score(
 
 
 def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[str, float]:
-    recipe = trained.recipe
-    network = Normalize.before(trained.net, recipe.preprocess.scale, recipe.preprocess.offset)
-    reader = Reader({"eval": (samples, eval_view(recipe))}, recipe.data.workers)
-    tally = recipe.task.tally(trained.classes, trained.thresholds)
+    preprocess, data, task = trained.recipe.preprocess, trained.recipe.data, trained.recipe.task
+    network = Normalize.before(trained.net, preprocess.scale, preprocess.offset)
+    view = EvalView(preprocess, data.on_error == "skip")
+    reader = Reader({"eval": (samples, view)}, data.workers)
+    tally = task.tally(trained.classes, trained.thresholds)
     skipped: list[str] = []
-
-    def noted() -> Iterator[Batch]:
-        for batch in reader.evaluation(recipe.eval.batch_size):
-            skipped.extend(batch.skipped)
-            yield batch
-
     try:
-        evaluate(network, noted(), tally, keep)
+        batches = reader.evaluation(trained.recipe.eval.batch_size)
+        evaluate(network, noting(batches, skipped), tally, keep)
     finally:
         reader.close()
     if not tally.parts:
@@ -137,7 +115,7 @@ def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[st
     if skipped:
         many = f"{plural(len(skipped), 'photo')} cannot be read"
         say(f"note: {many} and did not count, such as {skipped[0]}")
-    if recipe.task.several and not trained.thresholds:
+    if task.several and not trained.thresholds:
         say("note: F1 is at thresholds chosen on these photos: the checkpoint has none")
     say(f"{trained.source} on {plural(len(samples) - len(skipped), 'photo')}: {describe(scores)}")
     return scores

@@ -10,17 +10,20 @@ a CPU, looks into Paddle's own optimizers, and would be one more thing to keep i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeVar
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
+import numpy as np
 import paddle
-from paddle import Tensor
+from paddle import Tensor, nn
 
 from ppcls.data.loader import Batch
 from ppcls.optim.parameters import gradient_norm, scale_gradients
 from ppcls.optim.rules import Optimizer
-from ppcls.tasks import Step, Task
+from ppcls.tasks import Step
 from ppcls.train.distributed import Processes
+from ppcls.utils.errors import UserError
 
 FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**32
 PATIENCE = 2000  # steps without overflow before the scale doubles
@@ -46,10 +49,10 @@ class LossScale:
         elif self.good == PATIENCE:
             self.value, self.good = min(LARGEST_SCALE, self.value * 2), 0
 
-    def state(self) -> dict[str, float]:
+    def state_dict(self) -> dict[str, float]:
         return {"value": self.value, "good": self.good}
 
-    def restore(self, state: Mapping[str, float]) -> None:
+    def load_state_dict(self, state: Mapping[str, float]) -> None:
         self.value, self.good = state["value"], int(state["good"])
 
 
@@ -96,6 +99,56 @@ def supported(kind: Kind) -> bool:
 # One optimizer step: forward and backward over one or several batches, clipping, the update
 
 
+class Teacher(Protocol):
+    """What teaches: its name, and the file or folder that it comes from."""
+
+    name: str
+    source: Path
+
+    def digest(self) -> str:
+        """Changes with any bit of it."""
+        ...
+
+
+@dataclass
+class Objective:
+    """What a run's model learns from.
+
+    Attributes:
+        step: from images, targets and indices of a batch to loss and logits.
+        layers: train and are saved beside the model, and are never handed on.
+        teachers: say what images show, and stay as they are.
+        peer: the name of a second student, which is among the layers.
+    """
+
+    step: Step
+    layers: nn.LayerList = field(default_factory=nn.LayerList)
+    teachers: Sequence[Teacher] = ()
+    peer: str = ""
+
+    def __post_init__(self):
+        self.digests = [teacher.digest() for teacher in self.teachers]
+
+    def about(self) -> list[str]:
+        """A line on each teacher."""
+        lines = [f"teacher {teacher.name}, {teacher.source}" for teacher in self.teachers]
+        return [*lines, f"{self.peer} trains beside it"] if self.peer else lines
+
+    def require(self, digests: Sequence[str]) -> None:
+        """UserError unless these are the teachers that the run began with."""
+        for teacher, now, before in zip(self.teachers, self.digests, digests, strict=True):
+            if now != before:
+                raise UserError(
+                    f"task.teacher: {teacher.source} is not what it was when the run began: put "
+                    "the earlier file back, or start a new run"
+                )
+
+    def check(self) -> None:
+        """Teachers are what they were when the run began, to the bit."""
+        for teacher, digest in zip(self.teachers, self.digests, strict=True):
+            assert teacher.digest() == digest, f"the teacher {teacher.source} changed in the run"
+
+
 class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
     """A loss or gradient is no number; nothing was updated."""
 
@@ -113,28 +166,46 @@ class Done:
     photos: int
 
 
-class Update:
+class TrainStep:
     """From batches to changed weights; the gradient is that of the mean over all their photos."""
 
     def __init__(
         self,
-        task: Task,
         step: Step,
+        right: Callable[[np.ndarray, np.ndarray], float],
         optimizer: Optimizer,
         parameters: Sequence[Tensor],
-        clip_norm: float | None,
-        scale: LossScale | None,
-        processes: Processes,
+        clip_norm: float | None = None,
+        scale: LossScale | None = None,
+        processes: Processes | None = None,
     ):
-        self.task, self.step, self.optimizer, self.parameters = task, step, optimizer, parameters
-        self.clip_norm, self.scale, self.processes = clip_norm, scale, processes
+        """A step of one process, or of several together.
 
-    def __call__(self, batches: Sequence[Batch], photos: int) -> Done:
+        Args:
+            step: from images, targets and indices of a batch to loss and logits.
+            right: how many of the logits [N, classes] are right for the targets.
+            parameters: those that are trained.
+            clip_norm: the longest that all gradients together may be.
+            scale: of the loss, in float16.
+        """
+        self.step = step
+        self.right = right
+        self.optimizer = optimizer
+        self.parameters = parameters
+        self.clip_norm = clip_norm
+        self.scale = scale
+        self.processes = processes or Processes()
+
+    def __call__(self, batches: Sequence[Batch], photos: int, rate: float) -> Done:
         """Do one step on this process's batches, out of so many photos in all processes.
+
+        Args:
+            rate: the learning rate.
 
         Raises:
             NotFinite: in all processes, before anything is changed.
         """
+        self.optimizer.set_lr(rate)
         factor = self.scale.value if self.scale else 1.0
         value, right, known = 0.0, 0.0, 0.0
         for batch in batches:
@@ -143,7 +214,7 @@ class Update:
             loss, logits = self.step(images, targets, batch.indices)
             value += float(loss) * share
             rows = batch.known
-            right += self.task.right(logits.numpy()[rows], batch.targets[rows])
+            right += self.right(logits.numpy()[rows], batch.targets[rows])
             known += len(rows)
             if not math.isfinite(value):
                 break

@@ -1,6 +1,7 @@
 """Teachers at work: networks that are run without being trained, saved or changed."""
 
 import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,34 +11,109 @@ import paddle
 from paddle import Tensor, nn
 
 from ppcls.api import create_model
-from ppcls.config.load import from_plain
-from ppcls.data.class_names import first_clash, same_names
-from ppcls.data.loader import TrainView
+from ppcls.config.load import from_plain, to_plain
+from ppcls.data.class_names import first_clash, read_class_names, same_names
+from ppcls.data.datasets import Samples
+from ppcls.data.loader import Reader, TrainView, eval_order
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.transforms import sides
+from ppcls.data.unlabeled import Joined
 from ppcls.inference.auto import CANDIDATES
 from ppcls.inference.exported_model import open_folder
 from ppcls.inference.predictor import Predictor
-from ppcls.inputs import Inputs, class_names
 from ppcls.losses.distill import Seen
 from ppcls.models.layers import Normalize
-from ppcls.recipe import Recipe
 from ppcls.tasks import Exported, Network
-from ppcls.train.answers import FORMAT, open_answers, unpack
+from ppcls.train.answers import FORMAT, Writing, open_answers, unpack
 from ppcls.train.checkpoint import RECORD, read_record
-from ppcls.train.distill import Look, looking
 from ppcls.train.step import Precision
-from ppcls.train.still import seen_as, still_view
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.log import Progress, say
 from ppcls.utils.text import plural
 from ppcls.weights import download, files, store
 from ppcls.weights.load import OtherClasses
 
+STILL = ("resize", "resize_short", "center_crop", "pad")  # the same in every epoch
+FLIPS = ("horizontal_flip",)  # for which the answer to the photo that is not flipped serves
+
+
+def still_view(view: TrainView) -> TrainView:
+    """A view of training photos without flips.
+
+    Raises:
+        UserError: it shows photos otherwise in each epoch.
+    """
+    moving = [op.op for op in view.ops if op.op not in STILL + FLIPS]
+    moving += [op.op for op in view.batch_ops]
+    if moving:
+        raise UserError(
+            f"a teacher's answers are kept for photos that look the same in every epoch, and "
+            f"{moving[0]} changes them: -o 'train.ops=[{{op: resize_short}}, {{op: center_crop}}, "
+            "{op: horizontal_flip}]' train.batch_ops=[], or leave out teacher.cache"
+        )
+    if not isinstance(view.size, int):
+        raise UserError(
+            "a teacher's answers are kept for one size of photos: -o train.size=224, or leave out "
+            "teacher.cache"
+        )
+    ops = tuple(op for op in view.ops if op.op not in FLIPS)
+    return TrainView(ops, view.size, view.channels, view.seed)
+
+
+def seen_as(view: TrainView) -> dict[str, Any]:
+    """What a header says of a view."""
+    ops = [to_plain(op) for op in view.ops]
+    return {"ops": ops, "size": view.size, "channels": view.channels}
+
+
+# --------------------------------------------------------------------------
+# Teachers at work: networks that are run without being trained, saved or changed
+
 LEAST = 1e-30  # a probability that an engine rounded to 0
 
 
+# Images uint8 [N, H, W, C] to logits float32 [N, classes] and the features of the stages.
+Look = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
+
+
+def looking(network: nn.Sequential, features: bool) -> Look:
+    """How `Normalize` and a network after it look at photos; without `features` they are ()."""
+    normalize, net = network
+
+    def look(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        found = net.features(normalize(images))
+        return net.classify(found), found if features else ()
+
+    return look
+
+
 @dataclass(frozen=True)
-class Found:
+class Student:
+    """What a teacher has to fit.
+
+    Attributes:
+        classes: how many classes the student has.
+        channels: of its images.
+        several: whether an image may have several labels.
+        preprocess: its own, which a teacher has, too, that says nothing else.
+        names: of its classes, () when unknown.
+        view: how training shows images to both.
+        batch_size: how many they see at a time.
+        samples: those that training shows.
+    """
+
+    classes: int
+    channels: int
+    several: bool
+    preprocess: Preprocess
+    names: tuple[str, ...]
+    view: TrainView
+    batch_size: int
+    samples: Samples | Joined
+
+
+@dataclass(frozen=True)
+class TeacherFiles:
     """What is known of a teacher before it is built.
 
     `preprocess` is what it was trained with: what its checkpoint, the registry or its manifest
@@ -52,44 +128,45 @@ class Found:
     checkpoint: files.Checkpoint | None = None
 
 
-def find(node: Network | Exported, recipe: Recipe) -> Found:
+def find_teacher(node: Network | Exported, student: Student) -> TeacherFiles:
     """Look at the files of a teacher."""
     if isinstance(node, Exported):
         folder = open_folder(Path(node.folder))
         about, digests = folder.manifest, [download.digest(path) for path in folder.files]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
-        return Found(about.model, folder.path, tuple(about.labels), about.preprocess, digest)
+        return TeacherFiles(about.model, folder.path, tuple(about.labels), about.preprocess, digest)
     source = store.find(node.name, node.weights)
     checkpoint = files.read(source.path)
-    names, preprocess = class_names(source.labels), recipe.preprocess
+    names = read_class_names(source.labels) if source.labels else ()
+    preprocess = student.preprocess
     if RECORD in checkpoint.metadata:
         record = read_record(source.path, checkpoint.metadata)
         names = tuple(record.labels)
         several = str(record.recipe["task"].get("kind")).endswith("multilabel")
-        if several != recipe.task.several:
+        if several != student.several:
             what = "several labels, not one" if several else "one label, not several"
             raise UserError(f"task.teacher: {source.path} gives a photo {what}")
         preprocess = from_plain(Preprocess, record.recipe["preprocess"], str(source.path))
     elif source.preprocess:
         preprocess = from_plain(Preprocess, source.preprocess, str(source.path))
     digest = download.digest(files.find(source.path))
-    return Found(node.name, source.path, names, preprocess, digest, checkpoint)
+    return TeacherFiles(node.name, source.path, names, preprocess, digest, checkpoint)
 
 
 class NetworkTeacher:
     """A network in evaluation mode; photos are normalised as it was trained on them."""
 
-    def __init__(self, found: Found, recipe: Recipe, precision: Precision, features: bool):
+    def __init__(self, found: TeacherFiles, student: Student, precision: Precision, features: bool):
         self.name, self.source, self.names = found.name, found.path, found.names
-        self.net = self.create(found, recipe)
+        self.net = self.create(found, student)
         preprocess = found.preprocess
         network = Normalize.before(self.net, preprocess.scale, preprocess.offset)
         network.eval()
         self.look: Look = precision.around(looking(network, features))
 
-    def create(self, found: Found, recipe: Recipe) -> nn.Layer:
+    def create(self, found: TeacherFiles, student: Student) -> nn.Layer:
         assert found.checkpoint
-        classes, channels = recipe.model.num_classes or 0, recipe.model.in_channels
+        classes, channels = student.classes, student.channels
         tensors, path = found.checkpoint.tensors, found.path
         try:
             return create_model(found.name, classes, tensors, in_channels=channels, source=path)
@@ -113,32 +190,33 @@ class NetworkTeacher:
 class ExportedTeacher:
     """An exported folder; it has probabilities alone, whose logarithms serve as logits."""
 
-    def __init__(self, node: Exported, found: Found, recipe: Recipe):
+    def __init__(self, node: Exported, found: TeacherFiles, student: Student):
         device = "gpu" if paddle.get_device().startswith("gpu") else "cpu"
         engine = node.engine or CANDIDATES[device][0]
-        size = recipe.train.batch_size
+        size = student.batch_size
         self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
         self.name, self.source, self.names = found.name, found.path, found.names
-        self.node, self.recipe = node, recipe
+        self.node = node
+        self.student = student
         manifest = self.predictor.manifest
         if manifest.task != "classify":
             raise UserError(f"task.teacher: {node.folder} gives a photo several labels, not one")
-        if manifest.preprocess.channels != recipe.model.in_channels:
+        if manifest.preprocess.channels != student.channels:
             raise UserError(
                 f"task.teacher: {node.folder} takes {manifest.preprocess.channels} channels, "
-                f"the student {recipe.model.in_channels}"
+                f"the student {student.channels}"
             )
         sizes = self.predictor.engine.shape[1:]
         taken = {size for size in sizes if size and size != manifest.preprocess.channels}
-        asked = set(sides(recipe.train_size))
+        asked = set(sides(student.view.size))
         if taken and taken != asked:
             raise UserError(
                 f"task.teacher: {node.folder} takes photos of {max(taken)} px and they are "
                 f"{', '.join(map(str, sorted(asked)))} px: export it with --dynamic-size"
             )
         side = max(asked)
-        answer = self.answer(np.zeros((1, side, side, recipe.model.in_channels), np.uint8))
-        classes = recipe.model.num_classes or 0
+        answer = self.answer(np.zeros((1, side, side, student.channels), np.uint8))
+        classes = student.classes
         if answer.shape[1] != classes:
             raise other_classes(self.source, answer.shape[1], classes)
 
@@ -153,20 +231,20 @@ class ExportedTeacher:
 
     def digest(self) -> str:
         """Changes with any bit of its files."""
-        return find(self.node, self.recipe).digest
+        return find_teacher(self.node, self.student).digest
 
 
 class CachedTeacher:
     """The answers that `ppcls teach` has kept of a teacher."""
 
-    def __init__(self, path: Path, found: Found, recipe: Recipe, inputs: Inputs):
+    def __init__(self, path: Path, found: TeacherFiles, student: Student):
         try:
-            wanted = header(found, still_view(recipe), recipe, inputs)
+            wanted = answers_header(found, student)
             self.records = open_answers(path, wanted)
         except UserError as error:
             raise UserError(f"task.teacher.cache: {error}") from None
         self.name, self.source, self.names = found.name, path, found.names
-        self.classes = recipe.model.num_classes or 0
+        self.classes = student.classes
 
     def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
         return Seen(paddle.to_tensor(unpack(self.records[indices], self.classes)))
@@ -183,18 +261,18 @@ def other_classes(source: Path, found: int, wanted: int) -> UserError:
     )
 
 
-def header(found: Found, view: TrainView, recipe: Recipe, inputs: Inputs) -> dict[str, Any]:
-    """Whose answers to what a file has to hold for a recipe, but for their `top`."""
+def answers_header(found: TeacherFiles, student: Student) -> dict[str, Any]:
+    """Whose answers to what a file has to hold for a student, but for their `top`."""
     return {
         "format": FORMAT,
         "teacher": found.name,
         "weights": found.digest,
         "mean": list(found.preprocess.mean),
         "std": list(found.preprocess.std),
-        **seen_as(view),
-        "photos": len(inputs.shown),
-        "data": inputs.shown.digest(),
-        "classes": recipe.model.num_classes,
+        **seen_as(still_view(student.view)),
+        "photos": len(student.samples),
+        "data": student.samples.digest(),
+        "classes": student.classes,
     }
 
 
@@ -202,19 +280,15 @@ AnyTeacher = NetworkTeacher | ExportedTeacher | CachedTeacher
 
 
 def open_teacher(
-    node: Network | Exported,
-    recipe: Recipe,
-    inputs: Inputs,
-    precision: Precision,
-    features: bool = False,
+    node: Network | Exported, student: Student, precision: Precision, features: bool = False
 ) -> AnyTeacher:
-    """The teacher of a recipe for its data.
+    """The teacher that fits a student.
 
     Raises:
         UserError: weights or a folder that cannot be read or do not fit, or other classes.
     """
-    found = find(node, recipe)
-    own, names = found.names, inputs.names
+    found = find_teacher(node, student)
+    own, names = found.names, student.names
     first = first_clash(names, own)
     if first is not None:
         pair = [(side[first] if side else str(first)) for side in (own, names)]
@@ -225,7 +299,57 @@ def open_teacher(
             f"{same if own and (not names or same_names(own, names)) else ''}"
         )
     if node.cache:
-        return CachedTeacher(Path(node.cache), found, recipe, inputs)
+        return CachedTeacher(Path(node.cache), found, student)
     if isinstance(node, Exported):
-        return ExportedTeacher(node, found, recipe)
-    return NetworkTeacher(found, recipe, precision, features)
+        return ExportedTeacher(node, found, student)
+    return NetworkTeacher(found, student, precision, features)
+
+
+# --------------------------------------------------------------------------
+# A teacher's answers to the training photos, written once for runs that learn from them
+
+TOP = 32  # classes whose answers are kept, unless told
+
+
+def keep_answers(
+    node: Network | Exported, student: Student, workers: int, output: Path, top: int = TOP
+) -> Path:
+    """Write what a teacher answers to a student's training photos, or go on with that.
+
+    Args:
+        workers: processes that read photos.
+        top: classes of each photo that are kept.
+
+    Raises:
+        UserError: photos are shown otherwise in each epoch, or `output` cannot be written or holds
+            something else.
+    """
+    view = still_view(student.view)
+    teacher = open_teacher(node, student, Precision("fp32", "O1"))
+    about = answers_header(find_teacher(node, student), student)
+    top = min(top, student.classes)
+    writing = Writing(output, {**about, "top": top})
+    samples, size = student.samples, student.batch_size
+    order = eval_order(len(samples), size)
+    # Whole batches, for the answers to a photo differ in the last bits with those beside it.
+    first = len(order)
+    if writing.done < len(samples):
+        first = writing.done // size
+        writing.cut(first * size)
+    reader = Reader({"train": (samples, view)}, workers)
+    batches = reader.batches("train", order[first:])
+    try:
+        for batch in Progress(batches, f"teacher {teacher.name}", len(order), first):
+            with paddle.no_grad():
+                seen = teacher(paddle.to_tensor(batch.images), batch.indices)
+            writing.add(seen.logits.numpy())
+    except DataError as error:
+        raise UserError(f"{error}; the same command goes on from here") from None
+    finally:
+        reader.close()
+        writing.close()
+    say(
+        f"{output}: {teacher.name}'s answers to {plural(len(samples), 'photo')}, "
+        f"{plural(top, 'class')} each"
+    )
+    return output

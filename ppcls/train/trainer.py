@@ -1,38 +1,40 @@
-"""What the steps between two records of a run came to."""
+"""The training loop: a plain loop over steps, whose every number is a function of the step."""
 
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
+from paddle import nn
 
-from ppcls.data.loader import Batch, Part, Reader
-from ppcls.data.transforms import sides
-from ppcls.inputs import Inputs, eval_view, train_view
-from ppcls.metrics import goodness
-from ppcls.models.layers import Normalize
-from ppcls.optim.parameters import freeze, groups, trained_count
-from ppcls.recipe import Recipe
-from ppcls.train import checkpoint, curves, halt, run_folder
-from ppcls.train.agreement import check, check_freeze
+from ppcls.data.loader import Batch, Reader, step_batches
+from ppcls.data.sampler import EpochSampler
+from ppcls.metrics import Score, Tally, goodness
+from ppcls.optim.ema import Average
+from ppcls.train import checkpoint, curves, run_folder
+from ppcls.train.checkpoint import Record
+from ppcls.train.curves import Course
 from ppcls.train.distributed import PeerError, Processes
-from ppcls.train.evaluate import describe, evaluate_watched
-from ppcls.train.feed import Feed
-from ppcls.train.lesson import lesson
-from ppcls.train.network import network
+from ppcls.train.evaluate import describe, evaluate, noting
 from ppcls.train.progress import Outlook, Plan
-from ppcls.train.record import record_of
 from ppcls.train.run_folder import Skipped
-from ppcls.train.step import Done, NotFinite, Precision, Update
+from ppcls.train.step import Done, NotFinite, Objective, TrainStep
 from ppcls.utils import log
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import say
 from ppcls.utils.signals import Interrupt, Interrupted
 from ppcls.utils.text import duration, plural, three_digits
+from ppcls.weights import files
+
+SHOWN = 20  # steps whose mean loss is shown beside the bar
+
+Evaluations = list[dict[str, float]]  # the scores of each, and the "step" it was made at
 
 
 class Window:
@@ -79,75 +81,125 @@ class Window:
         return round(self.photos / max(self.seconds, 1e-9), 2)
 
 
-# --------------------------------------------------------------------------
-# The training loop: a plain loop over steps, whose every number is a function of the step
+@dataclass(frozen=True)
+class Options:
+    """How long a run is, and when it evaluates, records and saves.
 
-SHOWN = 20  # steps whose mean loss is shown beside the bar
-FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an evaluation does
+    Attributes:
+        epoch_steps: steps of an epoch.
+        log_every: steps between two records of training.
+        eval_every: epochs between two evaluations.
+        eval_batch_size: of evaluation, in each process.
+        eval_steps: guesses how many training steps one evaluation takes as long as.
+        save_every: steps between two saves.
+        keep: checkpoints beside latest and best, of the last saves.
+        best: the score that chooses the best weights.
+        watched: the score of training steps.
+    """
+
+    epochs: int
+    epoch_steps: int
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 1
+    eval_batch_size: int = 64
+    eval_steps: float = 0.0
+    save_every: int = 1
+    keep: int = 0
+    best: Score = "top1"
+    watched: str = "top1"
+
+    @property
+    def total_steps(self) -> int:
+        return self.epochs * self.epoch_steps
 
 
+@dataclass(kw_only=True)
 class Trainer:
-    """One run. State: the step, scores so far, weights, optimizer, loss scale; nothing else."""
+    """One run, made of its parts. State: the step, scores so far, weights, optimizer, loss scale.
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        inputs: Inputs,
-        saved: Mapping[str, np.ndarray] | None = None,
-        processes: Processes | None = None,
-        limit: int | None = None,
-    ):
-        """A run of a recipe.
+    Attributes:
+        model: the network that is trained, evaluated and saved.
+        network: from images uint8 [N, H, W, C] to logits: `Normalize` and the model.
+        frozen: layers of the model that stay in evaluation mode.
+        objective: what is learnt from, with what trains beside the model.
+        train_step: from batches to changed weights.
+        schedule: the learning rate of a step, which may depend on the evaluations before it.
+        stopping_early: whether the evaluations say that nothing more is to be expected.
+        average: of the weights, which is then what is evaluated and handed on.
+        sampler: which samples each step of an epoch shows.
+        reader: reads the parts "train" and, where there is anything to evaluate, "eval".
+        batch_size: samples that fit into memory at a time.
+        new_meter: makes what an evaluation counts with.
+        options: lengths and times.
+        folder: where checkpoints, records and pictures are written.
+        about: what checkpoints say beside the trainer's own state: fields of `Record`.
+        course: what the picture of the run says beside its records.
+    """
 
-        Args:
-            saved: a run's checkpoint to go on with, instead of the recipe's weights.
-            limit: steps after which it ends, evaluated and saved.
-        """
-        self.recipe, self.inputs, self.folder = recipe, inputs, recipe.folder
-        self.processes = processes or Processes()
-        train = recipe.train
-        self.feed = Feed(recipe, inputs, self.processes, limit)
-        self.epoch_steps = len(self.feed.order(0))
-        check(recipe, inputs, self.feed.photos_per_step, self.epoch_steps)
-        self.total_steps = self.epoch_steps * (1 if limit else train.epochs)
-        paddle.seed(recipe.seed)
-        model = recipe.model
-        self.net = network(recipe, saved)
-        self.parameters = trained_count(self.net)
-        self.frozen = freeze(self.net, model.freeze)
-        if saved is None:
-            check_freeze(model, self.net)
-        scale, offset = recipe.preprocess.scale, recipe.preprocess.offset
-        self.network = Normalize.before(self.net, scale, offset)
-        self.precision = Precision(train.precision, train.amp_level)
-        self.lesson = lesson(recipe, inputs, self.network, self.precision)
-        beside = self.lesson.layers
-        decayed = (train.decay_norms, train.decay_biases)
-        trained = groups(self.net, decayed[0], train.lr_scale, decayed[1])
-        self.optimizer = train.optimizer.build(trained + groups(beside, decayed[0], {}, decayed[1]))
-        self.average = train.ema.build(self.net) if train.ema else None
-        parameters = [*self.net.parameters(), *beside.parameters()]
-        self.update = Update(
-            recipe.task,
-            self.lesson.step,
-            self.optimizer,
-            [p for p in parameters if not p.stop_gradient],
-            train.clip_norm,
-            self.precision.scale,
-            self.processes,
-        )
-        parts: dict[str, Part] = {"train": (inputs.shown, train_view(recipe))}
-        if inputs.eval is not None:
-            parts["eval"] = (inputs.eval, eval_view(recipe))
-        self.reader = Reader(parts, recipe.data.workers)
-        self.step, self.window, self.stopping = 0, Window(), False
+    model: nn.Layer
+    network: nn.Layer
+    frozen: Sequence[nn.Layer] = ()
+    objective: Objective
+    train_step: TrainStep
+    schedule: Callable[[int, Evaluations], float]
+    stopping_early: Callable[[Evaluations], bool] = lambda evaluations: False
+    average: Average | None = None
+    sampler: EpochSampler
+    reader: Reader
+    batch_size: int
+    new_meter: Callable[[], Tally]
+    options: Options
+    folder: Path
+    about: Mapping[str, Any]
+    course: Course
+    processes: Processes = field(default_factory=Processes)
+
+    step: int = field(default=0, init=False)
+    best: dict[str, float] = field(default_factory=dict, init=False)  # scores, and their "step"
+    scores: dict[str, float] = field(default_factory=dict, init=False)  # at this step, if evaluated
+    evaluations: Evaluations = field(default_factory=list, init=False)
+    thresholds: list[float] = field(default_factory=list, init=False)
+
+    def __post_init__(self):
+        self.window = Window()  # since the last record
         self.epoch_window = Window()
-        self.recent: deque[float] = deque(maxlen=SHOWN)
-        self.best: dict[str, float] = {}
-        self.scores: dict[str, float] = {}
-        self.thresholds: list[float] = []
+        self.recent: deque[float] = deque(maxlen=SHOWN)  # losses
+        self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
-        self.evaluations: list[dict[str, float]] = []
+
+    # ------------------------------------------------------------------ state
+
+    def state_dict(self) -> dict[str, Any]:
+        """What goes on with a run, but for the tensors of the model and the optimizer."""
+        scale = self.train_step.scale
+        return {
+            "step": self.step,
+            "best": self.best,
+            "scores": self.scores,
+            "evaluations": self.evaluations,
+            "thresholds": self.thresholds,
+            "loss_scale": scale.state_dict() if scale else {},
+            "teachers": self.objective.digests,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """UserError where the teachers are not those that the run began with."""
+        self.step = state["step"]
+        self.best = state["best"]
+        self.scores = state["scores"]
+        self.evaluations = state["evaluations"]
+        self.thresholds = state["thresholds"]
+        scale = self.train_step.scale
+        if scale and state["loss_scale"]:
+            scale.load_state_dict(state["loss_scale"])
+        self.objective.require(state["teachers"])
+
+    def resume(self, path: Path, saved: files.Checkpoint, record: Record) -> None:
+        """Go on from a checkpoint, whose weights the model has already."""
+        self.load_state_dict(asdict(record))
+        optimizer, beside = self.train_step.optimizer, self.objective.layers
+        checkpoint.restore(path, saved, self.model, optimizer, self.average, beside)
 
     # ------------------------------------------------------------------ the loop
 
@@ -159,7 +211,9 @@ class Trainer:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
                     self.do_what_is_due()
-                while self.step < self.total_steps and not self.stopping and not self.early():
+                while self.step < self.options.total_steps and not self.stopping:
+                    if self.stopping_early(self.evaluations):
+                        break
                     self.run_epoch()
             except Interrupted:
                 self.scores, self.stopping = {}, True
@@ -169,63 +223,66 @@ class Trainer:
                 raise error.adding(self.what_stays()) from None
             finally:
                 self.reader.close()
-            self.lesson.check()
-            done = not self.stopping and (self.step == self.total_steps or self.early())
+            self.objective.check()
+            done = not self.stopping and (
+                self.step == self.options.total_steps or self.stopping_early(self.evaluations)
+            )
             if not done:
-                say(f"interrupted at step {self.step} of {self.total_steps}{self.save_rest()}")
+                of = f"step {self.step} of {self.options.total_steps}"
+                say(f"interrupted at {of}{self.save_rest()}")
         if self.processes.first:
-            course = curves.course(self.recipe, self.epoch_steps)
-            curves.draw(self.folder / "run.jsonl", self.folder / "curves.png", course)
+            curves.draw(self.folder / "run.jsonl", self.folder / "curves.png", self.course)
         return done
 
     def run_epoch(self) -> None:
         """The rest of the epoch that the step is in, and what is due at its steps."""
-        epoch, start = divmod(self.step, self.epoch_steps)
-        order = self.feed.order(epoch)
-        name = f"epoch {epoch + 1}/{self.recipe.train.epochs}"
-        steps = self.feed.steps(self.reader, order[start:], epoch)
+        epoch, start = divmod(self.step, self.options.epoch_steps)
+        order = self.sampler.order(epoch)
+        own = [self.processes.part(shown) for shown in order[start:]]
+        steps = self.agreed(step_batches(self.reader, "train", own, self.batch_size, epoch))
+        name = f"epoch {epoch + 1}/{self.options.epochs}"
         progress = log.Progress(steps, name, len(order), start, self.pace)
         self.set_training()
         self.window.start_clock()
         self.epoch_window = Window()
-        for found in progress:
-            photos = self.agree(found)
-            if self.stopping:
-                return
-            assert not isinstance(found, DataError)
-            self.count(self.advance(found, photos))
+        for batches, photos in progress:
+            self.count(self.advance(batches, photos))
             progress.note, progress.left = self.note(), self.outlook.left
             if self.due_to_record():
                 self.record_train()
-            if start == 0 and self.step % self.epoch_steps == 0:
+            if start == 0 and self.step % self.options.epoch_steps == 0:
                 self.require_photos(order)
             self.do_what_is_due()
-            if self.early():
+            if self.stopping_early(self.evaluations):
                 say(f"stopping early at step {self.step}: evaluations became no better for long")
                 break
-        self.skipped.tell()
+        if not self.stopping:
+            self.skipped.tell()
 
-    def due_to_record(self) -> bool:
-        """At the first step, too: curves begin where training does."""
-        every = self.recipe.train.log_every
-        return self.step % every == 0 or self.step in (1, self.total_steps)
+    def agreed(self, steps: Iterator[list[Batch]]) -> Iterator[tuple[list[Batch], int]]:
+        """Each step's batches with the photos of all processes', until a signal stops all.
 
-    def early(self) -> bool:
-        """Whether evaluations have brought nothing better for too long."""
-        stop = self.recipe.train.early_stop
-        if not stop:
-            return False
-        patience = stop.patience.steps(self.epoch_steps, self.total_steps)
-        return stop.reached(self.evaluations, self.recipe.best, patience)
+        Raises:
+            DataError: in all processes, when one of them cannot read a photo.
+        """
+        while True:
+            try:
+                batches, error = next(steps, None), ""
+            except DataError as found:
+                batches, error = [], str(found)
+            if batches is None:
+                return
+            photos = sum(len(batch.images) for batch in batches)
+            photos = self.agree(photos, [line for b in batches for line in b.skipped], error)
+            if self.stopping:
+                return
+            yield batches, photos
 
-    def agree(self, found: Sequence[Batch] | DataError) -> int:
-        """The photos of all processes' batches together, and what else all must know before a step.
+    def agree(self, photos: int, skipped: list[str], error: str) -> int:
+        """The photos of all processes together, once all have told what they found.
 
         A signal that came to any of them stops all; an error that one found is raised in all.
         """
-        error, batches = (str(found), []) if isinstance(found, DataError) else ("", found)
-        photos = sum(len(batch.images) for batch in batches)
-        skipped = [line for batch in batches for line in batch.skipped]
         told = self.processes.gather((self.interrupt.asked, error, photos, skipped))
         asked, errors, counts, lines = zip(*told, strict=True)
         self.skipped.add(line for own in lines for line in own)
@@ -236,11 +293,11 @@ class Trainer:
 
     def advance(self, batches: Sequence[Batch], photos: int) -> Done | None:
         """One optimizer step on this process's batches, of so many photos in all; maybe none."""
-        self.optimizer.set_lr(self.rate(self.step))
-        paddle.seed(step_seed(self.recipe.seed, self.step, self.processes.rank))
+        rate = self.schedule(self.step, self.evaluations)
+        paddle.seed(step_seed(self.options.seed, self.step, self.processes.rank))
         batches = [batch for batch in batches if len(batch.images)]
         try:
-            done = self.update(batches, photos) if photos else None
+            done = self.train_step(batches, photos, rate) if photos else None
         except NotFinite as error:
             raise self.diverged(error.what, error.value, batches) from None
         self.step += 1
@@ -249,36 +306,48 @@ class Trainer:
         return done
 
     def do_what_is_due(self) -> None:
-        """Evaluate and save where the recipe says so, after the step just done."""
-        done = self.step == self.total_steps
+        """Evaluate and save where that is due, after the step just done."""
+        done, epoch_ends = self.step == self.options.total_steps, self.at_the_end_of_an_epoch()
         self.scores = {}
-        if self.inputs.eval is not None and self.step % self.epoch_steps == 0:
-            epoch = self.step // self.epoch_steps
-            if done or epoch % self.recipe.eval.every == 0:
-                with self.outlook.aside("evaluation"):
-                    self.evaluate(epoch)
-        if done or self.step % self.save_span == 0:
+        epoch = self.step // self.options.epoch_steps
+        due = epoch_ends and (done or epoch % self.options.eval_every == 0)
+        if due and "eval" in self.reader.parts:
+            with self.outlook.aside("evaluation"):
+                self.evaluate(epoch)
+        if done or self.step % self.options.save_every == 0:
             with self.outlook.aside("save"):
                 self.save(checkpoint.LATEST)
-        if self.step % self.epoch_steps == 0:
-            self.tell_epoch(self.step // self.epoch_steps)
+        if epoch_ends:
+            self.tell_epoch(epoch)
+
+    def at_the_end_of_an_epoch(self) -> bool:
+        return self.step % self.options.epoch_steps == 0
 
     def evaluate(self, epoch: int) -> None:
-        processes, classes = self.processes, self.recipe.model.num_classes or 0
-        tally, size = self.recipe.task.tally(classes), self.recipe.eval.batch_size
+        """Score the model on the evaluation data, and keep its weights where they are the best."""
+        processes, meter = self.processes, self.new_meter()
+        size = self.options.eval_batch_size
         batches = self.reader.evaluation(size, processes.rank, processes.count, self.pace)
+        skipped: list[str] = []
+        error = ""
         self.average_statistics()
-        with self.shown():
-            found = evaluate_watched(self.network, batches, tally, self.interrupt)
+        try:
+            with self.shown():
+                batches = noting(self.interrupt.watch(batches), skipped)
+                evaluate(self.network, batches, meter)
+        except DataError as found:
+            error = str(found)
+        except Interrupted:
+            assert self.interrupt.asked
         self.set_training()
-        self.agree(found)
+        self.agree(0, skipped, error)
         if self.stopping:
             raise Interrupted
-        tally.parts = processes.dealt(tally.parts)
-        assert self.inputs.eval is not None
-        if not tally.parts:
-            raise none_read("data.eval", len(self.inputs.eval), self.skipped.last)
-        scores, self.thresholds = tally.scores(), tally.thresholds()
+        meter.parts = processes.dealt(meter.parts)
+        if not meter.parts:
+            count = len(self.reader.parts["eval"][0])
+            raise none_read("data.eval", count, self.skipped.last)
+        scores, self.thresholds = meter.scores(), meter.thresholds()
         if not math.isfinite(scores["loss"]):
             raise self.diverged("loss of the evaluation", scores["loss"], [])
         if void := [name for name, score in scores.items() if not math.isfinite(score)]:
@@ -288,7 +357,7 @@ class Trainer:
         self.scores = scores
         self.evaluations.append(scores | {"step": self.step})
         self.scalars.write("eval", self.step, epoch=epoch, **scores)
-        name = self.recipe.best
+        name = self.options.best
         if not self.best or goodness(scores, name) > goodness(self.best, name):
             self.best = scores | {"step": self.step}
             self.save(checkpoint.BEST)
@@ -298,16 +367,13 @@ class Trainer:
 
     def plan(self) -> Plan:
         """What is left to do from the step on that the run has come to."""
-        step, total, inputs = self.step, self.total_steps, self.inputs
-        evaluations, guess = 0, 0.0
-        if inputs.eval is not None:
-            epochs, every = total // self.epoch_steps, self.recipe.eval.every
-            evaluations = -(-epochs // every) - step // self.epoch_steps // every
-            larger = self.recipe.preprocess.crop / max(sides(self.recipe.train_size))
-            photos = len(inputs.eval) * larger**2
-            guess = FORWARD * photos / self.feed.photos_per_step
-        saves = -(-total // self.save_span) - step // self.save_span
-        return Plan(total - step, evaluations, saves, guess)
+        options, step, total = self.options, self.step, self.options.total_steps
+        evaluations = 0
+        if "eval" in self.reader.parts:
+            every = options.eval_every
+            evaluations = -(-options.epochs // every) - step // options.epoch_steps // every
+        saves = -(-total // options.save_every) - step // options.save_every
+        return Plan(total - step, evaluations, saves, options.eval_steps)
 
     def count(self, done: Done | None) -> None:
         """Take a step into what is said and recorded; None: there was no photo to learn from."""
@@ -321,6 +387,23 @@ class Trainer:
         """Beside the bar: the mean loss of the last few steps."""
         return f"loss {sum(self.recent) / len(self.recent):.4f}" if self.recent else ""
 
+    def due_to_record(self) -> bool:
+        """At the first step, too: curves begin where training does."""
+        every = self.options.log_every
+        return self.step % every == 0 or self.step in (1, self.options.total_steps)
+
+    def record_train(self) -> None:
+        """Write what the steps since the last such record came to."""
+        self.scalars.write(
+            "train",
+            self.step,
+            epoch=(self.step - 1) // self.options.epoch_steps + 1,
+            lr=self.schedule(self.step - 1, self.evaluations),
+            images_per_second=self.window.speed,
+            **self.window.scores(self.options.watched),
+        )
+        self.window = Window()
+
     def tell_epoch(self, epoch: int) -> None:
         """A line on an epoch that has ended: its scores, training loss, time and speed."""
         parts, window = [], self.epoch_window
@@ -332,7 +415,7 @@ class Trainer:
             time = f"{duration(window.seconds)} at {three_digits(window.speed)} photos/s"
             parts.append(f"training loss {loss:.4f}, {time}")
         left = self.outlook.left
-        if left and self.step < self.total_steps:
+        if left and self.step < self.options.total_steps:
             parts.append(f"{duration(left)} left")
         if parts:
             say(f"epoch {epoch}: {'; '.join(parts)}")
@@ -343,23 +426,19 @@ class Trainer:
         It taught nothing, so the run is back where the epoch began.
         """
         if not self.epoch_window.photos:
-            count = len(np.unique(np.concatenate(order) % len(self.inputs.shown)))
-            self.step -= self.epoch_steps
+            samples = self.reader.parts["train"][0]
+            count = len(np.unique(np.concatenate(order) % len(samples)))
+            self.step -= self.options.epoch_steps
             raise none_read("data.train", count, self.skipped.last)
 
     # ------------------------------------------------------------------ small parts
 
-    @property
-    def save_span(self) -> int:
-        """Steps from one save to the next."""
-        return max(1, self.recipe.train.save_every.steps(self.epoch_steps, self.total_steps))
-
     def average_statistics(self) -> None:
         """Batch norms' statistics, of each process's own photos, become the mean of all."""
-        held, beside = self.average.held if self.average else {}, self.lesson.layers
+        held, beside = self.average.held if self.average else {}, self.objective.layers
         states = [
-            (self.net, self.net.state_dict()),
-            (self.net, held),
+            (self.model, self.model.state_dict()),
+            (self.model, held),
             (beside, beside.state_dict()),
         ]
         for layer, state in states:
@@ -367,7 +446,7 @@ class Trainer:
             self.processes.average([v for name, v in state.items() if name not in learnt])
 
     def shown(self) -> AbstractContextManager[None]:
-        """While entered, the network has the weights that the run evaluates and hands on."""
+        """While entered, the model has the weights that the run evaluates and hands on."""
         return self.average.shown() if self.average else nullcontext()
 
     def set_training(self) -> None:
@@ -375,50 +454,41 @@ class Trainer:
         for layer in self.frozen:
             layer.eval()
 
-    def rate(self, step: int) -> float:
-        train, lengths = self.recipe.train, (self.epoch_steps, self.total_steps)
-        photos, best = self.feed.photos_per_step, self.recipe.best
-        return train.schedule(step, *lengths, photos, self.evaluations, best)
-
     def diverged(self, what: str, value: float, batches: Sequence[Batch]) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
-        where = self.inputs.shown.where
+        where = self.reader.parts["train"][0].where
         own = [where(int(index)) for batch in batches for index in batch.indices]
         places = [place for part in self.processes.gather(own) for place in part]
-        left = halt.leave(self.folder, places, batches) if self.processes.first else ""
-        return halt.diverged(what, value, self.step, self.rate(max(0, self.step - 1)), left)
-
-    def record_train(self) -> None:
-        """Write what the steps since the last such record came to."""
-        self.scalars.write(
-            "train",
-            self.step,
-            epoch=(self.step - 1) // self.epoch_steps + 1,
-            lr=self.rate(self.step - 1),
-            images_per_second=self.window.speed,
-            **self.window.scores(self.recipe.task.watched),
+        left = ""
+        if self.processes.first:
+            left = run_folder.keep_not_finite(self.folder, places, batches)
+        rate = self.schedule(max(0, self.step - 1), self.evaluations)
+        return UserError(
+            f"the {what} became {value} after step {self.step}, at learning rate {rate:.3g}: "
+            "lower train.schedule.lr or lengthen train.schedule.warmup; the last checkpoint stays"
+            f"{left}"
         )
-        self.window = Window()
 
     def save(self, name: str) -> Path:
         """Write a checkpoint; the first process does, when all have come here."""
         self.average_statistics()
+        path = self.folder / name
         if not self.processes.first:
-            return self.folder / name
-        optimizer = self.optimizer if name == checkpoint.LATEST else None
+            return path
+        optimizer = self.train_step.optimizer if name == checkpoint.LATEST else None
+        record = Record(**self.about, **self.state_dict())
         with self.shown():
             trained = self.average.held if self.average else None
-            path, beside = self.folder / name, self.lesson.layers
-            checkpoint.save(path, self.net, optimizer, record_of(self), trained, beside)
+            checkpoint.save(path, self.model, optimizer, record, trained, self.objective.layers)
         run_folder.settle(self.folder)
-        if name == checkpoint.LATEST and self.recipe.train.keep:
-            checkpoint.keep(self.folder, self.step, self.recipe.train.keep)
-        return self.folder / name
+        if name == checkpoint.LATEST and self.options.keep:
+            checkpoint.keep(self.folder, self.step, self.options.keep)
+        return path
 
     def what_stays(self) -> str:
         """The words that say how to go on where nothing can be saved any more."""
         latest = self.folder / checkpoint.LATEST
-        where = f"the run ended at step {self.step} of {self.total_steps}"
+        where = f"the run ended at step {self.step} of {self.options.total_steps}"
         earlier = (self.folder / run_folder.REPLACED).is_dir()  # the run that this one replaces
         if earlier or not latest.exists():
             return f"{where}, before its first checkpoint"

@@ -12,6 +12,7 @@ from typing import TextIO, TypeVar
 
 from ppcls.utils.log import say
 
+# What asks a process to end: Ctrl-C, a system that shuts down, a terminal that was closed.
 SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 
 

@@ -8,8 +8,9 @@ import pytest
 from ppcls.data import decode
 from ppcls.data.batch_transforms import CutMix, Mixup
 from ppcls.data.datasets import open_samples
-from ppcls.data.loader import EvalView, Reader, TrainView, eval_order, train_order
+from ppcls.data.loader import EvalView, Reader, TrainView, eval_order
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.sampler import train_order
 from ppcls.data.transforms import HorizontalFlip, MultiScale, Progressive, RandomResizedCrop, apply
 from ppcls.utils.errors import DataError, UserError
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import evaluated
 import pytest
-
-from ppcls.train.evaluate import score
+from evaluated import score
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ from small_network import Small, trained
 
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import Batch
-from ppcls.inputs import open_eval
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
 from ppcls.train import evaluate
-from ppcls.trained import Trained
+from ppcls.train.checkpoint import Trained
+from ppcls.train.setup import eval_samples, open_eval
 
 NAMES = ("ant", "bee", "cat & <b>dog</b>", "elk", "fox", "gnu", "hen")
 WITHOUT = 4  # the class that has no photos
@@ -47,6 +47,11 @@ def network() -> Trained:
     labels = np.where(random.random(40) < 0.5, outcomes.predicted, random.integers(0, 7, 40))
     write_list(np.where(labels == WITHOUT, 0, labels))
     return found
+
+
+def score(network: Trained, report: Path | None = None) -> dict[str, float]:
+    """The scores on the network's own evaluation photos."""
+    return evaluate.score(network, eval_samples(network), report)
 
 
 def write_list(labels):

@@ -143,7 +143,7 @@ def test_the_network_is_computed_once(network):
 
 
 def test_the_command_line_writes_a_report(network, run, monkeypatch):
-    monkeypatch.setattr("ppcls.trained.open_trained", lambda *_: network)
+    monkeypatch.setattr("ppcls.train.setup.open_trained", lambda *_: network)
     code, out, _ = run("eval", "-c", "x.yaml", "--report", "some/where")
     assert code == 0
     assert out.splitlines()[-1] == "wrote some/where/report.html"

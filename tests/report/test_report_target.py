@@ -5,12 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evaluated import SMALL, read_json, read_rows
+from evaluated import SMALL, read_json, read_rows, score
 
 from ppcls.data.datasets import Paths, Samples
 from ppcls.report import page
 from ppcls.train import evaluate
-from ppcls.train.evaluate import score
 from ppcls.utils.errors import UserError
 
 

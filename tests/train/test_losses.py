@@ -202,12 +202,12 @@ def test_the_asymmetric_loss_is_that_of_its_own_code():
 @pytest.mark.parametrize("node", [CrossEntropy, Focal])
 def test_balanced_weights_come_from_the_counts(node):
     counts = np.array([10, 30, 60])
-    assert node(weights="balanced").prepared(counts).weights == pytest.approx(
+    assert node(weights="balanced").build(counts).weights == pytest.approx(
         (100 / 30, 100 / 90, 100 / 180)
     )
-    assert node().prepared(counts).weights is None
-    assert node(weights=(1, 2, 3)).prepared(counts).weights == (1, 2, 3)
+    assert node().build(counts).weights is None
+    assert node(weights=(1, 2, 3)).build(counts).weights == (1, 2, 3)
     with pytest.raises(UserError, match="2 values for 3 classes"):
-        node(weights=(1, 2)).prepared(counts)
+        node(weights=(1, 2)).build(counts)
     with pytest.raises(UserError, match=r"class 1, of which data.train has no photo \(1 such\)"):
-        node(weights="balanced").prepared(np.array([1, 0, 2]))
+        node(weights="balanced").build(np.array([1, 0, 2]))

@@ -9,11 +9,9 @@ import pytest
 from paddle import nn
 
 from ppcls.config.load import from_plain
-from ppcls.inputs import open_inputs
 from ppcls.optim.parameters import freeze, groups
 from ppcls.recipe import Recipe
-from ppcls.train.network import network
-from ppcls.train.trainer import Trainer
+from ppcls.train.setup import build_model, build_trainer, open_inputs
 from ppcls.utils.errors import UserError
 
 PLAIN = {
@@ -30,7 +28,7 @@ def recipe(*overrides):
 
 def made(*overrides, saved=None):
     paddle.seed(0)
-    return network(recipe(*overrides), saved)
+    return build_model(recipe(*overrides), saved)
 
 
 def state(net):
@@ -65,7 +63,7 @@ def test_groups_frozen_parts_and_checkpoints_are_the_same():
 def test_a_gpu_gets_them_and_a_cpu_says_why_not(workdir, monkeypatch):
     asked, inputs = open_inputs(recipe("train.sync_norms=true"))
     with pytest.raises(UserError, match=r"^train.sync_norms: .* on GPUs only .* on cpu: -o train"):
-        Trainer(asked, inputs)
+        build_trainer(asked, inputs)
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")
-    net = Trainer(asked, inputs).net
+    net = build_trainer(asked, inputs).model
     assert any(isinstance(layer, nn.SyncBatchNorm) for layer in net.sublayers())

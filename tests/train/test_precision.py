@@ -45,7 +45,7 @@ def test_the_loss_scale_halves_at_once_and_doubles_in_time():
     for _ in range(PATIENCE):
         assert scale.value == FIRST_SCALE / 2
         scale.settle(True)
-    assert scale.state() == {"value": FIRST_SCALE, "good": 0}
+    assert scale.state_dict() == {"value": FIRST_SCALE, "good": 0}
     for _ in range(40):
         scale.settle(False)
     assert scale.value == 1.0

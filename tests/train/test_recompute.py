@@ -14,9 +14,8 @@ from ppcls.optim.ema import Ema
 from ppcls.optim.optimizers import Momentum
 from ppcls.optim.parameters import freeze, groups
 from ppcls.tasks import Classify
-from ppcls.train.distributed import Processes
-from ppcls.train.step import Update
-from ppcls.trained import open_trained
+from ppcls.train.setup import open_trained
+from ppcls.train.step import TrainStep
 
 
 def small(name):
@@ -36,12 +35,11 @@ def trained(name, again, patterns=()):
         recompute_blocks(net)
     frozen = freeze(net, patterns)
     optimizer = Momentum().build(groups(net, True, {}))
-    optimizer.set_lr(0.05)
     average = Ema(decay=0.5).build(net)
     parameters = [p for p in net.parameters() if not p.stop_gradient]
     task = Classify()
     step = task.build(lambda batch: net(images(batch)))
-    update = Update(task, step, optimizer, parameters, 1.0, None, Processes())
+    update = TrainStep(step, task.right, optimizer, parameters, 1.0)
     random, seen = np.random.default_rng(0), []
     for step in range(2):
         net.train()
@@ -51,7 +49,7 @@ def trained(name, again, patterns=()):
         photos = random.integers(0, 256, (2, 3, 32, 32, 3), np.uint8)
         labels = random.integers(0, 5, (2, 3))
         batches = [Batch(*one, np.arange(3)) for one in zip(photos, labels, strict=True)]
-        seen += [update(batches, 6).loss, paddle.rand([2]).tolist()]
+        seen += [update(batches, 6, 0.05).loss, paddle.rand([2]).tolist()]
         average.update(step + 1)
     states = net.state_dict(), average.held
     return seen, *({name: value.numpy() for name, value in s.items()} for s in states)

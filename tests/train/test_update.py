@@ -10,8 +10,7 @@ from ppcls.losses.labels import CrossEntropy
 from ppcls.optim.optimizers import SGD
 from ppcls.optim.parameters import Group
 from ppcls.tasks import Classify
-from ppcls.train.distributed import Processes
-from ppcls.train.step import FIRST_SCALE, LossScale, NotFinite, Update
+from ppcls.train.step import FIRST_SCALE, LossScale, NotFinite, TrainStep
 
 rng = np.random.default_rng(0)
 PHOTOS = rng.normal(0, 1, (10, 3, 6, 6)).astype("float32")
@@ -26,15 +25,14 @@ def build(clip_norm=None, scale=None, loss=None):
     net.add_sublayer("head", nn.Linear(64, 3))
     net[1].eval()
     optimizer = SGD().build([Group(net.parameters())])
-    optimizer.set_lr(0.5)
     trained = [p for p in net.parameters() if not p.stop_gradient]
     task = Classify(loss=loss or CrossEntropy(smoothing=0.1))
-    update = Update(task, task.build(net), optimizer, trained, clip_norm, scale, Processes())
+    update = TrainStep(task.build(net), task.right, optimizer, trained, clip_norm, scale)
     return net, update
 
 
 def run(update, parts):
-    return update(parts, sum(len(part.images) for part in parts))
+    return update(parts, sum(len(part.images) for part in parts), 0.5)
 
 
 def batches(*sizes, targets=LABELS):
@@ -85,17 +83,17 @@ def test_the_loss_scale_changes_nothing_but_the_range(clip_norm):
     scaled, update = build(clip_norm, scale)
     run(update, batches(6, 4))
     np.testing.assert_allclose(weights(scaled), weights(plain), atol=1e-6)
-    assert scale.state() == {"value": FIRST_SCALE, "good": 1}
+    assert scale.state_dict() == {"value": FIRST_SCALE, "good": 1}
 
 
 def test_a_step_whose_gradients_overflow_is_left_out():
     scale = LossScale()
-    scale.restore({"value": 1e38, "good": 7})
+    scale.load_state_dict({"value": 1e38, "good": 7})
     net, update = build(scale=scale, loss=CrossEntropy(weights=(1e3, 1e3, 1e3)))
     before = weights(net)
     run(update, batches(10))
     np.testing.assert_array_equal(weights(net), before)
-    assert scale.state() == {"value": 5e37, "good": 0}
+    assert scale.state_dict() == {"value": 5e37, "good": 0}
     scale.value = 1.0
     run(update, batches(10))
     assert np.abs(weights(net) - before).max() > 0  # nothing of the overflow is left

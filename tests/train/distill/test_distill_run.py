@@ -12,13 +12,10 @@ import pytest
 from cut_run import cut
 
 from ppcls.config.load import load
-from ppcls.inputs import open_inputs
 from ppcls.models.layers import Normalize
 from ppcls.recipe import Recipe
-from ppcls.train.lesson import Lesson, lesson
-from ppcls.train.network import network
-from ppcls.train.start import train
-from ppcls.train.step import Precision
+from ppcls.train.setup import build_model, build_objective, build_trainer, open_inputs, train
+from ppcls.train.step import Objective, Precision
 from ppcls.train.trainer import Trainer
 from ppcls.weights import files
 
@@ -75,15 +72,15 @@ def test_six_steps_equal_three_and_three(trained, workdir, monkeypatch, case):
     assert best.keys() == files.read("runs/small/best.safetensors").tensors.keys()
 
 
-def first_lesson(*given):
-    """A run's network and lesson before its first step, and photos and labels."""
+def first_objective(*given):
+    """A run's network and objective before its first step, and photos and labels."""
     made, inputs = open_inputs(recipe(*given))
     paddle.seed(0)
-    net = network(made, None)
+    net = build_model(made, None)
     whole = Normalize.before(net, made.preprocess.scale, made.preprocess.offset)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     photos = paddle.to_tensor(pixels), paddle.to_tensor([0, 1, 0, 1])
-    found = lesson(made, inputs, whole, Precision("fp32", "O1"))
+    found = build_objective(made, inputs, whole, Precision("fp32", "O1"))
     return whole, found, (*photos, np.array([0, 6, 1, 7]))
 
 
@@ -93,7 +90,7 @@ LOGIT_LOSSES = ["kl", "js", "dkd", "skd", "dist"]
 @pytest.mark.parametrize("kind", [*LOGIT_LOSSES, "soft_cross_entropy", "wsl", "feature_l2", "rkd"])
 def test_a_network_learns_nothing_from_itself(trained, kind):
     given = options(NETWORK, f"[{{kind: {kind}}}]", "task.labels_weight=0")
-    whole, found, photos = first_lesson(*given, "model.weights=runs/small/best.safetensors")
+    whole, found, photos = first_objective(*given, "model.weights=runs/small/best.safetensors")
     whole.eval()  # in training its batch norms would see other statistics
     loss, _ = found.step(*photos)
     loss.backward()
@@ -107,7 +104,7 @@ def test_a_network_learns_nothing_from_itself(trained, kind):
 def test_a_teacher_has_its_own_normalisation_and_takes_no_part(trained, run):
     given = options(NETWORK, "[{kind: soft_cross_entropy}]", "task.labels_weight=0")
     other = "preprocess={mean: [0, 0, 0], std: [1, 1, 1]}"
-    whole, found, (images, labels, indices) = first_lesson(*given, other)
+    whole, found, (images, labels, indices) = first_objective(*given, other)
     (teacher,) = found.teachers
     before = teacher.digest()
     loss, logits = found.step(images, labels, indices)
@@ -115,21 +112,21 @@ def test_a_teacher_has_its_own_normalisation_and_takes_no_part(trained, run):
     assert all(p.grad is None for p in teacher.net.parameters())
     assert any(p.grad is not None for p in whole.parameters())
     assert teacher.digest() == before
-    expected, _, _ = first_lesson("model.weights=runs/small/best.safetensors")
+    expected, _, _ = first_objective("model.weights=runs/small/best.safetensors")
     expected.eval()
     shares = paddle.nn.functional.softmax(expected(images))
     loss_of = -(shares * paddle.nn.functional.log_softmax(logits)).sum(-1).mean()
     assert float(loss) == pytest.approx(float(loss_of), rel=1e-5)
     names = {p.name for p in teacher.net.parameters()}
-    trainer = Trainer(*open_inputs(recipe(*given, other)))
-    assert not names & {p.name for p in trainer.update.parameters}
+    trainer = build_trainer(*open_inputs(recipe(*given, other)))
+    assert not names & {p.name for p in trainer.train_step.parameters}
 
 
 def test_an_exported_teacher_says_what_the_network_says(exported):
     loss = "[{kind: js}, {kind: skd}, {kind: wsl}]"
     values = []
     for teacher in (NETWORK, EXPORTED, f"[{NETWORK}, {EXPORTED}]"):
-        whole, found, photos = first_lesson(*options(teacher, loss), "model.weights=null")
+        whole, found, photos = first_objective(*options(teacher, loss), "model.weights=null")
         whole.eval()
         values.append(float(found.step(*photos)[0]))
     assert values[1:] == pytest.approx(values[:1] * 2, rel=1e-4)
@@ -140,7 +137,7 @@ def test_a_teacher_that_changed_ends_the_run(trained, monkeypatch):
 
     def advance(self, *given):
         name = "stem.norm._mean"
-        statistic = self.lesson.teachers[0].net.state_dict()[name]
+        statistic = self.objective.teachers[0].net.state_dict()[name]
         statistic.set_value(statistic + 1e-6)
         return whole(self, *given)
 
@@ -232,9 +229,9 @@ def test_losses_that_cannot_be_had_are_one_line(exported, run, teacher, losses):
     assert len(err.splitlines()) == 1, err
 
 
-def test_a_lesson_of_labels_alone_has_nothing_beside_it(workdir):
-    _, found, photos = first_lesson()
-    assert isinstance(found, Lesson)
+def test_an_objective_of_labels_alone_has_nothing_beside_it(workdir):
+    _, found, photos = first_objective()
+    assert isinstance(found, Objective)
     assert not found.layers.parameters()
     assert np.isfinite(float(found.step(*photos)[0]))
 

@@ -1,0 +1,932 @@
+"""From a recipe to what is made of it: data, model, a trainer that runs, a trained network.
+
+The one module of training that reads a recipe; what it builds knows none.
+"""
+
+import os
+import shutil
+from collections.abc import Collection, Mapping, Sequence, Set
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from pydantic import ValidationError
+
+import ppcls
+from ppcls.api import create_model
+from ppcls.config.load import from_plain, load, to_plain, to_yaml
+from ppcls.config.tree import differences
+from ppcls.data import datasets
+from ppcls.data.class_names import renamed, same_names
+from ppcls.data.datasets import Samples, one_class, split, summary
+from ppcls.data.loader import EvalView, Part, Reader, TrainView, load_batch
+from ppcls.data.preprocess import KEYS, Preprocess
+from ppcls.data.sampler import EpochSampler
+from ppcls.data.transforms import in_words, sides
+from ppcls.data.unlabeled import open_unlabeled
+from ppcls.metrics import Score
+from ppcls.models.layers import Normalize
+from ppcls.models.recompute import recompute_blocks
+from ppcls.optim.parameters import (
+    HEAD,
+    freeze,
+    groups,
+    only_head,
+    parameter_count,
+    random_ones,
+    trained_count,
+)
+from ppcls.optim.schedules import Schedule
+from ppcls.recipe import LENGTH, Model, Recipe, may_change
+from ppcls.tasks import Distill, Peer
+from ppcls.train import checkpoint, run_folder
+from ppcls.train.checkpoint import (
+    BEST,
+    IMAGENET_CLASSES,
+    LATEST,
+    RECORD,
+    Record,
+    Trained,
+    read_record,
+)
+from ppcls.train.curves import Course
+from ppcls.train.distill import distill_objective
+from ppcls.train.distributed import Processes, join
+from ppcls.train.open_data import (
+    Datasets,
+    class_names,
+    hold_out,
+    located,
+    open_part,
+    require_photos,
+)
+from ppcls.train.step import Objective, Precision, TrainStep
+from ppcls.train.teachers import TOP, Student, keep_answers
+from ppcls.train.trainer import Evaluations, Options, Trainer
+from ppcls.utils import environment
+from ppcls.utils.device import select
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import remove, write_text
+from ppcls.utils.log import be_quiet, say
+from ppcls.utils.signals import signals_interrupt
+from ppcls.utils.text import plural
+from ppcls.weights import files, store
+
+FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an evaluation does
+LOSSES = {"cross_entropy": "cross entropy", "bce": "binary cross entropy"}
+
+
+def open_inputs(
+    recipe: Recipe, names: Sequence[str] = (), whose: str = ""
+) -> tuple[Recipe, Datasets]:
+    """Open and check the data.
+
+    Returns the recipe, too, with its number of classes and its preprocessing filled in.
+
+    Args:
+        names: the classes of the file `whose` that training starts from: where the data has the
+            same, they are numbered so.
+
+    Raises:
+        UserError: data that is missing, malformed, or at odds with `model.num_classes`.
+    """
+    recipe, inputs = open_listed(recipe, names, whose)
+    require_photos("data.train", inputs.train)
+    if inputs.eval is not None:
+        require_photos("data.eval" if recipe.data.eval else "data.train", inputs.eval)
+    if recipe.data.unlabeled:
+        inputs = replace(inputs, unlabeled=open_unlabeled(recipe.data.unlabeled.photos))
+    return recipe, inputs
+
+
+def open_listed(
+    recipe: Recipe, names: Sequence[str] = (), whose: str = ""
+) -> tuple[Recipe, Datasets]:
+    """As `open_inputs`, but without a look whether the photos exist."""
+    recipe = with_preprocess(recipe)
+    data = located(recipe.data)
+    several = recipe.task.several
+    train, evaluation = open_part("data.train", data.train, data, several), None
+    counted = tuple(map(str, range(len(names))))  # what classes without names are called
+    if names and same_names(names, train.names or counted):
+        train = datasets.numbered_as(train, names, None, whose)
+    if not recipe.model.num_classes:
+        datasets.require_numbers(train)
+    datasets.note_numbers(train, counted=not recipe.model.num_classes)
+    count = recipe.model.num_classes or train.classes
+    if data.eval:
+        evaluation = open_part("data.eval", data.eval, data, several)
+        alone = datasets.one_class(train)
+        others = evaluation.names != train.names or evaluation.classes > train.classes
+        if alone and others:
+            raise UserError(f"data.train: {alone}")
+        evaluation = datasets.numbered_as(evaluation, train.names, count, train.source)
+    elif data.holdout:
+        train, evaluation = hold_out(train, data.holdout, recipe.seed)
+    if data.labeled < 1:
+        train = split(train, data.labeled, recipe.seed, whole=True)[1]
+    datasets.check(train, count, "data.train")
+    if evaluation is not None:
+        datasets.check(evaluation, count, "data.eval")
+    recipe = replace(recipe, model=replace(recipe.model, num_classes=count))
+    return recipe, Datasets(train, evaluation, train.names)
+
+
+def open_eval(
+    recipe: Recipe, classes: int, names: Sequence[str] | None = None, whose: str = ""
+) -> Samples:
+    """The evaluation photos alone, as `open_inputs` chooses them, for a network of `classes`.
+
+    Args:
+        names: the network's own, () where it has only numbers: so the samples are numbered.
+        whose: the network's file.
+    """
+    data = located(recipe.data)
+    held = bool(data.holdout and not data.eval)
+    key = "data.train" if held else "data.eval"
+    samples = open_part(key, data.train if held else data.eval, data, recipe.task.several)
+    if names is not None:
+        samples = datasets.numbered_as(samples, names, classes, whose)
+    if held:  # which photos these are depends on the numbers of the classes
+        samples = hold_out(samples, data.holdout, recipe.seed)[1]
+    require_photos("data.eval" if data.eval else "data.train", samples)
+    datasets.check(samples, classes, "data.eval")
+    return samples
+
+
+def with_preprocess(
+    recipe: Recipe, trained_with: Mapping[str, Any] | None = None, source: object = None
+) -> Recipe:
+    """The recipe with what it does not state of its preprocessing as its weights say.
+
+    Both what is taken and what the recipe has otherwise is said once.
+
+    Args:
+        trained_with: what the weights were trained with; None: what `model.weights` says.
+        source: names them in messages; None: nothing is said.
+
+    Raises:
+        UserError: what comes of both does not fit together.
+    """
+    model = recipe.model
+    if trained_with is None:
+        if not model.weights:
+            return recipe
+        trained_with, source = store.trained_with(model.name, model.weights), model.weights
+    own, stated = to_plain(recipe.preprocess), recipe.preprocess.stated
+    told = {key: value for key, value in trained_with.items() if key in KEYS}
+    taken = {key: value for key, value in told.items() if key not in stated}
+    full = filled(recipe, {**own, **taken}, source or "the weights")
+    if not told:
+        return recipe  # whose values have been found to fit
+    if source:
+        new = {key for key in taken if own[key] != taken[key]}
+        if new:
+            say(f"preprocess as {source} was trained with: {listed(told, new)}")
+        note_other(source, told, own, stated)
+    return full
+
+
+def filled(recipe: Recipe, values: Mapping[str, Any], source: object) -> Recipe:
+    """The recipe with this preprocessing, which has it all; UserError where it does not fit."""
+    try:
+        return replace(recipe, preprocess=Preprocess(**values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = "".join(f"{part}: " for part in first["loc"])
+        problem = first["msg"].removeprefix("Value error, ")
+        raise UserError(f"preprocess, filled up from {source}: {place}{problem}") from None
+
+
+def note_other(
+    source: object, told: Mapping[str, Any], own: Mapping[str, Any], stated: Collection[str]
+) -> None:
+    """Say what is stated otherwise than weights were trained with."""
+    other = {key for key in told if key in stated and own[key] != told[key]}
+    if other:
+        note = f"{source} was trained with {listed(told, other)}"
+        say(f"note: {note}; the recipe has {listed(own, other)}")
+
+
+def listed(values: Mapping[str, Any], keys: Collection[str]) -> str:
+    """As `resize 256, crop 224, mean 0.498 0.498 0.498`."""
+
+    def text(value: Any) -> str:
+        several = isinstance(value, list)
+        return " ".join(f"{number:.4g}" for number in value) if several else str(value)
+
+    return ", ".join(f"{key} {text(values[key])}" for key in KEYS if key in keys)
+
+
+def train_view(recipe: Recipe) -> TrainView:
+    train, model = recipe.train, recipe.model
+    return TrainView(
+        train.ops,
+        recipe.train_size,
+        model.in_channels,
+        recipe.seed,
+        train.batch_ops,
+        model.num_classes or 0,
+        recipe.data.on_error == "skip",
+    )
+
+
+def eval_view(recipe: Recipe) -> EvalView:
+    return EvalView(recipe.preprocess, recipe.data.on_error == "skip")
+
+
+# --------------------------------------------------------------------------
+# The network as a recipe trains it
+
+
+def build_model(recipe: Recipe, saved: Mapping[str, np.ndarray] | None) -> nn.Layer:
+    """The recipe's network with its weights, or with those of a checkpoint, `saved`.
+
+    Raises:
+        UserError: weights that cannot be read or do not fit.
+    """
+    model = recipe.model
+    net = create_model(
+        model.name,
+        model.num_classes or 0,
+        model.weights if saved is None else saved,
+        in_channels=model.in_channels,
+        new_head=model.new_head and saved is None,
+        drop_path=model.drop_path,
+        source="the checkpoint",
+    )
+    if recipe.train.sync_norms:
+        net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
+    if recipe.train.recompute:  # after the norms are what they are to be
+        recompute_blocks(net)
+    return net
+
+
+# --------------------------------------------------------------------------
+# What a recipe, its data and the device must agree on before a run
+
+
+def check_fit(recipe: Recipe, inputs: Datasets, photos_per_step: int, epoch_steps: int) -> None:
+    """What a recipe, its data and the device must agree on, before anything is built.
+
+    Raises:
+        UserError: there is nothing to train on, or nothing to evaluate that is needed, or no GPU.
+    """
+    count, train = len(inputs.shown), recipe.train
+    alone = one_class(inputs.train)
+    if alone and getattr(recipe.task, "labels_weight", 1):  # else a teacher says what they show
+        raise UserError(f"data.train: {alone}")
+    if not epoch_steps:
+        batches = photos_per_step // train.batch_size
+        parts = f" ({batches} batches of {train.batch_size})"
+        if inputs.unlabeled is not None:
+            raise UserError(
+                f"data.train and data.unlabeled have {plural(count, 'photo')} together, "
+                "fewer than one step "
+                f"of {photos_per_step}: -o train.batch_size={max(2, count // batches)}"
+            )
+        raise UserError(
+            f"data.train has {plural(count, 'photo')}, fewer than one batch of {photos_per_step}"
+            f"{parts if batches > 1 else ''}: "
+            f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
+        )
+    classes = recipe.model.num_classes or 0
+    for key, asked in asked_scores(recipe).items():
+        if inputs.eval is None:
+            raise UserError(
+                f"{key} needs scores and there is nothing to evaluate: "
+                "-o data.eval=PATH or -o data.holdout=0.2"
+            )
+        if asked not in recipe.task.scored(classes):
+            known = ", ".join(recipe.task.scored(classes))
+            raise UserError(
+                f"{key}: {asked} is not scored in {recipe.task.kind} of {classes} classes: "
+                f"{known} are"
+            )
+    if train.sync_norms and not paddle.get_device().startswith("gpu"):
+        raise UserError(
+            "train.sync_norms: Paddle synchronises batch norms on GPUs only and this run is on "
+            f"{paddle.get_device()}: -o train.sync_norms=false"
+        )
+
+
+def check_freeze(model: Model, net: nn.Layer) -> None:
+    """What a new run's network leaves as it is must have learnt something before.
+
+    Raises:
+        UserError: it is random. Constants may stay: norms without a scale and shift of their own.
+    """
+    frozen = random_ones(net) if model.freeze else []
+    if frozen and not model.weights:
+        raise UserError(
+            f"model.freeze would keep random weights ({frozen[0]} and so on), as model.weights "
+            "is not given: give model.weights, or -o model.freeze=[]"
+        )
+    if model.new_head and any(name.startswith(HEAD) for name in frozen):
+        raise UserError(
+            "model.freeze would keep the classifier that model.new_head starts afresh, which is "
+            "random: leave head.* out of model.freeze, or -o model.new_head=false"
+        )
+
+
+def asked_scores(recipe: Recipe) -> dict[str, str]:
+    """The scores that a recipe decides by, under the keys that ask for them."""
+    train, asked = recipe.train, {}
+    if recipe.eval.best:
+        asked["eval.best"] = recipe.eval.best
+    if train.early_stop:
+        asked["train.early_stop.score"] = train.early_stop.score or recipe.best
+    if train.schedule.decay.kind == "plateau":
+        asked["train.schedule.decay.score"] = train.schedule.decay.score or recipe.best
+    return asked
+
+
+# --------------------------------------------------------------------------
+# From a recipe to a running trainer: checks first, then the run's folder, then steps
+
+
+def train(
+    recipe: Recipe, resume: bool = False, overwrite: bool = False, limit: int | None = None
+) -> bool:
+    """Train as the recipe says; False when a signal ended the run before its last step.
+
+    Args:
+        resume: go on from the run's `latest.safetensors`.
+        overwrite: start anew although the run's folder holds an earlier run.
+        limit: end after so many steps of the first epoch, with as many batches of evaluation.
+
+    Raises:
+        UserError: anything the user can mend.
+    """
+    if resume and overwrite:
+        raise UserError("--resume goes on with a run and --overwrite starts anew: give one of them")
+    refuse_among_photos(recipe)
+    device = select(recipe.device)
+    processes = join(device)
+    if not processes.first:
+        be_quiet()
+    folder = recipe.folder
+    # Until there are steps to save, a signal ends the run, and what it put aside comes back.
+    with signals_interrupt(), processes.joined(), run_folder.alone(folder, processes):
+        latest = folder / LATEST
+        if run_folder.has_run(folder) and not (resume or overwrite):
+            raise UserError(
+                f"{folder} already holds a run: --resume goes on with it, --overwrite starts anew, "
+                f"{run_folder.ELSEWHERE}"
+            )
+        if resume and not latest.exists():
+            raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
+        saved = files.read(latest) if resume else None
+        record = read_record(latest, saved.metadata) if saved else None
+        if record:  # what the recipe leaves open is what it was
+            recipe = with_preprocess(recipe, record.recipe.get("preprocess", {}))
+        recipe, inputs = first_alone(processes, recipe, record)
+        if limit and inputs.eval is not None:
+            count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
+            inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
+        changes = check_same(recipe, record, inputs, processes.count, latest) if record else {}
+        trainer = build_trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
+        if saved and record:
+            trainer.resume(latest, saved, record)
+            check_length(recipe, trainer, record)
+        check_ops(recipe, inputs)
+        processes.gather(None)  # none begins to write while another looks at what is there
+        if processes.first:
+            prepare(folder, trainer, recipe, keep=resume)
+        say(*summary(inputs.train))
+        say(*header(recipe, inputs, trainer, device))
+        for line in differently(recipe, trainer, changes):
+            say(line)
+        done = trainer.run()
+        if done:
+            say(f"finished: {folder / (BEST if trainer.best else LATEST)}, {folder / 'curves.png'}")
+        return done
+
+
+def build_trainer(
+    recipe: Recipe,
+    inputs: Datasets,
+    saved: Mapping[str, np.ndarray] | None = None,
+    processes: Processes | None = None,
+    limit: int | None = None,
+) -> Trainer:
+    """The parts of a recipe's run, put together.
+
+    Args:
+        inputs: the recipe's data; the recipe is that which `open_inputs` gave with it.
+        saved: the tensors of a run's checkpoint to go on with, instead of the recipe's weights.
+        limit: steps after which the run ends, evaluated and saved.
+
+    Raises:
+        UserError: parts that do not fit together.
+    """
+    processes = processes or Processes()
+    model, task, train = recipe.model, recipe.task, recipe.train
+    classes, batch = model.num_classes or 0, train.photos_per_step * processes.count
+    sizes = (0, 0)
+    if inputs.unlabeled is not None:
+        assert recipe.data.unlabeled
+        sizes = recipe.data.unlabeled.split(batch)
+    sampler = EpochSampler(
+        train.sampler,
+        inputs.shown,
+        classes,
+        batch,
+        drop_last=train.drop_last,
+        repeats=train.repeats,
+        seed=recipe.seed,
+        with_labels=sizes[0],
+        without=sizes[1],
+        limit=limit,
+    )
+    epoch_steps = len(sampler.order(0))
+    check_fit(recipe, inputs, batch, epoch_steps)
+    epochs = 1 if limit else train.epochs
+    paddle.seed(recipe.seed)
+    net = build_model(recipe, saved)
+    frozen = freeze(net, model.freeze)
+    if saved is None:
+        check_freeze(model, net)
+    network = Normalize.before(net, recipe.preprocess.scale, recipe.preprocess.offset)
+    precision = Precision(train.precision, train.amp_level)
+    objective = build_objective(recipe, inputs, network, precision)
+    decayed = train.decay_norms, train.decay_biases
+    trained = groups(net, decayed[0], train.lr_scale, decayed[1])
+    beside = groups(objective.layers, decayed[0], {}, decayed[1])
+    parameters = [*net.parameters(), *objective.layers.parameters()]
+    step = TrainStep(
+        objective.step,
+        task.right,
+        train.optimizer.build(trained + beside),
+        [parameter for parameter in parameters if not parameter.stop_gradient],
+        train.clip_norm,
+        precision.scale,
+        processes,
+    )
+    parts: dict[str, Part] = {"train": (inputs.shown, train_view(recipe))}
+    eval_steps = 0.0
+    if inputs.eval is not None:
+        parts["eval"] = (inputs.eval, eval_view(recipe))
+        larger = recipe.preprocess.crop / max(sides(recipe.train_size))
+        eval_steps = FORWARD * len(inputs.eval) * larger**2 / batch
+    total_steps = epochs * epoch_steps
+    schedule = partial(rate_of, train.schedule, (epoch_steps, total_steps, batch), recipe.best)
+    stop, patience = train.early_stop, 0
+    if stop:
+        patience = stop.patience.steps(epoch_steps, total_steps)
+    return Trainer(
+        model=net,
+        network=network,
+        frozen=frozen,
+        objective=objective,
+        train_step=step,
+        schedule=schedule,
+        stopping_early=lambda found: bool(stop and stop.reached(found, recipe.best, patience)),
+        average=train.ema.build(net) if train.ema else None,
+        sampler=sampler,
+        reader=Reader(parts, recipe.data.workers),
+        batch_size=train.batch_size,
+        new_meter=partial(task.tally, classes),
+        options=Options(
+            epochs=epochs,
+            epoch_steps=epoch_steps,
+            seed=recipe.seed,
+            log_every=train.log_every,
+            eval_every=recipe.eval.every,
+            eval_batch_size=recipe.eval.batch_size,
+            eval_steps=eval_steps,
+            save_every=max(1, train.save_every.steps(epoch_steps, total_steps)),
+            keep=train.keep,
+            best=recipe.best,
+            watched=task.watched,
+        ),
+        folder=recipe.folder,
+        about={
+            "recipe": to_plain(recipe),
+            "labels": list(inputs.names),
+            "epoch_steps": epoch_steps,
+            "data": inputs.digests(),
+            "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
+            "processes": processes.count,
+        },
+        course=course(recipe, epoch_steps),
+        processes=processes,
+    )
+
+
+def rate_of(
+    schedule: Schedule,
+    lengths: tuple[int, int, int],
+    score: Score,
+    step: int,
+    evaluations: Evaluations,
+) -> float:
+    """The learning rate of a step; `lengths`: of an epoch, of the run, of a batch."""
+    epoch_steps, total_steps, batch = lengths
+    return schedule(step, epoch_steps, total_steps, batch, evaluations, score)
+
+
+def build_objective(
+    recipe: Recipe, inputs: Datasets, network: nn.Sequential, precision: Precision
+) -> Objective:
+    """What the recipe's model, which stands in `network` after its `Normalize`, learns from.
+
+    Raises:
+        UserError: a teacher that cannot be had or does not fit.
+    """
+    task = recipe.task
+    counts = inputs.train.counts(recipe.model.num_classes or 0).tolist()
+    if not isinstance(task, Distill):
+        return Objective(task.build(precision.around(network), counts))
+    taught = student(recipe, inputs)
+    synced = recipe.train.sync_norms
+    return distill_objective(task, network, taught, precision, counts, synced)
+
+
+def student(recipe: Recipe, inputs: Datasets) -> Student:
+    """What the recipe's teachers have to fit."""
+    model, train = recipe.model, recipe.train
+    return Student(
+        model.num_classes or 0,
+        model.in_channels,
+        recipe.task.several,
+        recipe.preprocess,
+        inputs.names,
+        train_view(recipe),
+        train.batch_size,
+        inputs.shown,
+    )
+
+
+def course(recipe: Recipe, epoch_steps: int) -> Course:
+    """What the picture of a run says beside its records."""
+    task = recipe.task
+    smoothing = getattr(task.loss, "smoothing", 0)
+    measured = "binary cross entropy" if task.several else "cross entropy"
+    learnt = LOSSES.get(task.loss.kind, f"{task.loss.kind} loss")
+    if isinstance(task, Distill):
+        labels = [learnt] if task.labels_weight else []
+        learnt = " + ".join([*(loss.kind for loss in task.losses), *labels])
+        learnt = f"{learnt}, by a teacher"
+        smoothing = smoothing if labels else 0
+    parts = [f"label smoothing {smoothing:g}"] if smoothing else []
+    parts += [op.op for op in recipe.train.batch_ops]
+    objective = " with ".join(filter(None, [learnt, ", ".join(parts)]))
+    return Course(epoch_steps, recipe.best, objective, measured)
+
+
+def teach(recipe: Recipe, output: Path, top: int | None = None, which: int = 0) -> Path:
+    """Write what a recipe's teacher answers to its training photos, or go on with that.
+
+    Args:
+        top: classes of each photo that are kept; None: 32.
+        which: of several teachers that are no peers, counted from 0.
+
+    Raises:
+        UserError: the recipe has no such teacher, or shows photos otherwise in each epoch; or
+            `output` cannot be written or holds something else.
+    """
+    teachers = recipe.task.teacher if isinstance(recipe.task, Distill) else ()
+    fixed = [node for node in teachers if not isinstance(node, Peer)]
+    if which >= len(fixed):
+        raise UserError(
+            f"task.teacher: there is no teacher {which + 1} whose answers could be kept; a recipe "
+            "names one with task: {kind: distill, teacher: {name: NAME, weights: FILE}}"
+        )
+    select(recipe.device)
+    recipe, inputs = open_inputs(recipe)
+    node, taught = replace(fixed[which], cache=None), student(recipe, inputs)
+    return keep_answers(node, taught, recipe.data.workers, output, top or TOP)
+
+
+def refuse_among_photos(recipe: Recipe) -> None:
+    """UserError for a run's folder among the photos, where its files would be taken for some."""
+    data = recipe.data
+    parts = {
+        "data.train": (data.train, datasets.TRAIN_PARTS),
+        "data.eval": (data.eval or data.train, datasets.EVAL_PARTS),
+    }
+    for key, (path, names) in parts.items():
+        part = path and (datasets.part_of(path, names) or (path if getattr(data, key[5:]) else ""))
+        if part and os.path.isdir(part) and is_within(recipe.folder, part):
+            raise UserError(
+                f"output: {recipe.folder} lies among the photos of {key}, {part}, where a run's "
+                "files would be taken for some: -o output=FOLDER elsewhere"
+            )
+
+
+def is_within(folder: Path, other: str) -> bool:
+    return Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(other))
+
+
+def first_alone(
+    processes: Processes, recipe: Recipe, record: Record | None
+) -> tuple[Recipe, Datasets]:
+    """Open the data; what has to be written or downloaded for it, the first process does alone.
+
+    Classes are numbered as in the run that goes on, or in the weights that training starts from.
+    A run that goes on needs no weights to start from.
+    """
+    networks = (*(() if record else [recipe.model]), *getattr(recipe.task, "teacher", ()))
+    for turn in (True, False):
+        if processes.first == turn:
+            names = tuple(record.labels) if record else names_of_weights(recipe)
+            whose = str(recipe.model.weights if record is None else recipe.folder / LATEST)
+            found = open_inputs(recipe, names, whose)
+            for network in networks:
+                weights = getattr(network, "weights", None)
+                if weights:
+                    store.find(network.name, weights)
+        processes.gather(None)
+    return found
+
+
+def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
+    """The classes whose weights training starts from, () where they are not known or let go."""
+    model = recipe.model
+    if not model.weights or model.new_head:
+        return ()
+    source = store.find(model.name, model.weights)
+    metadata = files.metadata_of(source.path)
+    if checkpoint.RECORD not in metadata:
+        return ()
+    return tuple(checkpoint.read_record(source.path, metadata).labels)
+
+
+def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> list[str]:
+    """What is about to run, in one block of lines."""
+    train, model = recipe.train, recipe.model
+    photos = trainer.sampler.photos_per_step
+    trained, parameters = trained_count(trainer.model), parameter_count(trainer.model)
+    size = f"{parameters / 1e6:.2f} M parameters"
+    if trained < parameters:
+        size += f", {trained / 1e6:.{2 if trained > 1e5 else 4}f} M trained"
+    where = device if device == "gpu" else f"cpu ({plural(environment.threads(), 'thread')})"
+    count = trainer.processes.count
+    where += f", {plural(count, 'process')}" if count > 1 else ""
+    batches = photos // train.batch_size
+    parts = f" ({batches} batches)" if batches > 1 else ""
+    lines = [
+        f"{model.name}: {size}, {plural(model.num_classes or 0, 'class')}, "
+        f"{in_words(recipe.train_size)} px, on {where}",
+        f"{plural(train.epochs, 'epoch')} of {plural(trainer.options.epoch_steps, 'step')} of "
+        f"{plural(photos, 'photo')}{parts}, "
+        f"writing to {recipe.folder}",
+    ]
+    if inputs.unlabeled is not None:
+        more = inputs.unlabeled
+        known, unknown = trainer.sampler.with_labels, trainer.sampler.without
+        lines.append(
+            f"{more.source}: {plural(len(more), 'photo')} without labels; a step shows "
+            f"{known} with and "
+            f"{unknown} without"
+        )
+    lines += trainer.objective.about()
+    published = train.schedule.for_batch
+    if published and published != photos:
+        lr = train.schedule.lr
+        lines.append(
+            f"learning rate {lr:g} was chosen for a batch of {published}: "
+            f"{lr * train.schedule.scale(photos):g} for {photos}, in proportion"
+        )
+    if model.freeze and only_head(trainer.model):
+        lines.append(
+            "note: model.freeze leaves only the classifier (head.*) to train; to train more, a "
+            "share of the network: -o model.freeze=50%"
+        )
+    if train.without:
+        lines.append(
+            f"note: the published recipe also has {', '.join(train.without)}: not here yet"
+        )
+    note = Precision(train.precision, train.amp_level).note()
+    if note:
+        lines.append(note)
+    if trainer.step:
+        lines.append(f"resuming after step {trainer.step} of {trainer.options.total_steps}")
+    return lines
+
+
+def check_ops(recipe: Recipe, inputs: Datasets) -> None:
+    """The training ops must fit together at every size: seen on the first photo."""
+    view = train_view(recipe)
+    for size in sides(recipe.train_size):
+        load_batch((inputs.train, replace(view, size=size)), np.zeros(1, np.int64), 0)
+
+
+def check_same(
+    recipe: Recipe, record: checkpoint.Record, inputs: Datasets, processes: int, path: Path
+) -> dict[str, str]:
+    """The run that goes on must be the run that was saved; returns what else has changed.
+
+    Photos, class names and teachers are compared by what they are, not by where they lie.
+    """
+    # Read as a recipe, the record of an older version has the defaults of keys it did not know.
+    old = from_plain(Recipe, record.recipe, str(path))
+    changed = differences(to_plain(old), to_plain(recipe))
+    found = differences(without_places(to_plain(old)), without_places(to_plain(recipe)))
+    found = {key: change for key, change in found.items() if not may_change(key)}
+    found |= differences(record.data, inputs.digests(), ("data",))
+    found |= differences(record.processes, processes, ("processes",))
+    found |= differences(record.labels, list(inputs.names), ("class names",))
+    if found:
+        lines = "; ".join(f"{key}: {change}" for key, change in found.items())
+        raise UserError(
+            f"{path} was made otherwise ({lines}): resume with the old values, "
+            f"or {anew(path, found.keys())}"
+        )
+    return changed
+
+
+def anew(path: Path, changed: Set[str]) -> str:
+    """How to start a new run from a checkpoint, or without it where it cannot fit."""
+    if changed & {"model.name", "model.in_channels"}:
+        return "start a new run with -o output=FOLDER"
+    weights = f"start a new run from its weights with -o model.weights={path} output=FOLDER"
+    if changed & {"model.num_classes", "class names"}:
+        return f"{weights} model.new_head=true"
+    return weights
+
+
+def without_places(plain: dict[str, Any]) -> dict[str, Any]:
+    """A plain recipe that does not say where its teachers lie."""
+    task = plain["task"]
+    places = dict.fromkeys(("weights", "cache", "folder"))
+    teachers = [{**teacher, **places} for teacher in task.get("teacher", ())]
+    return {**plain, "task": {**task, "teacher": teachers}}
+
+
+def check_length(recipe: Recipe, trainer: Trainer, record: checkpoint.Record) -> None:
+    """A run cannot go on to an end that it has passed."""
+    epochs, before = recipe.train.epochs, record.recipe["train"]["epochs"]
+    if trainer.step > trainer.options.total_steps:
+        done = trainer.step / trainer.options.epoch_steps
+        raise UserError(
+            f"train.epochs: the run has done {done:g} of {before} epochs, so it cannot end after "
+            f"{epochs}: -o train.epochs={before} or more goes on, --overwrite starts anew"
+        )
+
+
+def differently(recipe: Recipe, trainer: Trainer, changes: Mapping[str, str]) -> list[str]:
+    """A line on what a resumed run does otherwise than before, and one on its new schedule."""
+    lines = []
+    others = {key: change for key, change in changes.items() if key not in (LENGTH, "output")}
+    if others:
+        text = "; ".join(f"{key}: {change}" for key, change in others.items())
+        lines.append(f"note: resumed with other values ({text}), which the run's numbers allow")
+    if LENGTH in changes:
+        epochs, step = recipe.train.epochs, trainer.step
+        left = trainer.options.total_steps - step
+        rate = (
+            f", now at learning rate {trainer.schedule(step, trainer.evaluations):.3g}"
+            if left
+            else ""
+        )
+        lines.append(
+            f"note: {LENGTH}: {changes[LENGTH]}: the run goes on from step {step} with the "
+            f"schedule of {plural(epochs, 'epoch')}{rate}"
+        )
+    return lines
+
+
+def prepare(folder: Path, trainer: Trainer, recipe: Recipe, keep: bool) -> None:
+    """The run's folder, where an earlier run makes way for it unless it goes on."""
+    with run_folder.writing_to(folder):
+        for path in folder.glob(".*.tmp"):  # of a save that was cut short
+            remove(path)
+        free = shutil.disk_usage(folder).free
+    needed = least_bytes(trainer)
+    if free < needed:
+        raise UserError(
+            f"output: {folder} has room for {free / 1e6:,.1f} MB and checkpoints take "
+            f"{needed / 1e6:,.1f} MB at least: make room, or -o output=FOLDER"
+        )
+    with run_folder.writing_to(folder):
+        if not keep:
+            run_folder.make_way(folder)
+        write_text(folder / run_folder.RECIPE, to_yaml(recipe))
+
+
+def least_bytes(trainer: Trainer) -> int:
+    """What the first checkpoints take on the disk, the best one too where there is one."""
+    tensors = trainer.model.state_dict().values()
+    weights = sum(tensor.size * tensor.element_size() for tensor in tensors)
+    slots = sum(4 * p.size for p in trainer.model.parameters() if not p.stop_gradient)
+    if isinstance(trainer.train_step.optimizer, paddle.optimizer.SGD):
+        slots = 0
+    return weights + slots + (weights if "eval" in trainer.reader.parts else 0)
+
+
+# --------------------------------------------------------------------------
+# A trained network with what belongs to it, found from a config, a checkpoint, or both
+
+
+def open_trained(config: str | None, overrides: Sequence[str], weights: str | None) -> Trained:
+    """The network of a config with the weights given, or else of its run.
+
+    Without a config, the recipe inside the checkpoint `weights` is used.
+
+    Raises:
+        UserError: nothing says which weights, or they do not fit.
+    """
+    if not config and not weights:
+        raise UserError("say what to open: -c CONFIG of a finished run, or --weights CHECKPOINT")
+    recipe = load(Recipe, config, overrides) if config else None
+    source = find_weights(recipe, weights)
+    checkpoint = files.read(source.path)
+    record = (
+        read_record(source.path, checkpoint.metadata) if RECORD in checkpoint.metadata else None
+    )
+    if not recipe:
+        if not record:
+            raise UserError(f"{source.path}: holds no recipe; say which network with -c CONFIG")
+        recipe = from_plain(Recipe, record.recipe, str(source.path), overrides)
+    select(recipe.device)
+    if record:
+        recipe = with_record(recipe, record, overrides)
+    elif source.preprocess:
+        recipe = with_preprocess(recipe, source.preprocess, source.path)
+    for note in filter(None, (source.about, *checkpoint.notes)):
+        say(note)
+    model, classes = recipe.model, recipe.model.num_classes or IMAGENET_CLASSES
+    net = create_model(
+        model.name, classes, checkpoint.tensors, in_channels=model.in_channels, source=source.path
+    )
+    net.eval()
+    names = names_of(recipe, record, source)
+    if names and len(names) != classes:
+        raise UserError(
+            f"there are {plural(len(names), 'class name')} and the network has "
+            f"{plural(classes, 'class')}: "
+            "give the names of these classes with -o data.labels=FILE"
+        )
+    scores, thresholds = (record.scores, record.thresholds) if record else ({}, [])
+    return Trained(recipe, net, names, source.path, scores, tuple(thresholds))
+
+
+def eval_samples(trained: Trained) -> Samples:
+    """The evaluation photos of a trained network's recipe, with labels as it numbers its classes.
+
+    Raises:
+        UserError: no evaluation data, or other classes than the network's.
+    """
+    return open_eval(trained.recipe, trained.classes, trained.names, str(trained.source))
+
+
+def find_weights(recipe: Recipe | None, weights: str | None) -> store.Source:
+    """The weights given, else those of the recipe's run."""
+    if not recipe:
+        assert weights
+        return store.locate(weights)
+    if weights:
+        return store.find(recipe.model.name, weights)
+    for name in (BEST, LATEST):
+        if (recipe.folder / name).exists():
+            return store.Source(recipe.folder / name)
+    raise UserError(
+        f"no weights: there is no {recipe.folder / BEST} yet; train first, "
+        "or name a file (or registered weights) with --weights"
+    )
+
+
+def with_record(recipe: Recipe, record: Record, overrides: Sequence[str]) -> Recipe:
+    """The recipe with what its checkpoint knows better: classes and preprocessing."""
+    if not recipe.model.num_classes:
+        classes = record.recipe["model"]["num_classes"]
+        recipe = replace(recipe, model=replace(recipe.model, num_classes=classes))
+    return with_preprocess_of(recipe, record, overrides)
+
+
+def with_preprocess_of(recipe: Recipe, record: Record, overrides: Sequence[str]) -> Recipe:
+    """The recipe with the checkpoint's preprocessing, but for what overrides say."""
+    own = to_plain(recipe.preprocess)
+    given = {override.partition("=")[0] for override in overrides}
+    kept = {key for key in KEYS if f"preprocess.{key}" in given}
+    if "preprocess" in given:
+        kept |= recipe.preprocess.stated
+    trained_with = {**own, **record.recipe["preprocess"]}
+    other = {key for key in recipe.preprocess.stated - kept if own[key] != trained_with[key]}
+    if other:
+        say(
+            f"note: preprocess is taken from the checkpoint ({listed(trained_with, other)}); the "
+            f"config has {listed(own, other)}"
+        )
+    note_other("the checkpoint", trained_with, own, kept)
+    values = {key: own[key] if key in kept else trained_with[key] for key in KEYS}
+    return filled(recipe, values, "the checkpoint")
+
+
+def names_of(recipe: Recipe, record: Record | None, source: store.Source) -> tuple[str, ...]:
+    """Class names: the checkpoint's or the registry's, and what a label file calls them."""
+    labels = recipe.data.labels
+    own = tuple(record.labels) if record else class_names(source.labels)
+    if not labels or (record and labels == record.recipe["data"]["labels"]):
+        return own
+    given, whose = class_names(labels), str(source.path)
+    names, note = renamed(own, given, labels, whose, numbers=record is not None)
+    if note:
+        say(note)
+    return names
