@@ -120,7 +120,7 @@ class Quantizer:
     @property
     def weight_bits(self) -> int:
         """8, or 7 for x86 without VNNI, where a sum of two 8-bit products overflows 16 bits."""
-        vnni = "_vnni" in environment.read("/proc/cpuinfo")
+        vnni = "_vnni" in environment.read("proc/cpuinfo")
         return 7 if environment.X86 and not vnni and not self.scheme.tensorrt else 8
 
     def rank(self, images: np.ndarray) -> list[str]:

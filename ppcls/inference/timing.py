@@ -13,12 +13,17 @@ SETTLE = 0.05  # seconds of untimed runs after another engine ran, whose idle th
 Clock = Callable[[], float]  # seconds since any time
 
 
-def settle(engine: Engine, images: np.ndarray, clock: Clock = time.perf_counter) -> None:
+def settle(
+    engine: Engine,
+    images: np.ndarray,
+    clock: Clock = time.perf_counter,
+    seconds: float = SETTLE,
+) -> None:
     """Run for a moment untimed."""
     start = clock()
     while True:
         engine.run(images)
-        if clock() - start > SETTLE:
+        if clock() - start > seconds:
             return
 
 
