@@ -1,4 +1,4 @@
-"""A run that something happens to at a step: it dies without a chance to save, or a signal comes."""
+"""A run that something happens to at a step, such as that it dies without a chance to save."""
 
 from collections.abc import Callable
 

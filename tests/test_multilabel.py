@@ -1,12 +1,15 @@
 """Several labels per photo, from a list to predictions: coloured patches on grey noise."""
 
 import csv
+import os
+import signal
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+from cut_run import at_step
 from sklearn.metrics import average_precision_score
 
 import ppcls
@@ -15,6 +18,7 @@ from ppcls.log import read_records
 from ppcls.recipe import Recipe
 from ppcls.train.tally import ManyLabels
 from ppcls.train.task import Classify, MultiLabel
+from ppcls.weights import files
 
 NAMES = ("red", "green", "blue")
 RECIPE = """

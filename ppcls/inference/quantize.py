@@ -1,5 +1,6 @@
 """An exported network in INT8: quantized after training, with real photos, and compared."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from ppcls.inference.manifest import FILE, Manifest
 from ppcls.inference.quantize_judge import Judge, Score, prepare, readable, spread
 from ppcls.inference.quantize_onnx import COMPUTED, PASSED, PRODUCTS, Quantizer, Scheme
 from ppcls.inference.target import Origin, sizes
+from ppcls.inference.timing import Clock
 from ppcls.log import say
 from ppcls.utils.text import at_most, plural
 
@@ -42,6 +44,7 @@ def quantize(
     photos: int = 200,
     on_error: str = "stop",
     overwrite: bool = False,
+    clock: Clock = time.perf_counter,
 ) -> Path:
     """Write an exported folder's network in INT8 into a folder of its own, which is returned.
 
@@ -60,6 +63,7 @@ def quantize(
         photos: how many to calibrate with.
         on_error: at a photo that is missing or broken: stop, or skip to leave it out.
         overwrite: replace an export of another network, too; one of the same in INT8 always is.
+        clock: by which both networks are timed.
 
     Raises:
         UserError: something is missing, or the budget cannot be kept; nothing is written.
@@ -88,7 +92,7 @@ def quantize(
     with target.staged(output, origin, overwrite) as temporary:
         inputs = (prepare(folder.manifest, [photo]) for photo in chosen)
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
-        job = Job(folder, engine, quantizer, judge, temporary)
+        job = Job(folder, engine, quantizer, judge, temporary, clock)
         best = job.search(budget, chosen)
         about = {
             "calibrated_on": f"{plural(len(chosen), 'photo')} of {calibrate}",
@@ -152,6 +156,7 @@ class Job:
     quantizer: Quantizer
     judge: Judge
     temporary: Path
+    clock: Clock = time.perf_counter
 
     def search(self, budget: float, photos: Sequence[str]) -> Candidate:
         """The network with as few layers in float as keep the loss within the budget."""
@@ -200,7 +205,7 @@ class Job:
                 "float": onnx_of(self.folder).stat().st_size,
                 "int8": sum(path.stat().st_size for path in best.folder.files),
             },
-            "milliseconds": quantize_judge.milliseconds(engines, self.folder),
+            "milliseconds": quantize_judge.milliseconds(engines, self.folder, self.clock),
             "layers": len(self.quantizer.layers),
             "layers_in_float": list(best.in_float),
             "weight_bits": self.quantizer.weight_bits,

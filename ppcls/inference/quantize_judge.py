@@ -1,5 +1,6 @@
 """How well a network in INT8 does beside the one in float: answers, and time."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from ppcls.inference.folder import Folder
 from ppcls.inference.manifest import Manifest
 from ppcls.inference.photos import open_photo
 from ppcls.inference.predictor import are_finite, link
-from ppcls.inference.timing import example, settle, timed
+from ppcls.inference.timing import Clock, example, settle, timed
 from ppcls.log import Progress, say
 from ppcls.utils.text import plural
 
@@ -220,7 +221,9 @@ def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list
     return kept, stacked if whole else manifest.preprocess.normalize(stacked)
 
 
-def milliseconds(engines: dict[str, Engine], folder: Folder) -> dict[str, dict[str, float]]:
+def milliseconds(
+    engines: dict[str, Engine], folder: Folder, clock: Clock = time.perf_counter
+) -> dict[str, dict[str, float]]:
     """By batch size the median of each engine, timed by turns, on noise."""
     measured = {}
     for batch in TIMED:
@@ -228,8 +231,8 @@ def milliseconds(engines: dict[str, Engine], folder: Folder) -> dict[str, dict[s
         times: dict[str, list[float]] = {name: [] for name in engines}
         for _ in range(TURNS):
             for name, engine in engines.items():
-                settle(engine, given)
-                times[name] += timed(engine, given, SECONDS)
+                settle(engine, given, clock)
+                times[name] += timed(engine, given, SECONDS, clock)
         medians = {name: round(1000 * float(np.median(own)), 2) for name, own in times.items()}
         measured[f"batch {batch}"] = medians
     return measured

@@ -17,8 +17,9 @@ class Near:
     32 all but those that differ by exactly two bits in every band.
     """
 
-    def __init__(self, hashes: np.ndarray):
-        """`hashes`: uint64 [N, 4]."""
+    def __init__(self, hashes: np.ndarray, pairs: int = PAIRS):
+        """`hashes`: uint64 [N, 4]; `pairs`: how many are compared at a time."""
+        self.pairs = pairs
         self.bands = bands_of(hashes)
         self.orders = [np.argsort(band, kind="stable") for band in self.bands]
         counts = [np.bincount(band, minlength=1 << 16) for band in self.bands]
@@ -53,7 +54,7 @@ class Near:
         start = 0
         while start < len(rows):
             done = ends[start] - counts[start]
-            stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS, "right")))
+            stop = max(start + 1, int(np.searchsorted(ends, done + self.pairs, "right")))
             part = slice(start, stop)
             own = np.repeat(rows[part], counts[part])
             shift = first[part] - (ends[part] - counts[part] - done)

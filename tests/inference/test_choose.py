@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from described_cpu import describe
+from described_machine import describe
 
 from ppcls import environment
 from ppcls.errors import UserError
@@ -130,7 +130,7 @@ def changes(monkeypatch, place, name):
         (about / "METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 9.9\n")
         monkeypatch.syspath_prepend(place.path)
     if name == "processor":
-        describe(monkeypatch, "model name : another\n")
+        describe(monkeypatch, "/proc/cpuinfo", "model name : another\n")
     if name == "cores":
         set_threads(monkeypatch, 4)
     if name == "files":

@@ -106,13 +106,16 @@ def test_teachers_are_averaged_and_their_kept_answers_ignored(select):
     assert "teacher EfficientNetLite0, second.safetensors" in out
 
 
-def test_another_number_of_photos_needs_no_teacher(select, monkeypatch):
+def test_another_number_of_photos_scores_none_anew(select):
     assert select()[0] == 0
     shares = probabilities(wild())
-    monkeypatch.setattr("ppcls.select.judge.open_teacher", None)
+    before = Path("out.txt.scores").stat()
     least = float(np.sort(shares.max(1))[5]) - 1e-5
     code, out, _ = select("--least", f"{least}", per_class=9)
     assert code == 0
+    assert "teacher EfficientNetLite0" not in out
+    after = Path("out.txt.scores").stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
     assert listed() == expected(wild(), shares, 9, least)
     assert "5 are below the least confidence" in out
     code, _, err = select("--least", "1")

@@ -320,16 +320,18 @@ def test_parts_of_a_step_are_even_and_complete():
     ]  # fmt: skip
 
 
-def test_what_was_dealt_out_comes_back_in_order(monkeypatch):
-    parts = [[0, 3, 6], [1, 4], [2, 5]]
-    monkeypatch.setattr(Processes, "gather", lambda self, value: parts)
-    assert Processes(1, 3).dealt(parts[1]) == [0, 1, 2, 3, 4, 5, 6]
+class OneOfThree(Processes):
+    """The second, which hears of what the others gather."""
+
+    def gather(self, value):
+        return [[0, 3, 6], value, [2, 5]]
 
 
-def test_buckets_hold_every_parameter_once(monkeypatch):
-    import paddle
+def test_what_was_dealt_out_comes_back_in_order():
+    assert OneOfThree(1, 3).dealt([1, 4]) == [0, 1, 2, 3, 4, 5, 6]
 
-    monkeypatch.setattr("ppcls.train.processes.BUCKET", 10)
+
+def test_buckets_hold_every_parameter_once():
     sizes = [4, 4, 4, 25, 1]
-    groups = buckets([paddle.zeros([size]) for size in sizes])
+    groups = buckets([paddle.zeros([size]) for size in sizes], 10)
     assert [[p.size for p in group] for group in groups] == [[4, 4], [4], [25], [1]]
