@@ -15,7 +15,7 @@ from typing import TypeVar
 from ppcls import environment
 from ppcls.errors import UserError
 from ppcls.inference.folder import ONNX, Folder
-from ppcls.inference.large import add_weights, is_large
+from ppcls.inference.large import LIMIT, add_weights, is_large
 from ppcls.log import say
 from ppcls.utils.files import remove
 
@@ -52,8 +52,9 @@ def with_onnx(folder: Folder, load: Callable[[Path], Loaded]) -> Loaded:
     return load(onnx_of(folder))
 
 
-def to_onnx(program: Path, params: Path, target: Path) -> None:
-    """Write `target`, and `target` + `.data` for weights that one ONNX file cannot hold.
+def to_onnx(program: Path, params: Path, target: Path, limit: int = LIMIT) -> None:
+    """Write `target`, and `target` + `.data` for weights that one ONNX file of `limit` bytes cannot
+    hold.
 
     Raises:
         UserError: paddle2onnx is not installed, or cannot convert the network.
@@ -64,7 +65,7 @@ def to_onnx(program: Path, params: Path, target: Path) -> None:
             raise UserError(
                 f"{program}: making ONNX of it needs {module}; pip install 'ppcls[deploy]'"
             )
-    large = is_large(params)
+    large = is_large(params, limit)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx") as temporary:
         made = Path(temporary) / target.name
         command = [*environment.program("ppcls.inference.to_onnx"), str(program)]

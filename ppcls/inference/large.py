@@ -15,8 +15,8 @@ PARAMETER = re.compile(r'"#":"p","A":\[\d+,\d+,\d+,"([^"]+)"\]')  # in Paddle 3'
 CHUNK = 1 << 26
 
 
-def is_large(params: Path) -> bool:
-    return params.stat().st_size > 0.95 * LIMIT
+def is_large(params: Path, limit: int = LIMIT) -> bool:
+    return params.stat().st_size > 0.95 * limit
 
 
 def add_weights(onnx_file: Path, program: Path, params: Path) -> None:

@@ -266,13 +266,23 @@ def test_a_signal_to_the_launcher_or_to_all_saves_once(workdir, number, group):
     assert not alive(workers)
 
 
+def wait_until_pending(pid, number):
+    """Until a signal has come to a process that is stopped."""
+    while True:
+        status = Path(f"/proc/{pid}/status").read_text()
+        masks = (line.split()[1] for line in status.splitlines() if "Pnd:" in line)
+        if any(int(mask, 16) & 1 << (number - 1) for mask in masks):
+            return
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_all(workdir):
     process = long_run()
     workers = children(process.pid)
     os.kill(workers[1], signal.SIGSTOP)  # so that none can save
     process.send_signal(signal.SIGINT)
-    time.sleep(0.5)
+    wait_until_pending(workers[1], signal.SIGINT)  # the launcher has passed it on
     process.send_signal(signal.SIGINT)
     process.communicate()
     assert process.returncode == 130
