@@ -82,7 +82,7 @@ def fetch(
     url: str,
     sha256: str | None = None,
     to: Path | None = None,
-    patience: Patience = Patience(),
+    patience: Patience | None = None,
 ) -> Path:
     """The file of an http(s) URL, downloaded unless it is in the cache.
 
@@ -91,7 +91,7 @@ def fetch(
         sha256: as published, in hexadecimal; without, that of the first download is recorded, and
             checked when the file's size or time has changed.
         to: where to keep the file instead of `cache.place(url)`.
-        patience: how long it may take.
+        patience: how long it may take; default: `Patience()`.
 
     Raises:
         UserError: no connection, an error of the server's, a damaged or changed file; the line
@@ -106,7 +106,7 @@ def fetch(
             path.parent.mkdir(parents=True, exist_ok=True)
             with cache.locked(path):
                 if not path.is_file():  # else another process has just finished it
-                    download(url, path, sha256, by_hand, patience)
+                    download(url, path, sha256, by_hand, patience or Patience())
         cache.check(path, sha256)
     except OSError as error:
         raise UserError(
