@@ -20,13 +20,13 @@ import ppcls  # sets the threads before Paddle is imported
 import numpy as np  # isort: skip
 import paddle  # isort: skip
 
-from ppcls import environment
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference import choose, manifest, timing
+from ppcls.inference import auto, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
 from ppcls.models.fuse import fused
+from ppcls.utils import environment
 
 NETWORKS = (
     "ResNet18",
@@ -71,22 +71,22 @@ def write(name: str, path: Path) -> Path:
 def compare(name: str, path: Path, batch: int, turns: int) -> float:
     """Print a line; returns the time of Paddle's defaults over that of `auto`."""
     folder = open_folder(path)
-    auto = choose.choose(folder, Settings("auto", batch=batch), None)
+    chosen = auto.choose(folder, Settings("auto", batch=batch), None)
     cores = sorted({1, environment.threads()})
     by_hand = [Settings(e, threads=count, batch=batch) for e in ENGINES for count in cores]
     default = Settings("paddle", threads=1, batch=batch)
-    engines = [auto, *(open_engine(folder, s) for s in by_hand), open_engine(folder, default)]
-    images = timing.example(folder, batch)
+    engines = [chosen, *(open_engine(folder, s) for s in by_hand), open_engine(folder, default)]
+    images = auto.example(folder, batch)
     times: list[list[float]] = [[] for _ in engines]
     for _ in range(turns):
         for engine, own in zip(engines, times, strict=True):
-            timing.timed(engine, images, SETTLE)
-            own.extend(timing.timed(engine, images, SECONDS))
+            auto.timed(engine, images, SETTLE)
+            own.extend(auto.timed(engine, images, SECONDS))
     medians = [1000 * float(np.median(own)) for own in times]
     best = int(np.argmin(medians[1:-1]))
     to_best, to_default = medians[0] / medians[1 + best], medians[-1] / medians[0]
     print(
-        f"{name}, batch {batch}: auto = {auto.settings} {medians[0]:.1f} ms; best by hand = "
+        f"{name}, batch {batch}: auto = {chosen.settings} {medians[0]:.1f} ms; best by hand = "
         f"{by_hand[best]} {medians[1 + best]:.1f} ms, auto takes {to_best:.3f} of it; "
         f"Paddle's defaults {medians[-1]:.1f} ms, {to_default:.2f} times as long",
         flush=True,

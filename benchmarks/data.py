@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 
 from ppcls.config.load import load
-from ppcls.data import builtin, images
+from ppcls.data import builtin, decode
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import load_batch
 from ppcls.inference.predictor import find
@@ -68,12 +68,12 @@ def stages(paths: list[str], recipe: Recipe) -> dict[str, Stage]:
     normalize = recipe.preprocess.normalize
     ready = load_batch((samples, single), np.zeros(1, np.int64), 0).images
 
-    def decode(batch: np.ndarray, turn: int) -> None:
+    def decoding(batch: np.ndarray, turn: int) -> None:
         for index in batch:
-            images.read(paths[index])
+            decode.read(paths[index])
 
     return {
-        "decode": decode,
+        "decode": decoding,
         "decode, crop, flip": partial(load_batch, (samples, single)),
         "recipe": partial(load_batch, (samples, whole)),
         "plain": partial(plain, paths, labels, recipe),

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
+from ppcls.inference.auto import example
 from ppcls.inference.predictor import Predictor, find
-from ppcls.inference.timing import example
 
 
 def main() -> None:

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ppcls.log import read_records
 from ppcls.train.checkpoint import LATEST
+from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 RECIPE = """

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
 
-from ppcls import environment
+from ppcls.utils import environment
 
 MKL = "MKL_DEBUG_CPU_TYPE"
 VARIABLES = (MKL, "MKL_NUM_THREADS", "OMP_NUM_THREADS")

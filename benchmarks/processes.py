@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ppcls import environment
-from ppcls.log import read_records
+from ppcls.utils import environment
+from ppcls.utils.log import read_records
 
 WARM_UP = 2  # steps that do not count
 

@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ppcls.launch import start
+from ppcls.train.launch import start
 
 DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PHOTOS = 1_281_167  # of ImageNet-1k
@@ -53,7 +53,7 @@ def measured(name: str, batch: int, side: int) -> tuple[int, float, float]:
     import paddle
 
     from ppcls import create_model
-    from ppcls.device import select
+    from ppcls.utils.device import select
     from ppcls.weights.files import write_safetensors
 
     select("auto")
@@ -96,8 +96,8 @@ def add_up() -> float:
     import paddle
     from paddle import distributed
 
-    from ppcls.device import select
-    from ppcls.train.processes import join
+    from ppcls.train.distributed import join
+    from ppcls.utils.device import select
 
     join(select("auto"))
     numbers, times = paddle.ones([NUMBERS]), []

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ppcls import environment
+from ppcls.utils import environment
 
 if TYPE_CHECKING:
     from ppcls.api import create_model, list_models

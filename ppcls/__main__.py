@@ -2,7 +2,7 @@
 
 import sys
 
-from ppcls import environment
+from ppcls.utils import environment
 
 environment.forget_working_folder()  # as the command `ppcls` does not look there, either
 

@@ -7,10 +7,10 @@ from os import PathLike
 import numpy as np
 from paddle import nn
 
-from ppcls.errors import UserError
-from ppcls.guard import guarded
-from ppcls.log import say
-from ppcls.models import zoo
+from ppcls.models import registry
+from ppcls.utils.errors import UserError
+from ppcls.utils.guard import guarded
+from ppcls.utils.log import say
 from ppcls.weights import files, load, store
 
 
@@ -44,14 +44,14 @@ def create_model(
         ValueError: an unknown name, or weights that cannot be read or do not fit; nothing of them
             is left in a network.
     """
-    spec = zoo.spec_of(name)
-    zoo.check_numbers(name, num_classes, in_channels)
+    spec = registry.spec_of(name)
+    registry.check_numbers(name, num_classes, in_channels)
     if drop_path is not None:
         if not 0 <= drop_path < 1:
             raise UserError(f"{name}: {drop_path=} should be at least 0 and below 1")
         spec = replace(spec, drop_path=drop_path)
     if weights is None or weights is False:
-        return zoo.network(spec, num_classes, in_channels)
+        return registry.network(spec, num_classes, in_channels)
     if isinstance(weights, Mapping):
         tensors, notes = load.arrays(weights, str(source))
     else:
@@ -60,10 +60,10 @@ def create_model(
         tensors, source = checkpoint.tensors, found.path
         notes = filter(None, (found.about, *checkpoint.notes))
     spec = load.structure(spec, tensors, str(source))
-    net = zoo.network(spec, num_classes, in_channels)
+    net = registry.network(spec, num_classes, in_channels)
     for note in (*notes, *load.put(net, tensors, str(source), new_head)):
         say(note)
     return net
 
 
-list_models = zoo.list_models
+list_models = registry.list_models

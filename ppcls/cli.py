@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from ppcls import __version__, guard
+from ppcls import __version__
 from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
 from ppcls.commands.options import Parser, listed_examples
-from ppcls.log import never_fail, print_error
+from ppcls.utils import guard
+from ppcls.utils.log import never_fail, print_error
 from ppcls.utils.text import did_you_mean
 
 COMMANDS = (

@@ -5,11 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ppcls.export import export
-from ppcls.log import say
 from ppcls.recipe import Recipe
 from ppcls.train.checkpoint import LATEST
 from ppcls.train.start import train
 from ppcls.trained import open_trained
+from ppcls.utils.log import say
 
 STEPS = 2
 

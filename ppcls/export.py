@@ -11,20 +11,20 @@ import paddle
 from paddle import nn
 
 import ppcls
-from ppcls import environment
 from ppcls.data import builtin
-from ppcls.errors import UserError
-from ppcls.inference import convert, folder, manifest
+from ppcls.inference import convert, exported_model, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
+from ppcls.inference.exported_model import Origin, sizes, staged
 from ppcls.inference.predictor import link, open_photo
-from ppcls.inference.target import Origin, sizes, staged
 from ppcls.inputs import open_eval
-from ppcls.log import say
-from ppcls.models import zoo
+from ppcls.models import registry
 from ppcls.models.fuse import fused
-from ppcls.models.normalize import Normalize
+from ppcls.models.layers import Normalize
 from ppcls.trained import Trained
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
+from ppcls.utils.log import say
 from ppcls.utils.text import did_you_mean, plural, visible
 
 CHECKED = 8  # photos that the exported and the trained network are compared on
@@ -123,17 +123,17 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
         shape = [None, side, side, preprocess.channels]
     spec = paddle.static.InputSpec(shape, form.input, "image")
     with fused(trained.net) if form.fuse else nullcontext():
-        paddle.jit.save(network, str(temporary / folder.NAME), input_spec=[spec])
+        paddle.jit.save(network, str(temporary / exported_model.NAME), input_spec=[spec])
     (temporary / manifest.FILE).write_text(describe(trained, form, {}).to_yaml(), encoding="utf-8")
-    files = folder.open_folder(temporary)
+    files = exported_model.open_folder(temporary)
     assert files.program
-    onnx, xml = temporary / folder.ONNX, temporary / folder.OPENVINO
+    onnx, xml = temporary / exported_model.ONNX, temporary / exported_model.OPENVINO
     if set(form.formats) - {"paddle"}:
         convert.to_onnx(files.program, files.params, onnx)
     if "openvino" in form.formats:
         convert.to_openvino(onnx, xml)
     if "onnx" not in form.formats:
-        for path in temporary.glob(f"{folder.ONNX}*"):
+        for path in temporary.glob(f"{exported_model.ONNX}*"):
             path.unlink()
     if "paddle" not in form.formats:
         files.program.unlink()
@@ -189,7 +189,7 @@ def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]
 
 def run(temporary: Path, format: str, given: np.ndarray) -> np.ndarray:
     """The output of the network in one of its formats."""
-    files = folder.open_folder(temporary)
+    files = exported_model.open_folder(temporary)
     kept = {"paddle": files.program, "onnx": files.onnx, "openvino": files.openvino}
     alone = {name: path if name == format else None for name, path in kept.items()}
     files = replace(files, program=alone["paddle"], onnx=alone["onnx"], openvino=alone["openvino"])
@@ -236,8 +236,8 @@ def paddlex_name(trained: Trained, form: Form) -> str | None:
     readable = form.input == "float32" and form.output == "probabilities"
     if form.paddlex or trained.recipe.task.several or not readable:
         return form.paddlex
-    own = zoo.spec_of(trained.recipe.model.name)
-    return next((name for name in PADDLEX if zoo.spec_of(name) == own), None)
+    own = registry.spec_of(trained.recipe.model.name)
+    return next((name for name in PADDLEX if registry.spec_of(name) == own), None)
 
 
 def check_paddlex(trained: Trained, form: Form) -> None:
@@ -267,5 +267,5 @@ def check_paddlex(trained: Trained, form: Form) -> None:
             "--paddlex-name: PaddleX does not cut the middle out of a photo of several labels: "
             f"-o preprocess.resize={preprocess.crop}, as the crop, and photos that are square"
         )
-    if several or zoo.spec_of(name) != zoo.spec_of(recipe.model.name):
+    if several or registry.spec_of(name) != registry.spec_of(recipe.model.name):
         say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.name}")

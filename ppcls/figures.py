@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.errors import UserError
-from ppcls.models import zoo
+from ppcls.models import registry
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import read_file
 from ppcls.utils.text import from_json
 
@@ -68,8 +68,8 @@ def of(name: str, entries: Mapping[str, Any]) -> Any | None:
     """The entry of the network, or of one that is built alike under another name; else None."""
     if name in entries:
         return entries[name]
-    spec = replace(zoo.spec_of(name), resolution=0)
-    known = ((other, zoo.SPECS[other]) for other in entries if other in zoo.SPECS)
+    spec = replace(registry.spec_of(name), resolution=0)
+    known = ((other, registry.SPECS[other]) for other in entries if other in registry.SPECS)
     alike = (other for other, own in known if replace(own, resolution=0) == spec)
     return entries.get(next(alike, ""))
 

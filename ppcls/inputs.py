@@ -8,21 +8,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ppcls import environment
 from ppcls.config.load import to_plain
 from ppcls.data import builtin, datasets
 from ppcls.data.class_names import read_class_names, same_names
-from ppcls.data.datasets import Samples
+from ppcls.data.datasets import Samples, split
 from ppcls.data.loader import EvalView, TrainView
 from ppcls.data.preprocess import KEYS, Preprocess
 from ppcls.data.shards import is_shards, is_web, open_shards
-from ppcls.data.split import split
 from ppcls.data.unlabeled import Joined, open_unlabeled
-from ppcls.errors import UserError
-from ppcls.log import say
 from ppcls.recipe import Data, Recipe
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing
-from ppcls.weights import cache, download, store
+from ppcls.utils.log import say
+from ppcls.weights import download, store
 
 LAYOUT = (
     "a folder with one sub-folder of photos per class, a list file of 'path label' lines or tar "
@@ -173,7 +172,7 @@ def fetched(file: str) -> str:
     """The file, or where an address's file is kept: in `shards` of ppcls's folder."""
     if not is_web(file):
         return file
-    place = cache.place(file).relative_to(cache.folder())
+    place = download.place(file).relative_to(download.folder())
     return str(download.fetch(file, to=environment.home() / "shards" / place))
 
 

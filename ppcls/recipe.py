@@ -24,25 +24,21 @@ from ppcls.config.node import (
     Workers,
     node,
 )
-from ppcls.data import batch_ops
-from ppcls.data.batch_ops import BatchOp
+from ppcls.data import batch_transforms
+from ppcls.data.batch_transforms import BatchOp
 from ppcls.data.builtin import NAMES
-from ppcls.data.ops import TrainOp
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.sampling import Sampler, Shuffle
-from ppcls.data.sizes import AnySize, Size
-from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
+from ppcls.data.sampler import Sampler, Shuffle
+from ppcls.data.transforms import AnySize, HorizontalFlip, RandomResizedCrop, Size, TrainOp
 from ppcls.data.unlabeled import Unlabeled
+from ppcls.losses.distill import WITH_LABELS
 from ppcls.metrics import Score
-from ppcls.train.distill.losses import WITH_LABELS
-from ppcls.train.distill.task import Distill
-from ppcls.train.ema import Ema
-from ppcls.train.freeze import Freeze
-from ppcls.train.halt import EarlyStop
-from ppcls.train.named import ModelName, Weights
-from ppcls.train.optim import AnyOptimizer, Momentum
-from ppcls.train.schedule import Schedule
-from ppcls.train.task import Classify, Task
+from ppcls.models.registry import ModelName, Weights
+from ppcls.optim.ema import Ema
+from ppcls.optim.optimizers import AnyOptimizer, Momentum
+from ppcls.optim.parameters import Freeze
+from ppcls.optim.schedules import EarlyStop, Schedule
+from ppcls.tasks import Classify, Distill, Task
 from ppcls.utils.text import plural
 
 
@@ -134,7 +130,7 @@ class Train:
     save_every: Duration = Span(1, "epochs")
 
     def __post_init__(self):
-        batch_ops.check(self.batch_ops)
+        batch_transforms.check(self.batch_ops)
         if self.batch_size % self.repeats:
             raise ValueError(
                 f"a batch_size of {self.batch_size} is no multiple of repeats: {self.repeats}; "

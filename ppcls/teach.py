@@ -6,17 +6,16 @@ from pathlib import Path
 import paddle
 
 from ppcls.data.loader import Reader, eval_order
-from ppcls.device import select
-from ppcls.errors import DataError, UserError
 from ppcls.inputs import open_inputs
-from ppcls.log import Progress, say
 from ppcls.recipe import Recipe
-from ppcls.train.distill.answers import Writing
-from ppcls.train.distill.task import Distill
-from ppcls.train.distill.teachers import Exported, Network, Peer
-from ppcls.train.precision import Precision
+from ppcls.tasks import Distill, Exported, Network, Peer
+from ppcls.train.answers import Writing
+from ppcls.train.step import Precision
 from ppcls.train.still import still_view
 from ppcls.train.teachers import find, header, open_teacher
+from ppcls.utils.device import select
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.log import Progress, say
 from ppcls.utils.text import plural
 
 TOP = 32  # classes whose answers are kept, unless told

@@ -10,12 +10,12 @@ from ppcls.api import create_model
 from ppcls.config.load import from_plain, load, to_plain
 from ppcls.data.class_names import renamed
 from ppcls.data.preprocess import KEYS
-from ppcls.device import select
-from ppcls.errors import UserError
 from ppcls.inputs import class_names, filled, listed, note_other, with_preprocess
-from ppcls.log import say
 from ppcls.recipe import Recipe
 from ppcls.train.checkpoint import BEST, LATEST, RECORD, Record, read_record
+from ppcls.utils.device import select
+from ppcls.utils.errors import UserError
+from ppcls.utils.log import say
 from ppcls.utils.text import plural
 from ppcls.weights import files, store
 

@@ -13,18 +13,19 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls import environment, figures
-from ppcls.errors import UserError
+from ppcls import figures
 from ppcls.figures import Figures, relative_error
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
-from ppcls.log import say
-from ppcls.models import complexity, zoo
+from ppcls.inference.exported_model import open_folder
+from ppcls.models import complexity, registry
 from ppcls.models.residual_specs import ResidualSpec, built_otherwise
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
+from ppcls.utils.log import say
 from ppcls.utils.text import plural
 from ppcls.weights import dialects, load
-from ppcls.weights.fill import fill, image
+from ppcls.weights.load import fill, image
 
 PROJECTS = tuple(dialect for dialect in dialects.DIALECTS if dialect != dialects.NATIVE)
 SIDE = 128  # of the image, in pixels, where no figures tell it
@@ -141,7 +142,7 @@ def verify_one(name: str, given: Figures) -> Row:
 
 def load_filled(row: Row, project: str, given: Figures) -> nn.Layer | None:
     """The network with filled weights in the project's dialect; None, and why, when it has none."""
-    spec = zoo.spec_of(row.name)
+    spec = registry.spec_of(row.name)
     if project == "efficientnet-pytorch" and isinstance(spec, ResidualSpec):
         return None  # it has EfficientNets alone, which needs no word
     names = figures.of(row.name, given.tensors.get(project, {}))
@@ -155,7 +156,7 @@ def load_filled(row: Row, project: str, given: Figures) -> nn.Layer | None:
     tensors = {name: fill(name, shape) for name, shape in names}
     try:
         spec = load.structure(spec, tensors, project)
-        net = zoo.network(spec)
+        net = registry.network(spec)
         load.put(net, tensors, project, new_head=False)
     except UserError as error:
         refuse(row, project, error, names, given)
@@ -173,7 +174,7 @@ def own_names(spec: dialects.Spec, project: str) -> list[tuple[str, tuple[int, .
     dialect = dialects.DIALECTS[project]
     built = dialect.built(spec)
     with paddle.LazyGuard():  # allocates nothing
-        state = zoo.network(built).state_dict()
+        state = registry.network(built).state_dict()
     native = {name: tuple(value.shape) for name, value in state.items()}
     return [(name, place.shape) for name, place in dialects.places(dialect, built, native).items()]
 
@@ -190,7 +191,7 @@ def refuse(row: Row, project: str, error: UserError, names: Sequence, given: Fig
 
 def same_sizes(name: str, names: Sequence[tuple[str, Sequence[int]]]) -> bool:
     """Whether a project's tensors have, in pairs, as many numbers as PaddleClas's."""
-    own = own_names(zoo.spec_of(name), dialects.NATIVE)
+    own = own_names(registry.spec_of(name), dialects.NATIVE)
     given = (shape for name, shape in names if not name.endswith(dialects.COUNTER))
     return sorted(math.prod(shape) for shape in given) == sorted(math.prod(s) for _, s in own)
 
@@ -223,7 +224,7 @@ def error(logits: np.ndarray, expected: dict[str, Any]) -> float:
 
 def check_counts(row: Row, net: nn.Layer, counted: complexity.Complexity) -> None:
     """What the tables count, on networks of two blocks a stage, against hooks on this one."""
-    side = zoo.resolution(row.name)
+    side = registry.resolution(row.name)
     own = complexity.count(net, (3, side, side))
     row.params, row.macs = own.params, own.macs
     if own != counted:

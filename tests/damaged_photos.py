@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ppcls.data import images
-from ppcls.errors import UserError
+from ppcls.data import decode
+from ppcls.utils.errors import UserError
 
 SECONDS = 60.0  # for one photo, on a busy machine; none needs two of the processor's own
 # Pillow's mode and options by format; the modes are what each can hold.
@@ -178,7 +178,7 @@ def verdict(path: Path, data: bytes, channels: int) -> str:
     """ "pixels" or "refused" as it should be, else what is wrong."""
     path.write_bytes(data)
     try:
-        pixels = images.read(path, channels)
+        pixels = decode.read(path, channels)
     except UserError as error:
         text = str(error)
         named = text.startswith(f"{path}: ") and len(text.splitlines()) == 1

@@ -1,5 +1,5 @@
 """The rule lives in ppcls, which verifies networks with it; tests take it from here."""
 
-from ppcls.weights.fill import fill, image
+from ppcls.weights.load import fill, image
 
 __all__ = ["fill", "image"]

@@ -34,12 +34,11 @@ from PIL import Image
 
 from ppcls.data import shards
 from ppcls.data.class_names import read_class_names
-from ppcls.data.label_sets import read_label_sets
-from ppcls.data.lists import read_list
+from ppcls.data.lists import read_label_sets, read_list
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import UserError
-from ppcls.inference import folder as exported
+from ppcls.inference import exported_model as exported
 from ppcls.inference.manifest import Manifest
+from ppcls.utils.errors import UserError
 from ppcls.utils.text import escaped
 from ppcls.weights import files
 
@@ -151,7 +150,7 @@ def manifest(rng: Random) -> str:
 
 
 def pdiparams(rng: Random) -> bytes:
-    """Two tensors as Paddle writes them; see `ppcls.inference.params`."""
+    """Two tensors as Paddle writes them; see `ppcls.inference.exported_model`."""
     found = b""
     for dims in ((2, 3), (4,)):
         message = b"\x08\x05" + b"".join(b"\x10" + bytes([dim]) for dim in dims)

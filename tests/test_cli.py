@@ -11,7 +11,7 @@ import pytest
 
 from ppcls import __version__
 from ppcls.cli import COMMANDS, main, parse
-from ppcls.models.zoo import list_models
+from ppcls.models.registry import list_models
 
 WIDTH = 100
 
@@ -171,7 +171,7 @@ def test_models_are_a_table(run, monkeypatch, tmp_path):
 
 
 def test_the_tables_figures_are_those_of_independent_sources():
-    from ppcls.weights.listing import counted
+    from ppcls.weights.store import counted
 
     golden = json.loads((Path(__file__).parent / "golden/complexity.json").read_text())
     for name, own in golden.items():
@@ -183,7 +183,7 @@ def test_the_tables_figures_are_those_of_independent_sources():
 @pytest.mark.parametrize("name", list_models())
 def test_the_tables_figures_are_those_of_the_networks(name):
     from ppcls.models.complexity import count_by_name
-    from ppcls.weights.listing import counted
+    from ppcls.weights.store import counted
 
     found = count_by_name(name)
     assert counted()[name] == {"params": found.params, "macs": found.macs}

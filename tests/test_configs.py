@@ -9,9 +9,9 @@ import pytest
 
 from ppcls.api import create_model
 from ppcls.config.load import load
+from ppcls.optim.parameters import freeze
+from ppcls.optim.schedules import Cosine, Step
 from ppcls.recipe import Recipe
-from ppcls.train.freeze import freeze
-from ppcls.train.schedule import Cosine, Step
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))

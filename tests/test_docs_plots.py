@@ -4,14 +4,15 @@ import pytest
 from matplotlib.text import Text
 
 from ppcls.docs import plots
-from ppcls.weights.listing import counted
-from ppcls.weights.store import registry
+from ppcls.weights.store import counted, read_registry
 
 
 @pytest.fixture(scope="module")
 def figure():
     points = [
-        (spot, counted()[name]["macs"] / 1e9) for name in registry() for spot in plots.spots(name)
+        (spot, counted()[name]["macs"] / 1e9)
+        for name in read_registry()
+        for spot in plots.spots(name)
     ]
     figure = plots.picture([("all", "multiply-adds", points)], plots.SIZES[plots.MULTIPLY_ADDS])
     figure.canvas.draw()  # so that labels are where they will be seen
@@ -21,7 +22,7 @@ def figure():
 def test_every_network_with_weights_has_its_whole_name(figure):
     written = [text.get_text().replace("EffNet", "EfficientNet") for text in figure.axes[0].texts]
     assert len(written) == len(set(written))
-    assert set(registry()) <= set(written)
+    assert set(read_registry()) <= set(written)
     for name in ("EfficientNetLite0", "ResNet50_vd_ssld", "SE_ResNet50_vd", "ResNet101_vd_ssld"):
         assert name in written
 
@@ -38,7 +39,7 @@ def test_labels_cover_neither_each_other_nor_points(figure):
 def test_lines_join_networks_that_differ_in_size_alone(figure):
     names = {
         (round(100 * spot.top1, 6), counted()[name]["macs"] / 1e9): spot.name
-        for name in registry()
+        for name in read_registry()
         for spot in plots.spots(name)
     }
     lines = [

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from ppcls import environment
+from ppcls.utils import environment
 
 
 def python(code, **variables):
@@ -41,7 +41,7 @@ def test_paddle_is_imported_late(code):
     ],
 )
 def test_threads_are_set_unless_the_user_did(variables, expected):
-    code = "import ppcls.environment as e, os; print(e.threads(), *map(os.getenv, e.THREADS))"
+    code = "import ppcls.utils.environment as e, os; print(e.threads(), *map(os.getenv, e.THREADS))"
     threads, *values = python(code, **variables).split()
     assert threads == expected
     assert [value for value in values if value != "None"] == [expected], "one is set, once"

@@ -18,13 +18,12 @@ from photos import write_photo
 
 import ppcls
 from ppcls.api import create_model
-from ppcls.errors import UserError
 from ppcls.export import Form, export
-from ppcls.inference import convert, large, params
+from ppcls.inference import convert, exported_model
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
-from ppcls.inference.target import sizes
+from ppcls.inference.exported_model import open_folder, sizes
+from ppcls.utils.errors import UserError
 from ppcls.weights import files
 
 ENGINES = {"paddle": "onednn", "onnx": "onnxruntime", "openvino": "openvino"}
@@ -273,7 +272,7 @@ def test_onnx_of_more_than_2_gb(small, tmp_path):
     (output / "inference.yml").write_text(yaml.safe_dump(about, allow_unicode=True))
     assert names(output) == {"inference.onnx", "inference.onnx.data", "inference.yml"}
     data = output / "inference.onnx.data"
-    stored = list(params.tensors(weights))
+    stored = list(exported_model.tensors(weights))
     assert data.stat().st_size == sum(tensor.bytes for tensor in stored)
     both = [
         ppcls.Predictor(path, engine=engine).predict(photos)
@@ -296,4 +295,4 @@ def test_what_counts_as_more_than_2_gb(tmp_path):
     for size, expected in ((1 << 30, False), ((1 << 31) - 1, True), (3 << 30, True)):
         with path.open("wb") as file:
             file.truncate(size)  # takes no room
-        assert large.is_large(path) == expected
+        assert convert.is_large(path) == expected

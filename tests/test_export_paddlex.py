@@ -9,7 +9,7 @@ import yaml
 from photos import write_photo
 
 from ppcls.export import Form, export
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
 
 EXPORT = ("export", "-c", "recipe.yaml", "--output", "exported/x")
 

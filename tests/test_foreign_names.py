@@ -169,7 +169,7 @@ def test_a_library_call_on_such_a_terminal(run, monkeypatch, capsys):
     stream = io.TextIOWrapper(io.BytesIO(), "ascii")
     monkeypatch.chdir(run[0])
     with redirect_stdout(stream):
-        from ppcls.log import say
+        from ppcls.utils.log import say
 
         say(f"{RED} {GREEN} …")
     stream.flush()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import ppcls
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 COMMAND = ("models", "x")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ppcls import environment
 from ppcls.data.datasets import find_photos, open_samples
+from ppcls.utils import environment
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import ppcls
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 FILE = "exported/small/inference.yml"
 

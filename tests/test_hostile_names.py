@@ -15,8 +15,8 @@ from hostile import CLASSES, PHOTOS, Tags, furnish, raw, run_by_spreadsheets
 
 from ppcls.cli import main
 from ppcls.data.datasets import open_samples
-from ppcls.errors import UserError
-from ppcls.log import say
+from ppcls.utils.errors import UserError
+from ppcls.utils.log import say
 from ppcls.weights.files import write_safetensors
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="file names of POSIX")

@@ -1,6 +1,6 @@
 """Progress where there is no terminal, and records that survive a crash."""
 
-from ppcls import log
+from ppcls.utils import log
 
 
 class Clock:

@@ -14,10 +14,10 @@ from sklearn.metrics import average_precision_score
 
 import ppcls
 from ppcls.config.load import from_plain
-from ppcls.log import read_records
+from ppcls.metrics import ManyLabels
 from ppcls.recipe import Recipe
-from ppcls.train.tally import ManyLabels
-from ppcls.train.task import Classify, MultiLabel
+from ppcls.tasks import Classify, MultiLabel
+from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 NAMES = ("red", "green", "blue")
@@ -181,7 +181,7 @@ def test_a_run_goes_on_bit_for_bit(here, run):
     short = ["-o", "data.train=eval.csv", "train.epochs=2", "train.batch_ops=[{op: mixup}]"]
     assert run("train", "-c", "recipe.yaml", *short, "output=runs/whole")[0] == 0
     with pytest.MonkeyPatch.context() as patch:
-        at_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert run("train", "-c", "recipe.yaml", *short, "output=runs/cut")[0] == 130
     assert run("train", "-c", "recipe.yaml", *short, "output=runs/cut", "--resume")[0] == 0
     whole, cut = (files.read(f"runs/{n}/latest.safetensors").tensors for n in ("whole", "cut"))

@@ -174,7 +174,7 @@ def test_an_opencv_without_the_newer_order_of_colours_reads_the_same(tmp_path):
         "import sys, io, numpy as np, cv2\n"
         "del cv2.IMREAD_COLOR_RGB\n"
         "from PIL import Image\n"
-        "from ppcls.data.images import decode\n"
+        "from ppcls.data.decode import decode\n"
         "pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)\n"
         "file = io.BytesIO(); Image.fromarray(pixels).save(file, 'JPEG')\n"
         "wanted = np.asarray(Image.open(file).convert('RGB'))\n"

@@ -19,7 +19,7 @@ from watched_run import LEFT_OVER, Seen, is_node, nodes
 
 from ppcls.config.load import load, to_plain
 from ppcls.config.node import Span
-from ppcls.data import loader, ops
+from ppcls.data import loader, transforms
 from ppcls.recipe import Recipe
 from ppcls.train import feed, network, start, trainer
 from ppcls.weights import files
@@ -256,8 +256,8 @@ def test_every_key_that_a_config_sets_is_checked():
 
 # What is forgotten: owner and name of a function, and what stands in its place.
 FORGOTTEN = {
-    "an op": (ops, "run", lambda own: lambda ops, *rest: own(ops[:-1], *rest)),
-    "a nested op": (ops.RandomApply, "__call__", lambda own: lambda self, image, *_: image),
+    "an op": (transforms, "run", lambda own: lambda ops, *rest: own(ops[:-1], *rest)),
+    "a nested op": (transforms.RandomApply, "__call__", lambda own: lambda self, image, *_: image),
     "batch ops": (loader.batch_ops, "apply", lambda own: lambda _, *mixed: mixed[:2]),
     "the average": (trainer.Trainer, "shown", lambda own: lambda self: nullcontext()),
     "drop path": (

@@ -127,7 +127,7 @@ def test_the_launchers_variables(workdir, run, monkeypatch, name, value):
 
 @pytest.mark.parametrize("value", ["²", "-1", "1e3", "0", "9" * 400, "\u0664", "x\x1b[31m"])
 def test_threads_that_are_no_number(value):
-    code = "import os, sys, ppcls.environment as e; print(e.threads() == e.core_count())"
+    code = "import os, sys, ppcls.utils.environment as e; print(e.threads() == e.core_count())"
     code = f"import os; os.environ.update({{n: {value!r} for n in {names()}}}); {code}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"
@@ -136,7 +136,7 @@ def test_threads_that_are_no_number(value):
 
 
 def test_threads_of_levels_and_none():
-    code = "import ppcls.environment as e; print(e.threads() == (e.core_count(), 3)[{}])"
+    code = "import ppcls.utils.environment as e; print(e.threads() == (e.core_count(), 3)[{}])"
     for value, number in (("", 0), ("3,2", 1), (" 3 ", 1)):
         start = f"import os; os.environ.update({{n: {value!r} for n in {names()}}}); "
         command = [sys.executable, "-c", start + code.format(number)]
@@ -145,6 +145,6 @@ def test_threads_of_levels_and_none():
 
 
 def names():
-    from ppcls.environment import THREADS
+    from ppcls.utils.environment import THREADS
 
     return list(THREADS)

@@ -7,7 +7,7 @@ import pytest
 
 from ppcls.config.load import load, to_plain
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
 from ppcls.recipe import Recipe
 from ppcls.weights import files, store
 

@@ -15,20 +15,23 @@ import pytest
 from photos import write_photo
 
 from ppcls.data.loader import Reader
-from ppcls.models import layers, zoo
+from ppcls.models import layers, registry
 from ppcls.models.residual_specs import Stem
+from ppcls.optim.ema import Average
 from ppcls.recipe import Data, Recipe
-from ppcls.train import start, trainer, update
-from ppcls.train.distill.task import Distill
-from ppcls.train.ema import Average
+from ppcls.tasks import Distill
+from ppcls.train import start, step, trainer
 from ppcls.weights import files
 
 SMALL = {
     "residual": replace(
-        zoo.spec_of("ResNet18"), depths=(1, 1, 1, 1), widths=(4,) * 4, stem=Stem((4,), kernel=3)
+        registry.spec_of("ResNet18"),
+        depths=(1, 1, 1, 1),
+        widths=(4,) * 4,
+        stem=Stem((4,), kernel=3),
     ),
     "efficientnet": replace(
-        zoo.spec_of("EfficientNetLite0"), depths=(1,) * 7, widths=(8,) * 7, stem=8, head=8
+        registry.spec_of("EfficientNetLite0"), depths=(1,) * 7, widths=(8,) * 7, stem=8, head=8
     ),
 }
 CLASSES, CLASSES_OF_WEIGHTS = 2, 7
@@ -88,8 +91,8 @@ def write_files(folder: Path) -> None:
         (folder / f"{count}.txt").write_text("".join(lines))
 
 
-def write_weights(path: Path, spec: zoo.Spec, classes: int, channels: int) -> None:
-    state = zoo.network(spec, classes, channels).state_dict()
+def write_weights(path: Path, spec: registry.Spec, classes: int, channels: int) -> None:
+    state = registry.network(spec, classes, channels).state_dict()
     files.write_safetensors(path, {key: value.numpy() for key, value in state.items()}, {})
 
 
@@ -168,7 +171,7 @@ def watch(patch: pytest.MonkeyPatch, recipe: Recipe) -> Seen:
             on(cls, "prepared", prepared)
     optimizer = type(recipe.train.optimizer)
     on(optimizer, "build", lambda self, _, groups: seen.groups.extend(groups))
-    on(update.Update, "__call__", lambda self, _, *given: seen.batches.append(given[0]))
+    on(step.Update, "__call__", lambda self, _, *given: seen.batches.append(given[0]))
     on(Average, "update", lambda self, _, step: seen.averaged.append(step))
     on(Average, "shown", lambda self, _: seen.shown.append(self))
     on(Reader, "evaluation", lambda self, _, *given: seen.evaluated.append(given[0]))
@@ -200,14 +203,14 @@ def watch_trainer(patch: pytest.MonkeyPatch, recipe: Recipe, seen: Seen) -> None
         seen.first = {name: value.numpy() for name, value in self.net.state_dict().items()}
         self.optimizer.set_lr = lambda value: (seen.rates.append(value), set_lr(value))
 
-    patch.setattr(zoo, "spec_of", spec_of)
+    patch.setattr(registry, "spec_of", spec_of)
     patch.setattr(trainer.Trainer, "__init__", watched(trainer.Trainer.__init__, made))
     patch.setattr(trainer.log, "Scalars", NoScalars)
     patch.setattr(trainer.curves, "draw", lambda *_: None)
     patch.setattr(trainer.checkpoint, "save", lambda *_: None)
     length = 2 * (recipe.train.clip_norm or 1)  # so that the gradient is clipped to its half
-    patch.setattr(update, "gradient_norm", lambda parameters: length)
-    patch.setattr(update, "scale_gradients", lambda parameters, factor: seen.clips.append(factor))
+    patch.setattr(step, "gradient_norm", lambda parameters: length)
+    patch.setattr(step, "scale_gradients", lambda parameters, factor: seen.clips.append(factor))
 
 
 class NoScalars:

@@ -1,27 +1,217 @@
-"""Measuring one network's cells, in a process of its own: see `run.in_child`."""
+"""A network by its name as an exported folder, without trained weights."""
 
+import ctypes
 import gc
 import math
+import os
+import platform
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import paddle
+from paddle import nn
 
-from ppcls import environment
-from ppcls.bench import machine
+from ppcls import __version__
+from ppcls.api import create_model
 from ppcls.bench.plan import Cell, Conditions, Model
-from ppcls.errors import UserError
+from ppcls.data import decode
+from ppcls.data.preprocess import Preprocess
 from ppcls.figures import relative_error
+from ppcls.inference import exported_model, manifest
+from ppcls.inference.auto import PACKAGES, example, installed_version, processor, settle
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import Folder, open_folder
-from ppcls.inference.timing import example, settle
-from ppcls.models import zoo
+from ppcls.inference.exported_model import Folder, open_folder
+from ppcls.inference.predictor import softmax
+from ppcls.models import registry
+from ppcls.models.efficientnet_specs import EfficientNetSpec
+from ppcls.models.fuse import fused
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
+from ppcls.utils.opencv import cv2
+from ppcls.weights.load import fill, image
+
+LOGITS = "expected.npy"  # of the dynamic network for `image`
+
+# How much of their filled statistics batch norms keep, the rest being those of noise images. With
+# all of them, logits hardly depend on the image, and no comparison would notice a wrong layer; with
+# none, rounding errors grow through deep networks beyond any limit.
+KEPT, KEPT_EFFICIENTNET = 0.1, 0.003
+
+
+def export(model: Model, target: Path) -> None:
+    """Write the network with filled weights, giving logits, and its own logits; once."""
+    if (target / manifest.FILE).is_file():
+        return
+    target.mkdir(parents=True, exist_ok=True)
+    side = model.preprocess.crop
+    net = make(model.network, side)
+    with paddle.no_grad():
+        np.save(target / LOGITS, net(paddle.to_tensor(image(side))).numpy())
+    spec = paddle.static.InputSpec([None, 3, side, side], "float32", "image")
+    with fused(net):
+        paddle.jit.save(net, str(target / exported_model.NAME), input_spec=[spec])
+    about = manifest.Manifest(model.network, model.preprocess, output="logits")
+    (target / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
+
+
+def make(name: str, side: int) -> nn.Layer:
+    """The network, its weights filled, in evaluation mode."""
+    net = create_model(name)
+    for key, value in net.state_dict().items():
+        value.set_value(fill(key, value.shape))
+    net.eval()
+    kept = KEPT_EFFICIENTNET if isinstance(net.spec, EfficientNetSpec) else KEPT
+    norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
+    for norm in norms:
+        norm._momentum = kept
+        norm.train()
+    noise = np.random.default_rng(0).standard_normal((2, 3, side, side), dtype=np.float32)
+    with paddle.no_grad():
+        net(paddle.to_tensor(noise))
+    net.eval()
+    return net
+
+
+# --------------------------------------------------------------------------
+# The machine: what it is, what is installed, its peak, and the memory held
+
+try:
+    import psutil
+except ImportError:
+    raise UserError("the benchmark needs psutil; pip install 'ppcls[deploy]'") from None
+
+LOOK = 0.5
+LIBRARIES = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+def describe_machine(device: str) -> dict[str, str | int]:
+    about: dict[str, str | int] = {
+        "processor": processor(),
+        "cores": environment.core_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+    return about | ({"gpu": gpu_name()} if device == "gpu" else {})
+
+
+def gpu_name() -> str:
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"--device gpu: nvidia-smi does not tell which one ({error})") from None
+
+
+def versions() -> dict[str, str]:
+    """Of what the figures depend on, as far as it is installed."""
+    found = {name: installed_version(name) for name in ("numpy", "paddle2onnx", *PACKAGES)}
+    own = {"ppcls": __version__, "python": platform.python_version()}
+    return own | {name: version for name, version in found.items() if version}
+
+
+def peak(threads: int) -> float:
+    """GFLOP/s of numpy's float32 matrix product with so many threads, measured now."""
+    program = [sys.executable, str(Path(__file__).with_name("peak.py"))]
+    variables = {**dict.fromkeys(LIBRARIES, str(threads)), environment.SAFE_PATH: "1"}
+    done = subprocess.run(
+        program, env=os.environ | variables, capture_output=True, text=True, check=True
+    )
+    return float(done.stdout)
+
+
+def busy() -> float:
+    """Percent of all cores that others use, while this process waits for `LOOK` seconds."""
+    return psutil.cpu_percent(interval=LOOK)
+
+
+def resident() -> int:
+    """Bytes of memory this process holds, after what it freed went back to the system."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim:
+            trim(0)
+    return psutil.Process().memory_info().rss
+
+
+# --------------------------------------------------------------------------
+# The time that photos take before and after the network
+
+MADE = (375, 500)  # pixels of a made-up photo, as large as ImageNet's are on average
+BATCH, CLASSES, TOPK = 8, 1000, 5
+SECONDS = 0.5
+MOST = 64  # photos of a folder
+
+
+def make_photo(folder: Path) -> Path:
+    """A JPEG that is about as detailed, and as large, as photos are."""
+    noise = np.random.default_rng(0).standard_normal((*MADE, 3))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 2)
+    pixels = np.clip(128 + 48 * smooth / smooth.std(), 0, 255).astype(np.uint8)
+    path = folder / "photo.jpg"
+    path.write_bytes(cv2.imencode(".jpg", pixels)[1].tobytes())
+    return path
+
+
+def describe_images(preprocess: Preprocess, given: Path | None) -> dict[str, Any]:
+    """What the times depend on."""
+    ways = asdict(preprocess)
+    used = {key: ways[key] for key in ("resize", "crop", "interpolation", "backend")}
+    made = f"a made-up photo of {MADE[1]} x {MADE[0]}"
+    return {**used, "channels": preprocess.channels, "photos": str(given or made)}
+
+
+def time_photos(
+    preprocess: Preprocess, photos: Sequence[Path], seconds: float = SECONDS
+) -> dict[str, float]:
+    """Milliseconds a photo, one thread: decoding, resizing and cropping; normalising and stacking
+    in batches of 8; softmax and the five best of 1,000 classes in batches of 8. Each for
+    so many `seconds`.
+    """
+    pixels = [preprocess(decode.read(photo, preprocess.channels)) for photo in photos[:MOST]]
+    batch = [pixels[i % len(pixels)] for i in range(BATCH)]
+    logits = np.random.default_rng(0).standard_normal((BATCH, CLASSES), dtype=np.float32)
+
+    def read() -> None:
+        for photo in photos[:MOST]:
+            preprocess(decode.read(photo, preprocess.channels))
+
+    def normalize() -> None:
+        preprocess.normalize(np.stack(batch))
+
+    return {
+        "read_ms": milliseconds(read, seconds) / len(pixels),
+        "normalize_ms": milliseconds(normalize, seconds) / BATCH,
+        "postprocess_ms": milliseconds(lambda: best(logits), seconds) / BATCH,
+    }
+
+
+def best(logits: np.ndarray) -> np.ndarray:
+    return np.argsort(-softmax(logits), axis=1, kind="stable")[:, :TOPK]
+
+
+def milliseconds(run: Callable[[], Any], seconds: float) -> float:
+    """Median of runs within `seconds`, at least one, after an untimed one."""
+    run()
+    times, end = [], time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return 1000 * float(np.median(times))
+
+
+# --------------------------------------------------------------------------
+# Measuring one network's cells, in a process of its own: see `run.in_child`
 
 HELD = 4  # times its weights, in bytes, that an engine holds while it opens a network …
 HELD_MAKING = 3  # … and Paddle while it makes and exports one
@@ -146,20 +336,19 @@ def prepare(job: Job) -> Subject:
     """Export the network if it is one by name, and count its multiply-adds."""
     from ppcls.models import complexity
 
-    model, known = job.model, job.model.network in zoo.SPECS
+    model, known = job.model, job.model.network in registry.SPECS
     counted = complexity.count_by_name(model.network) if known else None
     macs = counted.macs if counted else None
     if model.folder:
-        same_size = known and zoo.resolution(model.network) == model.preprocess.crop
+        same_size = known and registry.resolution(model.network) == model.preprocess.crop
         return Subject(job, open_folder(model.folder), None, None, macs if same_size else None)
-    from ppcls.bench import made
-    from ppcls.weights.fill import image
+    from ppcls.weights.load import image
 
     assert counted
     refuse_without(HELD_MAKING * BYTES * counted.params, "making it")
-    made.export(model, job.folder)
+    export(model, job.folder)
     gc.collect()  # networks have cycles, and engines need the memory
-    expected = np.load(job.folder / made.LOGITS)
+    expected = np.load(job.folder / LOGITS)
     return Subject(job, open_folder(job.folder), image(model.preprocess.crop), expected, macs)
 
 
@@ -174,9 +363,9 @@ def group(cells: Iterable[Cell], device: str) -> list[Contender]:
 
 
 def open_contender(subject: Subject, contender: Contender) -> None:
-    before = machine.resident()
+    before = resident()
     contender.engine = open_engine(subject.folder, contender.settings)
-    contender.resident = machine.resident() - before
+    contender.resident = resident() - before
     if subject.image is not None and subject.expected is not None:
         logits, _ = run_first(contender, subject.image)
         contender.error = relative_error(logits, subject.expected)
@@ -185,11 +374,11 @@ def open_contender(subject: Subject, contender: Contender) -> None:
 def run_first(contender: Contender, images: np.ndarray) -> tuple[np.ndarray, float]:
     """Output and seconds of a run; what it does to the process's memory is kept."""
     assert contender.engine
-    before = machine.resident()
+    before = resident()
     begin = time.perf_counter()
     output = contender.engine.run(images)
     seconds = time.perf_counter() - begin
-    grown = machine.resident() - before
+    grown = resident() - before
     contender.resident += grown
     contender.per_image = max(contender.per_image, grown / len(images))
     return output, seconds

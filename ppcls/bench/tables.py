@@ -3,12 +3,26 @@
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from ppcls.bench.store import Record, cells_of
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
+
+from ppcls.bench.plan import Record, cells_of, line
+from ppcls.docs import table
 from ppcls.docs.facts import ROOT, published
-from ppcls.docs.table import milliseconds, table
-from ppcls.utils import csv_text
-from ppcls.utils.text import columns, in_markdown, plural
+from ppcls.docs.plots import DPI, picture, spots
+from ppcls.docs.table import markdown_table, milliseconds
+from ppcls.report.fonts import drawable, families, fonts_for
+from ppcls.utils import text
+from ppcls.utils.errors import UserError
+from ppcls.utils.log import read_records
+from ppcls.utils.text import columns, in_markdown, plural, visible
+from ppcls.weights.store import read_registry
 
 COLUMNS = (
     *("model", "network", "crop", "resize", "engine", "precision", "threads", "batch"),
@@ -26,7 +40,7 @@ LONGEST_NAME = 26  # characters of a network's name there
 
 
 def to_csv(cells: Iterable[Record]) -> str:
-    return csv_text.to_csv([COLUMNS, *([c.get(name, "") for name in COLUMNS] for c in cells)])
+    return text.to_csv([COLUMNS, *([c.get(name, "") for name in COLUMNS] for c in cells)])
 
 
 def to_markdown(records: Sequence[Record], details: bool = False) -> str:
@@ -43,7 +57,7 @@ def to_markdown(records: Sequence[Record], details: bool = False) -> str:
     lines += ["", "## Photos, ms each, one thread", "", *photos(records)]
     if details:
         rows = [[in_markdown(str(cell[key])) for key in ("model", *DETAILS)] for cell in done]
-        lines += ["", "## Details", "", *table(("network", *DETAILS), rows)]
+        lines += ["", "## Details", "", *markdown_table(("network", *DETAILS), rows)]
     if len(done) < len(cells):
         lines += ["", "## Not measured", "", *map(in_item, not_measured(cells))]
     return "\n".join(lines)
@@ -146,7 +160,7 @@ def latencies(cells: Sequence[Record]) -> list[str]:
         + [milliseconds(known.get(name, {}).get(kind, {}).get(batch)) for kind, batch in beside]
         for name, size in sizes.items()
     )
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 def published_networks() -> dict[str, dict]:
@@ -157,7 +171,9 @@ def published_networks() -> dict[str, dict]:
 def photos(records: Iterable[Record]) -> list[str]:
     header = ("resize", "crop", "interpolation", "decode, resize, crop", "normalise")
     header += ("postprocess", "photos")
-    return table(header, ([str(r[k]) for k in PHOTOS] for r in records if r["kind"] == "photos"))
+    return markdown_table(
+        header, ([str(r[k]) for k in PHOTOS] for r in records if r["kind"] == "photos")
+    )
 
 
 def agreement(compared: Sequence[Record]) -> list[str]:
@@ -172,7 +188,7 @@ def agreement(compared: Sequence[Record]) -> list[str]:
             text = "" if worst is None else f"{worst:.1e}"
             row.append(text if all(c["agrees"] for c in own) else f"{text} {FAILED}")
         rows.append(row)
-    return table(("network", *map(" ".join, columns)), rows)
+    return markdown_table(("network", *map(" ".join, columns)), rows)
 
 
 def disagreeing(cells: Iterable[Record]) -> list[str]:
@@ -194,3 +210,131 @@ def not_measured(cells: Iterable[Record]) -> list[str]:
         f"- {model}, {engine} {precision}, batch {', '.join(unique(own))}: {reason}"
         for (model, engine, precision, reason), own in sizes.items()
     ]
+
+
+# --------------------------------------------------------------------------
+# The two pictures: latency by network and engine, and published accuracy against latency
+
+LATENCY, ACCURACY = "benchmark_latency.png", "benchmark_accuracy.png"
+COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore
+MARKERS = "osD^vPX*<>"
+WIDTH, PANEL, ROW, MARGIN = 12, 7, 0.22, 2.0  # inches
+ACROSS = 3  # panels beside each other
+FEW_DECADES = (2, 0.4)  # of an axis: its minor ticks have numbers, too
+
+
+def write_plots(cells: Sequence[Record], folder: Path) -> list[Path]:
+    """Draw as PNG files what there is to draw."""
+    measured = [cell for cell in cells if "median_ms" in cell]
+    figures = {LATENCY: latency(measured), ACCURACY: accuracy(measured)}
+    paths = []
+    for name, figure in figures.items():
+        if figure:
+            paths.append(folder / name)
+            figure.savefig(paths[-1], metadata={"Software": None})
+    return paths
+
+
+def latency(cells: Sequence[Record]) -> Figure | None:
+    """A panel for each batch size: a row for each network, a point for each way it ran."""
+    if not cells:
+        return None
+    batches, ways = sorted({cell["batch"] for cell in cells}), unique(map(way_of, cells))
+    names = unique(cell["model"] for cell in cells)
+    columns = min(ACROSS, len(batches))
+    rows = -(-len(batches) // columns)
+    size = (WIDTH if columns == 1 else PANEL * columns, rows * (MARGIN + ROW * len(names)))
+    figure = Figure(size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    every = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    for axes, batch in zip(every, batches, strict=False):
+        own = [cell for cell in cells if cell["batch"] == batch]
+        draw_latency(axes, own, names, ways)
+        axes.set_title(f"batch of {batch}", fontsize=10)
+    for axes in list(every)[len(batches) :]:
+        axes.set_visible(False)
+    handles = {}
+    for axes in figure.axes:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles, loc="outside upper center", ncols=4, fontsize=8)
+    return figure
+
+
+def draw_latency(
+    axes: Axes, cells: Sequence[Record], names: Sequence[str], ways: Sequence[str]
+) -> None:
+    for index, way in enumerate(ways):
+        own = [cell for cell in cells if way_of(cell) == way]
+        if own:
+            axes.scatter(
+                [cell["median_ms"] for cell in own],
+                [names.index(cell["model"]) for cell in own],
+                color=COLOURS[index % len(COLOURS)],
+                marker=MARKERS[index % len(MARKERS)],
+                label=way,
+                s=24,
+            )
+    paths = fonts_for("".join(map(visible, names)))
+    style: dict[str, Any] = {"fontsize": 8, "fontfamily": families(paths), "parse_math": False}
+    axes.set_yticks(range(len(names)), [drawable(name, paths) for name in names], **style)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=FEW_DECADES))
+    axes.set_xlabel("median latency of a batch, ms")
+    axes.grid(True, which="both", alpha=0.2)
+
+
+def way_of(cell: Record) -> str:
+    return f"{cell['engine']}, {cell['precision']}, {plural(cell['threads'], 'thread')}"
+
+
+def accuracy(cells: Sequence[Record]) -> Figure | None:
+    """Networks with published weights, each with its fastest engine in fp32, by batch size."""
+    chosen = [c for c in cells if c["model"] in read_registry() and c["precision"] == "fp32"]
+    panels = []
+    for batch in sorted({cell["batch"] for cell in chosen}):
+        best: dict[str, float] = {}
+        for cell in chosen:
+            if cell["batch"] == batch:
+                name = cell["model"]
+                best[name] = min(cell["median_ms"], best.get(name, cell["median_ms"]))
+        points = [(spot, ms) for name, ms in best.items() for spot in spots(name)]
+        title = f"Published accuracy against measured latency, fastest engine, batch of {batch}"
+        panels.append((title, "median latency, ms", points))
+    return picture(panels, (14, 8 * len(panels))) if panels else None
+
+
+# --------------------------------------------------------------------------
+# docs/benchmarks.md: its tables stand between markers and come from docs/benchmarks.jsonl
+
+PAGE, RECORDS = ROOT / "docs/benchmarks.md", ROOT / "docs/benchmarks.jsonl"
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+NOTHING = "Not measured yet: `python deploy/benchmark.py --models all --docs`."
+
+
+def write_page(records: Sequence[Record], page: Path = PAGE, kept: Path = RECORDS) -> None:
+    """Keep the records beside the page, and write its tables and plots.
+
+    Raises:
+        UserError: not one pair of markers in the page, or there is none: it is in a clone alone.
+    """
+    if not page.is_file():
+        raise UserError(f"{page}: not found: --docs needs a clone of the repository")
+    cells = cells_of(records)
+    chosen = [*(record for record in records if record["kind"] != "cell"), *cells]
+    text = filled(page, chosen)
+    kept.write_text("".join(map(line, chosen)), encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
+    write_plots(cells, page.parent)
+
+
+def stale(page: Path = PAGE, kept: Path = RECORDS) -> bool:
+    """Whether the page is not what the records beside it give."""
+    return page.read_text(encoding="utf-8") != filled(page, read_records(kept))
+
+
+def filled(page: Path, records: Sequence[Record]) -> str:
+    """The page's text with the tables of the records between its markers."""
+    block = to_markdown(records) if records else NOTHING
+    return table.filled(page, block, BEGIN, END)

@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from ppcls.commands.options import add_command, positive
-from ppcls.errors import UserError
-from ppcls.log import say
+from ppcls.utils.errors import UserError
+from ppcls.utils.log import say
 from ppcls.utils.text import plural
 
 
@@ -20,8 +20,8 @@ def add_models(commands) -> None:
 
 
 def run_models(options: argparse.Namespace) -> int:
-    from ppcls.models.zoo import list_models
-    from ppcls.weights.listing import table
+    from ppcls.models.registry import list_models
+    from ppcls.weights.store import table
 
     names = list_models(options.pattern)
     if not names:
@@ -97,12 +97,12 @@ def add_zoo(commands) -> None:
 def run_zoo(options: argparse.Namespace) -> int:
     if options.what == "verify":
         from ppcls import figures
-        from ppcls.models import zoo
+        from ppcls.models import registry
         from ppcls.verify import verify
 
-        names = options.names or zoo.list_models()
+        names = options.names or registry.list_models()
         for name in names:
-            zoo.spec_of(name)
+            registry.spec_of(name)
         return 0 if verify(names, figures.read(options.oracle)) else 1
     if options.what == "plots":
         from ppcls.docs.plots import write_plots
@@ -134,13 +134,12 @@ def add_import(commands) -> None:
 
 
 def run_import(options: argparse.Namespace) -> int:
-    from ppcls.paddleclas_config import write
-    from ppcls.paddleclas_config.convert import convert
+    from ppcls.migrate.convert import convert, recipe_text, write_recipe
 
     source = options.source
     output = options.output or Path(f"{source.stem}.ppcls.yaml")
     converted = convert(source, options.cards)
-    write.write(write.text(converted, source), output, source, options.overwrite)
+    write_recipe(recipe_text(converted, source), output, source, options.overwrite)
     say(*converted.remarks)
     count = plural(len(converted.remarks), "remark")
     say(f"{output}: {converted.recipe['model']['name']}, {count}")

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ppcls.commands.options import add_command, add_near_option, add_recipe_options
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
 
 
@@ -37,7 +37,7 @@ def run_check_data(options: argparse.Namespace) -> int:
         raise UserError("give -c RECIPE, or TRAIN and maybe EVAL: a folder or a list each")
     if options.override and not options.config:
         raise UserError("-o changes a recipe: give -c RECIPE")
-    from ppcls.check.run import check_data, of_paths, of_recipe
+    from ppcls.check.check_data import check_data, of_paths, of_recipe
 
     if options.config:
         from ppcls.config.load import load

@@ -13,7 +13,7 @@ from ppcls.commands.options import (
     seconds,
     share,
 )
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
 
 
@@ -92,9 +92,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_predict(options: argparse.Namespace) -> int:
-    from ppcls.inference.prediction_file import PredictionFile
     from ppcls.inference.predictor import Predictor
-    from ppcls.inference.results import report
+    from ppcls.inference.results import PredictionFile, report
 
     if (options.resume or options.overwrite) and not options.save:
         raise UserError("--resume and --overwrite are about the file of --save FILE; name it")
@@ -205,8 +204,8 @@ def add_bench(commands) -> None:
 
 
 def run_bench(options: argparse.Namespace) -> int:
+    from ppcls.bench.benchmark import benchmark
     from ppcls.bench.plan import Conditions, make_plan
-    from ppcls.bench.run import benchmark
 
     plan = make_plan(
         options.models,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ppcls.log import print_error
 from ppcls.utils.files import expanded
+from ppcls.utils.log import print_error
 from ppcls.utils.text import decimal, did_you_mean, whole_number
 
 

@@ -36,7 +36,7 @@ def add_select_unlabeled(commands) -> None:
 def run_select_unlabeled(options: argparse.Namespace) -> int:
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
-    from ppcls.select.run import Wish, select_unlabeled
+    from ppcls.select.select_unlabeled import Wish, select_unlabeled
 
     recipe = load(Recipe, options.config, options.override)
     wish = Wish(options.per_class, options.least, options.near)

@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from ppcls.commands.options import add_command, whole
-from ppcls.log import say
 from ppcls.utils.files import expanded
+from ppcls.utils.log import say
 from ppcls.utils.text import whole_number
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}

@@ -4,11 +4,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ppcls import environment
 from ppcls.commands.options import add_command, add_overwrite_option, add_recipe_options, positive
-from ppcls.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
-from ppcls.log import print_error, say
+from ppcls.train.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
+from ppcls.utils import environment
 from ppcls.utils.files import expanded
+from ppcls.utils.log import print_error, say
 
 if TYPE_CHECKING:
     from ppcls.recipe import Recipe
@@ -51,7 +51,7 @@ def run_train(options: argparse.Namespace) -> int:
         overrides = ["-o", *options.override] if options.override else []
         command = ["train", "-c", options.config, *same, *overrides]
         return launch([*environment.program("ppcls"), *command], options.processes)
-    from ppcls.train.link import PeerError
+    from ppcls.train.distributed import PeerError
 
     try:
         return train_or_try(recipe, options)
@@ -113,7 +113,7 @@ def add_eval(commands) -> None:
 
 
 def run_eval(options: argparse.Namespace) -> int:
-    from ppcls.evaluation import score
+    from ppcls.train.evaluate import score
     from ppcls.trained import open_trained
 
     trained = open_trained(options.config, options.override, options.weights)
@@ -197,9 +197,9 @@ def add_show_data(commands) -> None:
 
 
 def run_show_data(options: argparse.Namespace) -> int:
+    from ppcls.check.show_data import show_data
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
-    from ppcls.show_data import show_data
 
     recipe = load(Recipe, options.config, options.override)
     numbers = (options.count, options.epochs, options.eval)

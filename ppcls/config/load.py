@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ppcls.config.suggest import suggest
 from ppcls.config.tree import TAGS, At, Tree, dotted_name, override, read
-from ppcls.config.words import suggest
-from ppcls.errors import UserError
-from ppcls.utils import yaml_text
+from ppcls.utils import yaml_files
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
 from ppcls.utils.text import at_most, quoted, visible
 
@@ -47,7 +47,7 @@ def to_plain(value: Any) -> dict:
 
 def to_yaml(value: Any) -> str:
     """The node as a YAML document that `load` reads back."""
-    return yaml_text.to_yaml(to_plain(value))
+    return yaml_files.to_yaml(to_plain(value))
 
 
 def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:

@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded, read_file
 from ppcls.utils.text import quoted, visible, whole_number
-from ppcls.utils.yaml_reader import DEEPEST, TooMuch, compose
+from ppcls.utils.yaml_files import DEEPEST, TooMuch, compose
 
 At = tuple[str | int, ...]  # the keys and list indices that lead to a value
 MOST = 10_000  # values of a document; aliases of aliases could stand for any number

@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from ppcls.config.node import NotNegative, Positive, Times, node
-from ppcls.data import geometry, pixels
+from ppcls.data import pixels
 
 GREY, BLACK = 128, 0
 
@@ -153,13 +153,13 @@ CHANGES: dict[str, Change] = {
     "contrast": lambda image, amount, fill: pixels.contrast(image, 1 + amount),
     "brightness": lambda image, amount, fill: pixels.brightness(image, 1 + amount),
     "sharpness": lambda image, amount, fill: pixels.sharpness(image, 1 + amount),
-    "rotate": geometry.rotate,
-    "shear_x": lambda image, amount, fill: geometry.shear(image, amount, 0, fill),
-    "shear_y": lambda image, amount, fill: geometry.shear(image, 0, amount, fill),
-    "shift_x": lambda i, amount, fill: geometry.translate(i, int(amount * i.shape[1]), 0, fill),
-    "shift_y": lambda i, amount, fill: geometry.translate(i, 0, int(amount * i.shape[0]), fill),
-    "translate_x": lambda image, amount, fill: geometry.translate(image, int(amount), 0, fill),
-    "translate_y": lambda image, amount, fill: geometry.translate(image, 0, int(amount), fill),
+    "rotate": pixels.rotate,
+    "shear_x": lambda image, amount, fill: pixels.shear(image, amount, 0, fill),
+    "shear_y": lambda image, amount, fill: pixels.shear(image, 0, amount, fill),
+    "shift_x": lambda i, amount, fill: pixels.translate(i, int(amount * i.shape[1]), 0, fill),
+    "shift_y": lambda i, amount, fill: pixels.translate(i, 0, int(amount * i.shape[0]), fill),
+    "translate_x": lambda image, amount, fill: pixels.translate(image, int(amount), 0, fill),
+    "translate_y": lambda image, amount, fill: pixels.translate(image, 0, int(amount), fill),
 }
 SIGNED = {"color", "contrast", "brightness", "sharpness", "rotate", "shear_x", "shear_y"}
 SIGNED |= {"shift_x", "shift_y", "translate_x", "translate_y"}

@@ -15,8 +15,8 @@ from typing import Any, TypeGuard
 
 import yaml
 
-from ppcls.data.text_files import read_text, split_lines
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import read_text, split_lines
 from ppcls.utils.text import (
     at_most,
     composed,
@@ -27,7 +27,7 @@ from ppcls.utils.text import (
     visible,
     whole_number,
 )
-from ppcls.utils.yaml_reader import compose
+from ppcls.utils.yaml_files import compose
 
 IMAGENET = "imagenet"  # in place of a file: the names that come with ppcls
 IMAGENET_FILE = Path(__file__).with_name("imagenet.txt")

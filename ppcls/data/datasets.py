@@ -18,17 +18,14 @@ from ppcls.data.class_names import (
     read_class_names,
     single_names,
 )
-from ppcls.data.images import EXPECTED
-from ppcls.data.label_sets import read_label_sets
-from ppcls.data.lists import listed_paths, read_list
-from ppcls.data.paths import Paths
-from ppcls.data.plain_lists import read_plain
-from ppcls.data.samples import Samples
+from ppcls.data.decode import EXPECTED
+from ppcls.data.folders import PassedOver, is_photo, listing, walk, with_passed_over
+from ppcls.data.lists import listed_paths, read_label_sets, read_list, read_plain
+from ppcls.data.samples import Paths, Samples
 from ppcls.data.shards import is_shards, open_shards
-from ppcls.data.walk import PassedOver, is_photo, listing, walk, with_passed_over
-from ppcls.errors import UserError
-from ppcls.log import say
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded, special_kind
+from ppcls.utils.log import say
 from ppcls.utils.text import at_most, did_you_mean, first_of, plural, spelt, visible
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
@@ -56,7 +53,7 @@ def open_samples(
     are integers ≥ 0, or names out of the label file `labels` (`ppcls.data.class_names`); in a CSV
     file without one, names are sorted and numbered, and so are with `number_labels` those of any
     list, whole numbers among them, too. With a label file, a folder may lack some classes.
-    With `several`, a list says 0 or 1 for every class (`ppcls.data.label_sets`). Tar files are
+    With `several`, a list says 0 or 1 for every class (`ppcls.data.lists`). Tar files are
     opened by `ppcls.data.shards`.
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
@@ -419,3 +416,39 @@ def one_class(samples: Samples) -> str:
         f"{found}, but {deeper} has the folders {at_most(inner, limit=5)}: is -o "
         f"data.train={deeper} meant?"
     )
+
+
+# --------------------------------------------------------------------------
+# Photos held out for evaluation
+
+
+def split(
+    samples: Samples, holdout: float, seed: int, whole: bool = False
+) -> tuple[Samples, Samples]:
+    """Hold out a share of every class: (train, held_out), the same for the same files and seed.
+
+    Each class with two photos or more has at least one on both sides. A photo that is listed twice
+    stays on one side. Neither the order of listing nor the folder's own place matters. A photo with
+    several labels counts as one of its rarest class. With `whole`, all of a class may be held out,
+    and of a class with one photo that is.
+    """
+    if not 0 < holdout < 1:
+        raise UserError(f"the share to hold out lies between 0 and 1, not {holdout}")
+    labels = samples.labels if samples.labels.ndim == 1 else rarest(samples.labels)
+    held: set[str] = set()
+    found, counts = np.unique(labels, return_counts=True)
+    classes = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    for label, members in zip(found, classes, strict=True):
+        own = sorted(set(samples.paths.take(members)))
+        count = min(max(int(len(own) * holdout + 0.5), 1), len(own) - (not whole))
+        order = np.random.default_rng([seed, int(label)]).permutation(len(own))
+        held.update(own[index] for index in order[:count])
+    is_held = np.fromiter((path in held for path in samples.paths), bool, len(samples))
+    return samples.subset(np.flatnonzero(~is_held)), samples.subset(np.flatnonzero(is_held))
+
+
+def rarest(labels: np.ndarray) -> np.ndarray:
+    """Of uint8 [N, classes], the set class with the fewest photos; `classes` where none is set."""
+    counts = labels.sum(axis=0, dtype=np.int64)
+    rank = np.where(labels == 1, counts, counts.sum() + 1)
+    return np.where(labels.any(axis=1), rank.argmin(axis=1), labels.shape[1])

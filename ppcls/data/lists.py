@@ -1,8 +1,11 @@
 """List files: paths, labels and class names, every mistake with its line."""
 
+import codecs
 import csv
 import io
+import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
@@ -11,10 +14,20 @@ from typing import NamedTuple
 import numpy as np
 
 from ppcls.data.class_names import in_order, label_numbers
-from ppcls.data.text_files import read_text, split_lines
-from ppcls.errors import UserError
-from ppcls.utils.csv_text import from_cell
-from ppcls.utils.text import SHOWN, composed, did_you_mean, first_of, quoted, visible
+from ppcls.data.samples import Paths, ends_of
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import read_text, split_lines
+from ppcls.utils.text import (
+    SHOWN,
+    at_most,
+    composed,
+    did_you_mean,
+    first_of,
+    from_cell,
+    plural,
+    quoted,
+    visible,
+)
 
 PATH_COLUMNS = ("path", "file", "filename", "image", "image_path")
 LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
@@ -173,3 +186,197 @@ def is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+# --------------------------------------------------------------------------
+# Long list files without oddities, block by block: millions of lines in seconds
+
+BLOCK = 1 << 23  # bytes that are divided at a time
+LINE, TAB, SPACE = b"\n\t "
+
+
+class Divided(NamedTuple):
+    """The lines of one block: paths with zeros between them, where each ends, and labels."""
+
+    paths: bytes
+    ends: np.ndarray
+    labels: list[bytes]
+
+
+def read_plain(
+    path: str | PathLike,
+    names: tuple[str, ...],
+    root: str,
+    number_labels: bool = False,
+    size: int = BLOCK,
+) -> tuple[Paths, np.ndarray, np.ndarray, tuple[str, ...]] | None:
+    """Paths that start at `root`, labels, lines (int64 [N]) and names of a `path label` list.
+
+    With `number_labels`, and no names, labels are names themselves. `size`: bytes that are divided
+    at a time.
+    None for a file in which any line is not plainly a path, one space or tab, and a valid label,
+    and for one that cannot be read twice (a pipe) or at all.
+    """
+    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+        return None
+    numbers: dict[bytes, int] = {}
+    # One buffer, and not many pieces, which would stay behind in memory as holes.
+    text, start = bytearray(os.path.getsize(path) + 1), 0
+    ends, labels = [], []
+    for data in blocks(path, size):
+        block = divide(data)
+        if block is None:
+            return None
+        new = set(block.labels) - numbers.keys()
+        if number_labels and not names:  # in the order of coming, until all are known
+            known = {label: len(numbers) + i for i, label in enumerate(new)}
+        else:
+            found = label_numbers({label.decode() for label in new}, names)
+            known = {text.encode(): number for text, number in found.items()}
+        numbers |= known
+        if len(known) < len(new) or start + len(block.paths) > len(text):  # it is growing
+            return None
+        text[start : start + len(block.paths)] = block.paths
+        ends.append(block.ends + start)
+        labels.append(np.fromiter(map(numbers.__getitem__, block.labels), np.int64))
+        start += len(block.paths) + 1
+    if not ends:
+        return None
+    whole = bytes(memoryview(text)[: start - 1])
+    paths = Paths.packed(whole, np.concatenate(ends), root)
+    targets = np.concatenate(labels)
+    if number_labels and not names:
+        texts = [text.decode() for text in numbers]
+        names = in_order(texts)
+        place = {name: number for number, name in enumerate(names)}
+        targets = np.array([place[text] for text in texts], np.int64)[targets]
+    return paths, targets, np.arange(1, len(paths) + 1), names
+
+
+def blocks(path: str | PathLike, size: int) -> Iterator[bytes]:
+    """The file's lines, with plain line ends, about `size` bytes of whole ones at a time."""
+    with open(path, "rb") as file:
+        mark = len(codecs.BOM_UTF8)
+        file.seek(mark if file.read(mark) == codecs.BOM_UTF8 else 0)
+        while data := file.read(size):
+            yield (data + file.readline()).replace(b"\r\n", b"\n")
+
+
+def divide(data: bytes) -> Divided | None:
+    """Whole lines at the last tab of each or, in a block without tabs, at its last space.
+
+    None where a line is blank, has no path or label, or more space around them than the one that
+    divides them, and for bytes that are no text.
+    """
+    data = data if data.endswith(b"\n") else data + b"\n"
+    if b"\0" in data or not is_text(data):
+        return None
+    found = np.frombuffer(data, np.uint8)
+    stops = np.flatnonzero(found == LINE)
+    starts = np.append(0, stops[:-1] + 1)
+    marks = np.flatnonzero(found == (TAB if b"\t" in data else SPACE))
+    if not len(marks):
+        return None
+    cuts = marks[np.searchsorted(marks, stops) - 1]  # the last before each line's end
+    if (cuts <= starts).any() or (cuts >= stops - 1).any():
+        return None
+    edges = found[np.concatenate([starts, cuts - 1, cuts + 1, stops - 1])]
+    if ((edges == TAB) | (edges == SPACE)).any():
+        return None
+    begins, limits, finishes = starts.tolist(), cuts.tolist(), stops.tolist()
+    paths = [data[begin:end] for begin, end in zip(begins, limits, strict=True)]
+    labels = [data[cut + 1 : end] for cut, end in zip(limits, finishes, strict=True)]
+    return Divided(b"\0".join(paths), ends_of(paths), labels)
+
+
+def is_text(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+# --------------------------------------------------------------------------
+# List files of photos with any number of labels each: `path<TAB>0,1,0`, or a column a class
+
+SPELT = {"0": 0, "1": 1}
+
+
+def read_label_sets(
+    path: str | PathLike, names: tuple[str, ...] = ()
+) -> tuple[list[str], np.ndarray, np.ndarray, tuple[str, ...]]:
+    """A list file's photos as written, labels (uint8 [N, classes], 0 or 1), lines and class names.
+
+    In a CSV file every column but the path's is a class and its header the class's name; with
+    `names` the columns may stand in another order.
+
+    Raises:
+        UserError: up to ten mistakes at once, each with its file:line.
+    """
+    if Path(path).suffix.lower() == ".csv":
+        rows, names = csv_sets(path, names)
+    else:
+        rows = text_rows(path)
+    width = len(names) or (rows.labels[0].count(",") + 1 if rows.labels else 0)
+    sets = {text: parse(text, width) for text in set(rows.labels)}
+    wrong = [i for i, text in enumerate(rows.labels) if sets[text] is None]
+    texts = [mistake(rows.labels[i], width) for i in wrong[:SHOWN]] + [""] * len(wrong[SHOWN:])
+    mistakes = rows.mistakes + [(rows.lines[i], text) for i, text in zip(wrong, texts, strict=True)]
+    if mistakes:
+        found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
+        raise UserError(*first_of(found))
+    if not rows.photos:
+        raise UserError(f"{path}: lists no photos")
+    labels = np.array([sets[text] for text in rows.labels], np.uint8)
+    return rows.photos, labels, np.array(rows.lines, np.int64), names
+
+
+def parse(text: str, width: int) -> list[int] | None:
+    """`0,1,0` as numbers; None for anything else than `width` of 0 and 1."""
+    values = [SPELT.get(part.strip(), -1) for part in text.split(",")]
+    return values if len(values) == width and -1 not in values else None
+
+
+def mistake(text: str, width: int) -> str:
+    shape = ",".join(["0", "1", "0", "…"][: min(width, 4)])
+    return (
+        f"expected {plural(width, 'label')} of 0 or 1 like {shape} (one per class), "
+        f"found {quoted(text, 100)}"
+    )
+
+
+def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[str, ...]]:
+    """The rows of a CSV file, labels joined with commas, and the classes in their order."""
+    header, table, mistakes = csv_fields(path)
+    header = [composed(field) for field in header]
+    lowered = [field.lower() for field in header]
+    photo_column = column(path, lowered, "path", PATH_COLUMNS)
+    classes = [field for index, field in enumerate(header) if index != photo_column]
+    twice = sorted(name for name, count in Counter(classes).items() if count > 1)
+    if not classes or twice or not all(classes):
+        found = (
+            f"{at_most([visible(name, 60) for name in twice])} stands twice"
+            if twice
+            else "a class has no name"
+        )
+        raise UserError(f"{path}:1: every column but the path's names a class; {found}")
+    place = {name: index for index, name in enumerate(header) if index != photo_column}
+    known = set(names)
+    unknown = [name for name in classes if name not in known] if names else []
+    odd = [f"{quoted(name)}{did_you_mean(name, names)}" for name in unknown[:SHOWN]]
+    odd += [""] * len(unknown[SHOWN:])
+    lacking = [quoted(name) for name in names if name not in place]
+    if odd or lacking:
+        what = f"unknown: {at_most(odd)}" if odd else f"without a column: {at_most(lacking)}"
+        raise UserError(f"{path}:1: its columns are not the classes of the label file; {what}")
+    places = [place[name] for name in names or classes]
+    rows = Rows([], [], [], mistakes)
+    for line, fields in table:
+        if not fields[photo_column]:
+            mistakes.append((line, f"no path: {joined(fields)}"))
+            continue
+        rows.photos.append(fields[photo_column])
+        rows.labels.append(",".join(fields[index] for index in places))
+        rows.lines.append(line)
+    return rows, names or tuple(classes)

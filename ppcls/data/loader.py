@@ -1,7 +1,7 @@
 """Photos to uint8 batches, in this process or in worker processes, with the same numbers.
 
 The order of an epoch comes from (seed, epoch) and a photo's augmentation from (seed, epoch, virtual
-index), which `ppcls.data.sampling` explains:
+index), which `ppcls.data.sampler` explains:
 a batch depends neither on the number of workers nor on where a run was interrupted. Workers are
 started afresh (not forked) and import no paddle.
 """
@@ -22,20 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from ppcls import environment
-from ppcls.data import batch_ops, images
-from ppcls.data.batch_ops import BatchOp
+from ppcls.data import batch_transforms, decode
+from ppcls.data.batch_transforms import BatchOp
 from ppcls.data.datasets import Samples
-from ppcls.data.ops import TrainOp, apply
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.sizes import Size, side
+from ppcls.data.transforms import Size, TrainOp, apply, side
 from ppcls.data.unlabeled import Joined
-from ppcls.errors import DataError, UserError
-from ppcls.log import Pace, Progress
+from ppcls.utils import environment
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.log import Pace, Progress
+from ppcls.utils.signals import SIGNALS
 from ppcls.utils.text import plural
 
 # What asks a process to end: Ctrl-C, a system that shuts down, a terminal that was closed.
-SIGNALS = [getattr(signal, n) for n in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, n)]
 MIXED = 1  # tells the random numbers of a batch from those of its first photo
 
 
@@ -89,8 +88,8 @@ class TrainView:
         if not self.batch_ops or not len(batch.images):
             return batch
         rng = np.random.default_rng([self.seed, epoch, first, MIXED])
-        shares = batch_ops.one_hot(batch.labels, self.classes)
-        images, shares = batch_ops.apply(self.batch_ops, batch.images, shares, rng)
+        shares = batch_transforms.one_hot(batch.labels, self.classes)
+        images, shares = batch_transforms.apply(self.batch_ops, batch.images, shares, rng)
         return replace(batch, images=images, shares=shares)
 
 
@@ -129,7 +128,7 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
         index = virtual % len(samples)
         path = samples.paths[index]
         try:
-            seen = view(images.read(path, view.channels), epoch, virtual, first)
+            seen = view(decode.read(path, view.channels), epoch, virtual, first)
         except UserError as error:
             reason = f"{samples.where(index)}: {error.without(path)}"
             if not view.skip:

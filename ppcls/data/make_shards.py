@@ -1,5 +1,11 @@
-"""Tar shards from any data set: `ppcls make-shards SOURCE TARGET`."""
+"""Photos in parquet files, as the Hugging Face hub has them; read to make shards of.
 
+A column `image` of {bytes, path} or bytes, and a column `label` of integers, whose class names
+stand in the schema's metadata. A photo can be had only with its whole group of rows, often 1,000:
+so files are not trained from directly, and are shuffled by groups.
+"""
+
+import glob
 import io
 import json
 import os
@@ -10,19 +16,145 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls.data import datasets, images, parquet
+from ppcls.data import datasets, decode
 from ppcls.data.class_names import NUMBERED, read_class_names
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Paths, Samples
 from ppcls.data.shards import NAMES, SUFFIX
-from ppcls.errors import UserError
-from ppcls.log import Progress, say
-from ppcls.utils.files import read_file, write_text
-from ppcls.utils.lock import locked
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import locked, read_file, write_text
+from ppcls.utils.log import Progress, say
 from ppcls.utils.text import at_most, composed, from_json, is_broken, plural, to_json, visible
+
+if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+    from pyarrow.parquet import ParquetFile
+
+
+PARQUET = ".parquet"
+WINDOW = 1 << 28  # bytes of row groups, about, among which photos are mixed
+
+
+def is_parquet(path: str | PathLike) -> bool:
+    return str(path).lower().endswith(PARQUET)
+
+
+@dataclass(eq=False)
+class Tables:
+    """Open parquet files.
+
+    `starts` (int64 [groups + 1]) is each row group's first photo, `sizes` (int64 [groups]) its
+    bytes, `places` its (file, number there); groups of equal `windows` (int64 [groups]) are mixed.
+    """
+
+    samples: Samples
+    files: list["ParquetFile"]
+    places: list[tuple[int, int]]
+    starts: np.ndarray
+    sizes: np.ndarray
+    windows: np.ndarray
+    held: dict[int, Any] = field(default_factory=dict)
+
+    def shuffled(self, rng: np.random.Generator, window: int = WINDOW) -> np.ndarray:
+        """Every photo once, int64 [N]: groups in random order, mixed within `window` bytes."""
+        order = rng.permutation(len(self.places))
+        self.windows[order] = np.cumsum(self.sizes[order]) // window
+        mixed = []
+        for number in np.unique(self.windows):
+            groups = order[self.windows[order] == number]
+            spans = [np.arange(*self.starts[group : group + 2]) for group in groups]
+            mixed.append(rng.permutation(np.concatenate(spans)))
+        return np.concatenate(mixed)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a photo; the groups of a window are kept until the next one's are read."""
+        group = int(np.searchsorted(self.starts, index, "right")) - 1
+        if group not in self.held:
+            if any(self.windows[other] != self.windows[group] for other in self.held):
+                self.held.clear()
+            file, number = self.places[group]
+            self.held[group] = self.files[file].read_row_group(number, ["image"])["image"]
+        value = self.held[group][index - int(self.starts[group])].as_py()
+        data = value["bytes"] if isinstance(value, dict) else value
+        if not data:
+            raise UserError(f"{self.samples.where(index)}: a row without a photo's bytes")
+        return data
+
+
+def open_parquet(pattern: str, labels: str | PathLike | None = None) -> Tables:
+    """The photos of `data/train-*.parquet`, in the order of the files' names.
+
+    Args:
+        pattern: a file, or several by `*`.
+        labels: a label file in place of the names in the metadata.
+
+    Raises:
+        UserError: no such files, not parquet, other columns, rows without a label; needs pyarrow.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        raise UserError(f"{pattern}: needs pyarrow: pip install 'ppcls[parquet]'") from None
+    names = read_class_names(labels) if labels is not None else ()
+    found = sorted(glob.glob(pattern))
+    if not found:
+        raise UserError(f"{pattern}: no such files")
+    files, numbers, texts = [], [], []
+    for path in found:
+        try:
+            file = parquet.ParquetFile(path)
+            check_columns(path, file)
+            numbers.append(label_column(path, file))
+        except (pyarrow.ArrowException, OSError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(f"{path}: not a parquet file, or damaged ({reason})") from None
+        names = names or class_names(file)
+        texts += [f"{path}:{row}" for row in range(len(numbers[-1]))]
+        files.append(file)
+    samples = Samples(Paths(texts), np.concatenate(numbers), names, pattern)
+    places = [(i, k) for i, file in enumerate(files) for k in range(file.num_row_groups)]
+    groups = [files[file].metadata.row_group(number) for file, number in places]
+    starts = np.cumsum([0] + [group.num_rows for group in groups])
+    sizes = np.array([group.total_byte_size for group in groups], np.int64)
+    return Tables(samples, files, places, starts, sizes, np.zeros_like(sizes))
+
+
+def label_column(path: str, file: "ParquetFile") -> np.ndarray:
+    """The labels, int64 [rows]; UserError for a row without one."""
+    column = file.read(["label"])["label"].to_pylist()
+    lost = [row for row, label in enumerate(column) if label is None or label < 0]
+    if lost:
+        raise UserError(f"{path}:{lost[0]}: a row without a label (none, or below 0)")
+    return np.array(column, np.int64)
+
+
+def check_columns(path: str, file: "ParquetFile") -> None:
+    """UserError for other columns than those of photos with one label each."""
+    schema = file.schema_arrow
+    if not {"image", "label"} <= set(schema.names):
+        raise UserError(
+            f"{path}: expected the columns image and label, found {', '.join(schema.names)}"
+        )
+    kind = str(schema.field("label").type)
+    if "int" not in kind:
+        raise UserError(f"{path}: labels are integers, found {kind}")
+
+
+def class_names(file: "ParquetFile") -> tuple[str, ...]:
+    """The label's names in the metadata that the hub's `datasets` library writes, () without."""
+    metadata = file.schema_arrow.metadata or {}
+    try:
+        about = from_json(metadata[b"huggingface"])
+        return tuple(about["info"]["features"]["label"]["names"])
+    except (KeyError, ValueError, TypeError):
+        return ()
+
+
+# --------------------------------------------------------------------------
+# Tar shards from any data set: `ppcls make-shards SOURCE TARGET`
 
 
 @dataclass
@@ -103,10 +235,10 @@ def opened(
 ) -> tuple[Samples, np.ndarray, Callable[[int], bytes]]:
     """The data set, the order in which to write its photos, and what reads one."""
     rng = np.random.default_rng(seed)
-    if parquet.is_parquet(source):
+    if is_parquet(source):
         if several:
             raise UserError(f"{source}: parquet files have one label for each photo")
-        tables = parquet.open_parquet(source, labels)
+        tables = open_parquet(source, labels)
         return tables.samples, tables.shuffled(rng), tables.read
     samples = datasets.open_samples(source, labels=labels, several=several)
     lost = datasets.missing(samples)
@@ -116,7 +248,7 @@ def opened(
 
 
 def read_photo(samples: Samples, index: int) -> bytes:
-    return images.read_bytes(samples.paths[index])
+    return decode.read_bytes(samples.paths[index])
 
 
 def record_file(target: Path, name: str) -> Path:
@@ -235,9 +367,9 @@ def add(tar: tarfile.TarFile, number: int, samples: Samples, index: int, data: b
 
 def members(samples: Samples, index: int, data: bytes) -> Iterator[tuple[str, bytes]]:
     """The endings and contents of a photo's members: no time or owner of any makes it differ."""
-    ending = images.kind_of(data[: images.HEAD])
-    if ending not in images.readable():
-        raise UserError(f"{samples.where(index)}: not a {images.EXPECTED}")
+    ending = decode.kind_of(data[: decode.HEAD])
+    if ending not in decode.readable():
+        raise UserError(f"{samples.where(index)}: not a {decode.EXPECTED}")
     label = samples.labels[index]
     # In the order of their endings, as WebDataset's own writer.
     pair = (".cls", str(int(label))) if label.ndim == 0 else (".txt", ",".join(map(str, label)))

@@ -12,8 +12,8 @@ from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ArgsKwargs
 
 from ppcls.config.node import Float, Positive, Side, node
-from ppcls.data.geometry import Backend, Interpolation, center_crop, resize_short
-from ppcls.errors import UserError
+from ppcls.data.pixels import Backend, Interpolation, center_crop, resize_short
+from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import plural, quoted, visible
 

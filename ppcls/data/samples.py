@@ -1,12 +1,203 @@
-"""A data set without its pixels: where its photos are, their labels and the class names."""
+"""Where photos are: millions of paths in little memory, as files or as parts of larger files."""
 
+import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
-from ppcls.data.paths import Members, Paths
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import existing, expanded
+
+BLOCK = 1 << 16  # paths that are unpacked at a time
+
+
+class Paths:
+    """Paths in one block of bytes, with zeros between them; a relative one starts at `root`.
+
+    `ends` (int64 [N]) says where each ends. Millions pickle in little more than their text.
+    """
+
+    def __init__(self, paths: Iterable[str] = (), root: str = "") -> None:
+        packed = [path_bytes(path) for path in paths]
+        self.text = b"\0".join(packed)
+        self.ends = ends_of(packed)
+        self.root = root
+
+    @classmethod
+    def packed(cls, text: bytes, ends: np.ndarray, root: str = "") -> "Paths":
+        """Of a block of bytes as described above."""
+        made = cls(root=root)
+        made.text, made.ends = text, ends
+        return made
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def __iter__(self) -> Iterator[str]:
+        for block in self.blocks():
+            yield from map(self.whole, os.fsdecode(block).split("\0"))
+
+    def __getitem__(self, index: int) -> str:
+        index = range(len(self))[index]
+        start = int(self.ends[index - 1]) + 1 if index else 0
+        return self.whole(os.fsdecode(self.text[start : int(self.ends[index])]))
+
+    def whole(self, path: str) -> str:
+        if path[:2] in ("~", "~/"):  # only these: of many files the names begin with "~$"
+            return expanded(path)
+        return path if not self.root or os.path.isabs(path) else self.root + path
+
+    def blocks(self) -> Iterator[bytes]:
+        """The paths, without their root, some thousands at a time, zeros between them."""
+        start = 0
+        for first in range(0, len(self), BLOCK):
+            end = int(self.ends[min(first + BLOCK, len(self)) - 1])
+            yield self.text[start:end]
+            start = end + 1
+
+    def names(self) -> Iterator[bytes]:
+        """The file names without their folders, in blocks as `blocks`."""
+        return (b"\0".join([name for _, _, name in parted(block)]) for block in self.blocks())
+
+    def take(self, indices: np.ndarray) -> "Paths":
+        """The paths at `indices` (int64, from 0), in that order."""
+        starts = np.where(indices > 0, self.ends[indices - 1] + 1, 0)
+        ends = self.ends[indices]
+        text = b"\0".join(
+            b"\0".join([self.text[start:end] for start, end in zip(*pair, strict=True)])
+            for pair in zip(batches(starts), batches(ends), strict=True)
+        )
+        return Paths.packed(text, np.cumsum(ends - starts + 1) - 1, self.root)
+
+    def missing(self) -> Iterator[int]:
+        """The places of those that are no file, in order; each folder is listed only once."""
+        for index in self.unlisted():
+            # A link, or a spelling that only this file system takes, is not in the listing.
+            if not os.path.isfile(existing(self[index])):
+                yield index
+
+    def unlisted(self) -> list[int]:
+        """The places of the paths that their folder's listing lacks, in order."""
+        numbers: dict[bytes, int] = {}
+        folders = np.empty(len(self), np.int32)
+        for start, block in zip(range(0, len(self), BLOCK), self.blocks(), strict=True):
+            found = [numbers.setdefault(f, len(numbers)) for f, _, _ in parted(block)]
+            folders[start : start + BLOCK] = found
+        order = np.argsort(folders, kind="stable")
+        bounds = np.searchsorted(folders[order], np.arange(len(numbers) + 1))
+        lost: list[int] = []
+        for number, folder in enumerate(numbers):
+            listed = plain_files(self.whole(os.fsdecode(folder)) or ".")
+            members = order[bounds[number] : bounds[number + 1]]
+            files = b"\0".join(self.take(members).names()).split(b"\0")
+            pairs = zip(members.tolist(), files, strict=True)
+            lost += [index for index, file in pairs if file not in listed]
+        return sorted(lost)
+
+
+class Member(str):
+    """A photo inside a larger file: as text its name, `train-000003.tar:000123.jpg`."""
+
+    __slots__ = ("file", "offset", "size")
+    file: str
+    offset: int
+    size: int
+
+    def read(self) -> bytes:
+        """Its bytes; UserError where the file has become shorter."""
+        with open(self.file, "rb", buffering=0) as file:
+            file.seek(self.offset)
+            data = file.read(self.size)
+        if len(data) != self.size:
+            raise UserError(f"{self}: {self.file} has changed or was cut short; start again")
+        return data
+
+
+class Members:
+    """Photos inside larger files, with the interface of `Paths`.
+
+    `names` are theirs there, `numbers` (int32 [N]) tell which of the `files` each is in, `offsets`
+    and `sizes` (int64 [N]) where in it.
+    """
+
+    def __init__(
+        self,
+        names: Paths,
+        files: tuple[str, ...],
+        numbers: np.ndarray,
+        offsets: np.ndarray,
+        sizes: np.ndarray,
+    ) -> None:
+        self.inside, self.files = names, files
+        self.numbers, self.offsets, self.sizes = numbers, offsets, sizes
+
+    def __len__(self) -> int:
+        return len(self.inside)
+
+    def __iter__(self) -> Iterator[Member]:
+        return (self[index] for index in range(len(self)))
+
+    def __getitem__(self, index: int) -> Member:
+        file = self.files[self.numbers[index]]
+        member = Member(f"{file}:{self.inside[index]}")
+        member.file, member.offset = file, int(self.offsets[index])
+        member.size = int(self.sizes[index])
+        return member
+
+    def names(self) -> Iterator[bytes]:
+        """`train-000003.tar:000123.jpg`, without folders, some thousands at a time."""
+        texts = (os.path.basename(os.fsencode(member)) for member in self)
+        while block := list(islice(texts, BLOCK)):
+            yield b"\0".join(block)
+
+    def take(self, indices: np.ndarray) -> "Members":
+        """Those at `indices`, in that order."""
+        columns = (self.numbers[indices], self.offsets[indices], self.sizes[indices])
+        return Members(self.inside.take(indices), self.files, *columns)
+
+    def missing(self) -> Iterator[int]:
+        """None: they were found in files that exist."""
+        return iter(())
+
+
+def path_bytes(path: str) -> bytes:
+    """A path's bytes; what the locale's encoding lacks came out of a list, which is UTF-8."""
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError:
+        return path.encode("utf-8", "surrogateescape")
+
+
+def parted(block: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    """The folder, a slash and the name of each path of a block."""
+    block = block.replace(b"\\", b"/") if os.sep == "\\" else block
+    return [path.rpartition(b"/") for path in block.split(b"\0")]
+
+
+def ends_of(texts: list[bytes]) -> np.ndarray:
+    """Where each text ends (int64 [N]) when all are joined by one byte."""
+    return np.cumsum([len(text) + 1 for text in texts], dtype=np.int64) - 1
+
+
+def batches(numbers: np.ndarray) -> Iterator[list[int]]:
+    """The numbers as Python's own, some thousands at a time."""
+    return (numbers[i : i + BLOCK].tolist() for i in range(0, len(numbers), BLOCK))
+
+
+def plain_files(folder: str) -> set[bytes]:
+    """Names of the files in a folder, without links; none where there is no such folder."""
+    try:
+        with os.scandir(os.fsencode(folder)) as entries:
+            return {entry.name for entry in entries if entry.is_file(follow_symlinks=False)}
+    except OSError:
+        return set()
+
+
+# --------------------------------------------------------------------------
+# A data set without its pixels: where its photos are, their labels and the class names
 
 
 @dataclass(frozen=True, eq=False)
@@ -15,7 +206,7 @@ class Samples:
 
     `labels` are int64 [N], or uint8 [N, classes] of 0 and 1 where a photo may have several.
     `source` is the folder, list file or shards it came from, `lines` (int64 [N]) each photo's line
-    in a list. Each of the paths is a text that `ppcls.data.images.read` reads.
+    in a list. Each of the paths is a text that `ppcls.data.decode.read` reads.
     """
 
     paths: Paths | Members

@@ -1,20 +1,307 @@
-"""Photos in tar files, read by position: `shards/train-{000..127}.tar`."""
+"""What is in a tar of photos (WebDataset's layout), and where: read once, then kept in the cache.
 
+A photo `000123.jpg` has a label beside it, `000123.cls` (one class, in text) or, without one,
+`000123.txt` (`0,1,0`). What stands before a name's first dot tells what belongs together; other
+members are left alone.
+"""
+
+import hashlib
 import os
 import re
+import tarfile
+import zipfile
 from collections.abc import Callable, Iterator
 from os import PathLike
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from ppcls.data import label_sets, lists
+from ppcls.data import lists
 from ppcls.data.class_names import in_order, label_numbers, read_class_names
-from ppcls.data.paths import Members, Paths
-from ppcls.data.samples import Samples
-from ppcls.data.tar_index import LABELS, Index, index
-from ppcls.errors import UserError
-from ppcls.log import Progress
-from ppcls.utils.text import at_most, first_of
+from ppcls.data.decode import AVIF, HEIF, SUFFIXES, readable
+from ppcls.data.samples import Members, Paths, Samples
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import open_plain, require_plain, write_whole
+from ppcls.utils.log import Progress, say
+from ppcls.utils.text import at_most, first_of, quoted, visible
+
+LABELS = (".cls", ".txt")  # endings of labels, the one that counts first
+LONGEST_LABEL = 1 << 21  # bytes: a 0 or 1 for each of a million classes
+VERSION = 2  # of a kept index; another one is written anew
+# Headers that stand for the next one's name and the like, and what one may hold at most.
+ABOUT_NEXT = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+ABOUT_NEXT += (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+LONGEST_ABOUT = 1 << 16  # bytes
+MOST_FOR_ALL = 1000  # entries of global headers, which tarfile copies for every member
+DIGITS = re.compile(rb"[0-9]{256}")  # longer than any number; Python's tarfile is slow with many
+
+
+class Index(NamedTuple):
+    """The photos of a tar in its order: names, bytes (int64 [N] each) and the text of the labels.
+
+    `endings` (uint8 [N]) is each label's place in LABELS.
+    """
+
+    photos: Paths
+    offsets: np.ndarray
+    sizes: np.ndarray
+    labels: Paths
+    endings: np.ndarray
+
+
+def index(file: str) -> Index:
+    """The photos of a tar, from the cache where the tar's size and time are those kept there.
+
+    Raises:
+        UserError: not a tar or a compressed one, one cut short, a photo without a label, …: up to
+            ten mistakes at once, each with its `train-000003.tar:000123.jpg`.
+    """
+    name = hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:32]
+    place = environment.home() / "shards" / "index" / f"{name}.npz"
+    try:
+        found = os.stat(file)
+        require_plain(file, found.st_mode, seekable=True)
+    except OSError as error:
+        raise UserError(f"{file}: {error.strerror}") from error
+    state = np.array([VERSION, found.st_size, found.st_mtime_ns])
+    kept = read_kept(place, state)
+    if kept:
+        return kept
+    read = scan(file)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with write_whole(place) as content:
+            keep(read, content, state)
+    except (OSError, UserError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        say(f"note: the index of {file} cannot be kept ({place.parent}: {reason})")
+    return read
+
+
+def read_kept(place: Path, state: np.ndarray) -> Index | None:
+    """The kept index of a tar in this state; None where there is none, or one that is not whole."""
+    try:
+        with open_plain(place) as content:
+            if not is_stored(content):
+                return None
+            content.seek(0)
+            with np.load(content, allow_pickle=False) as kept:
+                if not np.array_equal(kept["state"], state):
+                    return None
+                index = unpack(kept)
+        return index if is_whole(index, int(state[1])) else None
+    except Exception:  # numpy raises many kinds at a file that is none of its own
+        return None
+
+
+def is_stored(content: BinaryIO) -> bool:
+    """Whether a zip file's members are no larger than it is."""
+    with zipfile.ZipFile(content) as archive:
+        total = sum(member.file_size for member in archive.infolist())
+    return total <= os.fstat(content.fileno()).st_size
+
+
+def is_whole(index: Index, size: int) -> bool:
+    """Whether an index can be that of a tar of so many bytes: its parts agree, and lie inside."""
+    count = len(index.offsets)
+    numbers = (index.photos.ends, index.labels.ends, index.offsets, index.sizes)
+    right = all(part.dtype == np.int64 and part.shape == (count,) for part in numbers)
+    endings = index.endings
+    right = right and endings.dtype == np.uint8 and endings.shape == (count,) and count > 0
+    return bool(
+        right
+        and (endings < len(LABELS)).all()
+        and (index.sizes >= 0).all()
+        and (index.offsets >= 0).all()
+        and (index.sizes <= size).all()
+        and (index.offsets <= size - index.sizes).all()
+        and all(map(are_divided, (index.photos, index.labels)))
+    )
+
+
+def are_divided(paths: Paths) -> bool:
+    """Whether the places where texts end are those of the zeros between them."""
+    zeros = np.flatnonzero(np.frombuffer(paths.text, np.uint8) == 0)
+    return np.array_equal(np.append(zeros, len(paths.text)), paths.ends)
+
+
+def keep(read: Index, file: BinaryIO, state: np.ndarray) -> None:
+    np.savez(
+        file,
+        state=state,
+        photos=np.frombuffer(read.photos.text, np.uint8),
+        photo_ends=read.photos.ends,
+        labels=np.frombuffer(read.labels.text, np.uint8),
+        label_ends=read.labels.ends,
+        offsets=read.offsets,
+        sizes=read.sizes,
+        endings=read.endings,
+    )
+
+
+def unpack(kept: "np.lib.npyio.NpzFile") -> Index:
+    photos = Paths.packed(kept["photos"].tobytes(), kept["photo_ends"])
+    labels = Paths.packed(kept["labels"].tobytes(), kept["label_ends"])
+    return Index(photos, kept["offsets"], kept["sizes"], labels, kept["endings"])
+
+
+def scan(file: str) -> Index:
+    """Read a tar's headers and labels; every mistake in it is in the message."""
+    photos: dict[str, tarfile.TarInfo] = {}
+    labels: dict[str, dict[str, str]] = {}
+    mistakes: list[str] = []
+    try:
+        with open_plain(file) as content:
+            read_members(content, photos, labels, mistakes)
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except Exception as error:  # tarfile raises many kinds at headers that are none
+        reason = str(error) or type(error).__name__
+        raise UserError(
+            f"{file}: not an uncompressed tar, damaged or cut short ({reason}); fetch it again"
+        ) from None
+    beside = " or ".join(LABELS)
+    mistakes += [
+        f"{visible(member.name)}: no label {beside} beside it"
+        for key, member in photos.items()
+        if key not in labels
+    ]
+    mistakes += [f"{visible(key)}{next(iter(labels[key]))}: no photo beside it"
+                 for key in labels if ".cls" in labels[key] and key not in photos]  # fmt: skip
+    if mistakes or not photos:
+        found = [f"{file}:{text}" for text in mistakes] or [f"{file}: no photos in it"]
+        raise UserError(*first_of(found))
+    endings = [0 if LABELS[0] in labels[key] else 1 for key in photos]
+    return Index(
+        Paths([member.name for member in photos.values()]),
+        np.array([member.offset_data for member in photos.values()], np.int64),
+        np.array([member.size for member in photos.values()], np.int64),
+        Paths([labels[key][LABELS[end]] for key, end in zip(photos, endings, strict=True)]),
+        np.array(endings, np.uint8),
+    )
+
+
+class Within:
+    """An open file of which no more is asked than it has, whatever a header says."""
+
+    def __init__(self, file: BinaryIO):
+        self.file, self.size = file, os.fstat(file.fileno()).st_size
+
+    def read(self, count: int) -> bytes:
+        if count < 0:
+            raise tarfile.ReadError("a negative size")
+        return self.file.read(min(count, max(0, self.size - self.file.tell())))
+
+    def seek(self, place: int) -> int:
+        if not 0 <= place <= self.size:
+            raise tarfile.ReadError("a member reaches past the end")
+        return self.file.seek(place)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+
+class Headers(Within):
+    """What tarfile reads of a tar: headers, and what stands for the next one."""
+
+    def read(self, count: int) -> bytes:
+        data = super().read(count)
+        if len(data) > tarfile.BLOCKSIZE and DIGITS.search(data):
+            raise tarfile.ReadError("a header that is none")
+        return data
+
+
+class Header(tarfile.TarInfo):
+    """A member's header; ReadError for a size that none has."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "Header":
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0:
+            raise tarfile.ReadError("a negative size")
+        if found.type in ABOUT_NEXT and found.size > LONGEST_ABOUT:
+            raise tarfile.ReadError(f"a header of {found.size:,} bytes")
+        return found
+
+
+def read_members(
+    file: BinaryIO,
+    photos: dict[str, tarfile.TarInfo],
+    labels: dict[str, dict[str, str]],
+    mistakes: list[str],
+) -> None:
+    """Put every member where it belongs; each begins behind the one before."""
+    content, end = Within(file), 0
+    with tarfile.open(fileobj=Headers(file), mode="r:", tarinfo=Header) as tar:  # type: ignore
+        for member in tar:
+            if not (member.size >= 0 and member.offset_data <= tar.offset and end < tar.offset):
+                raise tarfile.ReadError("a negative size")
+            if member.isreg() and member.offset_data + member.size > content.size:
+                raise tarfile.ReadError("a member reaches past the end")
+            if len(tar.pax_headers) > MOST_FOR_ALL:
+                raise tarfile.ReadError("a global header that is none")
+            end = tar.offset
+            member.pax_headers = {}  # a copy of the global ones, too
+            take(content, member, photos, labels, mistakes)
+        check_end(content, end)
+
+
+def take(
+    content: Within,
+    member: tarfile.TarInfo,
+    photos: dict[str, tarfile.TarInfo],
+    labels: dict[str, dict[str, str]],
+    mistakes: list[str],
+) -> None:
+    """Put a member where it belongs."""
+    folder, slash, name = member.name.rpartition("/")
+    stem, _, ending = name.partition(".")
+    key, ending = folder + slash + stem, f".{ending.lower()}"
+    if not stem or ending not in (*SUFFIXES, *AVIF, *HEIF, *LABELS):
+        return
+    if "\0" in member.name:
+        mistakes.append(f"{member.name}: a NUL in its name")
+        return
+    if not member.isreg() or member.issparse():
+        mistakes.append(f"{visible(member.name)}: a link or no plain file; write the file itself")
+    elif ending not in LABELS and ending not in readable():
+        mistakes.append(
+            f"{visible(member.name)}: is not read here; pip install pillow-heif 'pillow>=11.3'"
+        )
+    elif ending not in LABELS and key in photos:
+        mistakes.append(
+            f"{visible(member.name)}: {visible(photos[key].name)} has the same key {quoted(key)}"
+        )
+    elif ending not in LABELS:
+        photos[key] = member
+    elif ending in labels.setdefault(key, {}):
+        mistakes.append(f"{visible(member.name)}: stands in it twice")
+    else:
+        if member.size > LONGEST_LABEL:
+            mistakes.append(f"{visible(member.name)}: {member.size:,} bytes are no label")
+            return
+        content.seek(member.offset_data)
+        text = content.read(member.size).decode("utf-8", "replace").strip()
+        labels[key][ending] = text
+        if not text or "\0" in text or "\ufffd" in text:
+            mistakes.append(f"{visible(member.name)}: {'not UTF-8 text' if text else 'empty'}")
+
+
+def check_end(content: Within, end: int) -> None:
+    """A tar ends in a block of zeros: tarfile takes a cut between members, or bytes that are no
+    header, for its end as well.
+    """
+    content.seek(end)
+    if content.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+        raise tarfile.ReadError(f"no header and no end at byte {end:,}")
+
+
+# --------------------------------------------------------------------------
+# Photos in tar files, read by position: `shards/train-{000..127}.tar`
 
 SUFFIX = ".tar"
 NAMES = "labels.txt"  # class names beside the shards, as in `data.labels`
@@ -108,7 +395,7 @@ def label_parts(
         texts = list(one.labels)
         new = set(texts) - known.keys()
         if several:
-            known |= {t: row for t in new if (row := label_sets.parse(t, width)) is not None}
+            known |= {t: row for t in new if (row := lists.parse(t, width)) is not None}
         else:
             known |= label_numbers(new, names)
         wrong = [place for place, text in enumerate(texts) if text not in known]
@@ -126,5 +413,5 @@ def mistake(
     folder, slash, name = photo.rpartition("/")
     where = f"{file}:{folder}{slash}{name.partition('.')[0]}{LABELS[one.endings[place]]}"
     if several:
-        return f"{where}: {label_sets.mistake(text, width)}"
+        return f"{where}: {lists.mistake(text, width)}"
     return f"{where}: {lists.label_mistake(text, names, is_csv=True)}"

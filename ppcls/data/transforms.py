@@ -1,12 +1,29 @@
-"""Training ops that cut, resize, frame, mirror and turn a photo."""
+"""Sides in pixels of the training images, where they are not the same in every batch."""
 
+import math
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic.dataclasses import rebuild_dataclass
 
-from ppcls.config.node import Float, Int, Margin, Positive, Share, Side, node
-from ppcls.data.geometry import (
+from ppcls.config.node import (
+    MOST,
+    Float,
+    Int,
+    Margin,
+    NotNegative,
+    Positive,
+    Share,
+    Side,
+    Times,
+    node,
+)
+from ppcls.data import pixels
+from ppcls.data.auto_augment import AugMix, AutoAugment, RandAugment, TrivialAugment
+from ppcls.data.pixels import (
     Backend,
     Interpolation,
     center_crop,
@@ -16,8 +33,77 @@ from ppcls.data.geometry import (
     resize_short,
     rotate,
 )
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
+from ppcls.utils.text import plural
+
+SIZED = 2  # tells the random size of a batch from the other random numbers of its first photo
+
+
+@node
+class Progressive:
+    """A side for each stretch of training, by the number of epochs before it."""
+
+    kind: Literal["progressive"] = "progressive"
+    sizes: dict[Annotated[int, Field(ge=0, le=MOST)], Side]
+
+    def __post_init__(self):
+        if 0 not in self.sizes:
+            raise ValueError("sizes start at epoch 0, as in {0: 128, 10: 160}")
+
+    def at(self, epoch: int) -> int:
+        return self.sizes[max(start for start in self.sizes if start <= epoch)]
+
+
+@node
+class MultiScale:
+    """One of `sizes` for each batch, drawn evenly."""
+
+    kind: Literal["multi_scale"] = "multi_scale"
+    sizes: tuple[Side, ...]
+
+    def __post_init__(self):
+        if not self.sizes:
+            raise ValueError("sizes is empty: name one side or more, as in [160, 192, 224]")
+
+
+Size = int | Progressive | MultiScale
+
+
+def form(value: Any) -> str:
+    return "a mapping" if isinstance(value, dict | Progressive | MultiScale) else "a number"
+
+
+Kinds = Annotated[Progressive | MultiScale, Field(discriminator="kind")]
+AnySize = Annotated[
+    Annotated[Side, Tag("a number")] | Annotated[Kinds, Tag("a mapping")], Discriminator(form)
+]
+
+
+def side(size: Size, seed: int, epoch: int, first: int) -> int:
+    """The side of a batch whose first virtual index is `first`."""
+    if isinstance(size, int):
+        return size
+    if isinstance(size, Progressive):
+        return size.at(epoch)
+    return int(np.random.default_rng([seed, epoch, first, SIZED]).choice(size.sizes))
+
+
+def sides(size: Size) -> list[int]:
+    """All sides there are, the smallest first."""
+    if isinstance(size, int):
+        return [size]
+    return sorted(set(size.sizes.values() if isinstance(size, Progressive) else size.sizes))
+
+
+def in_words(size: Size) -> str:
+    """As in `224` or `128 to 192`."""
+    found = sides(size)
+    return " to ".join(map(str, dict.fromkeys((found[0], found[-1]))))
+
+
+# --------------------------------------------------------------------------
+# Training ops that cut, resize, frame, mirror and turn a photo
 
 Byte = Annotated[Int, Field(ge=0, le=255)]
 
@@ -194,3 +280,322 @@ class Rotation:
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         low, high = self.degrees
         return rotate(image, low + rng.random() * (high - low), self.fill)
+
+
+# --------------------------------------------------------------------------
+# Training ops that change a photo's colours and leave its alpha alone
+
+# The principal components of ImageNet's colours, of values from 0 to 1: AlexNet's paper describes
+# the method, these figures are the ones in common use.
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+EIGENVECTORS = np.array(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+JITTERS = (pixels.brightness, pixels.contrast, pixels.saturation, pixels.hue)
+
+
+@node
+class ColorJitter:
+    """Brightness, contrast and saturation times an even draw from 1 - x (at least 0) to 1 + x, the
+    hue turned by up to `hue` of the circle either way, in random order.
+    """
+
+    op: Literal["color_jitter"] = "color_jitter"
+    brightness: NotNegative = 0.0
+    contrast: NotNegative = 0.0
+    saturation: NotNegative = 0.0
+    hue: Annotated[NotNegative, Field(le=0.5)] = 0.0
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        widths = (self.brightness, self.contrast, self.saturation, self.hue)
+        order, draws = rng.permutation(4).tolist(), rng.random(4).tolist()
+        for index in order:
+            width = widths[index]
+            low, high = (-width, width) if index == 3 else (max(0.0, 1 - width), 1 + width)
+            if width:
+                image = JITTERS[index](image, low + draws[index] * (high - low))
+        return image
+
+
+@node
+class Grayscale:
+    """All colours the luma, with probability `prob`; the number of channels stays."""
+
+    op: Literal["grayscale"] = "grayscale"
+    prob: Share = 0.2
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        return pixels.grey(image) if rng.random() < self.prob else image
+
+
+@node
+class GaussianBlur:
+    """Blurred with a standard deviation drawn evenly from `sigma`, in pixels (arXiv:2002.05709)."""
+
+    op: Literal["gaussian_blur"] = "gaussian_blur"
+    sigma: tuple[Positive, Positive] = (0.1, 2.0)
+
+    def __post_init__(self):
+        if self.sigma[0] > self.sigma[1]:
+            raise ValueError(f"sigma {list(self.sigma)}: give the smaller one first")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        low, high = self.sigma
+        return pixels.blur(image, low + rng.random() * (high - low))
+
+
+@node
+class Lighting:
+    """AlexNet's colour augmentation: each principal component of ImageNet's colours added, times
+    its eigenvalue and a normal draw of standard deviation `std`. Grey stays as it is.
+    """
+
+    op: Literal["lighting"] = "lighting"
+    std: NotNegative = 0.1
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        draws = self.std * rng.standard_normal(3)
+        if image.shape[2] == 1:
+            return image
+        shift = 255 * EIGENVECTORS @ (EIGENVALUES * draws)
+        return pixels.look_up(image, np.clip(np.rint(pixels.LEVELS[:, None] + shift), 0, 255))
+
+
+# --------------------------------------------------------------------------
+# Training ops that hide parts of a photo
+
+Mode = Literal["pixel", "constant", "mean"]
+
+# ImageNet's mean colour and what is grey of it; alpha is opaque.
+MEANS = {1: (116,), 3: (124, 116, 104), 4: (124, 116, 104, 255)}
+
+
+def painted(image: np.ndarray, where: np.ndarray, mode: Mode, seed: int) -> np.ndarray:
+    """A copy of the image [H, W, C] painted where `where`, uint8 [H, W], is not 0."""
+    if mode == "pixel":
+        paint = np.random.default_rng(seed).integers(0, 256, image.shape, np.uint8)
+    else:
+        paint = even(image.shape, mode)
+    result = np.array(image, order="C")
+    return cv2.copyTo(paint, where, result).reshape(image.shape)
+
+
+@lru_cache(8)  # images in training are all of one size
+def even(shape: tuple[int, int, int], mode: Mode) -> np.ndarray:
+    """An image of one colour."""
+    return np.full(shape, MEANS[shape[2]] if mode == "mean" else 0, np.uint8)
+
+
+def seed_of(rng: np.random.Generator) -> int:
+    """One draw that seeds as many as an image's size asks for."""
+    return int(rng.integers(1 << 62))
+
+
+@node
+class RandomErasing:
+    """A box hidden with probability `prob` (arXiv:1708.04896): its area a uniform share within
+    `scale` of the image's, its width / height log-uniform within `ratio`, anywhere inside.
+    """
+
+    op: Literal["random_erasing"] = "random_erasing"
+    prob: Share = 0.5
+    scale: tuple[Positive, Positive] = (0.02, 0.4)
+    ratio: tuple[Positive, Positive] = (0.3, 3.3333333)
+    mode: Mode = "pixel"
+
+    def __post_init__(self):
+        check_box(self.scale, self.ratio)
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        chance, seed = rng.random(), seed_of(rng)
+        box = random_box(image.shape[1], image.shape[0], self.scale, self.ratio, rng)
+        if chance >= self.prob or box is None:
+            return image
+        left, top, width, height = box
+        where = np.zeros(image.shape[:2], np.uint8)
+        where[top : top + height, left : left + width] = 1
+        return painted(image, where, self.mode, seed)
+
+
+@node
+class Cutout:
+    """Squares of `length` (null: half of size) hidden (arXiv:1708.04552), their middles anywhere in
+    the image, so that parts of them may lie outside.
+    """
+
+    op: Literal["cutout"] = "cutout"
+    holes: Times = 1
+    length: Side | None = None
+    mode: Mode = "mean"
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        length = self.length or max(size // 2, 1)
+        where, seed = np.zeros(image.shape[:2], np.uint8), seed_of(rng)
+        for x, y in rng.random((self.holes, 2)).tolist():
+            left = int(x * image.shape[1]) - length // 2
+            top = int(y * image.shape[0]) - length // 2
+            where[max(top, 0) : top + length, max(left, 0) : left + length] = 1
+        return painted(image, where, self.mode, seed)
+
+
+@node
+class HideAndSeek:
+    """The image divided into squares, each hidden with probability `prob` (arXiv:1811.02545); their
+    side is one of `sides`, 0 hides nothing.
+    """
+
+    op: Literal["hide_and_seek"] = "hide_and_seek"
+    sides: tuple[Margin, ...] = (0, 16, 32, 44, 56)
+    prob: Share = 0.5
+    mode: Mode = "mean"
+
+    def __post_init__(self):
+        if not self.sides:
+            raise ValueError("sides is empty: name one side or more")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        side, seed = self.sides[int(rng.random() * len(self.sides))], seed_of(rng)
+        if not side:
+            return image
+        height, width = image.shape[:2]
+        squares = np.random.default_rng(seed).random((-(-height // side), -(-width // side)))
+        hidden = (squares < self.prob).astype(np.uint8).repeat(side, 0).repeat(side, 1)
+        where = np.ascontiguousarray(hidden[:height, :width])
+        return painted(image, where, self.mode, seed + 1)
+
+
+@node
+class GridMask:
+    """With probability `prob` a grid of squares hidden (arXiv:2001.04086): one in each unit, whose
+    side is drawn from `unit`; between them a share `ratio` of the side stays seen. The grid begins
+    anywhere and is turned by up to `rotate` degrees.
+    """
+
+    op: Literal["grid_mask"] = "grid_mask"
+    prob: Share = 0.8
+    unit: tuple[Side, Side] = (96, 224)
+    ratio: Share = 0.6
+    rotate: Annotated[NotNegative, Field(le=360)] = 0.0
+    mode: Mode = "mean"
+
+    def __post_init__(self):
+        if self.unit[0] > self.unit[1]:
+            raise ValueError(f"unit {list(self.unit)}: give the shorter side first")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        chance, side, x, y, turn = rng.random(5).tolist()
+        seed = seed_of(rng)
+        if chance >= self.prob:
+            return image
+        unit = self.unit[0] + int(side * (self.unit[1] - self.unit[0] + 1))
+        angle = math.radians(turn * self.rotate)
+        sine, cosine = math.sin(angle), math.cos(angle)
+        u, v = np.arange(image.shape[1]), np.arange(image.shape[0])[:, None]
+        across, down = cosine * u + int(x * unit), cosine * v + int(y * unit)
+        if angle:
+            across, down = across + sine * v, down - sine * u
+        seen = round(self.ratio * unit)
+        where = ((across % unit >= seen) & (down % unit >= seen)).astype(np.uint8)
+        return painted(image, where, self.mode, seed)
+
+
+# --------------------------------------------------------------------------
+# The training ops a recipe may choose from, ops made of others, and how they are run
+
+
+@node
+class RandomApply:
+    """All of `ops` in order with probability `prob`, or none."""
+
+    op: Literal["random_apply"] = "random_apply"
+    prob: Share = 0.5
+    ops: tuple["TrainOp", ...]
+
+    def __post_init__(self):
+        if not self.ops:
+            raise ValueError("ops is empty: name one op or more")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        return run(self.ops, image, rng, size) if rng.random() < self.prob else image
+
+
+@node
+class OneOf:
+    """One of `ops`, drawn in proportion to `weights` (null: evenly)."""
+
+    op: Literal["one_of"] = "one_of"
+    ops: tuple["TrainOp", ...]
+    weights: tuple[NotNegative, ...] | None = None
+
+    def __post_init__(self):
+        if not self.ops:
+            raise ValueError("ops is empty: name one op or more")
+        if self.weights is not None and len(self.weights) != len(self.ops):
+            raise ValueError(
+                f"{plural(len(self.weights), 'weight')} for {plural(len(self.ops), 'op')}: "
+                "give each one"
+            )
+        if self.weights is not None and not any(self.weights):
+            raise ValueError("weights are all 0: raise one of them")
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        ends = np.cumsum(self.weights or [1.0] * len(self.ops))
+        chosen = int(np.searchsorted(ends, rng.random() * ends[-1], "right"))
+        return self.ops[chosen](image, rng, size)
+
+
+TrainOp = Annotated[
+    RandomResizedCrop
+    | HorizontalFlip
+    | VerticalFlip
+    | Resize
+    | ResizeShort
+    | CenterCrop
+    | RandomCrop
+    | Pad
+    | Rotation
+    | ColorJitter
+    | Grayscale
+    | GaussianBlur
+    | Lighting
+    | AutoAugment
+    | RandAugment
+    | TrivialAugment
+    | AugMix
+    | RandomErasing
+    | Cutout
+    | HideAndSeek
+    | GridMask
+    | RandomApply
+    | OneOf,
+    Field(discriminator="op"),
+]
+rebuild_dataclass(RandomApply)  # type: ignore  # now that TrainOp is known
+rebuild_dataclass(OneOf)  # type: ignore
+
+
+def run(
+    ops: Sequence[TrainOp], image: np.ndarray, rng: np.random.Generator, size: int
+) -> np.ndarray:
+    """The image after all ops, of whatever size they leave."""
+    for op in ops:
+        image = op(image, rng, size)
+    return image
+
+
+def apply(
+    ops: Sequence[TrainOp], image: np.ndarray, rng: np.random.Generator, size: int
+) -> np.ndarray:
+    """The image uint8 [H, W, C] after all ops: uint8 [size, size, C].
+
+    UserError where the ops end in another size; equal image, rng state and size give equal results.
+    """
+    result = run(ops, image, rng, size)
+    if result.shape != (size, size, image.shape[2]) or result.dtype != np.uint8:
+        height, width = result.shape[:2]
+        raise UserError(
+            f"train.ops must end in an image of {size}x{size}; "
+            f"{ops[-1].op if ops else 'without ops'} gave {width}x{height}; "
+            "add random_resized_crop, resize, center_crop or random_crop"
+        )
+    return result

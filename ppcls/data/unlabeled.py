@@ -12,10 +12,10 @@ import numpy as np
 
 from ppcls.config.node import PathText, Share, node
 from ppcls.data.datasets import Samples, photos_in, require_open, say_passed_over
+from ppcls.data.folders import PassedOver, with_passed_over
 from ppcls.data.lists import read_text
-from ppcls.data.paths import Members, Paths
-from ppcls.data.walk import PassedOver, with_passed_over
-from ppcls.errors import UserError
+from ppcls.data.samples import Members, Paths
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded
 from ppcls.utils.text import plural, quoted
 

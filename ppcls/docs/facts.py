@@ -11,10 +11,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from ppcls.errors import UserError
-from ppcls.models import complexity, zoo
+from ppcls.models import complexity, registry
 from ppcls.models.efficientnet_specs import EfficientNetSpec
-from ppcls.weights.store import registry
+from ppcls.utils.errors import UserError
+from ppcls.weights.store import read_registry
 
 ROOT = Path(__file__).parents[2]
 
@@ -61,7 +61,7 @@ class Facts:
     @property
     def grouped(self) -> bool:
         """Whether its spatial convolutions are grouped."""
-        spec = zoo.spec_of(self.name)
+        spec = registry.spec_of(self.name)
         return isinstance(spec, EfficientNetSpec) or spec.groups[0] > 1
 
 
@@ -86,7 +86,7 @@ def facts(name: str) -> Facts:
     """
     if name not in published():
         raise UserError(f"{name}: nothing is published of it; docs/published.json has the names")
-    printed, tags = published()[name], registry()[name]
+    printed, tags = published()[name], read_registry()[name]
     counted = complexity.count_by_name(name)
     return Facts(
         name,
@@ -97,6 +97,6 @@ def facts(name: str) -> Facts:
         params_printed=printed["params"],
         params=counted.params,
         macs=counted.macs,
-        resolution=zoo.resolution(name),
+        resolution=registry.resolution(name),
         latency=printed["latency"],
     )

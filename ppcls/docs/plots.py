@@ -15,8 +15,7 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from ppcls.docs.facts import FAMILIES, ROOT, family_of, published
-from ppcls.weights.listing import counted
-from ppcls.weights.store import registry
+from ppcls.weights.store import counted, read_registry
 
 MULTIPLY_ADDS, LATENCY = "accuracy_multiply_adds.png", "accuracy_latency.png"
 DPI = 100
@@ -154,7 +153,7 @@ def picture(
 
 def write_plots(names: Iterable[str] | None = None, folder: Path = ROOT / "docs") -> list[Path]:
     """Draw both pictures of the networks, by default of all with published weights, as PNG."""
-    every = [(spot, name) for name in names or registry() for spot in spots(name)]
+    every = [(spot, name) for name in names or read_registry() for spot in spots(name)]
     macs = [(spot, counted()[name]["macs"] / 1e9) for spot, name in every]
     first = picture(
         [("Accuracy against multiply-adds", "multiply-adds for one image, G, counted", macs)],
@@ -174,10 +173,10 @@ def write_plots(names: Iterable[str] | None = None, folder: Path = ROOT / "docs"
 
 def spots(name: str) -> list[Spot]:
     """The network with its own weights, and with others, such as SSLD's, under their tag."""
-    first, *others = registry().get(name, {}).items()
+    first, *others = read_registry().get(name, {}).items()
     found = [Spot(name, first[1]["top1"])]
     longer = [(f"{name}_{tag}", facts["top1"]) for tag, facts in others]
-    return found + [Spot(own, top1) for own, top1 in longer if own not in registry()]
+    return found + [Spot(own, top1) for own, top1 in longer if own not in read_registry()]
 
 
 def latencies(every: Iterable[tuple[Spot, str]], kind: str) -> list[Point]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ppcls.docs.facts import ROOT, Facts, facts, published
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 BEGIN, END = "<!-- models:begin -->", "<!-- models:end -->"
 FLOPS_PER_MAC = 2  # as the documents count
@@ -84,7 +84,7 @@ def billions(count: float) -> str:
     return f"{count / 1e9:.2f}"
 
 
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     """Markdown; all columns but the first are aligned to the right."""
     line = "|---|" + "---:|" * (len(header) - 1)
     return [f"| {' | '.join(header)} |", line, *(f"| {' | '.join(row)} |" for row in rows)]
@@ -98,7 +98,7 @@ def short_block(names: Sequence[str] = WELL_KNOWN) -> str:
     header = ("network", "top-1, %", "parameters, M", "multiply-adds, G")
     chosen = map(facts, names)
     rows = ((o.name, percent(o.top1), millions(o.params), billions(o.macs)) for o in chosen)
-    return "\n".join(table(header, rows))
+    return "\n".join(markdown_table(header, rows))
 
 
 def full_block() -> str:
@@ -129,7 +129,7 @@ def figures_table(every: Iterable[Facts]) -> list[str]:
         "recipe",
         "weights",
     )
-    return table(header, map(figures_row, every))
+    return markdown_table(header, map(figures_row, every))
 
 
 def figures_row(own: Facts) -> tuple[str, ...]:
@@ -161,7 +161,7 @@ def latency_table(every: Sequence[Facts], kinds: Sequence[str]) -> list[str]:
         for own in every
         if any(kind in own.latency for kind in kinds)
     ]
-    return table(header, rows)
+    return markdown_table(header, rows)
 
 
 # --------------------------------------------------------------------------- the files

@@ -12,12 +12,11 @@ import yaml
 
 from ppcls.data.class_names import by_number, read_class_names
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import UserError
-from ppcls.log import say
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import read_file
+from ppcls.utils.log import say
 from ppcls.utils.text import decimal, quoted, visible, whole_number
-from ppcls.utils.yaml_reader import compose, construct
-from ppcls.utils.yaml_text import to_yaml
+from ppcls.utils.yaml_files import compose, construct, to_yaml
 
 FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know

@@ -14,19 +14,19 @@ from typing import Any
 
 import numpy as np
 
-from ppcls import environment
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import DataError, UserError
-from ppcls.guard import user_errors
-from ppcls.inference import arguments
-from ppcls.inference.choose import choose
+from ppcls.inference import inputs
+from ppcls.inference.auto import choose
 from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
+from ppcls.inference.engines.pool import LastingThreads
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
-from ppcls.inference.folder import open_folder
-from ppcls.inference.lasting import LastingThreads
+from ppcls.inference.exported_model import open_folder
+from ppcls.inference.inputs import Photo, each, find, is_one, name_of, open_photo, path_of
 from ppcls.inference.manifest import FILE as MANIFEST
-from ppcls.inference.photos import Photo, each, find, is_one, name_of, open_photo, path_of
+from ppcls.utils import environment
+from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded
+from ppcls.utils.guard import user_errors
 from ppcls.utils.text import plural
 
 __all__ = ["Photo", "Prediction", "Predictor", "find", "link", "open_photo", "softmax"]
@@ -108,15 +108,15 @@ class Predictor:
                 the engine is not there.
         """
         settings = Settings(
-            arguments.one_of("engine", engine, (AUTO, *ENGINES)),
-            arguments.one_of("device", device, DEVICES),
-            arguments.one_of("precision", precision, PRECISIONS),
-            batch=arguments.whole_number("batch_size", batch_size),
+            inputs.one_of("engine", engine, (AUTO, *ENGINES)),
+            inputs.one_of("device", device, DEVICES),
+            inputs.one_of("precision", precision, PRECISIONS),
+            batch=inputs.whole_number("batch_size", batch_size),
         )
-        threads = None if threads is None else arguments.thread_count(threads)
+        threads = None if threads is None else inputs.thread_count(threads)
         self.batch_size = settings.batch
         self.threads = threads
-        name = arguments.folder_name(folder)
+        name = inputs.folder_name(folder)
         with user_errors(str(name)):
             self.folder = open_folder(Path(expanded(name)), in_place(given))
             self.manifest = self.folder.manifest
@@ -186,13 +186,13 @@ class Predictor:
         """
         size = self.batch_size
         if batch_size is not None:
-            size = arguments.whole_number("batch_size", batch_size)
+            size = inputs.whole_number("batch_size", batch_size)
         if topk is not None:
-            topk = arguments.whole_number("topk", topk)
+            topk = inputs.whole_number("topk", topk)
         elif self.manifest.task == "classify":
             # Of two classes of which one is decided on, that one.
             topk = self.manifest.topk if self.manifest.default is None else 1
-        skip = arguments.one_of("on_error", on_error, arguments.ON_ERROR) == "skip"
+        skip = inputs.one_of("on_error", on_error, inputs.ON_ERROR) == "skip"
         if self.workers.closed:
             raise UserError("the predictor is closed; open another one")
         alone = is_one(photos)
@@ -347,17 +347,17 @@ class Predictor:
 
 def in_place(given: dict[str, Any]) -> dict[str, Any]:
     """What is given in place of the manifest, checked."""
-    arguments.refuse_unknown(given, (*OWN, *PREPARED, "labels", "threshold"))
+    inputs.refuse_unknown(given, (*OWN, *PREPARED, "labels", "threshold"))
     checked = {name: value for name, value in given.items() if value is not None}
     for name, value in checked.items():
         if name in ("resize", "crop"):
-            checked[name] = arguments.whole_number(name, value)
+            checked[name] = inputs.whole_number(name, value)
         elif name in ("mean", "std") and isinstance(value, np.ndarray):
             checked[name] = value.tolist()
         elif name == "labels":
-            checked[name] = arguments.class_names(value)
+            checked[name] = inputs.class_names(value)
         elif name == "threshold":
-            checked[name] = arguments.share(name, value)
+            checked[name] = inputs.share(name, value)
     return checked
 
 

@@ -1,27 +1,421 @@
-"""An exported network in INT8: quantized after training, with real photos, and compared."""
+"""An ONNX network in INT8, by ONNX Runtime's quantizer: what is quantized stands between
+QuantizeLinear and DequantizeLinear (QDQ), the rest stays float.
 
+The range of an activation is the mean over calibration photos of each one's least and greatest
+value, so that a single odd photo does not coarsen all steps. Scales of weights are per output
+channel. Softmax and the output of the last layer stay float.
+"""
+
+import copy
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ppcls import environment
-from ppcls.data.datasets import find_photos
-from ppcls.errors import UserError
-from ppcls.inference import quantize_judge, target
-from ppcls.inference.arguments import ON_ERROR, one_of
+import numpy as np
+
+from ppcls.data.datasets import Samples, find_parts, find_photos, missing, numbered_as, open_samples
+from ppcls.inference import exported_model
+from ppcls.inference.auto import Clock, example, settle, timed
 from ppcls.inference.convert import onnx_of, to_openvino
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import ONNX, OPENVINO, Folder, open_folder
+from ppcls.inference.exported_model import (
+    ONNX,
+    ONNX_DATA,
+    OPENVINO,
+    Folder,
+    Origin,
+    open_folder,
+    sizes,
+)
+from ppcls.inference.inputs import ON_ERROR, one_of, open_photo
 from ppcls.inference.manifest import FILE, Manifest
-from ppcls.inference.quantize_judge import Judge, Score, prepare, readable, spread
-from ppcls.inference.quantize_onnx import COMPUTED, PASSED, PRODUCTS, Quantizer, Scheme
-from ppcls.inference.target import Origin, sizes
-from ppcls.inference.timing import Clock
-from ppcls.log import say
+from ppcls.inference.predictor import are_finite, link
+from ppcls.utils import environment
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.log import Progress, say
 from ppcls.utils.text import at_most, plural
+
+PRODUCTS = ("Conv", "Gemm", "MatMul")
+COMPUTED = ("Add", "Mul", "Sigmoid", "GlobalAveragePool", "AveragePool")
+PASSED = ("Relu", "Clip", "MaxPool", "Concat", "Reshape", "Flatten", "Transpose", "Split", "Slice")
+OPSET = 13  # from which on scales may differ by channel
+ERRORS_ALONE = 3  # severity of what ONNX Runtime logs
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """What an engine runs fastest.
+
+    Attributes:
+        ops: kinds of operations to quantize.
+        float_outputs: those whose outputs are quantized only where a quantized one takes them.
+        tensorrt: as TensorRT reads it: activations symmetric, too, float biases, and weights in
+            float with a pair of QuantizeLinear and DequantizeLinear of their own.
+    """
+
+    ops: tuple[str, ...]
+    float_outputs: tuple[str, ...]
+    tensorrt: bool = False
+
+    def options(self) -> dict[str, Any]:
+        """The quantizer's own names for this."""
+        common = {"OpTypesToExcludeOutputQuantization": list(self.float_outputs)}
+        if not self.tensorrt:
+            return common
+        return common | {
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
+            "AddQDQPairToWeight": True,
+            "DedicatedQDQPair": True,
+        }
+
+
+class Quantizer:
+    """A float network with the ranges of its tensors; writes it in INT8.
+
+    `layers` are the names of the operations that are quantized and may be left in float.
+    """
+
+    def __init__(self, source: Path, scheme: Scheme, images: Iterable[np.ndarray], count: int):
+        """Fold batch norms, and run the network on `count` images, each as it takes them, [1, …].
+
+        Raises:
+            UserError: `source` is above 2 GB, or of an opset without scales per channel.
+        """
+        import onnx
+        import onnxruntime
+        from onnxruntime.quantization import quant_pre_process
+
+        onnxruntime.set_default_logger_severity(ERRORS_ALONE)  # of the quantizer's own sessions
+        check(source)
+        self.scheme = scheme
+        with tempfile.TemporaryDirectory() as temporary:
+            folded = Path(temporary) / "folded.onnx"
+            quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
+            self.model = onnx.load(str(folded))
+            self.given = self.model.graph.input[0].name
+            feeds = ({self.given: image} for image in Progress(images, "calibrating", count))
+            self.ranges = calibrate(folded, scheme, feeds)
+        nodes = self.model.graph.node
+        # What stands before the first convolution normalises pixels, which 8 bits would blur.
+        self.before = [node.name for node in takewhile(lambda n: n.op_type != "Conv", nodes)]
+        self.layers = [
+            node.name
+            for node in nodes
+            if node.op_type in scheme.ops
+            and node.op_type not in PASSED
+            and node.name not in self.before
+        ]
+
+    def write(self, target: Path, in_float: Sequence[str]) -> None:
+        """Write the network with the layers `in_float` left as they are."""
+        self.quantized((), in_float).save_model_to_file(str(target))
+
+    def quantized(self, alone: Sequence[str], in_float: Sequence[str]):
+        """The network, wrapped; `alone`: the only layers to quantize, () for all."""
+        from onnxruntime.quantization import QDQQuantizer, QuantType
+
+        quantizer = QDQQuantizer(
+            copy.deepcopy(self.model),
+            per_channel=True,
+            reduce_range=self.weight_bits < 8,
+            weight_qType=QuantType.QInt8,
+            activation_qType=QuantType.QInt8 if self.scheme.tensorrt else QuantType.QUInt8,
+            tensors_range=self.ranges,
+            nodes_to_quantize=list(alone),
+            nodes_to_exclude=[*self.before, *in_float],
+            op_types_to_quantize=list(self.scheme.ops),
+            extra_options=self.scheme.options(),
+        )
+        quantizer.quantize_model()
+        return quantizer.model
+
+    @property
+    def weight_bits(self) -> int:
+        """8, or 7 for x86 without VNNI, where a sum of two 8-bit products overflows 16 bits."""
+        vnni = "_vnni" in environment.read("proc/cpuinfo")
+        return 7 if environment.X86 and not vnni and not self.scheme.tensorrt else 8
+
+    def rank(self, images: np.ndarray) -> list[str]:
+        """The layers, first the one that, quantized alone, changes the outputs on `images` most."""
+        expected = self.run(self.model, images)
+        errors = {}
+        for name in Progress(self.layers, "trying layers", len(self.layers)):
+            found = self.run(self.quantized([name], ()).model, images)
+            errors[name] = float(np.square(found - expected).sum())
+        return sorted(errors, key=lambda name: errors[name], reverse=True)
+
+    def run(self, model, images: np.ndarray) -> np.ndarray:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = environment.threads()
+        options.log_severity_level = ERRORS_ALONE
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        return np.asarray(session.run(None, {self.given: images})[0])
+
+
+def check(source: Path) -> None:
+    import onnx
+
+    model = onnx.load(str(source), load_external_data=False)
+    if source.with_name(ONNX_DATA).exists():
+        raise UserError(f"{source}: is above 2 GB, which ONNX Runtime's quantizer cannot read")
+    found = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if found < OPSET:
+        raise UserError(f"{source}: has ONNX opset {found}; convert it with {OPSET} or later")
+
+
+def calibrate(source: Path, scheme: Scheme, feeds: Iterable[dict[str, np.ndarray]]):
+    """The mean over photos of the least and the greatest value of each tensor."""
+    from onnxruntime.quantization import CalibrationDataReader, create_calibrator
+
+    class Reader(CalibrationDataReader):
+        rest = iter(feeds)
+
+        def get_next(self):
+            return next(self.rest, None)
+
+    with tempfile.TemporaryDirectory() as temporary:
+        augmented = Path(temporary) / "augmented.onnx"
+        mean = {"moving_average": True}  # over what is collected at once, a plain mean
+        calibrator = create_calibrator(str(source), scheme.ops, str(augmented), extra_options=mean)
+        calibrator.collect_data(Reader())
+        return calibrator.compute_data()
+
+
+# --------------------------------------------------------------------------
+# How well a network in INT8 does beside the one in float: answers, and time
+
+NO_PHOTO = "no photo to compare answers on can be read"
+BATCH = 8
+COMPARED = 500  # unlabelled photos at most
+TIMED = (1, 8)  # batch sizes
+TURNS = 15  # that engines take in being timed
+SECONDS = 0.001  # of timed runs in a turn, at least one
+
+
+@dataclass(frozen=True)
+class Score:
+    """Right answers in float and in INT8, None for unlabelled photos; and the share of equal ones.
+
+    An answer is a photo's class (`name` top1) or each of its labels (label_accuracy).
+    """
+
+    right: tuple[float, float] | None
+    agreement: float
+    name: str = "top1"
+
+    @property
+    def loss(self) -> float:
+        """What the budget is held against."""
+        return self.right[0] - self.right[1] if self.right else 1 - self.agreement
+
+    def __str__(self) -> str:
+        answer, words = ("class", "top-1") if self.name == "top1" else ("labels", "labels right")
+        same = f"the same {answer} on {100 * self.agreement:.1f} %"
+        if not self.right:
+            return same
+        before, after = (100 * share for share in self.right)
+        return f"{words} {before:.1f} % in float, {after:.1f} % in int8, {same}"
+
+    def about(self) -> dict[str, Any]:
+        right = dict(zip(("float", "int8"), self.right, strict=True)) if self.right else None
+        return {self.name: right, "agreement": self.agreement}
+
+
+@dataclass(frozen=True, eq=False)
+class Judge:
+    """Photos, the float network's answers on them and, None when unknown, the right ones: classes
+    int64 [N], or 0 and 1 [N, classes] in multilabel.
+    """
+
+    source: str
+    paths: Sequence[str]
+    labels: np.ndarray | None
+    manifest: Manifest
+    expected: np.ndarray
+
+    def score(self, engine: Engine) -> Score:
+        found = answers(engine, self.manifest, self.paths).found
+        agreement = float((found == self.expected).mean())
+        name = "top1" if self.manifest.task == "classify" else "label_accuracy"
+        if self.labels is None:
+            return Score(None, agreement, name)
+        before, after = (float((c == self.labels).mean()) for c in (self.expected, found))
+        return Score((before, after), agreement, name)
+
+    @property
+    def advice(self) -> str:
+        if self.labels is None:
+            return "--eval labelled photos: another class is not always a worse one"
+        return "--photos, to calibrate with more"
+
+
+def labelled(source: Path, manifest: Manifest, in_float: Engine, skip: bool = False) -> Judge:
+    """UserError for photos whose classes are not the network's and, unless `skip`, missing ones."""
+    source = Path(find_parts(None, str(source))[1] or source)
+    samples = open_samples(source, several=manifest.task == "multilabel")
+    lost = [] if skip else missing(samples)
+    if lost:
+        raise UserError(f"--eval: photos that do not exist: {'; '.join(lost)}")
+    paths = list(samples.paths)
+    labels = numbers(samples, manifest.labels, classes_of(in_float, manifest, paths, skip))
+    known = answers(in_float, manifest, paths, skip)
+    labels = labels[known.places]
+    paths = [paths[place] for place in known.places]
+    return Judge(str(source), paths, labels, manifest, known.found)
+
+
+def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
+    """The photos' labels as the network numbers its classes: by name where it knows the names."""
+    if samples.labels.ndim == 2:
+        if samples.classes != classes:
+            raise UserError(
+                f"--eval {samples.source}: has {plural(samples.classes, 'label')} a photo "
+                f"and the network {plural(classes, 'class')}; give photos of its classes"
+            )
+        known = bool(samples.names) and set(samples.names) == set(names)
+        order = [samples.names.index(name) for name in names] if known else slice(None)
+        return samples.labels[:, order]
+    samples = numbered_as(samples, names, classes, "the network")
+    outside = np.flatnonzero(samples.labels >= classes)
+    if len(outside):
+        first = int(outside[0])
+        raise UserError(
+            f"--eval {samples.where(first)}: label {samples.labels[first]}, but the network's last "
+            f"class is {classes - 1}; give photos of its classes"
+        )
+    return samples.labels
+
+
+def unlabelled(
+    source: Path,
+    found: Sequence[str],
+    chosen: Sequence[str],
+    manifest: Manifest,
+    in_float: Engine,
+    skip: bool = False,
+) -> Judge:
+    """Photos that are not calibrated with or, where those are fewer, all."""
+    used = set(chosen)
+    others = [path for path in found if path not in used]
+    paths = others if len(others) >= len(chosen) else found
+    paths = [paths[i] for i in spread(len(paths), COMPARED)]
+    known = answers(in_float, manifest, paths, skip)
+    paths = [paths[place] for place in known.places]
+    return Judge(str(source), paths, None, manifest, known.found)
+
+
+def spread(total: int, count: int) -> list[int]:
+    """Up to `count` of the numbers below `total`, evenly spread: photos often stand by class."""
+    return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
+
+
+class Answers(NamedTuple):
+    """The answers on photos as `decide` gives them, and which of the photos those are."""
+
+    found: np.ndarray
+    places: list[int]
+
+
+def classes_of(engine: Engine, manifest: Manifest, paths: Sequence[str], skip: bool) -> int:
+    """How many classes the network has, seen from a photo."""
+    for path in paths:
+        kept, images = readable(manifest, [path], skip)
+        if kept:
+            return engine.run(images).shape[1]
+    raise UserError(NO_PHOTO)
+
+
+def answers(
+    engine: Engine, manifest: Manifest, paths: Sequence[str], skip: bool = False
+) -> Answers:
+    """With `skip` of the photos that can be read; UserError where that is none."""
+    places: list[int] = []
+    found = []
+    starts = range(0, len(paths), BATCH)
+    for start in Progress(starts, "comparing", len(starts)):
+        batch = paths[start : start + BATCH]
+        kept, images = readable(manifest, batch, skip)
+        if not kept:
+            continue
+        output = engine.run(images)
+        for place, whole in zip(kept, are_finite(output), strict=True):
+            if not whole:
+                raise UserError(
+                    f"{batch[place]}: the output of {engine.path} is not finite (NaN or infinite, "
+                    f"by {engine.settings}): its weights are damaged or it overflows"
+                )
+        found.append(decide(manifest, output))
+        places += [start + place for place in kept]
+    if len(places) < len(paths):
+        lost = f"{plural(len(paths) - len(places), 'photo')} of {len(paths):,}"
+        say(f"note: compared without {lost} that cannot be read")
+    if not places:
+        raise UserError(NO_PHOTO)
+    return Answers(np.concatenate(found), places)
+
+
+def decide(manifest: Manifest, output: np.ndarray) -> np.ndarray:
+    """Of outputs [N, classes] the likeliest classes int64 [N] or, in multilabel, 0 and 1 of all."""
+    if manifest.task == "classify" and manifest.default is None:
+        return output.argmax(axis=1)
+    probabilities = link(output, manifest.task) if manifest.output == "logits" else output
+    if manifest.default is not None:
+        return np.array([manifest.decide(row, 1)[0][0] for row in probabilities])
+    return (probabilities > np.array(manifest.threshold)).astype(np.uint8)
+
+
+def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
+    """Photos as the network takes them."""
+    return readable(manifest, paths, skip=False)[1]
+
+
+def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list[int], np.ndarray]:
+    """Photos as the network takes them and which of the paths they are; UserError for a broken one
+    unless `skip`.
+    """
+    kept, pixels = [], []
+    for place, path in enumerate(paths):
+        try:
+            pixels.append(open_photo(path, manifest.preprocess))
+            kept.append(place)
+        except DataError:
+            if not skip:
+                raise
+    stacked = np.stack(pixels) if pixels else np.empty(0, np.uint8)
+    whole = manifest.input == "uint8" or not pixels
+    return kept, stacked if whole else manifest.preprocess.normalize(stacked)
+
+
+def milliseconds(
+    engines: dict[str, Engine], folder: Folder, clock: Clock = time.perf_counter
+) -> dict[str, dict[str, float]]:
+    """By batch size the median of each engine, timed by turns, on noise."""
+    measured = {}
+    for batch in TIMED:
+        given = example(folder, batch)
+        times: dict[str, list[float]] = {name: [] for name in engines}
+        for _ in range(TURNS):
+            for name, engine in engines.items():
+                settle(engine, given, clock)
+                times[name] += timed(engine, given, SECONDS, clock)
+        medians = {name: round(1000 * float(np.median(own)), 2) for name, own in times.items()}
+        measured[f"batch {batch}"] = medians
+    return measured
+
+
+# --------------------------------------------------------------------------
+# An exported network in INT8: quantized after training, with real photos, and compared
 
 RANKED_ON = 16  # photos that single layers are tried on
 
@@ -78,18 +472,18 @@ def quantize(
         raise UserError(f"{output}: is the float network; --output another FOLDER")
     known = Origin.of(folder.manifest)
     origin = replace(known, source=known.source or str(source), precision="int8")
-    target.check(output, origin, overwrite)  # before anything that takes long
+    exported_model.check(output, origin, overwrite)  # before anything that takes long
     found = find_photos(calibrate, skip)
     chosen = [found[i] for i in spread(len(found), photos)]
     in_float = open_for(folder, engine)
     if evaluate:
-        judge = quantize_judge.labelled(evaluate, folder.manifest, in_float, skip)
+        judge = labelled(evaluate, folder.manifest, in_float, skip)
     else:
         given = calibrate, found, chosen, folder.manifest, in_float, skip
-        judge = quantize_judge.unlabelled(*given)
+        judge = unlabelled(*given)
     if skip:
         chosen = calibrating(chosen, folder.manifest, calibrate)
-    with target.staged(output, origin, overwrite) as temporary:
+    with exported_model.staged(output, origin, overwrite) as temporary:
         inputs = (prepare(folder.manifest, [photo]) for photo in chosen)
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
         job = Job(folder, engine, quantizer, judge, temporary, clock)
@@ -205,7 +599,7 @@ class Job:
                 "float": onnx_of(self.folder).stat().st_size,
                 "int8": sum(path.stat().st_size for path in best.folder.files),
             },
-            "milliseconds": quantize_judge.milliseconds(engines, self.folder, self.clock),
+            "milliseconds": milliseconds(engines, self.folder, self.clock),
             "layers": len(self.quantizer.layers),
             "layers_in_float": list(best.in_float),
             "weight_bits": self.quantizer.weight_bits,

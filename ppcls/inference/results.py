@@ -1,19 +1,264 @@
-"""`predict`: a line on the screen for each photo, and a CSV or JSON file of them."""
+"""Predictions written as they come, so that nothing is lost, and gone on with behind the last.
 
+While they are being made they stand in `x.csv.incomplete`, which `x.csv.incomplete.run` says the
+origin of; in the end they take the place of `x.csv` by one rename. A kill can tear the last record
+at most, which is cut off when the file is gone on with.
+"""
+
+import csv
 import hashlib
+import io
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import closing
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
 
-from ppcls.errors import DataError, UserError
-from ppcls.inference.photos import find
-from ppcls.inference.prediction_file import PredictionFile
+from ppcls.inference.inputs import find
 from ppcls.inference.predictor import Prediction, Predictor
-from ppcls.log import Progress, say
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.files import header_line, lock, read_header, write_bytes, write_whole, writing
+from ppcls.utils.log import Progress, say
 from ppcls.utils.signals import signals_interrupt
-from ppcls.utils.text import SHOWN, plural
+from ppcls.utils.text import SHOWN, cell, from_json, plural, to_csv, to_json, visible
+
+SUFFIXES = (".csv", ".json", ".jsonl")
+FORM = "ppcls predictions 1"
+COLUMNS = ("path", "rank", "class", "label", "score", "milliseconds", "error")
+AGAIN = "--resume goes on with the same photos and model, --overwrite begins anew"
+
+
+class PredictionFile:
+    """A file of predictions that grows record by record.
+
+    Attributes:
+        done: photos whose predictions are in the file.
+        failed: those of them that have an error in place of classes.
+    """
+
+    def __init__(self, target: Path):
+        """Say where; nothing is opened yet.
+
+        Raises:
+            UserError: `target` cannot be written, or has an ending of another kind.
+        """
+        self.name = f"--save {target}"
+        self.kind = target.suffix.lower()
+        if self.kind not in SUFFIXES:
+            raise UserError(f"{self.name}: the file name should end in {', '.join(SUFFIXES)}")
+        with writing(self.name):
+            self.target = Path(os.path.realpath(target))
+            if self.target.exists() and not self.target.is_file():
+                raise UserError(f"{self.name}: is there and is no file; name another one")
+            if not os.access(self.target.parent, os.W_OK):
+                raise UserError(f"{self.name}: cannot be written; does the folder exist?")
+        self.path = self.target.with_name(self.target.name + ".incomplete")
+        self.about = self.path.with_name(self.path.name + ".run")
+        self.file: IO[bytes] | None = None
+        self.begun = False
+        self.done, self.failed, self.end = 0, 0, 0  # photos, those with an error, bytes
+
+    def refuse_lost(self) -> None:
+        """UserError where another run that did not end would be lost."""
+        with writing(self.name):
+            rows = next(self.groups(0), None) if self.path.is_file() else None
+        if rows:
+            raise UserError(
+                f"{self.path}: holds the predictions of a run that did not end; {AGAIN}"
+            )
+
+    def begin(self, origin: dict[str, Any], photos: Sequence[str], resume: bool) -> None:
+        """Open it; with `resume`, behind the last whole record of an earlier run.
+
+        Args:
+            origin: what the predictions depend on.
+            photos: all paths that are to be predicted; an earlier run's are the first of them.
+
+        Raises:
+            UserError: an earlier run was of something else, or it cannot be written.
+        """
+        resume = resume and self.path.is_file()
+        with writing(self.name):
+            number = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self.file = open(number, "r+b", buffering=0)  # noqa: SIM115
+            self.lock()
+        if resume:
+            self.go_on(origin, photos)
+        else:
+            write_bytes(self.about, header_line({"format": FORM, **origin}), self.name)
+        with writing(self.name):
+            self.file.truncate(self.end)
+            self.file.seek(self.end)
+        self.begun = True
+        if not self.end and self.kind == ".csv":
+            self.append(to_csv([COLUMNS]))
+
+    def go_on(self, origin: dict[str, Any], photos: Sequence[str]) -> None:
+        mistake = f"does not belong to {self.path.name}; --overwrite begins anew"
+        found = read_header(self.about, FORM, mistake)
+        for key, value in origin.items():
+            if found.get(key) != value:
+                raise UserError(
+                    f"{self.path}: was made with another {key} ({visible(str(found.get(key)))}, "
+                    f"now {visible(str(value))}); give the same, or --overwrite begins anew"
+                )
+        with writing(self.name):
+            self.read(photos)
+
+    def read(self, photos: Sequence[str]) -> None:
+        """Find out which photos are done, and where the last whole record ends."""
+        start = 0
+        if self.kind == ".csv":
+            start = next((end for end, _ in records(self.path, 0)), 0)
+            self.end = start
+        for end, path, failed, last in self.groups(start):
+            if last and self.kind == ".csv":
+                break  # rows of it may be missing: it is predicted again
+            if self.done >= len(photos) or path != self.written(photos[self.done]):
+                wanted = photos[self.done] if self.done < len(photos) else "no more"
+                raise UserError(
+                    f"{self.path}: its photo {self.done + 1} is {visible(path)}, of those to "
+                    f"predict {visible(wanted)}: give the same photos, or --overwrite begins anew"
+                )
+            self.done, self.failed, self.end = self.done + 1, self.failed + failed, end
+
+    def groups(self, start: int) -> Iterator[tuple[int, str, bool, bool]]:
+        """Of each photo's whole records the end, the path, whether they are an error, and whether
+        it is the last one.
+        """
+        held: tuple[int, str, bool] | None = None
+        for end, text in records(self.path, start):
+            try:
+                begins, path, failed = (of_csv if self.kind == ".csv" else of_json)(text)
+            except (ValueError, TypeError, KeyError, csv.Error):
+                if start or self.kind != ".csv" or held:
+                    break  # damaged from here on
+                start = end  # the line with the names of columns
+                continue
+            if held and begins:
+                yield (*held, False)
+            held = (end, path, failed)
+        if held:
+            yield (*held, True)
+
+    def written(self, path: str) -> str:
+        """A photo's path as it stands in the file."""
+        return cell(path) if self.kind == ".csv" else path
+
+    def lock(self) -> None:
+        """UserError where another process is writing it; a lock ends with its process."""
+        assert self.file
+        with suppress(OSError):  # it can be written all the same
+            if lock(self.file.fileno()) is False:
+                raise UserError(f"{self.path}: another process is writing it")
+
+    def write(self, prediction: Prediction) -> None:
+        if self.kind == ".csv":
+            self.append(to_csv(rows_of(prediction)))
+        else:
+            self.append(in_json(prediction))
+        self.done, self.failed = self.done + 1, self.failed + (prediction.error is not None)
+
+    def append(self, text: str) -> None:
+        """Whole or not at all, where the disk is full."""
+        # A file name that is not UTF-8 is written with the bytes it has.
+        data = memoryview(text.encode("utf-8", "surrogateescape"))
+        assert self.file
+        written = 0
+        try:
+            with writing(self.name, f"make room; {AGAIN}"):
+                while written < len(data):
+                    written += self.file.write(data[written:]) or 0
+            self.end += written
+        finally:
+            if written < len(data):
+                with suppress(OSError):
+                    self.file.truncate(self.end)
+
+    def finish(self) -> None:
+        """All is there: it takes its place."""
+        assert self.file
+        with writing(self.name, f"make room; {AGAIN}"):
+            os.fsync(self.file.fileno())
+        if self.kind == ".json":
+            with write_whole(self.target, self.name, f"make room; {AGAIN}") as file:
+                for index, (_, text) in enumerate(records(self.path, 0)):
+                    file.write((b",\n" if index else b"[\n") + text.rstrip(b"\n"))
+                file.write(b"\n]\n" if self.done else b"[]\n")
+        self.file.close()
+        with writing(self.name):
+            if self.kind == ".json":
+                self.path.unlink()
+            else:
+                os.replace(self.path, self.target)
+            self.about.unlink(missing_ok=True)
+
+    def close(self) -> str:
+        """End early; returns what to say of what is kept, "" where nothing is."""
+        if not self.file or self.file.closed:
+            return ""
+        with suppress(OSError):
+            os.fsync(self.file.fileno())
+        self.file.close()
+        if not self.begun:
+            return ""  # it may be another's
+        if not self.done:
+            for path in (self.path, self.about):
+                with suppress(OSError):
+                    path.unlink()
+            return ""
+        return f"{plural(self.done, 'prediction')} kept in {self.path}"
+
+
+def records(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
+    """The records from a place on, each with where it ends; a last one that is torn is left out.
+
+    A record is a line; one of CSV goes on while a quotation is open.
+    """
+    is_json = not path.name.lower().endswith(".csv.incomplete")
+    with path.open("rb") as file:
+        file.seek(start)
+        end, held = start, b""
+        for line in file:
+            held += line
+            if line.endswith(b"\n") and (is_json or held.count(b'"') % 2 == 0):
+                end += len(held)
+                yield end, held
+                held = b""
+
+
+def of_csv(text: bytes) -> tuple[bool, str, bool]:
+    """Whether a row is its photo's first, the photo's path, and whether the row is an error."""
+    (row,) = csv.reader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
+    path, rank, *_, milliseconds, error = row
+    float(milliseconds)
+    if len(row) != len(COLUMNS):
+        raise ValueError(row)
+    return int(rank) < 2, path, bool(error)
+
+
+def of_json(text: bytes) -> tuple[bool, str, bool]:
+    found = from_json(text.decode("utf-8", "surrogateescape"))
+    return True, str(found["path"]), found["error"] is not None
+
+
+def rows_of(prediction: Prediction) -> Iterator[Sequence[Any]]:
+    """A row for each class; one of rank 0 where there is none, and for an error."""
+    p, error = prediction, prediction.error or ""
+    for rank, row in enumerate(zip(p.classes, p.labels, p.scores, strict=True), 1):
+        yield [p.path, rank, *row[:2], f"{row[2]:.6f}", f"{p.milliseconds:.2f}", error]
+    if not p.classes:
+        yield [p.path, 0, "", "", "", f"{p.milliseconds:.2f}", error]
+
+
+def in_json(prediction: Prediction) -> str:
+    return to_json(asdict(prediction), allow_nan=False) + "\n"
+
+
+# --------------------------------------------------------------------------
+# `predict`: a line on the screen for each photo, and a CSV or JSON file of them
 
 NOTHING = "no class above its threshold"
 CHUNK = 1 << 20

@@ -9,7 +9,7 @@ import paddle
 from paddle import nn
 from paddle.utils import unique_name
 
-from ppcls.models import zoo
+from ppcls.models import registry
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ def count_by_name(name: str) -> Complexity:
     Raises:
         UserError: no network has this name.
     """
-    spec = zoo.spec_of(name)
+    spec = registry.spec_of(name)
     shallow = replace(spec, depths=tuple(min(depth, 2) for depth in spec.depths))
     with shapes_only():
-        net = zoo.network(shallow)
+        net = registry.network(shallow)
         stages = zip(net.stages, spec.depths, strict=True)
         repeats = {blocks[1]: depth - 1 for blocks, depth in stages if depth > 1}
         return add_up(net, (3, spec.resolution, spec.resolution), repeats)

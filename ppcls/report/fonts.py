@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import ImageDraw, ImageFont
 
-from ppcls.log import say
+from ppcls.utils.log import say
 from ppcls.utils.text import escape, visible
 
 if TYPE_CHECKING:  # matplotlib takes its time and not every command draws

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, PngImagePlugin
 
-from ppcls.data import images
-from ppcls.errors import UserError
+from ppcls.data import decode
 from ppcls.report.fonts import Lettering
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_bytes
 from ppcls.utils.text import plural, visible
 
@@ -211,7 +211,7 @@ def fit(pixels: np.ndarray, tile: int) -> Image.Image:
 
     Small ones are enlarged in whole steps, so that each pixel is seen.
     """
-    image = Image.fromarray(images.convert(pixels, 3))
+    image = Image.fromarray(decode.convert(pixels, 3))
     longer = max(image.size)
     steps = enlarged(longer, tile) // longer
     if steps > 1:

@@ -1,25 +1,199 @@
-"""What a teacher says of each photo, in a file that goes on where it was cut.
+"""The files beside the list that is made."""
 
-The first line is a JSON header that says whose scores of what they are; a record for each photo
-follows, in the order of the photos. Photos that cannot be read have a record, too, and a line in a
-second file, which is written before the record: where a line is lacking, so is the record.
-"""
-
+import hashlib
 import json
+import os
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
-from ppcls.check.photo import WORDS
+from ppcls.check.survey import WORDS, decoder_messages, fingerprint, read_messages
 from ppcls.config.tree import differences
-from ppcls.errors import UserError
-from ppcls.select.files import FOREIGN, beside
-from ppcls.utils.files import header_line, read_header, write_whole
-from ppcls.utils.text import one_line
+from ppcls.data import decode
+from ppcls.data.datasets import say_passed_over
+from ppcls.data.decode import EXPECTED
+from ppcls.data.folders import PassedOver, walk, with_passed_over
+from ppcls.data.preprocess import Preprocess
+from ppcls.data.unlabeled import LIST_SUFFIXES
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import expanded, header_line, read_header, write_whole
+from ppcls.utils.log import say
+from ppcls.utils.text import one_line, plural
+
+FOREIGN = "not a file of `ppcls select-unlabeled`: give another --output"
+
+
+def beside(output: Path, kind: str) -> Path:
+    """`unlabeled.txt` and "scores" to `unlabeled.txt.scores`."""
+    return output.with_name(f"{output.name}.{kind}")
+
+
+# --------------------------------------------------------------------------
+# The photos to choose from: those below a folder, or a list of theirs, never all in memory
+
+LIST_FORMAT = "ppcls photos of a folder, 1"
+LABELLED = re.compile(rb"(.*[^ \t])[ \t]+[0-9]+")
+LOOKED_FOR = 100  # photos of a list, one of which at least should be there
+LIST_BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos in the order of a file with one a line.
+
+    Attributes:
+        root: the absolute folder where relative paths start.
+        walked: the file is our own, of a folder: it has a header, and odd paths are JSON strings.
+        digest: of the file's lines.
+    """
+
+    file: Path
+    root: str
+    walked: bool
+    count: int = 0
+    digest: str = ""
+
+    def paths(self, first: int = 0) -> Iterator[str]:
+        """Their absolute paths, from photo `first` on."""
+        encoding = "utf-8" if self.walked else "utf-8-sig"
+        with self.file.open(encoding=encoding, errors="surrogateescape", newline="\n") as lines:
+            for line in islice(lines, first + self.walked, None):
+                path = unquoted(line[:-1]) if self.walked else line.strip(" \t\r\n")
+                yield os.path.join(self.root, expanded(path) if path[:2] == "~/" else path)
+
+
+def open_photos(given: str, output: Path) -> Photos:
+    """The photos of a folder, which are written beside the output first, or of a list.
+
+    Raises:
+        UserError: there is no such folder or list, it has no photos, its lines have labels.
+    """
+    if os.path.isdir(given):
+        return open_walked(os.path.abspath(given), beside(output, "photos"))
+    path = Path(given)
+    if not path.is_file():
+        raise UserError(f"--photos {given}: no such folder or list file")
+    if path.suffix.lower() not in LIST_SUFFIXES:
+        raise UserError(f"--photos {given}: a list with a path a line ends in .txt, .tsv or .lst")
+    return open_list(Photos(path, os.path.abspath(path.parent), walked=False))
+
+
+def open_walked(folder: str, file: Path) -> Photos:
+    """The photos of a folder, looked for unless that was done before."""
+    if file.exists():
+        said = read_header(file, LIST_FORMAT, FOREIGN)["folder"]
+        if said != folder:
+            raise UserError(
+                f"{file}: holds the photos of {said}, not of {folder}: give another --output, or "
+                f"delete {file.with_suffix('')} and what lies beside it under that name"
+            )
+        photos = counted(Photos(file, folder, walked=True))
+        say(
+            f"{plural(photos.count, 'photo')} of {folder}, as {file} says; another --output "
+            "looks again"
+        )
+        return photos
+    say(f"looking for photos in {folder}")
+    with write_whole(file) as lines:
+        lines.write(header_line({"format": LIST_FORMAT, "folder": folder}))
+        found, passed = False, PassedOver()
+        for path in walk(folder, passed):
+            lines.write(f"{quoted(path)}\n".encode("utf-8", "surrogateescape"))
+            found = True
+        if not found:
+            raise with_passed_over(f"--photos {folder}: no photos in it ({EXPECTED})", passed)
+    say_passed_over(folder, passed)
+    photos = counted(Photos(file, folder, walked=True))
+    say(f"{plural(photos.count, 'photo')} of {folder}, listed in {file}")
+    return photos
+
+
+def counted(photos: Photos) -> Photos:
+    """With the number and the digest of its own file's lines."""
+    digest, count = hashlib.sha256(), -1  # the header is none
+    with photos.file.open("rb") as file:
+        while block := file.read(LIST_BLOCK):
+            digest.update(block)
+            count += block.count(b"\n")
+    return Photos(photos.file, photos.root, True, count, digest.hexdigest())
+
+
+def open_list(photos: Photos) -> Photos:
+    """A list, its lines checked and counted."""
+    digest, count = hashlib.sha256(), 0
+    try:
+        with photos.file.open("rb") as lines:
+            for count, line in enumerate(lines, 1):
+                digest.update(line)
+                check_line(line.strip(b" \t\r\n"), f"{photos.file}:{count}", photos.root)
+    except OSError as error:
+        raise UserError(f"--photos {photos.file}: cannot be read ({error.strerror})") from None
+    if not count:
+        raise UserError(f"--photos {photos.file}: lists no photos")
+    if not any(os.path.exists(path) for path in islice(photos.paths(), LOOKED_FOR)):
+        first = next(photos.paths())
+        raise UserError(
+            f"{photos.file}:1: {first} does not exist, nor do the next; relative paths start "
+            "beside the list"
+        )
+    return Photos(photos.file, photos.root, False, count, digest.hexdigest())
+
+
+def check_line(line: bytes, place: str, root: str) -> None:
+    """UserError for a line of a list that is not one path."""
+    if not line:
+        raise UserError(f"{place}: blank line; one photo a line is expected")
+    if b"\0" in line:
+        raise UserError(f"{place}: not UTF-8 text; save the file as UTF-8")
+    labelled = LABELLED.fullmatch(line) if line[-1:].isdigit() else None
+    if labelled:
+        path, before = (os.path.join(root, os.fsdecode(text)) for text in (line, labelled[1]))
+        if os.path.exists(before) and not os.path.exists(path):
+            raise UserError(
+                f"{place}: a label stands behind {os.fsdecode(labelled[1])}; --photos takes a list "
+                "of paths alone"
+            )
+
+
+def quoted(path: str) -> str:
+    """The path as one line."""
+    return json.dumps(path) if "\n" in path or path.startswith('"') else path
+
+
+def unquoted(line: str) -> str:
+    return json.loads(line) if line.startswith('"') else line
+
+
+def unfit(path: str) -> str:
+    """Why no list of photos can hold the path; "" where one can."""
+    if re.search("[\n\r\t]", path):
+        return "its name has a line break or a tab; rename it"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    return ""
+
+
+def line_of(path: str, folder: str) -> str:
+    """An absolute path as a list in `folder` (absolute) says it: relative where it lies below."""
+    start = os.path.join(folder, "")
+    if not path.startswith(start) or "/../" in path:
+        return path
+    inside = path[len(start) :]
+    return f"./{inside}" if inside.startswith(" ") else inside  # lists are read without spaces
+
+
+# --------------------------------------------------------------------------
+# What a teacher says of each photo, in a file that goes on where it was cut
 
 FORMAT = "ppcls scores of unlabelled photos, 1"
 RECORD = np.dtype(
@@ -138,3 +312,56 @@ def check(path: Path, found: dict[str, Any], wanted: dict[str, Any], output: Pat
             f"{path}: holds scores of another teacher, view or list of photos ({text}): give "
             f"another --output, or delete {output} and what lies beside it under that name"
         )
+
+
+# --------------------------------------------------------------------------
+# A look at photos in a worker process: what teachers see of them, and what tells them apart
+
+
+@dataclass(frozen=True)
+class Looked:
+    """Of N photos, n of which can be read.
+
+    Attributes:
+        images: uint8 [n, crop, crop, C].
+        records: RECORD [N], whose label and confidence the teacher has yet to say.
+        reasons: for each other photo its path and why it is left out, in their order.
+    """
+
+    images: np.ndarray
+    records: np.ndarray
+    reasons: list[tuple[str, str]]
+
+
+def look(paths: Sequence[str], preprocess: Preprocess) -> Looked:
+    """Read each photo once."""
+    records, kept, reasons = np.zeros(len(paths), RECORD), 0, []
+    shape = (preprocess.crop, preprocess.crop, preprocess.channels)
+    seen = np.empty((len(paths), *shape), np.uint8)
+    with warnings.catch_warnings(), decoder_messages() as messages:
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        for place, path in enumerate(paths):
+            try:
+                pixels = read(path, preprocess.channels)
+                seen[kept] = preprocess(pixels)
+            except UserError as error:
+                said = error.without(path)
+                read_messages(messages)
+            else:
+                said = read_messages(messages)
+                said = said and f"decoded with damage ({said})"
+            if said:
+                reasons.append((path, said))
+                continue
+            digest, words, blank = fingerprint(pixels)
+            records["pixels"][place] = digest
+            records["hash"][place] = 0 if blank else words
+            kept += 1
+    return Looked(seen[:kept], records, reasons)
+
+
+def read(path: str, channels: int) -> np.ndarray:
+    """The photo's pixels; UserError, too, for a path that no list can hold."""
+    if unfit(path):
+        raise UserError(unfit(path))
+    return decode.read(path, channels)

@@ -4,10 +4,10 @@ import paddle
 from paddle import nn
 
 from ppcls.data.datasets import one_class
-from ppcls.errors import UserError
 from ppcls.inputs import Inputs
+from ppcls.optim.parameters import HEAD, random_ones
 from ppcls.recipe import Model, Recipe
-from ppcls.train.freeze import HEAD, random_ones
+from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
 

@@ -21,9 +21,9 @@ import paddle
 from paddle import Tensor, nn
 from pydantic import TypeAdapter
 
-from ppcls.errors import UserError
-from ppcls.train.ema import Average
-from ppcls.train.rules import Optimizer
+from ppcls.optim.ema import Average
+from ppcls.optim.rules import Optimizer
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_whole, writing
 from ppcls.utils.text import composed, from_json, visible
 from ppcls.weights import files

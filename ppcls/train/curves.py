@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ppcls.log import is_number, read_records
 from ppcls.metrics import Score, goodness
 from ppcls.utils.files import write_bytes
+from ppcls.utils.log import is_number, read_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

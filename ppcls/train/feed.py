@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from ppcls.data.loader import Batch, Reader, train_order
-from ppcls.data.sampling import epoch_photos, mixed_steps
+from ppcls.data.sampler import epoch_photos, mixed_steps
 from ppcls.data.unlabeled import Joined
-from ppcls.errors import DataError
 from ppcls.inputs import Inputs
 from ppcls.recipe import Recipe
-from ppcls.train.processes import Processes
+from ppcls.train.distributed import Processes
+from ppcls.utils.errors import DataError
 
 
 class Feed:

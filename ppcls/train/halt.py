@@ -1,18 +1,14 @@
-"""When a run ends before its last step, and what it leaves for whoever looks into it."""
+"""What a run leaves for whoever looks into it when its numbers are none any more."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ppcls.config.node import Span, node
-from ppcls.errors import UserError
-from ppcls.metrics import Score, goodness
-from ppcls.train.schedule import Evaluations, Length
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_text, write_whole
 from ppcls.utils.text import BYTES, escaped
 
@@ -20,28 +16,6 @@ if TYPE_CHECKING:
     from ppcls.data.loader import Batch
 
 FILES = ("not_finite.txt", "not_finite.npz")
-
-
-@node
-class EarlyStop:
-    """The run ends when evaluations brought no better score for as long as `patience`."""
-
-    patience: Length = Span(10, "epochs")
-    score: Score | None = None  # None: the one that chooses the best weights
-
-    def reached(self, evaluations: Evaluations, score: Score, patience: int) -> bool:
-        """Whether the best of the evaluations is so many steps older than the last.
-
-        Args:
-            score: the one to look at where none is given.
-            patience: in steps.
-        """
-        best, since, last = -math.inf, 0, 0
-        for evaluation in evaluations:
-            last, found = int(evaluation["step"]), goodness(evaluation, self.score or score)
-            if found > best:
-                best, since = found, last
-        return last - since >= patience
 
 
 def diverged(what: str, value: float, step: int, rate: float, left: str) -> UserError:

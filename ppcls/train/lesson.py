@@ -6,18 +6,16 @@ from dataclasses import dataclass, field
 from paddle import nn
 
 from ppcls.api import create_model
-from ppcls.errors import UserError
 from ppcls.inputs import Inputs
-from ppcls.models.normalize import Normalize
+from ppcls.losses.distill import Compare
+from ppcls.losses.distill_layers import build
+from ppcls.models.layers import Normalize
 from ppcls.recipe import Recipe
-from ppcls.train.distill.losses import built
-from ppcls.train.distill.seen import Compare
-from ppcls.train.distill.step import Learning, Mutual, looking, together, widths
-from ppcls.train.distill.task import Distill
-from ppcls.train.distill.teachers import Peer
-from ppcls.train.precision import Precision
-from ppcls.train.task import Step
+from ppcls.tasks import Distill, Peer, Step
+from ppcls.train.distill import Learning, Mutual, looking, together, widths
+from ppcls.train.step import Precision
 from ppcls.train.teachers import AnyTeacher, NetworkTeacher, open_teacher
+from ppcls.utils.errors import UserError
 
 
 @dataclass
@@ -98,7 +96,7 @@ def comparisons(
     """The losses of a task for one student and its teacher, None for one without features."""
     asked = any(loss.features for loss in task.losses)
     own, guide = (widths(net, channels) if asked and net else [] for net in (student, teacher))
-    return [built(loss, own, guide) for loss in task.losses]
+    return [build(loss, own, guide) for loss in task.losses]
 
 
 def with_layers(compared: Sequence[Compare]) -> nn.LayerList:

@@ -6,8 +6,8 @@ import numpy as np
 from paddle import nn
 
 from ppcls.api import create_model
+from ppcls.models.recompute import recompute_blocks
 from ppcls.recipe import Recipe
-from ppcls.train.recompute import recompute_blocks
 
 
 def network(recipe: Recipe, saved: Mapping[str, np.ndarray] | None) -> nn.Layer:

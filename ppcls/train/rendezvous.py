@@ -18,8 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
 from typing import Any
 
-from ppcls.errors import UserError
-from ppcls.log import say
+from ppcls.utils.errors import UserError
+from ppcls.utils.log import say
 from ppcls.utils.text import at_most, duration, from_json, plural, visible, whole_number
 
 RANK, COUNT = "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"

@@ -1,30 +1,65 @@
-"""A run's folder: one run at a time writes there, and a new run replaces an old one when it can.
-
-The files of a run that a new one replaces stand in `.replaced` until the new run has a whole
-checkpoint; checkpoints stay where they are until then. When the new run ends before it has one,
-however it ends, the old run is put back: at once or, after a kill, by the next run.
-"""
+"""Photos that a run could not read and left out, as `data.on_error: skip` asks."""
 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from ppcls.errors import UserError
-from ppcls.log import say
-from ppcls.train import skipped
 from ppcls.train.checkpoint import BEST, LATEST
-from ppcls.train.processes import Processes
-from ppcls.utils.files import beside, read_file, remove, write_text
-from ppcls.utils.lock import locked
-from ppcls.utils.text import from_json
+from ppcls.train.distributed import Processes
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import beside, locked, read_file, remove, write_text, writing
+from ppcls.utils.log import KEEPS, say
+from ppcls.utils.text import BYTES, escaped, from_json, plural
+
+FILE = "skipped.txt"
+
+
+class Skipped:
+    """Each such photo once, with the reason; in the run's folder, a line each."""
+
+    def __init__(self, folder: Path, writes: bool):
+        self.path, self.writes = folder / FILE, writes
+        known = read(self.path)
+        self.lines, self.said = dict.fromkeys(known), len(known)
+        self.last = ""  # the one met last
+
+    def add(self, lines: Iterable[str]) -> None:
+        met = dict.fromkeys(escaped(line, kept=BYTES) for line in lines)  # a line each
+        self.last = next(reversed(met), self.last)
+        new = [line for line in met if line not in self.lines]
+        self.lines |= dict.fromkeys(new)
+        if new and self.writes:
+            text = "".join(f"{line}\n" for line in new)
+            with writing(str(self.path), KEEPS), self.path.open("ab") as file:
+                file.write(text.encode("utf-8", "surrogateescape"))
+
+    def tell(self) -> None:
+        """Say how many there are, when there are more than last time."""
+        if len(self.lines) > self.said:
+            self.said = len(self.lines)
+            first = next(iter(self.lines))
+            many = (
+                plural(self.said, "photo cannot be read and is", "photos cannot be read and are")
+                + " left out"
+            )
+            say(f"note: {many}, such as {first}; all of them: {self.path}")
+
+
+def read(path: Path) -> list[str]:
+    text = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+    return text.removesuffix("\n").split("\n") if text else []
+
+
+# --------------------------------------------------------------------------
+# A run's folder: one run at a time writes there, and a new run replaces an old one when it can
 
 LOCK, RECIPE = ".lock", "recipe.yml"
 REPLACED, LISTED = ".replaced", "files.json"
 CHECKPOINTS = (LATEST, BEST, "step-*.safetensors")
-OTHERS = ("run.jsonl", RECIPE, "curves.png", skipped.FILE, "vdl")
+OTHERS = ("run.jsonl", RECIPE, "curves.png", FILE, "vdl")
 ELSEWHERE = "-o output=FOLDER writes elsewhere"
 
 

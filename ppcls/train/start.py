@@ -10,25 +10,25 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls import environment
 from ppcls.config.load import from_plain, to_plain, to_yaml
 from ppcls.config.tree import differences
 from ppcls.data import datasets
 from ppcls.data.datasets import summary
 from ppcls.data.loader import load_batch
-from ppcls.data.sizes import in_words, sides
-from ppcls.device import select
-from ppcls.errors import UserError
+from ppcls.data.transforms import in_words, sides
 from ppcls.inputs import Inputs, open_inputs, train_view, with_preprocess
-from ppcls.log import be_quiet, say
+from ppcls.optim.parameters import only_head, trained_count
 from ppcls.recipe import LENGTH, Recipe, may_change
 from ppcls.train import checkpoint, run_folder
 from ppcls.train.checkpoint import BEST, LATEST, Record
-from ppcls.train.freeze import only_head, trained_count
-from ppcls.train.processes import Processes, join
+from ppcls.train.distributed import Processes, join
 from ppcls.train.record import take
 from ppcls.train.trainer import Trainer
+from ppcls.utils import environment
+from ppcls.utils.device import select
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import remove, write_text
+from ppcls.utils.log import be_quiet, say
 from ppcls.utils.signals import signals_interrupt
 from ppcls.utils.text import plural
 from ppcls.weights import files, store

@@ -4,9 +4,9 @@ from typing import Any
 
 from ppcls.config.load import to_plain
 from ppcls.data.loader import TrainView
-from ppcls.errors import UserError
 from ppcls.inputs import train_view
 from ppcls.recipe import Recipe
+from ppcls.utils.errors import UserError
 
 STILL = ("resize", "resize_short", "center_crop", "pad")  # the same in every epoch
 FLIPS = ("horizontal_flip",)  # for which the answer to the photo that is not flipped serves

@@ -14,23 +14,23 @@ from ppcls.config.load import from_plain
 from ppcls.data.class_names import first_clash, same_names
 from ppcls.data.loader import TrainView
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.sizes import sides
-from ppcls.errors import UserError
-from ppcls.inference.choose import CANDIDATES
-from ppcls.inference.folder import open_folder
+from ppcls.data.transforms import sides
+from ppcls.inference.auto import CANDIDATES
+from ppcls.inference.exported_model import open_folder
 from ppcls.inference.predictor import Predictor
 from ppcls.inputs import Inputs, class_names
-from ppcls.models.normalize import Normalize
+from ppcls.losses.distill import Seen
+from ppcls.models.layers import Normalize
 from ppcls.recipe import Recipe
+from ppcls.tasks import Exported, Network
+from ppcls.train.answers import FORMAT, open_answers, unpack
 from ppcls.train.checkpoint import RECORD, read_record
-from ppcls.train.distill.answers import FORMAT, open_answers, unpack
-from ppcls.train.distill.seen import Seen
-from ppcls.train.distill.step import Look, looking
-from ppcls.train.distill.teachers import Exported, Network
-from ppcls.train.precision import Precision
+from ppcls.train.distill import Look, looking
+from ppcls.train.step import Precision
 from ppcls.train.still import seen_as, still_view
+from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
-from ppcls.weights import cache, files, store
+from ppcls.weights import download, files, store
 from ppcls.weights.load import OtherClasses
 
 LEAST = 1e-30  # a probability that an engine rounded to 0
@@ -56,7 +56,7 @@ def find(node: Network | Exported, recipe: Recipe) -> Found:
     """Look at the files of a teacher."""
     if isinstance(node, Exported):
         folder = open_folder(Path(node.folder))
-        about, digests = folder.manifest, [cache.digest(path) for path in folder.files]
+        about, digests = folder.manifest, [download.digest(path) for path in folder.files]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         return Found(about.model, folder.path, tuple(about.labels), about.preprocess, digest)
     source = store.find(node.name, node.weights)
@@ -72,7 +72,7 @@ def find(node: Network | Exported, recipe: Recipe) -> Found:
         preprocess = from_plain(Preprocess, record.recipe["preprocess"], str(source.path))
     elif source.preprocess:
         preprocess = from_plain(Preprocess, source.preprocess, str(source.path))
-    digest = cache.digest(files.find(source.path))
+    digest = download.digest(files.find(source.path))
     return Found(node.name, source.path, names, preprocess, digest, checkpoint)
 
 
@@ -173,7 +173,7 @@ class CachedTeacher:
 
     def digest(self) -> str:
         """Changes with any bit of the file."""
-        return cache.digest(self.source)
+        return download.digest(self.source)
 
 
 def other_classes(source: Path, found: int, wanted: int) -> UserError:

@@ -1,41 +1,86 @@
-"""The training loop: a plain loop over steps, whose every number is a function of the step."""
+"""What the steps between two records of a run came to."""
 
 import math
+import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import paddle
 
-from ppcls import log
 from ppcls.data.loader import Batch, Part, Reader
-from ppcls.data.sizes import sides
-from ppcls.errors import DataError, UserError
+from ppcls.data.transforms import sides
 from ppcls.inputs import Inputs, eval_view, train_view
-from ppcls.log import say
 from ppcls.metrics import goodness
-from ppcls.models.normalize import Normalize
+from ppcls.models.layers import Normalize
+from ppcls.optim.parameters import freeze, groups, trained_count
 from ppcls.recipe import Recipe
 from ppcls.train import checkpoint, curves, halt, run_folder
 from ppcls.train.agreement import check, check_freeze
+from ppcls.train.distributed import PeerError, Processes
 from ppcls.train.evaluate import describe, evaluate_watched
 from ppcls.train.feed import Feed
-from ppcls.train.freeze import freeze, trained_count
-from ppcls.train.groups import groups
-from ppcls.train.interrupt import Interrupt, Interrupted
 from ppcls.train.lesson import lesson
-from ppcls.train.link import PeerError
 from ppcls.train.network import network
-from ppcls.train.outlook import Outlook, Plan
-from ppcls.train.precision import Precision
-from ppcls.train.processes import Processes
+from ppcls.train.progress import Outlook, Plan
 from ppcls.train.record import record_of
-from ppcls.train.skipped import Skipped
-from ppcls.train.update import Done, NotFinite, Update
-from ppcls.train.window import Window
+from ppcls.train.run_folder import Skipped
+from ppcls.train.step import Done, NotFinite, Precision, Update
+from ppcls.utils import log
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.log import say
+from ppcls.utils.signals import Interrupt, Interrupted
 from ppcls.utils.text import duration, plural, three_digits
+
+
+class Window:
+    """Sums over the steps between two records; evaluations do not count as time."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.clock = clock
+        self.losses: list[float] = []
+        self.right = 0.0
+        self.known = 0  # photos with labels
+        self.photos = 0
+        self.seconds = 0.0
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        self.mark = self.clock()
+
+    def add(self, done: Done | None) -> None:
+        """Take in a step; None: one without a photo that could be read, which only took time."""
+        if done:
+            self.losses.append(done.loss)
+            self.right += done.right
+            self.known += done.known
+            self.photos += done.photos
+        now = self.clock()
+        self.seconds += now - self.mark
+        self.mark = now
+
+    def scores(self, watched: str) -> dict[str, float]:
+        """The mean loss, and the score that the task watches of the photos with labels.
+
+        What no photo was read for is left out: it has no value.
+        """
+        found: dict[str, float] = {}
+        if self.losses:
+            found["loss"] = sum(self.losses) / len(self.losses)
+        if self.known:
+            found[watched] = self.right / self.known
+        return found
+
+    @property
+    def speed(self) -> float:
+        """Photos a second."""
+        return round(self.photos / max(self.seconds, 1e-9), 2)
+
+
+# --------------------------------------------------------------------------
+# The training loop: a plain loop over steps, whose every number is a function of the step
 
 SHOWN = 20  # steps whose mean loss is shown beside the bar
 FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an evaluation does

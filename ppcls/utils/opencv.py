@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 OLDEST = (4, 8)
 # All bring the same folder cv2, so of several the one installed last has overwritten the others.

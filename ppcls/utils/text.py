@@ -1,7 +1,9 @@
 """Words of messages: near names, long lists cut short, text of others made harmless."""
 
 import codecs
+import csv
 import difflib
+import io
 import json
 import math
 import os
@@ -234,3 +236,36 @@ def duration(seconds: float) -> str:
 def three_digits(count: float) -> str:
     """A rate with the digits that count: `0.0512`, `35.2`, `1,840`."""
     return f"{count:.3g}" if count < 100 else f"{count:,.0f}"
+
+
+# --------------------------------------------------------------------------
+# CSV that programs read as it is, and whose cells a spreadsheet shows and does not run
+
+# What a spreadsheet takes for a formula, also behind spaces and quotes; and after what it may
+# begin a cell: programs set to a language with decimal commas divide them by semicolons.
+RUN = "[\\s\"']*[=+\\-@\uff1d\uff0b\uff0d\uff20]|'*[\\t\\r\\n]"
+RUN_FROM = re.compile(f"(?:^|(?<=[;\\t\\r\\n]))(?={RUN})")
+QUOTED = re.compile(f"(?:^|(?<=[;\\t\\r\\n]))'(?={RUN})")
+NUMBER = re.compile(r"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|inf|nan)", re.ASCII)
+
+
+def cell(value: Any) -> Any:
+    """A value as a cell; texts are made harmless.
+
+    A text that a spreadsheet would run gets an apostrophe before it, which `from_cell` takes away;
+    numbers stay numbers. Control characters but line breaks are shown as `visible` shows them.
+    """
+    if not isinstance(value, str) or NUMBER.fullmatch(value):
+        return value
+    return RUN_FROM.sub("'", escaped(value, kept=f"\n{BYTES}"))
+
+
+def from_cell(text: str) -> str:
+    """The text that `cell` was given, but for control characters."""
+    return QUOTED.sub("", text)
+
+
+def to_csv(rows: Iterable[Sequence[Any]], line_end: str = "\r\n") -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator=line_end).writerows(map(cell, row) for row in rows)
+    return text.getvalue()

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 
-from ppcls.errors import UserError
-from ppcls.models import zoo
+from ppcls.models import registry
+from ppcls.utils.errors import UserError
 from ppcls.utils.text import from_json, plural
 from ppcls.weights import dialects, files
-from ppcls.weights.blocks import Spec
+from ppcls.weights.dialects import Spec
 from ppcls.weights.load import OPTIMIZER
 
 MODEL = "model"  # the metadata key of a network's name
@@ -43,7 +43,7 @@ def convert(tensors: Mapping[str, np.ndarray], spec: Spec, to: str) -> dict[str,
 def shapes(spec: Spec, tensors: Mapping[str, np.ndarray]) -> dialects.Shapes:
     """Name → shape of the network's state, with the tensors' numbers of classes and channels."""
     with paddle.LazyGuard():  # allocates nothing
-        state = zoo.network(spec).state_dict()
+        state = registry.network(spec).state_dict()
     native = {name: tuple(value.shape) for name, value in state.items()}
     dialect = dialects.DIALECTS[dialects.recognise(tensors)]
     names = {p.ours: name for name, p in dialects.places(dialect, spec, native).items()}
@@ -76,7 +76,7 @@ def convert_file(source: Path, target: Path, to: str, model: str | None = None) 
     name = model or recorded_name(checkpoint, source)
     if not name:
         raise UserError(f"{source}: does not say which network it is of: add --model NAME")
-    spec = zoo.spec_of(name)
+    spec = registry.spec_of(name)
     try:
         tensors = convert(checkpoint.tensors, spec, to)
     except UserError as error:

@@ -1,26 +1,153 @@
-"""Files from the web into the cache: resumed, checked, and each by one process alone."""
+"""Where downloaded files are kept, and whether they still are what was downloaded."""
 
+import hashlib
+import json
 import os
 import queue
 import re
+import sys
 import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from pathlib import Path, PurePosixPath
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
 
 from tqdm import tqdm
 
-from ppcls.errors import UserError
-from ppcls.log import Pace, say
-from ppcls.utils.text import quoted, visible, whole_number
-from ppcls.weights import cache
-from ppcls.weights.cache import beside
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import write_text
+from ppcls.utils.log import Pace, say
+from ppcls.utils.text import from_json, quoted, visible, whole_number
 
-if TYPE_CHECKING:  # else imported when needed: what is in the cache is read without it
+if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     import requests
+
+
+def folder() -> Path:
+    """The folder of downloaded weights: `weights` in $PPCLS_HOME or ~/.cache/ppcls."""
+    return environment.home() / "weights"
+
+
+def place(url: str) -> Path:
+    """Where the file of a URL is kept: its own name, in a folder told by the whole address."""
+    try:
+        name = unquote(PurePosixPath(urlsplit(url).path).name)
+        whole = url.encode()
+    except ValueError as error:
+        raise UserError(f"{visible(url)}: not an address: {visible(str(error))}") from None
+    name = re.sub(r"[^\w.-]", "_", name).lstrip(".")
+    name = name.encode("utf-8", "replace")[-200:].decode(errors="ignore")
+    if not name:
+        raise UserError(f"{url}: not the address of a file: it should end with the file's name")
+    return folder() / hashlib.sha256(whole).hexdigest()[:8] / name
+
+
+def check(path: Path, sha256: str | None) -> None:
+    """Refuse a file that is not the published one, or not the one that was recorded.
+
+    Its sha256 is computed anew only where its size or time is not that of its record.
+    """
+    record = read_json(beside(path, ".json"))
+    expected = sha256 or record.get("sha256")
+    if expected and {"sha256": expected, **state(path)}.items() <= record.items():
+        return
+    found = digest(path)
+    if expected and found != expected:
+        origin, other = "published", ""
+        if not sha256:
+            origin, other = "recorded", f", or {beside(path, '.json')} to accept this one"
+        raise UserError(
+            f"{path}: its sha256 is {found}, the {origin} one is {expected}: "
+            f"delete the file to download it again{other}"
+        )
+    try:
+        note(path, path, found, published=bool(sha256))
+    except OSError as error:  # a shared cache that only its owner writes
+        say(f"note: the sha256 of {path} cannot be recorded beside it ({error.strerror})")
+
+
+def note(path: Path, file: Path, sha256: str, published: bool) -> None:
+    """Record what `file`, which is or becomes `path`, was when it was checked."""
+    record = beside(path, ".json")
+    write_json(record, {"sha256": sha256, **state(file)})
+    if not published:
+        say(f"no sha256 is published for {path.name}: {sha256} is recorded in {record}")
+
+
+def state(path: Path) -> dict[str, int]:
+    """What tells, without reading a file, that it has changed."""
+    found = path.stat()
+    return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def digest(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal."""
+    result = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            result.update(block)
+    return result.hexdigest()
+
+
+def beside(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a small file, {} where there is none."""
+    try:
+        found = from_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged; delete it")
+    return found
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    write_text(path, json.dumps(value))
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Let one process, and one of its threads, at a time write `path`; their end sets it free."""
+    with path.with_name(f".{path.name}.lock").open("a") as file:
+        waiting = False
+        while not take(file):
+            if not waiting:
+                say(f"waiting for another process that downloads {path}")
+            waiting = True
+            time.sleep(0.1)
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def take(file: IO) -> bool:
+        with suppress(PermissionError):
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            return True
+        return False
+
+else:
+    import fcntl
+
+    def take(file: IO) -> bool:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+
+# --------------------------------------------------------------------------
+# Files from the web into the cache: resumed, checked, and each by one process alone
 
 CHUNK = 1 << 16  # bytes
 LARGEST = "PPCLS_LARGEST_DOWNLOAD"  # the variable that says how many GB a file may have …
@@ -97,17 +224,17 @@ def fetch(
         UserError: no connection, an error of the server's, a damaged or changed file; the line
             says where to put the file by hand, and what lies there is used.
     """
-    path = to or cache.place(url)
+    path = to or place(url)
     by_hand = f"or put the file at {path} by hand"
     try:
         if not path.is_file():
             if offline():
                 raise UserError(f"{url}: not downloaded: unset PPCLS_OFFLINE, {by_hand}")
             path.parent.mkdir(parents=True, exist_ok=True)
-            with cache.locked(path):
+            with locked(path):
                 if not path.is_file():  # else another process has just finished it
                     download(url, path, sha256, by_hand, patience or Patience())
-        cache.check(path, sha256)
+        check(path, sha256)
     except OSError as error:
         raise UserError(
             f"{path}: {error.strerror or error}: make room or give access there, "
@@ -147,13 +274,13 @@ def download(url: str, path: Path, sha256: str | None, by_hand: str, patience: P
             pause = patience.pauses[failures - 1]
             say(f"{path.name}: {error}; trying again in {pause} s")
         time.sleep(pause)
-    found = cache.digest(part)
+    found = digest(part)
     if sha256 and found != sha256:
         discard(part)
         raise UserError(
             f"{url}: its sha256 is {found}, the published one is {sha256}: try again, {by_hand}"
         )
-    cache.note(path, part, found, published=bool(sha256))
+    note(path, part, found, published=bool(sha256))
     part.replace(path)
     discard(part)
 
@@ -193,7 +320,7 @@ def transfer(url: str, part: Path, limit: float, end: float, patience: Patience)
         if not goes_on:
             have = 0
             discard(part)
-            cache.write_json(beside(part, ".json"), found)
+            write_json(beside(part, ".json"), found)
         total = found["size"]
         if total is not None and total > limit:
             raise TooLargeError(f"{total / 1e9:,.1f} GB")
@@ -214,7 +341,7 @@ def transfer(url: str, part: Path, limit: float, end: float, patience: Patience)
 def about(part: Path) -> dict[str, Any]:
     """What is known of the server's file that `part` is the beginning of; {} begins anew."""
     try:
-        return cache.read_json(beside(part, ".json"))
+        return read_json(beside(part, ".json"))
     except UserError:
         discard(part)
         return {}

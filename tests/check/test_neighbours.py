@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from ppcls.check.neighbours import LINKS, NEAR, components, near_pairs
+from ppcls.check.findings import LINKS, NEAR, components, near_pairs
 
 
 def flipped(words: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 from photos import scene
 from PIL import Image
 
-from ppcls.check.neighbours import NEAR
-from ppcls.check.photo import Demands, Odd, digest, examine, perceptual_hash
+from ppcls.check.findings import NEAR
+from ppcls.check.survey import Demands, Odd, digest, examine, perceptual_hash
 
 SIDE = 32
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from ppcls.config.load import from_plain, load, to_plain, to_yaml
 from ppcls.config.node import Count, Duration, Float, Share, Span, node
 from ppcls.config.tree import differences
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 
 @node

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ppcls.cli import main
 from ppcls.config.load import load, to_yaml
-from ppcls.errors import UserError
 from ppcls.recipe import Recipe
+from ppcls.utils.errors import UserError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 NAMES = sorted(str(path.relative_to(CONFIGS)) for path in CONFIGS.rglob("*.yaml"))

@@ -4,7 +4,7 @@ import pytest
 
 from ppcls.config.load import from_plain, load, to_plain, to_yaml
 from ppcls.config.node import Count, Flag, Float, PathText, node
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 # What YAML 1.1 makes a date, a number, a truth, nothing, a list, a mapping or a mistake of.
 AS_IT_STANDS = [

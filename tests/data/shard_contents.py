@@ -2,8 +2,8 @@
 
 import pytest
 
-from ppcls.data import images
-from ppcls.errors import UserError
+from ppcls.data import decode
+from ppcls.utils.errors import UserError
 
 
 def message(function, *arguments, **options):
@@ -16,4 +16,4 @@ def message(function, *arguments, **options):
 def contents(samples):
     """Photos' bytes with their class names, whatever the order."""
     pairs = zip(samples.paths, range(len(samples)), strict=True)
-    return sorted((images.read_bytes(path), samples.label_of(i)) for path, i in pairs)
+    return sorted((decode.read_bytes(path), samples.label_of(i)) for path, i in pairs)

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ppcls.data import auto_augment
 from ppcls.data.auto_augment import AugMix, AutoAugment, RandAugment, TrivialAugment
-from ppcls.data.ops import TrainOp
+from ppcls.data.transforms import TrainOp
 
 # "AutoAugment policy found on reduced ImageNet", with the ranges of the operations' table.
 PAPER = """

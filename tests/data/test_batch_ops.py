@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from ppcls.data import batch_ops
-from ppcls.data.batch_ops import CutMix, FMix, Mixup, apply, check, one_hot
+from ppcls.data import batch_transforms
+from ppcls.data.batch_transforms import CutMix, FMix, Mixup, apply, check, one_hot
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (6, 20, 30, 3), np.uint8)
@@ -118,4 +118,6 @@ def test_probabilities_sum_to_one_at_most():
 
 
 def test_one_hot():
-    np.testing.assert_array_equal(batch_ops.one_hot(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]])
+    np.testing.assert_array_equal(
+        batch_transforms.one_hot(np.array([2, 0]), 3), [[0, 0, 1], [1, 0, 0]]
+    )

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ppcls.data import builtin, datasets
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ppcls.data.class_names import read_class_names
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 NAMES = ("blue", "green", "light red")
 

@@ -7,8 +7,7 @@ from PIL import Image, ImageEnhance
 from pydantic import TypeAdapter, ValidationError
 
 from ppcls.data import pixels
-from ppcls.data.colour import ColorJitter, GaussianBlur, Grayscale, Lighting
-from ppcls.data.ops import TrainOp
+from ppcls.data.transforms import ColorJitter, GaussianBlur, Grayscale, Lighting, TrainOp
 
 assert ppcls
 

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from ppcls.data import datasets
-from ppcls.data.datasets import Paths, Samples
-from ppcls.data.split import split
-from ppcls.errors import UserError
+from ppcls.data.datasets import Paths, Samples, split
+from ppcls.utils.errors import UserError
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ppcls.data.erasing import Cutout, GridMask, HideAndSeek, RandomErasing
-from ppcls.data.ops import TrainOp
+from ppcls.data.transforms import Cutout, GridMask, HideAndSeek, RandomErasing, TrainOp
 
 MEAN = np.array([124, 116, 104])  # of ImageNet: 255 * (0.485, 0.456, 0.406), rounded
 

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls.data.geometry import center_crop, resize, resize_short
-from ppcls.errors import UserError
+from ppcls.data.pixels import center_crop, resize, resize_short
+from ppcls.utils.errors import UserError
 
 PILLOW = {"nearest": "NEAREST", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "area": "BOX"}
 PILLOW["lanczos"] = "LANCZOS"

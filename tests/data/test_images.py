@@ -14,8 +14,8 @@ import PIL
 import pytest
 from PIL import Image, ImageOps
 
-from ppcls.data import images
-from ppcls.errors import UserError
+from ppcls.data import decode
+from ppcls.utils.errors import UserError
 
 # The module ignores these warnings itself, which pytest undoes.
 pytestmark = pytest.mark.filterwarnings(r"ignore::UserWarning:PIL\.TiffImagePlugin")
@@ -63,7 +63,7 @@ def tiff(bits: int, zero_is_white: bool, width: int, height: int, data: bytes) -
 
 
 def rgb(data: bytes) -> np.ndarray:
-    return images.decode(data, 3, "photo")
+    return decode.decode(data, 3, "photo")
 
 
 def difference(one: np.ndarray, other: np.ndarray) -> int:
@@ -90,9 +90,9 @@ def test_rgb_of_every_format(kind, options):
 def test_grey_of_every_format(kind, options):
     grey = colours(channels=1)
     data = encode(grey[..., 0], kind, **options)
-    np.testing.assert_array_equal(images.decode(data, 1, ""), grey)
-    np.testing.assert_array_equal(images.decode(data, 3, ""), grey.repeat(3, 2))
-    np.testing.assert_array_equal(images.decode(data, 4, "")[..., 3], 255)
+    np.testing.assert_array_equal(decode.decode(data, 1, ""), grey)
+    np.testing.assert_array_equal(decode.decode(data, 3, ""), grey.repeat(3, 2))
+    np.testing.assert_array_equal(decode.decode(data, 4, "")[..., 3], 255)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
@@ -102,7 +102,7 @@ def test_alpha_is_dropped_and_hidden_colours_stay(kind):
     options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
     data = encode(image, kind, **options)
     np.testing.assert_array_equal(rgb(data), image[..., :3])
-    np.testing.assert_array_equal(images.decode(data, 4, ""), image)
+    np.testing.assert_array_equal(decode.decode(data, 4, ""), image)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
@@ -110,8 +110,8 @@ def test_grey_with_alpha(kind):
     image = colours(channels=2)
     data = encode(image, kind)
     np.testing.assert_array_equal(rgb(data), image[..., :1].repeat(3, 2))
-    np.testing.assert_array_equal(images.decode(data, 1, ""), image[..., :1])
-    np.testing.assert_array_equal(images.decode(data, 4, "")[..., 3], image[..., 1])
+    np.testing.assert_array_equal(decode.decode(data, 1, ""), image[..., :1])
+    np.testing.assert_array_equal(decode.decode(data, 4, "")[..., 3], image[..., 1])
 
 
 @pytest.mark.parametrize("transparency", [None, 3, bytes(range(0, 256, 16))])
@@ -129,7 +129,7 @@ def test_palette(transparency):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(rgb(data), table[indices])
-        np.testing.assert_array_equal(images.decode(data, 4, "")[..., 3], alpha[indices])
+        np.testing.assert_array_equal(decode.decode(data, 4, "")[..., 3], alpha[indices])
 
 
 def test_one_colour_named_transparent():
@@ -137,14 +137,14 @@ def test_one_colour_named_transparent():
     data = encode(image, "PNG", transparency=tuple(int(v) for v in image[0, 0]))
     np.testing.assert_array_equal(rgb(data), image)
     alpha = np.where((image == image[0, 0]).all(2), 0, 255)
-    np.testing.assert_array_equal(images.decode(data, 4, "")[..., 3], alpha)
+    np.testing.assert_array_equal(decode.decode(data, 4, "")[..., 3], alpha)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
 def test_one_bit(kind):
     bits = np.random.default_rng(0).random((9, 13)) < 0.5
     data = encode(Image.fromarray(bits), kind)
-    np.testing.assert_array_equal(images.decode(data, 1, "")[..., 0], 255 * bits)
+    np.testing.assert_array_equal(decode.decode(data, 1, "")[..., 0], 255 * bits)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
@@ -154,7 +154,7 @@ def test_sixteen_bits_keep_the_upper_eight(suffix, channels):
     deep[0, :4, 0] = [0, 255, 256, 65535]
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[channels]
     data = opencv(np.ascontiguousarray(deep[..., order]), suffix)
-    np.testing.assert_array_equal(images.decode(data, channels, ""), deep // 256)
+    np.testing.assert_array_equal(decode.decode(data, channels, ""), deep // 256)
 
 
 def test_sixteen_bit_grey_of_other_layouts():
@@ -244,7 +244,7 @@ def patches() -> np.ndarray:
 def test_cmyk_jpeg():
     image = patches()
     data = encode(Image.fromarray(image).convert("CMYK"), "JPEG", quality=98)
-    assert images.jpeg_layout(data) is None
+    assert decode.jpeg_layout(data) is None
     assert difference(rgb(data), image) <= 4
 
 
@@ -286,7 +286,7 @@ def test_tiff_of_grey_times_alpha():
     kind = struct.pack("<HHI", 338, 3, 1)
     data = data.replace(kind + b"\2", kind + b"\1")
     wanted = np.array([[[100], [round(100 * 255 / 200)], [0]]], np.uint8)
-    assert difference(images.decode(data, 1, ""), wanted) <= 1
+    assert difference(decode.decode(data, 1, ""), wanted) <= 1
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF", "MPO"])
@@ -315,7 +315,7 @@ def test_opencv_and_pillow_agree_on_jpegs(options, channels):
     )
     photo = Image.fromarray(image).convert({1: "L", 3: "RGB"}[channels])
     data = encode(photo, "JPEG", **options)
-    by_opencv, by_pillow = images.decode_jpeg(data), images.decode_any(data, "")
+    by_opencv, by_pillow = decode.decode_jpeg(data), decode.decode_any(data, "")
     assert by_opencv is not None
     assert by_opencv.shape == (97, 131, channels)
     assert difference(by_opencv, by_pillow) <= 1
@@ -335,8 +335,8 @@ def test_turned_as_exif_says(kind, orientation, order):
     assert result.flags.c_contiguous
     assert difference(result, upright) <= (1 if kind == "JPEG" else 0)
     if kind == "JPEG":
-        assert images.decode_jpeg(data) is not None
-        np.testing.assert_array_equal(images.decode_any(data, ""), result)
+        assert decode.decode_jpeg(data) is not None
+        np.testing.assert_array_equal(decode.decode_any(data, ""), result)
 
 
 def test_grey_and_deep_photos_are_turned_too():
@@ -344,9 +344,9 @@ def test_grey_and_deep_photos_are_turned_too():
     turned = np.rot90(deep // 256, -1)
     for kind in ("PNG", "TIFF"):
         data = encode(deep, kind, exif=exif(6))
-        np.testing.assert_array_equal(images.decode(data, 1, "")[..., 0], turned)
+        np.testing.assert_array_equal(decode.decode(data, 1, "")[..., 0], turned)
     data = encode(colours(16, 40, 1)[..., 0], "JPEG", exif=exif(6))
-    assert images.decode(data, 1, "").shape == (40, 16, 1)
+    assert decode.decode(data, 1, "").shape == (40, 16, 1)
 
 
 def test_exif_is_found_before_and_after_other_blocks():
@@ -356,18 +356,18 @@ def test_exif_is_found_before_and_after_other_blocks():
     end = data.index(b"\xff\xdb")
     for place in (2, end):
         both = data[:place] + segment + data[place:]
-        assert images.decode_jpeg(both).shape == (40, 16, 3)
+        assert decode.decode_jpeg(both).shape == (40, 16, 3)
     # A long block goes on in a segment that begins like the first.
     first = data.index(b"\xff\xe1")
     rest = b"\xff\xe1\0\x0cExif\0\0more"
-    assert images.decode_jpeg(data[:end] + rest + data[end:]).shape == (40, 16, 3)
-    assert images.decode_jpeg(data[:first] + data[end:]).shape == (16, 40, 3)
+    assert decode.decode_jpeg(data[:end] + rest + data[end:]).shape == (40, 16, 3)
+    assert decode.decode_jpeg(data[:first] + data[end:]).shape == (16, 40, 3)
 
 
 def test_unusual_jpegs_are_left_to_pillow():
     data = encode(colours(), "JPEG")
     frame = data.index(b"\xff\xc0")
-    assert images.jpeg_layout(data) is not None
+    assert decode.jpeg_layout(data) is not None
     for place, value in [
         (1, 0xC9),
         (4, 12),
@@ -378,7 +378,7 @@ def test_unusual_jpegs_are_left_to_pillow():
         unusual[frame + place] = value
         if place == 5:
             unusual[frame + 7] = 0xFF
-        assert images.jpeg_layout(bytes(unusual)) is None
+        assert decode.jpeg_layout(bytes(unusual)) is None
 
 
 TURN = struct.pack("<HHII", 274, 3, 1, 6)
@@ -397,8 +397,8 @@ TURN = struct.pack("<HHII", 274, 3, 1, 6)
 )
 def test_damaged_exif_turns_nothing(block):
     data = encode(colours(16, 40), "JPEG", exif=block)
-    assert images.decode_jpeg(data).shape == (16, 40, 3)
-    assert images.decode_any(data, "").shape == (16, 40, 3)
+    assert decode.decode_jpeg(data).shape == (16, 40, 3)
+    assert decode.decode_any(data, "").shape == (16, 40, 3)
 
 
 def test_damaged_exif_says_nothing():
@@ -492,7 +492,7 @@ def test_not_a_photo(data, words):
 
 def refused(data: bytes, words: str = "photo"):
     with pytest.raises(UserError, match=words) as caught:
-        images.decode(data, 3, "folder/photo.jpg")
+        decode.decode(data, 3, "folder/photo.jpg")
     assert_one_line(caught.value)
 
 
@@ -505,21 +505,21 @@ def assert_one_line(error: UserError):
 def test_read(tmp_path):
     path = tmp_path / "Ein Bild ü.png"
     path.write_bytes(encode(colours(), "PNG"))
-    np.testing.assert_array_equal(images.read(path), colours())
-    np.testing.assert_array_equal(images.read(str(path), 4)[..., :3], colours())
-    assert images.read(path, 1).shape == (24, 40, 1)
+    np.testing.assert_array_equal(decode.read(path), colours())
+    np.testing.assert_array_equal(decode.read(str(path), 4)[..., :3], colours())
+    assert decode.read(path, 1).shape == (24, 40, 1)
 
 
 def test_every_suffix_is_read(tmp_path):
-    for suffix in images.SUFFIXES:
+    for suffix in decode.SUFFIXES:
         path = tmp_path / f"photo{suffix.upper()}"
-        Image.fromarray(colours()).save(path, images.FORMAT_OF[suffix])
-        assert images.read(path).shape == (24, 40, 3)
+        Image.fromarray(colours()).save(path, decode.FORMAT_OF[suffix])
+        assert decode.read(path).shape == (24, 40, 3)
 
 
 def refused_path(path: Path | str, words: str, shown: str = ""):
     with pytest.raises(UserError) as caught:
-        images.read(path)
+        decode.read(path)
     text = str(caught.value)
     assert text.startswith(f"{shown or path}: ")
     assert words in text
@@ -540,17 +540,17 @@ def test_convert():
     image = colours(channels=4)
     weighted = image[..., :3] @ np.array([0.299, 0.587, 0.114])
     for have in (3, 4):
-        grey = images.convert(image[..., :have], 1)
+        grey = decode.convert(image[..., :have], 1)
         assert np.abs(grey[..., 0] - weighted).max() <= 1
         assert grey.flags.c_contiguous
-        np.testing.assert_array_equal(images.convert(image[..., :have], 3), image[..., :3])
-    np.testing.assert_array_equal(images.convert(image, 4), image)
-    np.testing.assert_array_equal(images.convert(image[..., :3], 4)[..., 3], 255)
+        np.testing.assert_array_equal(decode.convert(image[..., :have], 3), image[..., :3])
+    np.testing.assert_array_equal(decode.convert(image, 4), image)
+    np.testing.assert_array_equal(decode.convert(image[..., :3], 4)[..., 3], 255)
     for grey in (image[..., 0], image[..., :1]):
         for channels in (1, 3):
             wanted = image[..., :1].repeat(channels, 2)
-            np.testing.assert_array_equal(images.convert(grey, channels), wanted)
-    mirrored = images.convert(image[:, ::-1, :3], 3)
+            np.testing.assert_array_equal(decode.convert(grey, channels), wanted)
+    mirrored = decode.convert(image[:, ::-1, :3], 3)
     assert mirrored.flags.c_contiguous
     np.testing.assert_array_equal(mirrored, image[:, ::-1, :3])
 
@@ -571,7 +571,7 @@ def test_convert():
 )
 def test_convert_refuses(array, channels):
     with pytest.raises(UserError, match="an image"):
-        images.convert(array, channels)
+        decode.convert(array, channels)
 
 
 def test_opencv_keeps_to_one_thread():
@@ -593,5 +593,5 @@ def test_the_emptiest_jpeg_is_long_enough_for_its_size():
     """A photo of one colour, saved as small as a JPEG can be."""
     image = Image.new("L", (4096, 4096))
     data = encode(image, "JPEG", progressive=True, optimize=True, quality=1)
-    assert 4096 * 4096 / len(data) > 0.4 * images.DENSEST
+    assert 4096 * 4096 / len(data) > 0.4 * decode.DENSEST
     assert rgb(data).shape == (4096, 4096, 3)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from ppcls.data import datasets
-from ppcls.data.batch_ops import Mixup
+from ppcls.data.batch_transforms import Mixup
+from ppcls.data.datasets import split
 from ppcls.data.loader import Batch, TrainView
-from ppcls.data.split import split
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 
 @pytest.fixture

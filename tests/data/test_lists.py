@@ -7,7 +7,7 @@ import pytest
 
 from ppcls.data import datasets
 from ppcls.data.class_names import read_class_names as read_names
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 
 @pytest.fixture

@@ -5,15 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ppcls.data import images
-from ppcls.data.batch_ops import CutMix, Mixup
+from ppcls.data import decode
+from ppcls.data.batch_transforms import CutMix, Mixup
 from ppcls.data.datasets import open_samples
 from ppcls.data.loader import EvalView, Reader, TrainView, eval_order, train_order
-from ppcls.data.ops import apply
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.sizes import MultiScale, Progressive
-from ppcls.data.transforms import HorizontalFlip, RandomResizedCrop
-from ppcls.errors import DataError, UserError
+from ppcls.data.transforms import HorizontalFlip, MultiScale, Progressive, RandomResizedCrop, apply
+from ppcls.utils.errors import DataError, UserError
 
 MIXED = (Mixup(prob=0.5), CutMix(prob=0.5))
 OPS = (RandomResizedCrop(), HorizontalFlip())
@@ -124,7 +122,7 @@ def test_showings_of_a_photo_are_augmented_differently(reader):
     assert len(seen) == 3
     samples, view = opened.parts["train"]
     rng = np.random.default_rng([3, 2, 4 + 24])  # the third showing's own numbers
-    photo = images.read(samples.paths[4], 3)
+    photo = decode.read(samples.paths[4], 3)
     np.testing.assert_array_equal(batch.images[2], apply(view.ops, photo, rng, 24))
 
 

@@ -11,7 +11,7 @@ from ppcls.cli import main
 from ppcls.data.class_names import read_class_names
 from ppcls.data.datasets import open_samples
 from ppcls.data.shards import open_shards
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 LONG = "x" * 5_000_000
 

@@ -9,7 +9,7 @@ import pytest
 from shard_contents import contents, message
 
 from ppcls.cli import main
-from ppcls.data import images, parquet
+from ppcls.data import decode, make_shards
 from ppcls.data.datasets import open_samples
 from ppcls.data.make_shards import make_shards as write
 
@@ -112,19 +112,18 @@ def test_webdataset_reads_what_we_write_and_we_what_it_writes(workdir):
 
 def parquet_file(path, photos, labels, names=("ant", "bee"), rows=3):
     pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
 
     table = pyarrow.table(
         {"image": [{"bytes": data, "path": None} for data in photos], "label": labels}
     )
     about = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
-    parquet.write_table(table, path, row_group_size=rows)
+    make_shards.write_table(table, path, row_group_size=rows)
 
 
 def test_parquet_files_become_shards(workdir):
     folder = open_samples("photos/train")
-    data = [images.read_bytes(path) for path in folder.paths]
+    data = [decode.read_bytes(path) for path in folder.paths]
     for number, part in enumerate((slice(0, 5), slice(5, 12))):
         parquet_file(f"train-{number}.parquet", data[part], folder.labels[part].tolist())
     assert main(["make-shards", "train-*.parquet", "one"]) == 0
@@ -134,7 +133,7 @@ def test_parquet_files_become_shards(workdir):
     text = message(open_samples, "train-*.parquet")
     assert "train-*.parquet: make shards of it first: tools/make_shards.py" in text
 
-    tables = parquet.open_parquet("train-*.parquet")
+    tables = make_shards.open_parquet("train-*.parquet")
     order = tables.shuffled(np.random.default_rng(0), 5000)  # of few groups: each is read once
     assert sorted(order.tolist()) == list(range(12))
     reads = []

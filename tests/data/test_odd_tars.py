@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppcls.data.datasets import open_samples
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 BLOCK = 512
 

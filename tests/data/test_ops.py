@@ -8,19 +8,28 @@ from pydantic import TypeAdapter, ValidationError
 
 from ppcls.config.load import from_plain, load, to_plain
 from ppcls.data.auto_augment import AugMix, AutoAugment, RandAugment, TrivialAugment
-from ppcls.data.colour import ColorJitter, GaussianBlur, Grayscale, Lighting
-from ppcls.data.erasing import Cutout, GridMask, HideAndSeek, RandomErasing
-from ppcls.data.ops import OneOf, RandomApply, TrainOp, apply
 from ppcls.data.transforms import (
+    ColorJitter,
+    Cutout,
+    GaussianBlur,
+    Grayscale,
+    GridMask,
+    HideAndSeek,
     HorizontalFlip,
+    Lighting,
+    OneOf,
     Pad,
+    RandomApply,
+    RandomErasing,
     RandomResizedCrop,
     Resize,
     Rotation,
+    TrainOp,
     VerticalFlip,
+    apply,
 )
-from ppcls.errors import UserError
 from ppcls.recipe import Recipe
+from ppcls.utils.errors import UserError
 
 NESTED = OneOf(
     ops=(

@@ -130,7 +130,7 @@ def test_avif_is_read_where_pillow_can_and_else_told(train, run):
     assert code == 0, out
     assert "13 photos, 2 classes" in out
     assert "turned (1)" in out
-    from ppcls.data.images import read
+    from ppcls.data.decode import read
 
     found = read(train / "bee/a.AVIF").astype(int)
     assert found.shape == (64, 48, 3)
@@ -173,7 +173,7 @@ def test_heic_with_its_package(train, run):
     code, out, _ = run("check-data", "photos/train")
     assert code == 0, out
     assert "13 photos, 2 classes" in out
-    from ppcls.data.images import read
+    from ppcls.data.decode import read
 
     found = read(train / "bee/a.HEIC").astype(int)
     assert abs(found - np.rot90(pixels, -1)).mean() < 4

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls.data import images
-from ppcls.errors import UserError
+from ppcls.data import decode
+from ppcls.utils.errors import UserError
 
 
 def save(image: Image.Image, kind: str, **options) -> bytes:
@@ -21,7 +21,7 @@ def save(image: Image.Image, kind: str, **options) -> bytes:
 def refusal(path, data: bytes) -> str:
     path.write_bytes(data)
     with pytest.raises(UserError) as caught:
-        images.read(path)
+        decode.read(path)
     line = str(caught.value)
     assert line.startswith(f"{path}: ")
     assert "\n" not in line
@@ -66,16 +66,16 @@ def test_a_large_picture_of_one_colour_is_no_photo(tmp_path, kind, mode, options
     side = 6000
     data = save(Image.new(mode, (side, side)), kind, **options)
     found = f"{side}x{side} pixels in {len(data):,} bytes, which no photo has"
-    assert side * side > images.DENSEST * len(data)
+    assert side * side > decode.DENSEST * len(data)
     assert found in refusal(tmp_path / "a", data)
     small = save(Image.new(mode, (2000, 2000)), kind, **options)
-    assert images.decode(small, 1, "a").shape == (2000, 2000, 1)
+    assert decode.decode(small, 1, "a").shape == (2000, 2000, 1)
 
 
 def test_a_large_photo_with_detail_is_read():
     noisy = np.random.default_rng(0).integers(0, 256, (500, 500), np.uint8)
     image = Image.fromarray(noisy).resize((5000, 5000), Image.Resampling.BICUBIC)
-    assert images.decode(save(image, "JPEG"), 1, "a").shape == (5000, 5000, 1)
+    assert decode.decode(save(image, "JPEG"), 1, "a").shape == (5000, 5000, 1)
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -102,12 +102,12 @@ def test_tiffs_with_real_tags_are_read():
     image = Image.fromarray(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))
     for options in ({}, {"big_tiff": True}, {"compression": "tiff_lzw"}):
         data = save(image, "TIFF", exif=exif, **options)
-        np.testing.assert_array_equal(images.decode(data, 3, "a"), np.asarray(image))
+        np.testing.assert_array_equal(decode.decode(data, 3, "a"), np.asarray(image))
 
 
 def test_a_jpeg_that_goes_over_its_pixels_again_and_again(tmp_path):
     whole = save(Image.new("RGB", (2000, 2000)), "JPEG", progressive=True)
-    assert images.decode(whole, 3, "a").shape == (2000, 2000, 3)
+    assert decode.decode(whole, 3, "a").shape == (2000, 2000, 3)
     start = whole.rfind(b"\xff\xda")
     scan = whole[start : start + 2 + int.from_bytes(whole[start + 2 : start + 4], "big")] + b"\0"
     for end in (b"\xff\xd9", b""):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from ppcls.data import geometry, pixels
+from ppcls.data import pixels
 
 FACTORS = [0.0, 0.1, 0.5, 0.9, 1.0, 1.3, 1.9, 3.0]
 
@@ -150,7 +150,7 @@ def test_translations_are_pillows(channels, right, down):
     fill = (9,) * channels if channels == 3 else 9
     data = (1, 0, -right, 0, 1, -down)
     wanted = own.transform(own.size, Image.Transform.AFFINE, data, fillcolor=fill)
-    np.testing.assert_array_equal(geometry.translate(image, right, down, 9), array(wanted))
+    np.testing.assert_array_equal(pixels.translate(image, right, down, 9), array(wanted))
 
 
 def same_within_a_level(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -167,8 +167,8 @@ def test_shears_are_pillows(channels, amount):
     own = pillow(image)
     fill = (128,) * channels if channels == 3 else 128
     for ours, data in [
-        (geometry.shear(image, amount, 0, 128), (1, amount, 0, 0, 1, 0)),
-        (geometry.shear(image, 0, amount, 128), (1, 0, 0, amount, 1, 0)),
+        (pixels.shear(image, amount, 0, 128), (1, amount, 0, 0, 1, 0)),
+        (pixels.shear(image, 0, amount, 128), (1, 0, 0, amount, 1, 0)),
     ]:
         method, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
         theirs = array(own.transform(own.size, method, data, bilinear, fillcolor=fill))
@@ -182,10 +182,10 @@ def test_rotations_are_pillows(channels, degrees, shape):
     image = photo(*shape)[..., :channels]
     fill = (7,) * channels if channels == 3 else 7
     theirs = pillow(image).rotate(degrees, Image.Resampling.BILINEAR, fillcolor=fill)
-    same_within_a_level(geometry.rotate(image, degrees, 7), array(theirs))
+    same_within_a_level(pixels.rotate(image, degrees, 7), array(theirs))
 
 
 def test_a_warp_of_four_channels_moves_alpha_too():
     image = photo(30, 30, 4, 60, 200)
-    turned = geometry.rotate(image, 90, 0)
+    turned = pixels.rotate(image, 90, 0)
     np.testing.assert_array_equal(turned, np.rot90(image))

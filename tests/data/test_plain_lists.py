@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from ppcls.data import datasets
-from ppcls.data.lists import read_list
-from ppcls.data.paths import BLOCK, Paths
-from ppcls.data.plain_lists import read_plain
-from ppcls.data.samples import Samples
-from ppcls.errors import UserError
+from ppcls.data.lists import read_list, read_plain
+from ppcls.data.samples import BLOCK, Paths, Samples
+from ppcls.utils.errors import UserError
 
 NAMES = ("cat", "golden retriever")
 LINES = ("b.jpg 0\n", "c d.jpg 1\n", "e.jpg\t0\r\n", "e f.jpg\t1\n", "x.jpg cat\n")

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 LITE = {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
 INTERPOLATIONS = ["nearest", "bilinear", "bicubic", "area", "lanczos"]

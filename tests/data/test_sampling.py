@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ppcls.data.datasets import Paths, Samples
-from ppcls.data.sampling import Balanced, Shuffle, Weighted, earlier, epoch_photos, quotas
-from ppcls.errors import UserError
+from ppcls.data.sampler import Balanced, Shuffle, Weighted, earlier, epoch_photos, quotas
+from ppcls.utils.errors import UserError
 
 NAMES = ("ant", "bee", "cat")
 

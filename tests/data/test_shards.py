@@ -14,9 +14,9 @@ from ppcls.data import shards
 from ppcls.data.datasets import open_samples
 from ppcls.data.loader import EvalView, Reader, eval_order
 from ppcls.data.make_shards import make_shards as write
-from ppcls.data.paths import Member
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import DataError
+from ppcls.data.samples import Member
+from ppcls.utils.errors import DataError
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from ppcls.data.sizes import MultiScale, Progressive, in_words, side, sides
+from ppcls.data.transforms import MultiScale, Progressive, in_words, side, sides
 
 GROWING = Progressive(sizes={20: 192, 0: 128, 10: 160})
 MANY = MultiScale(sizes=(160, 192, 224))

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 
-from ppcls.data.ops import TrainOp, apply
 from ppcls.data.transforms import (
     CenterCrop,
     HorizontalFlip,
@@ -17,9 +16,11 @@ from ppcls.data.transforms import (
     Resize,
     ResizeShort,
     Rotation,
+    TrainOp,
     VerticalFlip,
+    apply,
 )
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 OPS = [
     RandomResizedCrop(),

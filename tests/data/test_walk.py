@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.data.walk import PassedOver, walk
-from ppcls.errors import UserError
+from ppcls.data.folders import PassedOver, walk
+from ppcls.utils.errors import UserError
 
 NAMES = ("a.jpg", "a/z.png", "a/b/1.JPG", "a b.webp", "B.tiff", "ü/ä.bmp", '".png', "a/line\n.png")
 OTHERS = ("note.txt", ".hidden.jpg", ".hidden/1.jpg", "a/.b.jpg", "c/readme", "jpg")

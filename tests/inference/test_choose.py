@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from described_machine import describe
 
-from ppcls import environment
-from ppcls.errors import UserError
-from ppcls.inference.choose import FILE, Trial, choose
+from ppcls.inference.auto import FILE, Trial, choose
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 
 WANTED = Settings("auto", batch=2)
 # Milliseconds a run, by engine; of one thread with its number after the name.

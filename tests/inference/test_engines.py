@@ -10,12 +10,12 @@ import pytest
 import small_network
 from described_machine import describe
 
-from ppcls import environment
-from ppcls.errors import UserError
 from ppcls.inference.engines import paddle_inference
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 
 CPU = ("paddle", "onednn", "onnxruntime", "openvino")
 GPU = ("tensorrt", "onnxruntime-tensorrt")
@@ -270,8 +270,8 @@ import ctypes, sys
 from pathlib import Path
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
-from ppcls.inference.signal_stack import SignalStack
+from ppcls.inference.exported_model import open_folder
+from ppcls.inference.engines.openvino import SignalStack
 
 stacks = [SignalStack(), SignalStack()]
 ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stacks[0]))

@@ -10,11 +10,11 @@ import yaml
 from photos import write_photo
 
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import UserError
-from ppcls.inference import folder
+from ppcls.inference import exported_model
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
+from ppcls.utils.errors import UserError
 
 PADDLE = ("inference.json", "inference.pdiparams")
 OPENVINO = ("inference.xml", "inference.bin")
@@ -131,13 +131,13 @@ def test_a_program_of_something_else_than_paddle(copy):
 
 
 def test_weights_that_are_fewer_than_the_program_has(copy):
-    from ppcls.inference import params
+    from ppcls.inference import exported_model
 
     place = copy(*PADDLE)
     file = place / "inference.pdiparams"
-    last = list(params.tensors(file))[-2]
+    last = list(exported_model.tensors(file))[-2]
     file.write_bytes(file.read_bytes()[: last.start + last.bytes])
-    params.check(file)  # each tensor is whole
+    exported_model.check_params(file)  # each tensor is whole
     assert ".pdiparams beside it is damaged" in refused(place, CROP)
 
 
@@ -195,7 +195,7 @@ def test_labels_out_of_a_file(exported, tmp_path, capsys):
 def test_the_cache_is_beside_the_network_and_of_these_files(copy):
     place = copy()
     first = open_folder(place).cache()
-    assert first.parent == place / folder.CACHE
+    assert first.parent == place / exported_model.CACHE
     assert open_folder(place).cache() == first
     os.utime(place / "inference.onnx", ns=(1, 1))
     assert open_folder(place).cache() != first
@@ -210,7 +210,7 @@ def test_where_the_folder_is_read_only_the_cache_is_ppcls_s_own(copy, home, monk
         monkeypatch.setattr(os, "access", lambda path, mode: False)
     try:
         assert found.cache().parent == home / "engines"
-        assert not (place / folder.CACHE).exists()
+        assert not (place / exported_model.CACHE).exists()
     finally:
         place.chmod(0o700)
 

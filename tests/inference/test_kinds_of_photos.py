@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import ppcls
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 
 @pytest.fixture(scope="module")

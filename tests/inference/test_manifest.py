@@ -4,8 +4,8 @@ import pytest
 import yaml
 
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import UserError
 from ppcls.inference import manifest
+from ppcls.utils.errors import UserError
 
 WRITTEN = manifest.Manifest(
     "ResNet50_vd",

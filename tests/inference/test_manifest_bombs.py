@@ -3,9 +3,9 @@
 import pytest
 
 from ppcls.data.preprocess import Preprocess
-from ppcls.errors import UserError
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
 from ppcls.inference.manifest import Manifest
+from ppcls.utils.errors import UserError
 
 LEVELS = 11
 ALIASES = "x0: &b0 [tench]\n" + "".join(

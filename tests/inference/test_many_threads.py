@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 import ppcls
-from ppcls import environment
-from ppcls.errors import UserError
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 
 ENGINES = ("paddle", "onednn", "onnxruntime", "openvino")
 

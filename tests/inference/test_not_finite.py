@@ -10,8 +10,8 @@ from paddle import nn
 from PIL import Image
 
 import ppcls
-from ppcls.errors import UserError
 from ppcls.inference.manifest import Manifest
+from ppcls.utils.errors import UserError
 
 
 class Odd(nn.Layer):

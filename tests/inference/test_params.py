@@ -9,8 +9,8 @@ import paddle
 import pytest
 from paddle.base import core
 
-from ppcls.errors import UserError
-from ppcls.inference import params
+from ppcls.inference import exported_model
+from ppcls.utils.errors import UserError
 
 ARRAYS = [
     np.arange(300 * 5, dtype=np.float32).reshape(300, 5),  # a side that takes two bytes
@@ -42,37 +42,37 @@ def file(tmp_path_factory):
 
 def test_every_tensor_is_where_paddle_put_it(file):
     data = file.read_bytes()
-    found = list(params.tensors(file))
+    found = list(exported_model.tensors(file))
     assert [tensor.dims for tensor in found] == [np.shape(array) for array in ARRAYS]
     for tensor, array in zip(found, ARRAYS, strict=True):
         assert (tensor.bytes_each, tensor.bytes) == (array.itemsize, array.nbytes)
         assert data[tensor.start : tensor.start + tensor.bytes] == array.tobytes()
-    params.check(file)
+    exported_model.check_params(file)
 
 
 def test_bfloat16(tmp_path):
     half = paddle.to_tensor([1.0, -2.0, 3.0]).astype("bfloat16")
-    (tensor,) = params.tensors(write(tmp_path / "inference.pdiparams", [half]))
+    (tensor,) = exported_model.tensors(write(tmp_path / "inference.pdiparams", [half]))
     assert (tensor.dims, tensor.bytes) == ((3,), 6)
 
 
 def test_a_file_cut_anywhere_is_refused(file, tmp_path):
     cut = tmp_path / "cut.pdiparams"
     shutil.copy(file, cut)
-    ends = {tensor.start + tensor.bytes for tensor in params.tensors(file)}
+    ends = {tensor.start + tensor.bytes for tensor in exported_model.tensors(file)}
     for place in reversed(range(file.stat().st_size)):
         if 200 < place < 5800 or place in ends:  # inside the first tensor's numbers, or whole
             continue
         os.truncate(cut, place)
         with pytest.raises(UserError, match=rf"cut\.pdiparams: cut short, {place} bytes are there"):
-            params.check(cut)
+            exported_model.check_params(cut)
 
 
 def test_bytes_too_many_are_refused(file, tmp_path):
     long = tmp_path / "long.pdiparams"
     long.write_bytes(file.read_bytes() + bytes(3))
     with pytest.raises(UserError, match=r"long.pdiparams"):
-        params.check(long)
+        exported_model.check_params(long)
 
 
 def test_a_kind_of_tensor_that_is_not_known_is_left_to_paddle(file, tmp_path):
@@ -80,9 +80,9 @@ def test_a_kind_of_tensor_that_is_not_known_is_left_to_paddle(file, tmp_path):
     data[0] = 1  # its version
     other = tmp_path / "other.pdiparams"
     other.write_bytes(data)
-    params.check(other)
+    exported_model.check_params(other)
     with pytest.raises(UserError, match=r"other.pdiparams: has a kind of tensor that is not"):
-        list(params.tensors(other))
+        list(exported_model.tensors(other))
 
 
 @pytest.mark.parametrize(
@@ -100,4 +100,6 @@ def test_descriptions_that_ask_for_much_end(tmp_path, message):
     head = struct.pack("<IQIi", 0, 0, 0, len(message))
     path.write_bytes((head + message) * 20)
     with pytest.raises(UserError, match=r"cut short|kind of tensor that is not known"):
-        sum(tensor.bytes < 0 for tensor in params.tensors(path)) or params.check(path)
+        sum(
+            tensor.bytes < 0 for tensor in exported_model.tensors(path)
+        ) or exported_model.check_params(path)

@@ -13,9 +13,9 @@ from paddle import nn
 from PIL import Image, ImageFile
 
 import ppcls
-from ppcls.errors import UserError
 from ppcls.export import Form, export
 from ppcls.inference import predictor as module
+from ppcls.utils.errors import UserError
 
 
 @pytest.fixture(scope="session")

@@ -8,17 +8,16 @@ import pytest
 from described_machine import describe
 from photos import write_photo
 
-from ppcls import environment
 from ppcls.data.datasets import open_samples
-from ppcls.errors import UserError
-from ppcls.inference import manifest, quantize_judge
+from ppcls.inference import manifest
+from ppcls.inference import quantize as judging
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.folder import open_folder
+from ppcls.inference.exported_model import open_folder
 from ppcls.inference.predictor import softmax
-from ppcls.inference.quantize import SCHEMES, Job, quantize
-from ppcls.inference.quantize_judge import Score, prepare
-from ppcls.inference.quantize_onnx import Quantizer
+from ppcls.inference.quantize import SCHEMES, Job, Quantizer, Score, prepare, quantize
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -241,14 +240,14 @@ def test_what_is_refused(exported, photos, tmp_path, copy):
 
 def test_labels_are_the_networks_numbers(photos, tmp_path, capsys):
     samples = open_samples(photos)
-    assert quantize_judge.numbers(samples, ("bee", "wasp", "ant"), 3).tolist() == [2] * 3 + [0] * 3
-    assert quantize_judge.numbers(samples, ("x", "y"), 2).tolist() == [0] * 3 + [1] * 3
+    assert judging.numbers(samples, ("bee", "wasp", "ant"), 3).tolist() == [2] * 3 + [0] * 3
+    assert judging.numbers(samples, ("x", "y"), 2).tolist() == [0] * 3 + [1] * 3
     assert "in order" in capsys.readouterr().out
     (tmp_path / "list.txt").write_text("photos/ant/0.png 0\nphotos/bee/1.png 7\n")
     with pytest.raises(
         UserError, match=r"list\.txt:2 .* label 7, but the network's last class is 1"
     ):
-        quantize_judge.numbers(open_samples(tmp_path / "list.txt"), (), 2)
+        judging.numbers(open_samples(tmp_path / "list.txt"), (), 2)
 
 
 def test_photos_to_compare_on_are_others_if_there_are_enough(exported, photos):
@@ -256,7 +255,7 @@ def test_photos_to_compare_on_are_others_if_there_are_enough(exported, photos):
     engine = open_engine(folder, Settings("onnxruntime"))
     found = sorted(map(str, photos.rglob("*.png")))
     for chosen, expected in ((found[:2], found[2:]), (found[:4], found)):
-        judge = quantize_judge.unlabelled(photos, found, chosen, folder.manifest, engine)
+        judge = judging.unlabelled(photos, found, chosen, folder.manifest, engine)
         assert judge.paths == expected
         assert judge.score(engine) == Score(None, 1.0)
 

@@ -12,9 +12,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.errors import UserError
-from ppcls.models import complexity, zoo
+from ppcls.models import complexity, registry
 from ppcls.models.efficientnet_specs import STAGES, EfficientNetSpec
+from ppcls.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_stacks")
 
@@ -67,9 +67,9 @@ def cropped(spec):
 def test_counts_equal_those_of_paddleclas(name):
     golden = GOLDEN[name]
     counted = complexity.count_by_name(name)
-    assert zoo.resolution(name) == golden["input_size"]
+    assert registry.resolution(name) == golden["input_size"]
     assert counted.params == golden["params"]
-    assert counted.macs + cropped(zoo.spec_of(name)) == golden["macs"]
+    assert counted.macs + cropped(registry.spec_of(name)) == golden["macs"]
 
 
 @pytest.mark.parametrize("name", REGNETX)
@@ -90,8 +90,8 @@ def test_efficientnet_lites_have_their_published_size(name):
 
 @pytest.mark.parametrize("name", ["ResNet18", "EfficientNetB0", "RegNetX_200MF"])
 def test_a_network_that_runs_counts_the_same(name):
-    side = zoo.resolution(name)
-    assert complexity.count(zoo.build(name), (3, side, side)) == complexity.count_by_name(name)
+    side = registry.resolution(name)
+    assert complexity.count(registry.build(name), (3, side, side)) == complexity.count_by_name(name)
 
 
 def test_hand_counted_layers():

@@ -7,13 +7,16 @@ import paddle
 import pytest
 
 from ppcls.api import create_model
-from ppcls.errors import UserError
-from ppcls.models import zoo
+from ppcls.models import registry
 from ppcls.models.layers import DropPath
 from ppcls.models.residual_specs import Stem
+from ppcls.utils.errors import UserError
 
 SMALL = replace(
-    zoo.spec_of("ResNet18"), depths=(2, 1, 1, 1), widths=(8, 8, 8, 8), stem=Stem((8,), kernel=7)
+    registry.spec_of("ResNet18"),
+    depths=(2, 1, 1, 1),
+    widths=(8, 8, 8, 8),
+    stem=Stem((8,), kernel=7),
 )
 
 
@@ -24,7 +27,7 @@ def images(count=8):
 
 def network(drop_path):
     paddle.seed(0)
-    return zoo.network(replace(SMALL, drop_path=drop_path), num_classes=5)
+    return registry.network(replace(SMALL, drop_path=drop_path), num_classes=5)
 
 
 def rates(net):
@@ -73,7 +76,7 @@ def test_it_is_off_in_evaluation():
 
 def test_at_0_nothing_changes_and_nothing_is_drawn():
     x = images()
-    own, zero, dropping = zoo.network(SMALL, 5), network(0.0), network(0.9)
+    own, zero, dropping = registry.network(SMALL, 5), network(0.0), network(0.9)
     assert list(own.state_dict()) == list(zero.state_dict()) == list(dropping.state_dict())
     own.set_state_dict(zero.state_dict())
     assert not any(isinstance(layer, DropPath) for layer in zero.sublayers())

@@ -7,7 +7,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.models import zoo
+from ppcls.models import registry
 from ppcls.models.efficientnet_specs import EfficientNetSpec
 
 SIDE = 72  # not a multiple of 32: sizes round up
@@ -29,8 +29,8 @@ def shrunk(spec):
 
 
 SMALL = {}  # every name's structure, and the names that share it; none depends on the resolution
-for name in zoo.list_models():
-    SMALL.setdefault(replace(shrunk(zoo.spec_of(name)), resolution=SIDE), []).append(name)
+for name in registry.list_models():
+    SMALL.setdefault(replace(shrunk(registry.spec_of(name)), resolution=SIDE), []).append(name)
 
 every_structure = pytest.mark.parametrize(
     "spec", [pytest.param(spec, id=names[0]) for spec, names in SMALL.items()]
@@ -46,7 +46,7 @@ def images(count=2, channels=3):
 
 @every_structure
 def test_shapes(spec):
-    net = zoo.network(spec, num_classes=7)
+    net = registry.network(spec, num_classes=7)
     net.eval()
     with paddle.no_grad():
         features, logits = net.features(images()), net(images())
@@ -64,7 +64,7 @@ def test_shapes(spec):
 @every_structure
 def test_every_parameter_gets_a_finite_gradient(spec):
     paddle.seed(0)
-    net = zoo.network(spec, num_classes=5)
+    net = registry.network(spec, num_classes=5)
     nn.functional.cross_entropy(net(images(4)), paddle.arange(4)).backward()
     trainable = {name: p for name, p in net.named_parameters() if not p.stop_gradient}
     assert len(trainable) < len(net.state_dict())  # batch norm's statistics are not trained
@@ -77,20 +77,20 @@ def test_every_parameter_gets_a_finite_gradient(spec):
 @kinds
 @pytest.mark.parametrize("channels", [1, 4])
 def test_other_image_channels_and_one_class(name, channels):
-    net = zoo.network(shrunk(zoo.spec_of(name)), num_classes=1, in_channels=channels)
+    net = registry.network(shrunk(registry.spec_of(name)), num_classes=1, in_channels=channels)
     assert net(images(2, channels)).shape == [2, 1]
 
 
 def test_build_passes_its_numbers_on():
-    net = zoo.build("RegNetX_200MF", num_classes=3, in_channels=1)
+    net = registry.build("RegNetX_200MF", num_classes=3, in_channels=1)
     assert net.head.weight.shape == [368, 3]
     assert net(images(2, 1)).shape == [2, 3]
 
 
 @kinds
 def test_two_networks_share_nothing(name):
-    spec = shrunk(zoo.spec_of(name))
-    first, second = zoo.network(spec), zoo.network(spec)
+    spec = shrunk(registry.spec_of(name))
+    first, second = registry.network(spec), registry.network(spec)
     before = {key: value.numpy().copy() for key, value in second.state_dict().items()}
     for value in first.state_dict().values():
         value.set_value(paddle.zeros_like(value))
@@ -101,8 +101,8 @@ def test_two_networks_share_nothing(name):
 
 @kinds
 def test_a_state_dict_carries_the_whole_network(name):
-    spec = shrunk(zoo.spec_of(name))
-    first, second = zoo.network(spec), zoo.network(spec)
+    spec = shrunk(registry.spec_of(name))
+    first, second = registry.network(spec), registry.network(spec)
     first(images(4))  # moves batch norm's statistics
     first.eval()
     second.eval()
@@ -113,11 +113,11 @@ def test_a_state_dict_carries_the_whole_network(name):
 
 @kinds
 def test_the_seed_fixes_the_weights(name):
-    spec = shrunk(zoo.spec_of(name))
+    spec = shrunk(registry.spec_of(name))
     nets = []
     for seed in (1, 1, 2):
         paddle.seed(seed)
-        nets.append(zoo.network(spec).state_dict())
+        nets.append(registry.network(spec).state_dict())
     first, same, other = nets
     assert all((first[key] == same[key]).all() for key in first)
     assert (first["head.weight"] != other["head.weight"]).any()
@@ -125,7 +125,7 @@ def test_the_seed_fixes_the_weights(name):
 
 @kinds
 def test_norms_start_as_the_identity_and_biases_at_zero(name):
-    net = zoo.network(shrunk(zoo.spec_of(name)))
+    net = registry.network(shrunk(registry.spec_of(name)))
     norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
     for layer in norms:
         assert (layer.weight == 1).all()
@@ -136,7 +136,7 @@ def test_norms_start_as_the_identity_and_biases_at_zero(name):
 
 
 def test_lite_networks_use_relu6_and_no_gate():
-    layers = zoo.network(shrunk(zoo.spec_of("EfficientNetLite0"))).sublayers()
+    layers = registry.network(shrunk(registry.spec_of("EfficientNetLite0"))).sublayers()
     kinds = {type(layer) for layer in layers}
     assert nn.ReLU6 in kinds
     assert not kinds & {nn.Silu, nn.ReLU, nn.Sigmoid}
@@ -145,14 +145,14 @@ def test_lite_networks_use_relu6_and_no_gate():
 def test_batch_norm_constants():
     """TensorFlow's for EfficientNets, the usual ones for residual networks."""
     for name, constants in {"ResNet18": (0.9, 1e-5), "EfficientNetB0": (0.99, 1e-3)}.items():
-        norm = zoo.network(shrunk(zoo.spec_of(name))).stem.sublayers()
+        norm = registry.network(shrunk(registry.spec_of(name))).stem.sublayers()
         found = {(n._momentum, n._epsilon) for n in norm if isinstance(n, nn.BatchNorm2D)}
         assert found == {constants}
 
 
 @pytest.mark.parametrize("name", ["Res2Net50_26w_4s", "ResNeSt50", "EfficientNetB0"])
 def test_networks_export_for_any_batch_and_image_size(name):
-    net = zoo.network(shrunk(zoo.spec_of(name)), num_classes=3)
+    net = registry.network(shrunk(registry.spec_of(name)), num_classes=3)
     net.eval()
     x = images()
     expected = net(x).numpy()

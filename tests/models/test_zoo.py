@@ -6,37 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.errors import UserError
-from ppcls.models import efficientnet_specs, residual_specs, zoo
+from ppcls.models import efficientnet_specs, registry, residual_specs
+from ppcls.utils.errors import UserError
 
 PUBLISHED = set(json.loads((Path(__file__).parents[1] / "golden/complexity.json").read_text()))
 
 
 def test_every_published_network_is_there():
     assert len(PUBLISHED) == 55
-    assert set(zoo.list_models()) >= PUBLISHED
+    assert set(registry.list_models()) >= PUBLISHED
 
 
 def test_no_name_is_in_both_families_and_none_differs_in_case_only():
     assert not residual_specs.SPECS.keys() & efficientnet_specs.SPECS.keys()
-    assert len({name.lower() for name in zoo.SPECS}) == len(zoo.SPECS) == 75
+    assert len({name.lower() for name in registry.SPECS}) == len(registry.SPECS) == 75
 
 
 def test_names_sort_by_their_numbers():
-    assert zoo.list_models("ResNeXt101_32x*") == [
+    assert registry.list_models("ResNeXt101_32x*") == [
         "ResNeXt101_32x4d",
         "ResNeXt101_32x8d_wsl",
         "ResNeXt101_32x16d_wsl",
         "ResNeXt101_32x32d_wsl",
         "ResNeXt101_32x48d_wsl",
     ]
-    assert zoo.list_models("ResNet??") == ["ResNet18", "ResNet34", "ResNet50"]
+    assert registry.list_models("ResNet??") == ["ResNet18", "ResNet34", "ResNet50"]
 
 
 def test_patterns_match_in_any_case():
     lites = [f"EfficientNetLite{i}" for i in range(5)]
-    assert zoo.list_models("efficientnetlite*") == lites
-    assert zoo.list_models("nothing*") == []
+    assert registry.list_models("efficientnetlite*") == lites
+    assert registry.list_models("nothing*") == []
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_patterns_match_in_any_case():
 )
 def test_an_unknown_name_is_answered_with_near_ones(wrong, right):
     with pytest.raises(UserError) as caught:
-        zoo.spec_of(wrong)
+        registry.spec_of(wrong)
     assert str(caught.value).startswith(f"unknown model {wrong!r}; did you mean '")
     assert right in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -59,26 +59,26 @@ def test_an_unknown_name_is_answered_with_near_ones(wrong, right):
 
 def test_a_name_like_no_other():
     with pytest.raises(UserError, match=r"'VGG16'; its family is not here .*`ppcls models` lists"):
-        zoo.spec_of("VGG16")
+        registry.spec_of("VGG16")
 
 
 @pytest.mark.parametrize("numbers", [(0, 3), (10, 0), (-1, 3)])
 def test_build_refuses_numbers_below_one(numbers):
     with pytest.raises(UserError, match="ResNet18: num_classes="):
-        zoo.build("ResNet18", *numbers)
+        registry.build("ResNet18", *numbers)
 
 
 def test_names_that_share_a_structure():
-    same = zoo.spec_of("ResNet50_vd")
-    assert zoo.spec_of("ResNet50_vd_v2") == same
-    assert zoo.spec_of("ResNet50_vd_ssld") == same
-    wsl = zoo.spec_of("ResNeXt101_32x48d_wsl")
-    assert zoo.spec_of("Fix_ResNeXt101_32x48d_wsl") == replace(wsl, resolution=320)
+    same = registry.spec_of("ResNet50_vd")
+    assert registry.spec_of("ResNet50_vd_v2") == same
+    assert registry.spec_of("ResNet50_vd_ssld") == same
+    wsl = registry.spec_of("ResNeXt101_32x48d_wsl")
+    assert registry.spec_of("Fix_ResNeXt101_32x48d_wsl") == replace(wsl, resolution=320)
 
 
 def test_lite0_is_b0_small_but_for_activation_and_padding():
-    lite = zoo.spec_of("EfficientNetLite0")
-    assert replace(lite, act="silu", padding=None) == zoo.spec_of("EfficientNetB0_small")
+    lite = registry.spec_of("EfficientNetLite0")
+    assert replace(lite, act="silu", padding=None) == registry.spec_of("EfficientNetB0_small")
 
 
 def test_regnet_x_4gf_has_the_published_shape():

@@ -7,8 +7,7 @@ import yaml
 from paddleclas_rows import FREE, FROZEN
 
 from ppcls.config.load import load
-from ppcls.paddleclas_config.convert import convert
-from ppcls.paddleclas_config.write import text
+from ppcls.migrate.convert import convert, recipe_text
 from ppcls.recipe import Recipe
 
 NORMALIZE = {"scale": "1.0/255.0", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -85,7 +84,7 @@ class Old:
         """The recipe, checked to be what its file says, and the remarks by key."""
         converted = convert(self.write(), cards)
         new = self.path.with_name("new.yaml")
-        new.write_text(text(converted, self.path))
+        new.write_text(recipe_text(converted, self.path))
         lines, self.remarks = self.path.read_text().splitlines(), {}
         for remark in converted.remarks:  # a key that is left out has the line of what it is in
             assert any(part in lines[remark.line - 1] for part in remark.key.split(".")[-2:])

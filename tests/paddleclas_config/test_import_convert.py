@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from ppcls.config.node import Span
-from ppcls.errors import UserError
-from ppcls.paddleclas_config.convert import convert
+from ppcls.migrate.convert import convert
+from ppcls.utils.errors import UserError
 
 TRAIN = "DataLoader.Train.dataset"
 

@@ -4,8 +4,8 @@ import pytest
 from paddleclas_rows import FREE, FROZEN, TRUTH, between
 
 from ppcls.config.load import to_plain
-from ppcls.paddleclas_config.between import BETWEEN
-from ppcls.paddleclas_config.features import PAIRS
+from ppcls.migrate.model import PAIRS
+from ppcls.migrate.training import BETWEEN
 
 BOTH = {"DistillationGTCELoss": {"weight": 0.5, "model_names": ["Student", "Teacher"]}}
 PATTERNS = {"return_patterns": ["blocks[7]"]}

@@ -5,8 +5,7 @@ import paddle
 import pytest
 from paddleclas_rows import TRUTH, between
 
-from ppcls.train.distill.losses import built
-from ppcls.train.distill.seen import Seen
+from ppcls.losses.distill import Seen, built
 
 rng = np.random.default_rng(3)
 Z, T = rng.normal(0, 2, (2, 6, 1000))  # logits of student and teacher

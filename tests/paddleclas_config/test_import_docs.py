@@ -5,15 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.paddleclas_config.batch_ops import MIXING
-from ppcls.paddleclas_config.between import BETWEEN
-from ppcls.paddleclas_config.convert import convert
-from ppcls.paddleclas_config.features import PAIRS
-from ppcls.paddleclas_config.losses import LOSSES
-from ppcls.paddleclas_config.ops import OPS
-from ppcls.paddleclas_config.optimizers import OPTIMIZERS
-from ppcls.paddleclas_config.schedules import SCHEDULES
-from ppcls.paddleclas_config.write import text
+from ppcls.migrate.convert import convert, recipe_text
+from ppcls.migrate.model import PAIRS
+from ppcls.migrate.training import BETWEEN, LOSSES, OPTIMIZERS, SCHEDULES
+from ppcls.migrate.transforms import MIXING, OPS
 
 PAGE = (Path(__file__).parents[2] / "docs/from_paddleclas.md").read_text(encoding="utf-8")
 
@@ -27,4 +22,4 @@ def test_the_example_is_what_comes_out(tmp_path):
     before, after = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     path = tmp_path / "flowers.yaml"
     path.write_text(before)
-    assert text(convert(path), path) == after
+    assert recipe_text(convert(path), path) == after

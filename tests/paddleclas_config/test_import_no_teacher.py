@@ -3,7 +3,7 @@
 import pytest
 from paddleclas_rows import FREE, FROZEN, TRUTH, between
 
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 
 REFUSALS = [
     ({"name": "PPLCNet_x1_0", "pretrained": True}, (True, False), "ppcls has no such network"),

@@ -4,9 +4,8 @@ import pytest
 from paddleclas_rows import subset
 
 from ppcls.config.load import to_plain
-from ppcls.errors import UserError
-from ppcls.paddleclas_config.batch_ops import MIXING
-from ppcls.paddleclas_config.ops import OPS
+from ppcls.migrate.transforms import MIXING, OPS
+from ppcls.utils.errors import UserError
 
 TRAIN = "DataLoader.Train.dataset"
 

@@ -7,9 +7,7 @@ from paddleclas_rows import subset
 
 from ppcls.config.load import to_plain
 from ppcls.config.node import Span
-from ppcls.paddleclas_config.losses import LOSSES
-from ppcls.paddleclas_config.optimizers import OPTIMIZERS
-from ppcls.paddleclas_config.schedules import SCHEDULES
+from ppcls.migrate.training import LOSSES, OPTIMIZERS, SCHEDULES
 
 LOSS_ROWS = [
     ("CELoss", {"weight": 1.0, "epsilon": 0.1}, {"kind": "cross_entropy", "smoothing": 0.1}),

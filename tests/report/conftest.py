@@ -5,7 +5,7 @@ from pathlib import Path
 import evaluated
 import pytest
 
-from ppcls.evaluation import score
+from ppcls.train.evaluate import score
 
 
 @pytest.fixture

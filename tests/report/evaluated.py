@@ -11,17 +11,17 @@ from photos import write_photo
 from PIL import Image
 from small_network import Small, trained
 
-from ppcls import evaluation
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import Batch
 from ppcls.inputs import open_eval
-from ppcls.report import figures, write
-from ppcls.report.outcomes import Outcomes
+from ppcls.report import figures, page
+from ppcls.report.figures import Outcomes
+from ppcls.train import evaluate
 from ppcls.trained import Trained
 
 NAMES = ("ant", "bee", "cat & <b>dog</b>", "elk", "fox", "gnu", "hen")
 WITHOUT = 4  # the class that has no photos
-SMALL = set(write.FILES) - {"scores.npz"}
+SMALL = set(page.FILES) - {"scores.npz"}
 
 
 def network() -> Trained:
@@ -43,7 +43,7 @@ def network() -> Trained:
     found = replace(found, recipe=recipe)
     write_list(np.zeros(40, int))
     outcomes = Outcomes.to_fill(open_eval(recipe, 7), 7)
-    evaluation.run(found, outcomes.samples, outcomes.add)
+    evaluate.run(found, outcomes.samples, outcomes.add)
     labels = np.where(random.random(40) < 0.5, outcomes.predicted, random.integers(0, 7, 40))
     write_list(np.where(labels == WITHOUT, 0, labels))
     return found

@@ -8,9 +8,9 @@ from scipy.special import log_softmax, softmax
 
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import Batch
-from ppcls.errors import UserError
 from ppcls.report import figures, plots
-from ppcls.report.outcomes import Outcomes
+from ppcls.report.figures import Outcomes
+from ppcls.utils.errors import UserError
 
 
 def photos(labels) -> Samples:

@@ -13,10 +13,9 @@ from sklearn import metrics as sk
 from small_network import Small
 
 from ppcls.data.loader import Batch
-from ppcls.evaluation import score
-from ppcls.report import figures, write
-from ppcls.train.evaluate import describe, evaluate
-from ppcls.train.tally import OneLabel
+from ppcls.metrics import OneLabel
+from ppcls.report import figures, page
+from ppcls.train.evaluate import describe, evaluate, score
 
 
 def test_the_figures_are_those_that_evaluation_prints(network, capsys):
@@ -101,7 +100,7 @@ def test_of_many_classes_the_table_has_the_highest_and_the_arrays_all(tmp_path):
     report = many(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        write.write(report, tmp_path)
+        page.write(report, tmp_path)
     own = np.load(tmp_path / "scores.npz")
     every = own["probabilities"]
     assert every.dtype == np.float32

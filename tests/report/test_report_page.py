@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluated import WITHOUT, many, read_json
 from PIL import Image
 
-from ppcls.report import figures, write
+from ppcls.report import figures, page
 
 
 class Page(HTMLParser):
@@ -69,9 +69,9 @@ def test_the_page_says_the_figures_and_no_name_is_a_tag(scores):
 
 def test_of_many_classes_the_worst_come_first_and_all_are_folded_away(tmp_path):
     report = many(tmp_path)
-    write.write(report, tmp_path)
-    page = Page(tmp_path / "report.html")
-    assert "All 130 classes" in page.text
-    tables = [one for one in page.all("table") if one["class"] == "sortable"]
+    page.write(report, tmp_path)
+    shown = Page(tmp_path / "report.html")
+    assert "All 130 classes" in shown.text
+    tables = [one for one in shown.all("table") if one["class"] == "sortable"]
     assert len(tables) == 2
-    assert len([cell for cell in page.all("td") if "data-value" in cell]) == (50 + 130) * 7
+    assert len([cell for cell in shown.all("td") if "data-value" in cell]) == (50 + 130) * 7

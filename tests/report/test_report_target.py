@@ -8,10 +8,10 @@ import pytest
 from evaluated import NAMES, SMALL, read_json, read_rows
 from file_limit import limited_files
 
-from ppcls.errors import UserError
-from ppcls.evaluation import score
-from ppcls.report import target
-from ppcls.train.task import MultiLabel
+from ppcls.report import page
+from ppcls.tasks import MultiLabel
+from ppcls.train.evaluate import score
+from ppcls.utils.errors import UserError
 
 
 def test_only_the_reports_own_files_are_replaced(network):
@@ -82,6 +82,6 @@ def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network):
 
 def test_the_current_folder_may_be_the_target(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with target.staged(Path(), ["a"]) as folder:
+    with page.staged(Path(), ["a"]) as folder:
         (folder / "a").write_text("x")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]

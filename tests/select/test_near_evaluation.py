@@ -5,9 +5,9 @@ import time
 import numpy as np
 import pytest
 
-from ppcls.check import photo
-from ppcls.check.photo import Odd
-from ppcls.select.near import Away, Near
+from ppcls.check import survey
+from ppcls.check.survey import Odd
+from ppcls.select.choose import Away, Near
 from ppcls.select.scores import RECORD
 
 
@@ -65,7 +65,7 @@ def test_a_large_evaluation_set_takes_little_time():
 
 
 def test_blank_and_broken_evaluation_photos_keep_none_away():
-    known = np.zeros(4, photo.RECORD)
+    known = np.zeros(4, survey.RECORD)
     known["pixels"] = [1, 2, 0, 4]
     known["hash"] = hashes(4)
     known["odd"] = [0, Odd.BLANK, 0, Odd.ALPHA]

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.errors import UserError
-from ppcls.select.photos import line_of, open_photos, unfit
+from ppcls.select.scores import line_of, open_photos, unfit
+from ppcls.utils.errors import UserError
 
 OUTPUT = Path("out.txt")
 ODD = ["b.jpg", 'a/".jpg', "line\nbreak.jpg", "tab\t.jpg", "ü 12.png", os.fsdecode(b"\xff.jpg")]

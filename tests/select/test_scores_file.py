@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls.errors import UserError
 from ppcls.select.scores import RECORD, Scores
+from ppcls.utils.errors import UserError
 
 HEADER = {"teachers": [{"name": "x"}], "classes": 3}
 BROKEN = (2, 5, 6)

@@ -214,8 +214,8 @@ def test_an_interrupted_walk_leaves_nothing(select, monkeypatch):
     scan = os.scandir
 
     def scandir(folder):
-        if os.fspath(folder).endswith("part1/"):
-            os.kill(os.getpid(), signal.SIGINT)
+        if str(folder).endswith("part1/"):
+            raise KeyboardInterrupt
         return scan(folder)
 
     with monkeypatch.context() as patch:
@@ -327,7 +327,7 @@ def test_classes_are_counted_where_nothing_says_them(select):
 
 def test_answers_that_are_no_numbers_end_it(select):
     tensors = files.read("teacher.safetensors").tensors
-    tensors["head.bias"] = np.full_like(tensors["head.bias"], np.nan)
+    tensors["head.weight"] = np.full_like(tensors["head.weight"], 3e38)  # they overflow
     files.write_safetensors(Path("teacher.safetensors"), tensors, {})
     code, _, err = select()
     assert code == 2

@@ -5,22 +5,23 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.errors import UserError
-from ppcls.train import checkpoint, optim
+from ppcls.optim import optimizers
+from ppcls.optim.ema import Ema
+from ppcls.optim.parameters import groups
+from ppcls.train import checkpoint
 from ppcls.train.checkpoint import Record
-from ppcls.train.ema import Ema
-from ppcls.train.groups import groups
+from ppcls.utils.errors import UserError
 from ppcls.weights import files
 
 NODES = [
-    optim.SGD(weight_decay=0.1),
-    optim.Momentum(weight_decay=0.1),
-    optim.Adam(),
-    optim.AdamW(),
-    optim.RMSProp(),
-    optim.Lamb(),
-    optim.Lars(),
-    optim.Lion(weight_decay=0.1),
+    optimizers.SGD(weight_decay=0.1),
+    optimizers.Momentum(weight_decay=0.1),
+    optimizers.Adam(),
+    optimizers.AdamW(),
+    optimizers.RMSProp(),
+    optimizers.Lamb(),
+    optimizers.Lars(),
+    optimizers.Lion(weight_decay=0.1),
 ]
 RECORD = Record(recipe={}, labels=[], step=3, epoch_steps=3, data={})
 PHOTOS = np.random.default_rng(0).normal(0, 1, (6, 8, 5)).astype("float32")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ppcls.log import read_records
+from ppcls.utils.log import read_records
 
 
 def words(path="runs/small/curves.png") -> list[str]:

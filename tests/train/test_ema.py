@@ -5,7 +5,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.train.ema import Ema
+from ppcls.optim.ema import Ema
 
 
 def test_parameters_and_statistics_are_averaged():

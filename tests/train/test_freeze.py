@@ -5,16 +5,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ppcls.errors import UserError
-from ppcls.models import zoo
+from ppcls.models import registry
 from ppcls.models.layers import DropPath
-from ppcls.train.freeze import freeze
+from ppcls.optim.parameters import freeze
+from ppcls.utils.errors import UserError
 from ppcls.weights import files
 
 
 @pytest.fixture
 def net():
-    return zoo.network(replace(zoo.spec_of("ResNet18"), depths=(1, 1, 1, 1)), 3)
+    return registry.network(replace(registry.spec_of("ResNet18"), depths=(1, 1, 1, 1)), 3)
 
 
 def test_patterns_name_what_is_frozen(net):
@@ -48,7 +48,7 @@ def test_a_pattern_without_effect_and_one_too_many(net):
 
 
 def test_a_frozen_block_drops_nothing_and_one_half_frozen_does():
-    net = zoo.network(zoo.spec_of("EfficientNetB0"), 3)
+    net = registry.network(registry.spec_of("EfficientNetB0"), 3)
     frozen = freeze(net, ("stem.*", "stages.[0-2].*", "*.norm.*"))
     net.train()
     for layer in frozen:
@@ -62,7 +62,7 @@ def test_a_frozen_block_drops_nothing_and_one_half_frozen_does():
 
 def test_a_rate_of_0_leaves_weights_and_lets_norms_learn(workdir, run):
     """What PaddleClas's lr_mult_list of 0 does, unlike `freeze`."""
-    network = zoo.build("EfficientNetLite0", 2)
+    network = registry.build("EfficientNetLite0", 2)
     before = {name: value.numpy() for name, value in network.state_dict().items()}
     files.write_npz(workdir / "start.npz", before)
     asked = ["model.weights=start.npz", "train.lr_scale={stem.*: 0}", "train.epochs=1"]

@@ -7,10 +7,10 @@ import paddle
 import pytest
 
 from ppcls.config.load import load
-from ppcls.errors import UserError
-from ppcls.models import zoo
+from ppcls.models import registry
+from ppcls.optim.parameters import freeze
 from ppcls.recipe import Recipe
-from ppcls.train.freeze import freeze
+from ppcls.utils.errors import UserError
 from ppcls.weights import files
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ NAMES = ("ResNet18_vd", "RegNetX_4GF", "EfficientNetB0_small", "EfficientNetB1")
 
 def frozen_names(name, entries, classes=2):
     with paddle.LazyGuard():  # names alone: nothing is allocated
-        net = zoo.build(name, classes)
+        net = registry.build(name, classes)
     learnable = {n for n, p in net.named_parameters() if not p.stop_gradient}
     freeze(net, entries)
     left = {n for n, p in net.named_parameters() if not p.stop_gradient}
@@ -39,7 +39,7 @@ def test_the_recipes_for_own_photos_leave_blocks_of_any_network(config, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo.list_models())
+@pytest.mark.parametrize("name", registry.list_models())
 def test_a_share_of_every_network_leaves_some_of_it(name):
     before: set[str] = set()
     for share in ("1%", "32%", "70%", "99.9%"):

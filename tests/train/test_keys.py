@@ -3,9 +3,9 @@
 import pytest
 
 from ppcls.config.load import load, to_plain, to_yaml
-from ppcls.data.sizes import Progressive
-from ppcls.errors import UserError
+from ppcls.data.transforms import Progressive
 from ppcls.recipe import Recipe
+from ppcls.utils.errors import UserError
 
 FULL = """
 model: {name: ResNet50_vd, num_classes: 10}

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls.errors import UserError
-from ppcls.train.losses import Asymmetric, BinaryCrossEntropy, CrossEntropy, Focal
+from ppcls.losses.labels import Asymmetric, BinaryCrossEntropy, CrossEntropy, Focal
+from ppcls.utils.errors import UserError
 
 rng = np.random.default_rng(0)
 LOGITS = rng.normal(0, 2, (6, 5))

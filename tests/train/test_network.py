@@ -9,13 +9,12 @@ import pytest
 from paddle import nn
 
 from ppcls.config.load import from_plain
-from ppcls.errors import UserError
 from ppcls.inputs import open_inputs
+from ppcls.optim.parameters import freeze, groups
 from ppcls.recipe import Recipe
-from ppcls.train.freeze import freeze
-from ppcls.train.groups import groups
 from ppcls.train.network import network
 from ppcls.train.trainer import Trainer
+from ppcls.utils.errors import UserError
 
 PLAIN = {
     "model": {"name": "EfficientNetLite0", "num_classes": 2},

@@ -4,10 +4,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls.errors import UserError
-from ppcls.train import groups as grouping
-from ppcls.train import optim
-from ppcls.train.groups import Group
+from ppcls.optim import optimizers
+from ppcls.optim import parameters as grouping
+from ppcls.optim.parameters import Group
+from ppcls.utils.errors import UserError
 
 RATES = (0.1, 0.05, 0.2, 0.1)
 rng = np.random.default_rng(0)
@@ -109,17 +109,17 @@ def lion(weight, gradient, rate, step, state, decay):
 ADAM = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3}
 RMS = {"rho": 0.9, "epsilon": 0.05, "momentum": 0.8, "weight_decay": 0.3}
 KINDS = {
-    "sgd": (optim.SGD(weight_decay=0.3), sgd),
-    "momentum": (optim.Momentum(weight_decay=0.3), momentum(False)),
-    "nesterov": (optim.Momentum(nesterov=True, weight_decay=0.3), momentum(True)),
-    "adam": (optim.Adam(**ADAM, weight_decay=0.3), adam),
-    "adamw": (optim.AdamW(**ADAM, weight_decay=0.3), adamw),
-    "rmsprop": (optim.RMSProp(**RMS), rmsprop(1.0)),
-    "rmsprop of Paddle": (optim.RMSProp(**RMS, mean_square=0.0), rmsprop(0.0)),
-    "lamb": (optim.Lamb(**ADAM, weight_decay=0.3), lamb(False, 0.3)),
-    "lamb without decay": (optim.Lamb(**ADAM, weight_decay=0.0), lamb(True, 0.0)),
-    "lars": (optim.Lars(trust=0.02, weight_decay=0.3), lars),
-    "lion": (optim.Lion(beta1=0.8, beta2=0.95, weight_decay=0.3), lion),
+    "sgd": (optimizers.SGD(weight_decay=0.3), sgd),
+    "momentum": (optimizers.Momentum(weight_decay=0.3), momentum(False)),
+    "nesterov": (optimizers.Momentum(nesterov=True, weight_decay=0.3), momentum(True)),
+    "adam": (optimizers.Adam(**ADAM, weight_decay=0.3), adam),
+    "adamw": (optimizers.AdamW(**ADAM, weight_decay=0.3), adamw),
+    "rmsprop": (optimizers.RMSProp(**RMS), rmsprop(1.0)),
+    "rmsprop of Paddle": (optimizers.RMSProp(**RMS, mean_square=0.0), rmsprop(0.0)),
+    "lamb": (optimizers.Lamb(**ADAM, weight_decay=0.3), lamb(False, 0.3)),
+    "lamb without decay": (optimizers.Lamb(**ADAM, weight_decay=0.0), lamb(True, 0.0)),
+    "lars": (optimizers.Lars(trust=0.02, weight_decay=0.3), lars),
+    "lion": (optimizers.Lion(beta1=0.8, beta2=0.95, weight_decay=0.3), lion),
 }
 
 
@@ -137,7 +137,7 @@ def test_the_rule_where_it_decays_and_at_which_rate(kind, decay_norms, scales):
 def test_a_weight_of_zero_still_moves_under_lars():
     layer = paddle.nn.Linear(3, 2, bias_attr=False)
     layer.weight.set_value(np.zeros((3, 2), "float32"))
-    optimizer = optim.Lars().build([Group([layer.weight])])
+    optimizer = optimizers.Lars().build([Group([layer.weight])])
     optimizer.set_lr(0.5)
     layer.weight.sum().backward()
     optimizer.step()
@@ -205,7 +205,7 @@ def test_norms_without_decay_beside_biases_with_it_are_those_of_resnest():
     there = small(paddle.regularizer.L2Decay(0.0))
     momentum = paddle.optimizer.Momentum(1.0, 0.9, there.parameters(), weight_decay=0.5)
     expected = six_steps(there, momentum)
-    node = optim.Momentum(weight_decay=0.5)
+    node = optimizers.Momentum(weight_decay=0.5)
     here, plain = small(), small()
     found = six_steps(here, node.build(grouping.groups(here, False, {}, decay_biases=True)))
     decayed = six_steps(plain, node.build(grouping.groups(plain, True, {})))

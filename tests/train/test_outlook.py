@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.train.outlook import Outlook, Plan
+from ppcls.train.progress import Outlook, Plan
 from ppcls.utils.text import duration
 
 

@@ -3,8 +3,8 @@
 import paddle
 import pytest
 
-from ppcls.train import precision
-from ppcls.train.precision import FIRST_SCALE, PATIENCE, LossScale, Precision
+from ppcls.train import step
+from ppcls.train.step import FIRST_SCALE, PATIENCE, LossScale, Precision
 
 
 @pytest.mark.parametrize("kind", ["bf16", "fp16"])
@@ -26,7 +26,7 @@ def test_a_gpu_is_asked_what_it_can(monkeypatch):
     assert half.scale
     assert Precision("bf16", "O1").kind == "fp32"
     asked = []
-    real = precision.paddle.amp.auto_cast
+    real = step.paddle.amp.auto_cast
 
     def cast(level, dtype):
         asked.append((level, dtype))

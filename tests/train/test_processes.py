@@ -13,8 +13,8 @@ import paddle
 import pytest
 
 from ppcls.api import create_model
-from ppcls.log import read_records
-from ppcls.train.processes import Processes, buckets
+from ppcls.train.distributed import Processes, buckets
+from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 ALONE = ["-o", "train.batch_size=4", "output=runs/alone"]

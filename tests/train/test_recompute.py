@@ -9,23 +9,21 @@ import pytest
 from paddle.distributed.fleet.utils import recompute as paddle_recompute
 
 from ppcls.data.loader import Batch
-from ppcls.models import zoo
-from ppcls.train import recompute
-from ppcls.train.ema import Ema
-from ppcls.train.freeze import freeze
-from ppcls.train.groups import groups
-from ppcls.train.optim import Momentum
-from ppcls.train.processes import Processes
-from ppcls.train.recompute import recompute_blocks
-from ppcls.train.task import Classify
-from ppcls.train.update import Update
+from ppcls.models import recompute, registry
+from ppcls.models.recompute import recompute_blocks
+from ppcls.optim.ema import Ema
+from ppcls.optim.optimizers import Momentum
+from ppcls.optim.parameters import freeze, groups
+from ppcls.tasks import Classify
+from ppcls.train.distributed import Processes
+from ppcls.train.step import Update
 from ppcls.trained import open_trained
 
 
 def small(name):
-    spec = zoo.spec_of(name)
+    spec = registry.spec_of(name)
     paddle.seed(0)
-    return zoo.network(replace(spec, depths=(2, *[1] * (len(spec.depths) - 1))), 5)
+    return registry.network(replace(spec, depths=(2, *[1] * (len(spec.depths) - 1))), 5)
 
 
 def images(batch):

@@ -198,7 +198,7 @@ def test_limits_that_make_no_sense(run, started, monkeypatch, name, value):
 # A process that meets the others again and again, as training does, without Paddle.
 MEETS = """
 import sys
-from ppcls.train.link import Link, PeerError
+from ppcls.train.distributed import Link, PeerError
 from ppcls.train.rendezvous import meet
 
 place, members, channels = meet()

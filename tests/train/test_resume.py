@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cut_run import at_step, cut
 
-from ppcls.log import read_records
+from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 TRAIN = ("train", "-c", "recipe.yaml", "-o")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from photos import write_photo
 
-from ppcls.log import read_records
+from ppcls.utils.log import read_records
 
 TRAIN = ("train", "-c", "recipe.yaml")
 LONG = ("-o", "train.epochs=1000", "train.save_every=1000 epochs", "eval.every=1000")

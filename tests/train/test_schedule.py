@@ -5,7 +5,7 @@ import math
 import pytest
 
 from ppcls.config.node import Span
-from ppcls.train.schedule import (
+from ppcls.optim.schedules import (
     Constant,
     Cosine,
     Exponential,

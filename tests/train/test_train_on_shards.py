@@ -5,7 +5,7 @@ import pytest
 from test_resume import TRAIN, cut, records, state
 
 from ppcls.data.make_shards import make_shards
-from ppcls.train.processes import Processes
+from ppcls.train.distributed import Processes
 
 
 @pytest.fixture

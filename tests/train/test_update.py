@@ -6,13 +6,12 @@ import pytest
 from paddle import nn
 
 from ppcls.data.loader import Batch
-from ppcls.train.groups import Group
-from ppcls.train.losses import CrossEntropy
-from ppcls.train.optim import SGD
-from ppcls.train.precision import FIRST_SCALE, LossScale
-from ppcls.train.processes import Processes
-from ppcls.train.task import Classify
-from ppcls.train.update import NotFinite, Update
+from ppcls.losses.labels import CrossEntropy
+from ppcls.optim.optimizers import SGD
+from ppcls.optim.parameters import Group
+from ppcls.tasks import Classify
+from ppcls.train.distributed import Processes
+from ppcls.train.step import FIRST_SCALE, LossScale, NotFinite, Update
 
 rng = np.random.default_rng(0)
 PHOTOS = rng.normal(0, 1, (10, 3, 6, 6)).astype("float32")

@@ -11,7 +11,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.weights import files
 
 START = b"\x80\x04"

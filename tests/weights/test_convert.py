@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 import ppcls
-from ppcls.models import zoo
+from ppcls.models import registry
 from ppcls.weights import dialects, files
 from ppcls.weights.convert import convert
 
@@ -18,7 +18,7 @@ CONVERT = ("weights", "convert")
 @pytest.fixture
 def net():
     paddle.seed(0)
-    return zoo.build(NAME, 5)
+    return registry.build(NAME, 5)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_student_of_nested_state_dicts(run, tmp_path, native):
 
 
 def test_paddle_reads_what_is_written_for_it(run, tmp_path, net):
-    net = zoo.build("ResNet18", 5)
+    net = registry.build("ResNet18", 5)
     source, target = tmp_path / "in.npz", tmp_path / "out.pdparams"
     files.write_npz(source, {name: value.numpy() for name, value in net.state_dict().items()})
     assert run(*CONVERT, source, target, "--to", "paddleclas", "--model", "ResNet18")[0] == 0
@@ -119,8 +119,8 @@ def test_mistakes(run, tmp_path, native):
 @pytest.mark.slow
 def test_a_run_from_timms_weights_stays_built_as_timm_builds_it(run, workdir):
     """Trained, resumed, evaluated and converted without another word on how it is built."""
-    spec = zoo.spec_of("ResNet18")
-    built = zoo.network(dialects.structure(["layer1.0.bn1.running_var"], spec), 2)
+    spec = registry.spec_of("ResNet18")
+    built = registry.network(dialects.structure(["layer1.0.bn1.running_var"], spec), 2)
     state = {name: value.numpy() for name, value in built.state_dict().items()}
     files.write_safetensors("start.safetensors", convert(state, spec, "timm"), {})
     options = ("-c", "recipe.yaml", "-o", "model.name=ResNet18", "model.weights=start.safetensors")

@@ -12,9 +12,9 @@ import pytest
 from golden_fill import fill, image
 
 import ppcls
-from ppcls.errors import UserError
-from ppcls.models import residual_specs, zoo
+from ppcls.models import registry, residual_specs
 from ppcls.models.efficientnet_specs import EfficientNetSpec
+from ppcls.utils.errors import UserError
 from ppcls.weights import dialects
 from ppcls.weights.convert import convert
 
@@ -33,7 +33,7 @@ ROUNDED = (("timm", "SE_ResNet18_vd"), ("timm", "SE_ResNet34_vd"))  # see the re
 @cache
 def shapes(spec):
     with paddle.LazyGuard():
-        state = zoo.network(spec).state_dict()
+        state = registry.network(spec).state_dict()
     return {name: tuple(value.shape) for name, value in state.items()}
 
 
@@ -54,7 +54,7 @@ def tensors(dialect, spec):
     [(d, name) for d, names in NAMES.items() for name in names if (d, name) not in ROUNDED],
 )
 def test_names_shapes_and_order_are_the_projects_own(dialect, name):
-    spec = zoo.spec_of(name)
+    spec = registry.spec_of(name)
     if dialect == "timm":
         spec = replace(spec, **OF_TIMM.get(name, {}))
     found = tensors(dialect, spec)
@@ -72,7 +72,9 @@ def shuffled(mapping):
 @pytest.mark.parametrize("name", LOGITS)
 def test_logits_equal_those_of_timm(name):
     golden = LOGITS[name]
-    weights = {key: fill(key, shape) for key, shape in tensors("timm", zoo.spec_of(name)).items()}
+    weights = {
+        key: fill(key, shape) for key, shape in tensors("timm", registry.spec_of(name)).items()
+    }
     net = ppcls.create_model(name, weights=shuffled(weights))
     logits = evaluate(net, golden["size"])
     expected = np.array(golden["logits"])
@@ -93,7 +95,7 @@ def evaluate(net, side):
 
 def small(name):
     """The structure with few blocks and channels."""
-    spec = zoo.spec_of(name)
+    spec = registry.spec_of(name)
     if isinstance(spec, EfficientNetSpec):
         widths = (8, 8, 16, 16, 24, 24, 32)
         return replace(spec, depths=(1, 2, 1, 1, 1, 1, 1), widths=widths, stem=8, head=40)
@@ -167,7 +169,7 @@ def test_timms_extra_bias_goes_into_the_mean():
 
 def test_another_projects_network_is_told_from_ours():
     """A checkpoint of timm's says how its structure differs, by its own names."""
-    spec = zoo.spec_of("ResNet200_vd")
+    spec = registry.spec_of("ResNet200_vd")
     other = tensors("timm", replace(spec, depths=(3, 24, 36, 3)))
     weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in other.items()}
     with pytest.raises(UserError) as caught:
@@ -180,7 +182,7 @@ def test_another_projects_network_is_told_from_ours():
         "layer2.12.bn1.running_mean and 176 more"
     )
 
-    spec = zoo.spec_of("SE_ResNeXt50_vd_32x4d")
+    spec = registry.spec_of("SE_ResNeXt50_vd_32x4d")
     other = tensors("timm", replace(spec, stem=residual_specs.DEEP))
     weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in other.items()}
     words = r"names, 17 have another shape: conv1.0.weight \[32, 3, 3, 3\] for \[64, 3, 3, 3\], "
@@ -221,7 +223,7 @@ def test_names_of_no_project():
 )
 def test_networks_a_project_has_not(name, to, words):
     with pytest.raises(UserError, match=words):
-        dialects.DIALECTS[to].built(zoo.spec_of(name))
+        dialects.DIALECTS[to].built(registry.spec_of(name))
 
 
 @pytest.mark.parametrize(
@@ -245,7 +247,7 @@ def test_what_would_compute_other_logits_elsewhere_is_refused(name, words):
 
 
 def test_foreign_heads_of_another_size_are_reported():
-    spec = zoo.spec_of("EfficientNetLite0")
+    spec = registry.spec_of("EfficientNetLite0")
     weights = convert(weights_of(spec), spec, "efficientnet-pytorch")
     with pytest.raises(ValueError, match="weights: its classifier has 7 classes, this network's"):
         ppcls.create_model("EfficientNetLite0", 5, weights)
@@ -255,7 +257,7 @@ def test_foreign_heads_of_another_size_are_reported():
 
 
 def test_mappings_of_other_types(capfd):
-    spec = zoo.spec_of("EfficientNetLite0")
+    spec = registry.spec_of("EfficientNetLite0")
     weights = weights_of(spec)
     half = {key: value.astype("float16") for key, value in weights.items()}
     net = ppcls.create_model("EfficientNetLite0", 7, half)

@@ -28,7 +28,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.weights import files
 
 GOLDEN = Path(__file__).parents[1] / "golden"

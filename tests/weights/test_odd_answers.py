@@ -10,9 +10,9 @@ import pytest
 from safetensors.numpy import save
 
 from ppcls import create_model
-from ppcls.errors import UserError
 from ppcls.inputs import open_part
 from ppcls.recipe import Data
+from ppcls.utils.errors import UserError
 
 ADDRESSES = [
     "http://a..b/x.pdparams",

@@ -11,9 +11,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from ppcls.errors import UserError
+from ppcls.utils.errors import UserError
 from ppcls.weights import files
-from ppcls.weights.torch_files import MAGIC
+from ppcls.weights.pickles import MAGIC
 
 
 class Hostile:

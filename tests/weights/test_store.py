@@ -10,15 +10,15 @@ import pytest
 
 import ppcls
 from ppcls.config.load import load, to_plain
-from ppcls.errors import UserError
-from ppcls.models import zoo
+from ppcls.models import registry
 from ppcls.recipe import Recipe
-from ppcls.weights import cache, files, store
+from ppcls.utils.errors import UserError
+from ppcls.weights import download, files, store
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = json.loads((ROOT / "tests/golden/complexity.json").read_text())
 LITE = ("EfficientNetLite0", "EfficientNetLite1", "EfficientNetLite2")
-TAGS = [(model, tag) for model, tags in store.registry().items() for tag in tags]
+TAGS = [(model, tag) for model, tags in store.read_registry().items() for tag in tags]
 FILE = "ResNet50_vd_ssld_pretrained.pdparams"
 
 
@@ -26,11 +26,11 @@ FILE = "ResNet50_vd_ssld_pretrained.pdparams"
 
 
 def test_every_published_name_is_registered():
-    registry = store.registry()
+    registered = store.read_registry()
     assert len(PUBLISHED) == 55
-    assert set(registry) == {*PUBLISHED, *LITE}
-    assert set(registry) <= set(zoo.list_models())
-    for name, tags in registry.items():
+    assert set(registered) == {*PUBLISHED, *LITE}
+    assert set(registered) <= set(registry.list_models())
+    for name, tags in registered.items():
         assert next(iter(tags)) == ("ssld" if name.endswith("_ssld") else "imagenet")
     assert sorted(model for model, tag in TAGS if tag == "ssld") == [
         "Res2Net101_vd_26w_4s",
@@ -45,7 +45,7 @@ def test_every_published_name_is_registered():
 
 @pytest.mark.parametrize(("model", "tag"), TAGS)
 def test_every_tag_has_its_facts(model, tag):
-    facts = store.registry()[model][tag]
+    facts = store.read_registry()[model][tag]
     assert ("url" in facts) != ("pip" in facts)
     assert 0.7 < facts["top1"] < facts.get("top5", 1) <= 1
     assert facts["labels"] == "imagenet"
@@ -59,7 +59,7 @@ def test_every_tag_has_its_facts(model, tag):
 
 def test_some_figures():
     """As PaddleClas's documents print them."""
-    figures = {key: (store.registry()[key[0]][key[1]]) for key in TAGS}
+    figures = {key: (store.read_registry()[key[0]][key[1]]) for key in TAGS}
     for model, tag, top1, top5, resize, crop in [
         ("ResNet18", "imagenet", 0.71, 0.899, 256, 224),
         ("ResNet50_vd", "imagenet", 0.791, 0.944, 256, 224),
@@ -80,7 +80,7 @@ def test_some_figures():
 def test_files_in_the_cache_have_names_of_their_own():
     urls = {
         facts["url"]
-        for tags in store.registry().values()
+        for tags in store.read_registry().values()
         for facts in tags.values()
         if "url" in facts
     }
@@ -89,15 +89,15 @@ def test_files_in_the_cache_have_names_of_their_own():
 
 @pytest.mark.parametrize("model", LITE)
 def test_a_packaged_file_is_told_by_its_sha256(model):
-    (facts,) = store.registry()[model].values()
+    (facts,) = store.read_registry()[model].values()
     assert f"-{facts['sha256'][:8]}.pth" in facts["file"]
     if model == "EfficientNetLite0":
         source = store.find(model, "true")
-        assert cache.digest(source.path) == facts["sha256"]
+        assert download.digest(source.path) == facts["sha256"]
 
 
 def test_a_missing_or_damaged_package_names_pip(monkeypatch, tmp_path):
-    facts = {**store.registry()[LITE[0]]["imagenet"], "sha256": "00"}
+    facts = {**store.read_registry()[LITE[0]]["imagenet"], "sha256": "00"}
     with pytest.raises(UserError, match=r"57934424\.pth: missing or damaged: pip install --force"):
         store.registered(LITE[0], "imagenet", facts)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -110,7 +110,7 @@ def test_a_missing_or_damaged_package_names_pip(monkeypatch, tmp_path):
 
 def test_a_tag_offline_names_the_address_and_the_place(web, monkeypatch):
     monkeypatch.setenv("PPCLS_OFFLINE", "1")
-    place = cache.folder() / FILE
+    place = download.folder() / FILE
     with pytest.raises(UserError, match=rf"https://.*/{FILE}: not downloaded: .* at {place} by"):
         store.find("ResNet50_vd", "ssld")
     place.parent.mkdir(parents=True)
@@ -130,12 +130,12 @@ def test_a_tag_offline_names_the_address_and_the_place(web, monkeypatch):
 
 
 def test_a_tag_is_downloaded(web):
-    facts = {**store.registry()["ResNet50_vd"]["ssld"], "url": web.url(FILE)}
+    facts = {**store.read_registry()["ResNet50_vd"]["ssld"], "url": web.url(FILE)}
     found = store.registered("ResNet50_vd", "ssld", facts).path
-    assert found == cache.folder() / FILE
+    assert found == download.folder() / FILE
     assert found.read_bytes() == web.body
-    for tag in ("ssld", "true"):  # the next time it is there
-        assert store.find("ResNet50_vd", tag).path == found
+    for name, tag in (("ResNet50_vd", "ssld"), ("ResNet50_vd_ssld", "true")):
+        assert store.find(name, tag).path == found  # the next time it is there
     assert len(web.asked) == 1
 
 

@@ -5,9 +5,9 @@ import tarfile
 
 import pytest
 
-from ppcls.errors import UserError
 from ppcls.inputs import open_part
 from ppcls.recipe import Data
+from ppcls.utils.errors import UserError
 
 
 @pytest.fixture

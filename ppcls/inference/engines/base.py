@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from ppcls import environment
-from ppcls.errors import UserError
-from ppcls.inference.engines.copies import Call, Copies, CopiesOfThreads, Copy
+from ppcls.inference.engines.pool import Call, Copies, CopiesOfThreads, Copy
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
 DEVICES = ("auto", "cpu", "gpu")

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.errors import UserError
 from ppcls.inference.convert import with_onnx
 from ppcls.inference.engines.base import Opened, Settings, free, need, refuse_precision
-from ppcls.inference.folder import Folder
+from ppcls.inference.exported_model import Folder
+from ppcls.utils.errors import UserError
 
 ERRORS_ALONE = 3  # severity of what it logs
 

@@ -1,15 +1,47 @@
-"""OpenVINO on the CPU, FP32 and, where the CPU multiplies it, BF16."""
+"""The stack that signal handlers run on, kept from OpenVINO's replacement of it.
 
+On CPUs with AMX, OpenVINO gives the thread that loads it a signal stack of its own, too small for
+Python's handlers: a Ctrl-C would end in a segmentation fault.
+"""
+
+import ctypes
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ppcls.errors import UserError
-from ppcls.inference import signal_stack
 from ppcls.inference.convert import openvino_model, with_onnx
 from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
-from ppcls.inference.engines.copies import Call
-from ppcls.inference.folder import Folder
+from ppcls.inference.engines.pool import Call
+from ppcls.inference.exported_model import Folder
+from ppcls.utils.errors import UserError
+
+
+class SignalStack(ctypes.Structure):
+    """The C library's stack_t."""
+
+    _fields_ = [("place", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """The thread's signal stack is afterwards what it was before."""
+    if not sys.platform.startswith("linux"):
+        yield
+        return
+    library, before = ctypes.CDLL(None), SignalStack()
+    known = library.sigaltstack(None, ctypes.byref(before)) == 0
+    try:
+        yield
+    finally:
+        if known:
+            library.sigaltstack(ctypes.byref(before), None)
+
+
+# --------------------------------------------------------------------------
+# OpenVINO on the CPU, FP32 and, where the CPU multiplies it, BF16
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
@@ -17,7 +49,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 def load(folder: Folder, settings: Settings) -> Opened:
     """Open the folder's OpenVINO files or else its ONNX file, made where there is none."""
     need("openvino", "openvino", "deploy", settings.engine)
-    with signal_stack.kept():
+    with kept():
         return load_here(folder, settings)
 
 

@@ -1,16 +1,47 @@
-"""Paddle Inference: its own CPU kernels, oneDNN, or a GPU (not yet run on one)."""
+"""Libraries that print from C++, kept quiet."""
 
+import os
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from ppcls import environment
-from ppcls.errors import UserError
 from ppcls.inference.engines.base import Opened, Settings, free, refuse_precision
-from ppcls.inference.engines.copies import Call
-from ppcls.inference.folder import Folder
-from ppcls.inference.quiet import quiet
+from ppcls.inference.engines.pool import Call
+from ppcls.inference.exported_model import Folder
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Let go what C++ and Python print."""
+    flush()
+    kept = [os.dup(1), os.dup(2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number in (1, 2):
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        flush()
+        for number, copy in zip((1, 2), kept, strict=True):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+
+
+def flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream:  # None where the program was started with it closed
+            stream.flush()
+
+
+# --------------------------------------------------------------------------
+# Paddle Inference: its own CPU kernels, oneDNN, or a GPU (not yet run on one)
 
 GPU_MEMORY_MB = 256  # taken at the start; Paddle grows it as needed
 BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # of /proc/cpuinfo

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from ppcls.errors import UserError
 from ppcls.inference.engines.base import Engine, Settings, need
-from ppcls.inference.folder import Folder
+from ppcls.inference.exported_model import Folder
+from ppcls.utils.errors import UserError
 
 
 class Entry(NamedTuple):

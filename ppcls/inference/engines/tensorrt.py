@@ -8,10 +8,10 @@ INT8 networks of `tools/quantize.py --engine onnxruntime-tensorrt` are for that 
 
 from pathlib import Path
 
-from ppcls.errors import UserError
 from ppcls.inference.engines.base import Opened, Settings, refuse_precision
 from ppcls.inference.engines.paddle_inference import GPU_MEMORY_MB, open_program, program_of
-from ppcls.inference.folder import Folder
+from ppcls.inference.exported_model import Folder
+from ppcls.utils.errors import UserError
 
 WORKSPACE_BYTES = 1 << 30
 SUBGRAPH = 3  # operations at least in a part that TensorRT takes over

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls.errors import UserError
-from ppcls.train.distill.answers import FORMAT, Writing, open_answers, pack, unpack
+from ppcls.train.answers import FORMAT, Writing, open_answers, pack, unpack
+from ppcls.utils.errors import UserError
 
 STILL = "train.ops=[{op: resize_short}, {op: center_crop}, {op: horizontal_flip}]"
 NETWORK = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"

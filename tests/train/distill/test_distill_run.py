@@ -13,12 +13,12 @@ from cut_run import cut
 
 from ppcls.config.load import load
 from ppcls.inputs import open_inputs
-from ppcls.models.normalize import Normalize
+from ppcls.models.layers import Normalize
 from ppcls.recipe import Recipe
 from ppcls.train.lesson import Lesson, lesson
 from ppcls.train.network import network
-from ppcls.train.precision import Precision
 from ppcls.train.start import train
+from ppcls.train.step import Precision
 from ppcls.train.trainer import Trainer
 from ppcls.weights import files
 

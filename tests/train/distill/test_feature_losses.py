@@ -5,10 +5,9 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.errors import UserError
-from ppcls.train.distill.feature_losses import AFD, MGD, PEFD, FeatureL2
-from ppcls.train.distill.relations import RKD
-from ppcls.train.distill.seen import Seen
+from ppcls.losses.distill import AFD, MGD, PEFD, RKD, FeatureL2, Seen
+from ppcls.losses.distill_layers import build
+from ppcls.utils.errors import UserError
 
 rng = np.random.default_rng(1)
 STUDENT, TEACHER = (3, 4), (5, 6)  # widths
@@ -91,13 +90,13 @@ def relations(feature):
 
 
 def test_feature_l2():
-    loss = FeatureL2(stage=-1).build(STUDENT, TEACHER)
+    loss = build(FeatureL2(stage=-1), STUDENT, TEACHER)
     check(loss, lambda own: ((conv(own[1], loss.align) - GUIDE[1]) ** 2).sum() / 8)
 
 
 def test_feature_l2_of_equal_widths_needs_no_layer():
     own = [np.repeat(f, 2, axis=1)[:, :width] for f, width in zip(OWN, TEACHER, strict=True)]
-    value, _ = computed(FeatureL2(stage=-2).build(TEACHER, TEACHER), own, GUIDE)
+    value, _ = computed(build(FeatureL2(stage=-2), TEACHER, TEACHER), own, GUIDE)
     assert value == pytest.approx(((own[0] - GUIDE[0]) ** 2).sum() / 8)
 
 
@@ -112,7 +111,7 @@ def test_rkd():
 def test_mgd(monkeypatch):
     drawn = rng.random((4, 1, 4, 4))
     monkeypatch.setattr(paddle, "rand", lambda shape: paddle.to_tensor(drawn))
-    loss = MGD(stage=-2, masked=0.4).build(STUDENT, TEACHER)
+    loss = build(MGD(stage=-2, masked=0.4), STUDENT, TEACHER)
     assert 0 < (drawn < 0.4).sum() < drawn.size
 
     def twin(own):
@@ -124,7 +123,7 @@ def test_mgd(monkeypatch):
 
 
 def test_pefd():
-    loss = PEFD(projectors=2).build(STUDENT, TEACHER)
+    loss = build(PEFD(projectors=2), STUDENT, TEACHER)
 
     def twin(own):
         x, t = own[-1].mean((2, 3)), GUIDE[-1].mean((2, 3))
@@ -141,7 +140,7 @@ def linear_norm(x, layer):
 
 
 def test_afd():
-    loss = AFD(width=7).build(STUDENT, TEACHER)
+    loss = build(AFD(width=7), STUDENT, TEACHER)
 
     def resized(f, side):  # 4 → 2 by means, 2 → 4 by copies
         if f.shape[1] > side:
@@ -177,7 +176,7 @@ def test_afd():
 
 @pytest.mark.parametrize("loss", [FeatureL2(stage=-1), FeatureL2(stage=-2), RKD()])
 def test_a_student_like_its_teacher_has_nothing_to_learn(loss):
-    built = loss.build(STUDENT, STUDENT) if isinstance(loss, FeatureL2) else loss
+    built = build(loss, STUDENT, STUDENT)
     value, gradients = computed(built, OWN, OWN)
     assert value < 1e-12
     assert max(np.abs(g).max() for g in gradients) < 1e-9
@@ -191,7 +190,7 @@ def test_one_photo_has_no_relations():
 
 @pytest.mark.parametrize("loss", [FeatureL2(), MGD(), PEFD(), AFD()])
 def test_layers_are_trained(loss):
-    built = loss.build(STUDENT, TEACHER)
+    built = build(loss, STUDENT, TEACHER)
     assert isinstance(built, nn.Layer)
     computed(built, OWN, GUIDE)
     for name, parameter in built.named_parameters():
@@ -202,4 +201,4 @@ def test_a_stage_that_is_not_there():
     with pytest.raises(
         UserError, match=r"task.losses: stage -3 is not there: the networks share 2"
     ):
-        FeatureL2(stage=-3).build(STUDENT, (1, 2, 3))
+        build(FeatureL2(stage=-3), STUDENT, (1, 2, 3))

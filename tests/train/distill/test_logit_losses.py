@@ -4,17 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls.train.distill.logit_losses import (
-    DKD,
-    JS,
-    KL,
-    SKD,
-    WSL,
-    SoftCrossEntropy,
-    SymmetricKL,
-)
-from ppcls.train.distill.relations import DIST
-from ppcls.train.distill.seen import Seen
+from ppcls.losses.distill import DIST, DKD, JS, KL, SKD, WSL, Seen, SoftCrossEntropy, SymmetricKL
 
 rng = np.random.default_rng(0)
 OWN, GUIDE = rng.normal(0, 2, (6, 5)), rng.normal(0, 3, (6, 5))

@@ -6,11 +6,11 @@ import pytest
 from paddle.nn import functional as F
 
 from ppcls.config.load import from_plain
-from ppcls.models import zoo
-from ppcls.models.normalize import Normalize
-from ppcls.train.distill.seen import Seen
-from ppcls.train.distill.step import Learning, Mutual, looking, together, widths
-from ppcls.train.distill.task import Distill
+from ppcls.losses.distill import Seen
+from ppcls.models import registry
+from ppcls.models.layers import Normalize
+from ppcls.tasks import Distill
+from ppcls.train.distill import Learning, Mutual, looking, together, widths
 
 TEACHER = {"name": "ResNet18", "weights": "x"}
 rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ def test_two_students_learn_from_one_another_and_not_through_one_another():
 @pytest.mark.parametrize("name", ["ResNet18_vd", "EfficientNetLite0"])
 def test_looking_gives_logits_and_the_features_that_lead_to_them(name):
     paddle.seed(0)
-    net = zoo.build(name, 3)
+    net = registry.build(name, 3)
     before = {k: v.numpy() for k, v in net.state_dict().items()}
     found = widths(net, 3)
     assert net.training

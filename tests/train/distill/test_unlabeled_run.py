@@ -9,9 +9,9 @@ import pytest
 from cut_run import cut
 
 from ppcls.config.load import load
+from ppcls.losses.labels import CrossEntropy
 from ppcls.recipe import Recipe
-from ppcls.train.distill.step import where_known
-from ppcls.train.losses import CrossEntropy
+from ppcls.train.distill import where_known
 from ppcls.train.start import train
 from ppcls.weights import files
 

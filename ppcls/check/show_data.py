@@ -1,0 +1,83 @@
+"""Sheets of photos as the network will see them: `ppcls show-data -c recipe.yaml`."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from ppcls.data import decode
+from ppcls.data.datasets import Samples
+from ppcls.data.loader import View, load_batch
+from ppcls.data.transforms import in_words, sides
+from ppcls.data.unlabeled import Joined
+from ppcls.inputs import eval_view, open_inputs, train_view
+from ppcls.recipe import Recipe
+from ppcls.report import sheets
+from ppcls.report.sheets import Card
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import writing
+from ppcls.utils.text import plural
+
+LINES = 2  # of a caption: the label, the file
+
+
+def show_data(
+    recipe: Recipe,
+    output: Path,
+    count: int,
+    epochs: int,
+    evaluation: bool,
+    overwrite: bool = False,
+) -> str:
+    """Write the sheet, of several pages where needed; returns one line that says what is on it.
+
+    For each of `count` photos spread over the data set: the whole photo, then what the network is
+    trained on in each of the first epochs, or with `evaluation` what it is scored on.
+
+    Raises:
+        UserError: data that is missing, a broken photo, ops that do not end in the training size,
+            an output that is there already or cannot be written.
+    """
+    if output.suffix.lower() not in sheets.FORMATS:
+        raise UserError(f"{output}: a sheet's name ends in {', '.join(sheets.FORMATS)}")
+    sheets.refuse_existing(str(output), output, overwrite)
+    recipe, inputs = open_inputs(recipe)
+    samples = inputs.eval if evaluation else inputs.shown
+    if samples is None:
+        raise UserError("data.eval is not given and data.holdout is 0: -o data.eval=PATH")
+    view = eval_view(recipe) if evaluation else train_view(recipe)
+    size = recipe.preprocess.crop if evaluation else recipe.train_size
+    epochs = 1 if evaluation else epochs
+    chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
+    layout = sheets.lay_out(len(chosen), 1 + epochs, sides(size)[-1], LINES)
+    sheets.require_room(str(output), output, layout, overwrite)
+    heads = [
+        "photo",
+        *(["evaluation"] if evaluation else [f"epoch {e + 1}" for e in range(epochs)]),
+    ]
+    drawn = sheets.draw_pages(cards(samples, view, chosen, heads), layout)
+    with writing(str(output)):
+        output.parent.mkdir(parents=True, exist_ok=True)
+    files = sheets.write_pages(str(output), output, drawn)
+    shape = f"{size}x{size}" if isinstance(size, int) else f"{in_words(size)} px"
+    what = "evaluation" if evaluation else f"{plural(epochs, 'epoch')} of training"
+    many = f"{len(chosen):,} of {plural(len(samples), 'photo')}"
+    return f"{files}: {many} at {shape}, {what}"
+
+
+def cards(
+    samples: Samples | Joined, view: View, chosen: np.ndarray, heads: list[str]
+) -> Iterator[Card]:
+    """A card for each photo: its pixels as the network sees them, its label and its file."""
+    for index in map(int, chosen):
+        shown = row(samples, view, index, len(heads) - 1)
+        name = os.path.basename(samples.paths[index])
+        yield Card(shown, heads, (samples.label_of(index), name))
+
+
+def row(samples: Samples | Joined, view: View, index: int, epochs: int) -> list[np.ndarray]:
+    """The photo and its views in the first epochs, uint8 [H, W, C], as the loader gives them."""
+    one = np.array([index])
+    views = [load_batch((samples, view), one, epoch).images[0] for epoch in range(epochs)]
+    return [decode.read(samples.paths[index], view.channels), *views]

@@ -1,0 +1,182 @@
+"""Which photos an epoch shows, how often, and at what size: all of it from (seed, epoch).
+
+A photo that an epoch shows several times is told apart by a *virtual index*: its index plus the
+number of photos times the count of its earlier showings. The first showing has the index itself.
+"""
+
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ppcls.config.node import NotNegative, Share, node
+from ppcls.data.datasets import Samples
+from ppcls.data.unlabeled import Joined
+from ppcls.utils.errors import UserError
+from ppcls.utils.text import at_most, plural
+
+WITHOUT, ORDER = 1, 2  # tell random numbers apart: of photos without labels, of a step's order
+
+
+@node
+class Shuffle:
+    """Every photo once."""
+
+    kind: Literal["shuffle"] = "shuffle"
+
+    def draw(
+        self, samples: Samples, classes: int, total: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """The first `total` photos of the data set, shuffled again each time through: int64."""
+        rounds = max(1, -(-total // len(samples)))
+        return np.concatenate([rng.permutation(len(samples)) for _ in range(rounds)])[:total]
+
+
+@node
+class Balanced:
+    """Classes in proportion to their number of photos ** (1 - power).
+
+    1: every class equally often; 0.5: by the square root (arXiv:1805.00932); 0: as they are.
+    """
+
+    kind: Literal["balanced"] = "balanced"
+    power: Share = 1.0
+
+    def draw(
+        self, samples: Samples, classes: int, total: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Indices int64 [total] in random order. UserError: a class without photos."""
+        counts = class_counts(samples, classes, self.kind)
+        empty = [samples.class_name(label) for label in np.flatnonzero(counts == 0).tolist()]
+        if empty:
+            raise UserError(
+                f"train.sampler: balanced shows every class, and {samples.source} has no photos "
+                f"of {at_most(empty)}: add some, or -o train.sampler.kind=shuffle"
+            )
+        return by_class(samples.labels, counts ** (1 - self.power), total, rng)
+
+
+@node
+class Weighted:
+    """Each photo with a chance in proportion to the weight of its class."""
+
+    kind: Literal["weighted"] = "weighted"
+    weights: tuple[NotNegative, ...]
+
+    def __post_init__(self):
+        if not any(self.weights):
+            raise ValueError("weights are all 0: raise one of them")
+
+    def draw(
+        self, samples: Samples, classes: int, total: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Indices int64 [total] in random order. UserError: weights that do not fit the data."""
+        counts = class_counts(samples, classes, self.kind)
+        if len(self.weights) != classes:
+            raise UserError(
+                f"train.sampler.weights: {plural(len(self.weights), 'weight')} for "
+                f"{plural(classes, 'class')}: "
+                "give one for each"
+            )
+        shares = counts * np.array(self.weights)
+        if not shares.any():
+            raise UserError(
+                f"train.sampler.weights: 0 for every class that {samples.source} has photos of: "
+                "raise one of them"
+            )
+        return by_class(samples.labels, shares, total, rng)
+
+
+Sampler = Annotated[Shuffle | Balanced | Weighted, Field(discriminator="kind")]
+
+
+def class_counts(samples: Samples, classes: int, kind: str) -> np.ndarray:
+    """Photos per class; UserError where a photo may have several classes."""
+    if samples.labels.ndim > 1:
+        raise UserError(
+            f"train.sampler: {kind} needs one label for each photo, and those of "
+            f"{samples.source} may have several: -o train.sampler.kind=shuffle"
+        )
+    return samples.counts(classes)
+
+
+def by_class(
+    labels: np.ndarray, shares: np.ndarray, total: int, rng: np.random.Generator
+) -> np.ndarray:
+    """`total` photo indices in random order, classes in proportion to `shares`.
+
+    A class is drawn as often as its share says, rounded up or down so that the expectation is
+    exact. Of a class every photo comes once before one comes again.
+    """
+    ends = np.cumsum(np.bincount(labels, minlength=len(shares)))
+    members = np.split(np.argsort(labels, kind="stable"), ends[:-1])
+    drawn = [
+        np.resize(rng.permutation(photos), quota)
+        for photos, quota in zip(members, quotas(shares, total, rng), strict=True)
+    ]
+    return rng.permutation(np.concatenate(drawn))
+
+
+def quotas(shares: np.ndarray, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Whole numbers int64 [classes] that sum to `total`, each within 1 of its part of the total.
+
+    Systematic sampling: the parts lie end to end, in random order so that no class is tied to its
+    neighbour, on a ruler whose marks stand 1 apart from a random start; a class gets its marks.
+    """
+    order = rng.permutation(len(shares))
+    # Rounded, so that a part that is a whole number stays one.
+    ends = np.round(np.cumsum(shares[order]) * (total / shares.sum()), 6)
+    marks = np.floor(ends + rng.random())
+    found = np.empty(len(shares), np.int64)
+    found[order] = np.diff(marks, prepend=0)
+    return found
+
+
+def epoch_photos(
+    sampler: Sampler, samples: Samples, classes: int, repeats: int, seed: int, epoch: int
+) -> np.ndarray:
+    """The virtual indices of an epoch, int64, as many as there are photos.
+
+    Args:
+        repeats: showings of a drawn photo, one after the other (arXiv:1901.09335); so many times
+            fewer photos are drawn.
+
+    Raises:
+        UserError: the sampler does not fit the data.
+    """
+    count = len(samples)
+    rng = np.random.default_rng([seed, epoch])
+    drawn = sampler.draw(samples, classes, -(-count // repeats), rng)
+    shown = np.repeat(drawn, repeats)[:count]
+    return shown + count * earlier(shown)
+
+
+def mixed_steps(
+    sampler: Sampler, samples: Joined, classes: int, sizes: tuple[int, int], seed: int, epoch: int
+) -> list[np.ndarray]:
+    """The virtual indices of an epoch's steps, each of so many photos with labels and without.
+
+    As many whole steps as there are photos for. Those with labels are drawn as the sampler says.
+
+    Raises:
+        UserError: the sampler does not fit the data.
+    """
+    steps, count = len(samples) // sum(sizes), len(samples.labeled)
+    with_labels, without = sizes
+    rngs = [np.random.default_rng([seed, epoch, *more]) for more in ((), (WITHOUT,), (ORDER,))]
+    known = sampler.draw(samples.labeled, classes, steps * with_labels, rngs[0])
+    unknown = Shuffle().draw(samples.unlabeled, classes, steps * without, rngs[1]) + count
+    parts = known.reshape(steps, with_labels), unknown.reshape(steps, without)
+    # In random order, so that the parts of a step that is divided have both kinds.
+    shown = rngs[2].permuted(np.concatenate(parts, axis=1), axis=1)
+    virtual = shown.ravel() + len(samples) * earlier(shown.ravel())
+    return list(virtual.reshape(shown.shape))
+
+
+def earlier(values: np.ndarray) -> np.ndarray:
+    """How many equal values stand before each: int64, as [5, 7, 5, 5] to [0, 0, 1, 2]."""
+    order = np.argsort(values, kind="stable")
+    ranked = values[order]
+    found = np.empty(len(values), np.int64)
+    found[order] = np.arange(len(values)) - np.searchsorted(ranked, ranked)
+    return found

@@ -1,0 +1,232 @@
+"""How long an engine takes, where several run by turns."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from ppcls.inference.engines.base import Engine, Settings
+from ppcls.inference.engines.table import ENGINES, installed, open_engine
+from ppcls.inference.exported_model import Folder
+from ppcls.utils import environment
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import read_file, write_text
+from ppcls.utils.log import say
+from ppcls.utils.text import from_json
+
+SETTLE = 0.05  # seconds of untimed runs after another engine ran, whose idle threads still spin
+
+Clock = Callable[[], float]  # seconds since any time
+
+
+def settle(
+    engine: Engine,
+    images: np.ndarray,
+    clock: Clock = time.perf_counter,
+    seconds: float = SETTLE,
+) -> None:
+    """Run for a moment untimed."""
+    start = clock()
+    while True:
+        engine.run(images)
+        if clock() - start > seconds:
+            return
+
+
+def timed(
+    engine: Engine, images: np.ndarray, seconds: float, clock: Clock = time.perf_counter
+) -> list[float]:
+    """Seconds of each of the runs of a turn of so many seconds."""
+    times: list[float] = []
+    while sum(times) < seconds:
+        start = clock()
+        engine.run(images)
+        times.append(clock() - start)
+    return times
+
+
+def example(folder: Folder, batch: int) -> np.ndarray:
+    """Noise as photos would come: uint8 [N, H, W, C], or normalised float32 [N, C, H, W]."""
+    preprocess = folder.manifest.preprocess
+    side, channels = preprocess.crop, preprocess.channels
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, channels), np.uint8)
+    return pixels if folder.manifest.input == "uint8" else preprocess.normalize(pixels)
+
+
+# --------------------------------------------------------------------------
+# `--engine auto`: the fastest engine here, found by measuring once and remembered
+
+FILE = "engines.json"  # in the folder's cache
+TURNS = 5  # of two engines that are compared, each …
+SECONDS = 0.1  # … so long …
+SLOWER = 1.5  # … unless one is so many times slower after two
+# Largest difference from the first engine's outputs, relative to their largest number.
+AGREE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 2e-2}
+# What is tried, by device; the first is what the others' outputs are held against.
+CANDIDATES = {
+    "cpu": ("onednn", "onnxruntime", "openvino"),
+    "gpu": ("paddle", "onnxruntime", "tensorrt", "onnxruntime-tensorrt"),
+}
+PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime", "onnxruntime-gpu", "openvino")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """How engines are opened and timed against each other.
+
+    Attributes:
+        open: what opens a folder with an engine; UserError where that cannot run it.
+        seconds: of timed runs in a turn.
+        settling: seconds of untimed runs before them.
+    """
+
+    open: Callable[[Folder, Settings], Engine] = open_engine
+    clock: Clock = time.perf_counter
+    seconds: float = SECONDS
+    settling: float = SETTLE
+
+
+def choose(
+    folder: Folder, wanted: Settings, threads: int | None, trial: Trial | None = None
+) -> Engine:
+    """Open the folder with the engine, and on a CPU the number of threads, that is fastest.
+
+    Args:
+        wanted: device, precision and batch size to choose for.
+        threads: CPU threads; None: all cores, or one where that is faster.
+        trial: default: `open_engine`, timed by this machine's clock.
+
+    Raises:
+        UserError: no engine that is installed can run this network.
+    """
+    trial = trial or Trial()
+    key = situation(folder, wanted, threads)
+    known = read(folder).get(key)
+    if known:
+        found = replace(wanted, engine=known["engine"], threads=known["threads"])
+        with suppress(UserError):  # else measured anew
+            return trial.open(folder, found)
+    say(f"{folder.path}: measuring which engine is fastest here, once")
+    engine, measured = measure(folder, list(candidates(wanted, threads)), threads is None, trial)
+    remember(folder, key, asdict(engine.settings) | {"milliseconds": measured})
+    return engine
+
+
+def candidates(wanted: Settings, threads: int | None) -> Iterator[Settings]:
+    """What is installed, on all cores unless `threads` says otherwise."""
+    for name in CANDIDATES[wanted.device]:
+        if installed(name):
+            yield replace(wanted, engine=name, threads=threads or environment.threads())
+
+
+def measure(
+    folder: Folder, tried: list[Settings], fewer: bool, trial: Trial
+) -> tuple[Engine, dict[str, float]]:
+    """The fastest, and milliseconds of each.
+
+    Found by duels, so that no more than two are open at a time; with `fewer`, the winner meets
+    itself on one thread at the end, which is faster where the cores are busy with other work.
+    """
+    images = example(folder, tried[0].batch if tried else 1)
+    best, expected, measured, refused = None, None, {}, []
+    while tried:
+        settings = tried.pop(0)
+        try:
+            engine = trial.open(folder, settings)
+            output = engine.run(images)
+        except UserError as error:
+            refused += error.lines
+            continue
+        expected = output if expected is None else expected
+        difference = float(np.abs(output - expected).max() / (np.abs(expected).max() or 1))
+        if not difference <= AGREE[settings.precision]:  # also when it is not a number
+            say(f"note: {settings} is left out: its outputs differ by {difference:.1e}")
+            refused.append(f"outputs of {settings} differ by {difference:.1e}")
+            continue
+        rivals = [engine] if best is None else [best, engine]
+        times = duel(rivals, images, trial)
+        measured.update((str(e.settings), round(t, 2)) for e, t in zip(rivals, times, strict=True))
+        best = rivals[int(np.argmin(times))]
+        if not tried and fewer and best.settings.threads > 1:
+            tried, fewer = [replace(best.settings, threads=1)], False
+    if best is None:
+        known = "; ".join(dict.fromkeys(refused))
+        reason = known or "none is installed, pip install 'ppcls[deploy]'"
+        raise UserError(f"{folder.path}: no engine here can run it: {reason}")
+    return best, measured
+
+
+def duel(engines: list[Engine], images: np.ndarray, trial: Trial) -> list[float]:
+    """Median milliseconds of each, measured by turns."""
+    times: list[list[float]] = [[] for _ in engines]
+    for turn in range(TURNS):
+        for engine, own in zip(engines, times, strict=True):
+            settle(engine, images, trial.clock, trial.settling)
+            own.extend(timed(engine, images, trial.seconds, trial.clock))
+        medians = [float(np.median(own)) for own in times]
+        if turn and max(medians) > SLOWER * min(medians):
+            break
+    return [1000 * median for median in medians]
+
+
+# --------------------------------------------------------------------------- what is remembered
+
+
+def situation(folder: Folder, wanted: Settings, threads: int | None) -> str:
+    """What the choice depends on: the machine, what is installed, and what is asked for."""
+    return ", ".join(
+        [
+            processor(),
+            f"{environment.threads()} of {environment.core_count()} cores",
+            *(f"{name} {found}" for name in PACKAGES if (found := installed_version(name))),
+            f"device {wanted.device}",
+            wanted.precision,
+            f"batch {wanted.batch}",
+            f"image {folder.manifest.preprocess.crop}",
+            f"threads {threads or 'any'}",
+        ]
+    )
+
+
+def processor() -> str:
+    lines = environment.read("proc/cpuinfo").splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.machine()
+
+
+def installed_version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def read(folder: Folder) -> dict[str, Any]:
+    """Choices by situation; {} where there are none or they cannot be read."""
+    try:
+        choices = from_json(read_file(folder.cache() / FILE))
+    except (OSError, ValueError):
+        return {}
+    return choices if isinstance(choices, dict) and all(map(whole, choices.values())) else {}
+
+
+def whole(choice: Any) -> bool:
+    if not isinstance(choice, dict) or not isinstance(choice.get("engine"), str):
+        return False
+    threads = choice.get("threads")
+    counts = type(threads) is int and 0 < threads <= environment.MOST_THREADS
+    return choice["engine"] in ENGINES and counts
+
+
+def remember(folder: Folder, key: str, choice: dict[str, Any]) -> None:
+    text = json.dumps(read(folder) | {key: choice}, indent=1) + "\n"
+    try:
+        write_text(folder.cache() / FILE, text)
+    except UserError as error:
+        say(f"note: the choice of an engine cannot be kept ({error})")

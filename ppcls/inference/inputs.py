@@ -1,0 +1,227 @@
+"""Checks of what is given to `Predictor`: a mistake is one line that names the argument."""
+
+import operator
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from os import PathLike
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ppcls.data import decode
+from ppcls.data.class_names import by_number, is_index, is_name
+from ppcls.data.datasets import find_photos
+from ppcls.data.preprocess import Preprocess
+from ppcls.utils import environment
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.opencv import cv2
+from ppcls.utils.text import did_you_mean, one_line, plural, visible
+
+ON_ERROR = ("stop", "skip")
+ALIKE = {"cuda": "gpu", "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"}
+
+
+def whole_number(name: str, value: Any) -> int:
+    """A number from 1 of any integer type."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = 0
+    if isinstance(value, bool) or number < 1:
+        raise UserError(f"{name} ({shown(value)}) should be a whole number from 1")
+    return number
+
+
+def thread_count(value: Any) -> int:
+    """A number of CPU threads that a machine can start: libraries crash, or wait, with more."""
+    number = whole_number("threads", value)
+    cores, most = environment.core_count(), environment.most_at_once()
+    if number > most:
+        raise UserError(
+            f"threads ({number}): more than {plural(cores, 'core')} can serve, {most} at most; "
+            f"{cores} are as many as compute at once"
+        )
+    return number
+
+
+def share(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= float(value) <= 1:
+        raise UserError(f"{name} ({shown(value)}) should be a number from 0 to 1")
+    return float(value)
+
+
+def one_of(name: str, value: Any, known: Iterable[str]) -> str:
+    known = list(known)
+    if isinstance(value, str) and value in known:
+        return value
+    word = ALIKE.get(value.lower(), value) if isinstance(value, str) else ""
+    hint = f"; did you mean {word!r}?" if word in known else did_you_mean(word, known)
+    raise UserError(f"{name} ({shown(value)}) is unknown{hint}; known are {', '.join(known)}")
+
+
+def folder_name(value: Any) -> str | PathLike[str]:
+    if not isinstance(value, (str, PathLike)):
+        raise UserError(f"folder ({shown(value)}) should be the path of an exported folder")
+    return value
+
+
+def numbered(value: Mapping[Any, Any]) -> list[tuple[int, str]]:
+    """Names by their numbers, `{0: "tench"}`, or numbers by their names; UserError for others."""
+    pairs = list(value.items())
+    if pairs and all(isinstance(name, (int, np.integer)) for _, name in pairs):
+        pairs = [(number, name) for name, number in pairs]
+    found = [(int(key), name) for key, name in pairs if is_index(str(key)) and is_name(name)]
+    if not pairs or len(found) < len(pairs):
+        text = f"labels ({shown(value)}) should be names by number, {{0: 'tench', …}}, or a list"
+        raise UserError(text)
+    return found
+
+
+def class_names(value: Any) -> str | PathLike[str] | Sequence[str]:
+    """A file of names (or `imagenet`), a sequence of them, or names and numbers by each other."""
+    if isinstance(value, (str, PathLike)):
+        return value
+    if isinstance(value, (bytes, Set)) or not isinstance(value, Iterable):
+        text = f"labels ({shown(value)}) should be a list of class names, or a file of them"
+        raise UserError(text)
+    if isinstance(value, Mapping):
+        return by_number([("labels", number, name) for number, name in numbered(value)], "labels")
+    names = list(value)
+    wrong = [name for name in names if not isinstance(name, str) or not name.strip()]
+    if wrong:
+        raise UserError(f"labels: {shown(wrong[0])} should be a class name in quotes")
+    return names
+
+
+def refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    known = list(known)
+    for name in given:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise UserError(f"{name} is no argument of Predictor{hint}; known: {', '.join(known)}")
+
+
+def shown(value: Any) -> str:
+    return visible(repr(value), 80)
+
+
+# --------------------------------------------------------------------------
+# What counts as a photo: files by name, what files hold, Pillow's images and arrays
+
+Photo = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
+
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+ONE = (str, PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview)
+loading = threading.Lock()  # one of Pillow's images may be given twice, and reads its file lazily
+
+
+def find(photos: Photo | Iterable[Photo], skip: bool = False) -> list[Photo]:
+    """Each photo as it is; folders and list files as the photos they hold.
+
+    Raises:
+        UserError: a folder without photos; unless `skip`, a list that names missing ones.
+    """
+    return list(each(photos, skip))
+
+
+def each(photos: Photo | Iterable[Photo], skip: bool = False) -> Iterator[Photo]:
+    """As `find`, one at a time."""
+    for photo in [photos] if is_one(photos) else photos:  # type: ignore
+        if isinstance(photo, (str, PathLike)):
+            yield from find_photos(photo, skip)
+        else:
+            yield photo
+
+
+def is_one(photos: Any) -> bool:
+    """Whether this is to be one photo, maybe a wrong one, and no collection of them."""
+    if isinstance(photos, np.ndarray):
+        return not (photos.ndim == 1 and photos.dtype.kind in "UO")  # an array of names
+    # Rows of tensors, lines of files and keys of mappings are no photos.
+    others = isinstance(photos, Mapping) or hasattr(photos, "numpy") or hasattr(photos, "read")
+    return isinstance(photos, ONE) or others or not isinstance(photos, Iterable)
+
+
+def name_of(photo: Any, index: int | None) -> str:
+    """How messages call a photo; `index` is its place among those given, None where it is alone."""
+    if isinstance(photo, (str, PathLike)):
+        return str(photo)
+    return "the photo given" if index is None else f"photos[{index}]"
+
+
+def path_of(photo: Any) -> str | None:
+    return str(photo) if isinstance(photo, (str, PathLike)) else None
+
+
+def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
+    """A photo as uint8 [crop, crop, C].
+
+    Raises:
+        DataError: it cannot be read, or is none; the message names it.
+    """
+    name = name_of(photo, index)
+    try:
+        pixels = pixels_of(photo, preprocess.channels, name)
+        return preprocess(pixels)
+    except (UserError, cv2.error, MemoryError) as error:
+        words = str(error) if isinstance(error, UserError) else " ".join(str(error).split())
+        reason = words or "not enough memory"
+        named = reason.startswith((one_line(name), visible(name))) or not name
+        raise DataError(reason if named else f"{name}: {reason}") from None
+
+
+def pixels_of(photo: Photo, channels: int, name: str) -> np.ndarray:
+    """A photo as uint8 [H, W, channels]."""
+    if isinstance(photo, (str, PathLike)):
+        if not os.fspath(photo):
+            raise UserError("a photo's name is empty; give the path of a file")
+        if ADDRESS.match(str(photo)) and not os.path.exists(photo):
+            raise UserError(f"{name}: is an address; download it and give the file or its bytes")
+        return decode.read(photo, channels)
+    if isinstance(photo, (bytes, bytearray, memoryview)):
+        return decode.decode(bytes(photo), channels, name)
+    if isinstance(photo, np.ndarray) and photo.ndim == 4:
+        raise UserError(f"{name}: an array {list(photo.shape)} is a batch; give list(array)")
+    if isinstance(photo, Image.Image):
+        return decode.convert(of_pillow(photo, name), channels)
+    if isinstance(photo, np.ndarray):
+        return decode.convert(photo, channels)
+    raise UserError(f"{name}: {what_is(photo)}")
+
+
+def of_pillow(image: Image.Image, name: str) -> np.ndarray:
+    """A Pillow image as uint8 [H, W, 1 | 3 | 4], upright as its EXIF block says."""
+    try:
+        with loading:
+            image.load()
+        if 0 in image.size:
+            raise OSError("it has no pixels")
+        exif = image.info.get("exif", b"")
+        pixels = decode.pixels_of(image, name)
+    except UserError:
+        raise
+    except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes
+        problem = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"{name}: this Pillow image is closed, truncated or damaged ({problem})"
+        ) from None
+    return decode.turn(pixels, decode.orientation(exif if isinstance(exif, bytes) else b""))
+
+
+def what_is(value: Any) -> str:
+    """What was given that is no photo, and what to give."""
+    kind = f"{type(value).__module__.split('.')[0]}.{type(value).__qualname__}"
+    kind = kind.removeprefix("builtins.")
+    if value is None:
+        return "None is no photo (OpenCV's imread gives it for a file it cannot read)"
+    if hasattr(value, "numpy"):
+        return f"is a {kind}; give value.numpy(), uint8 [H, W, C] with values 0 to 255"
+    if hasattr(value, "read"):
+        return f"is a {kind}; give its name or file.read()"
+    if isinstance(value, (list, tuple)):
+        return f"is a {kind}; give one flat list of photos, pixels as a numpy array"
+    return f"is a {kind}; a photo is a file's name or bytes, a Pillow image or a numpy array"

@@ -1,0 +1,1 @@
+"""Losses: against labels, and between student and teacher."""

@@ -1,0 +1,204 @@
+"""Losses: logits and targets to one number, the mean over the photos of a batch.
+
+Targets are int64 labels [N], or float [N, classes]: shares of each class, as mixing photos makes
+them, or the 0 and 1 of many labels at once. Every photo counts alike whatever batch it is in, so
+that parts of a batch add up to the whole; but for `asymmetric`, a sum by default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from ppcls.config.node import Flag, NotNegative, Share, node
+from ppcls.utils.errors import UserError
+from ppcls.utils.text import plural
+
+if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+    from paddle import Tensor
+
+
+TINY = 1e-8  # keeps powers and logarithms away from 0, where their slopes are infinite
+
+
+def one_of_two(value: Any) -> Any:
+    numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+    if value is None or value == "balanced" or numbers:
+        return value
+    raise ValueError("should be balanced or a list of numbers, one for each class")
+
+
+Weights = tuple[NotNegative, ...] | Literal["balanced"]  # of the classes
+SomeWeights = Annotated[Weights | None, BeforeValidator(one_of_two)]
+
+
+@node
+class CrossEntropy:
+    """Softmax cross entropy; `smoothing` spreads that share of the target over all classes.
+
+    Smoothing as in arXiv:1512.00567: (1 - s) * target + s / classes, for mixed targets, too.
+    `weights` multiply each class's term; "balanced": photos / (classes * photos of the class).
+    """
+
+    kind: Literal["cross_entropy"] = "cross_entropy"
+    smoothing: Share = 0.0
+    weights: SomeWeights = None
+
+    def prepared(self, counts: Sequence[int]) -> CrossEntropy:
+        return replace(self, weights=class_weights(self.weights, counts))
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the photos of float32 logits [N, classes] against targets."""
+        from paddle.nn import functional as F
+
+        if targets.ndim == 1 and self.weights is None:  # without a table of shares
+            hard = F.cross_entropy(logits, targets)
+            if not self.smoothing:
+                return hard
+            uniform = -F.log_softmax(logits, axis=-1).mean()
+            return (1 - self.smoothing) * hard + self.smoothing * uniform
+        shares = smooth(shares_of(targets, logits), self.smoothing)
+        return weighted(-shares * F.log_softmax(logits, axis=-1), self.weights).sum(-1).mean()
+
+
+@node
+class Focal:
+    """Cross entropy times (1 - p) ** gamma, which counts what is known less (arXiv:1708.02002).
+
+    With the softmax's p; for independent labels: asymmetric with both gammas equal and clip 0.
+    """
+
+    kind: Literal["focal"] = "focal"
+    gamma: NotNegative = 2.0
+    smoothing: Share = 0.0
+    weights: SomeWeights = None  # the paper's alpha
+
+    def prepared(self, counts: Sequence[int]) -> Focal:
+        return replace(self, weights=class_weights(self.weights, counts))
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over the photos of float32 logits [N, classes] against targets."""
+        from paddle.nn import functional as F
+
+        shares = smooth(shares_of(targets, logits), self.smoothing)
+        logs = F.log_softmax(logits, axis=-1)
+        doubt = (1 - logs.exp()).clip(min=TINY) ** self.gamma
+        return weighted(-shares * doubt * logs, self.weights).sum(-1).mean()
+
+
+@node
+class BinaryCrossEntropy:
+    """Every class a yes or no of its own, by the logistic function; the mean over the classes.
+
+    For one label a photo as in arXiv:2110.00476, where shares above `threshold` count as yes.
+    """
+
+    kind: Literal["bce"] = "bce"
+    smoothing: Share = 0.0  # for one label a photo, as in cross_entropy; after the threshold
+    threshold: Share | None = None
+
+    def prepared(self, counts: Sequence[int]) -> BinaryCrossEntropy:
+        return self
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Mean over photos and classes of float32 logits [N, classes] against targets."""
+        from paddle.nn import functional as F
+
+        shares = shares_of(targets, logits)
+        if self.threshold is not None:
+            shares = (shares > self.threshold).astype(logits.dtype)
+        return F.binary_cross_entropy_with_logits(logits, smooth(shares, self.smoothing))
+
+
+@node
+class Asymmetric:
+    """Logistic loss of many labels whose easy negatives count less (arXiv:2009.14119).
+
+    L+ = (1 - p) ** gamma_positive * log p; L- = q ** gamma_negative * log(1 - q) with
+    q = max(p - clip, 0). The sum over the classes and, as in the method's own code, over the
+    photos of a batch: its gradient grows with `train.batch_size`. `reduction: mean` is the mean
+    over the photos. No gradient flows through the powers unless `focal_gradient`, which the
+    paper's formulas have and its code has not.
+    """
+
+    kind: Literal["asymmetric"] = "asymmetric"
+    gamma_positive: NotNegative = 0.0
+    gamma_negative: NotNegative = 4.0
+    clip: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.05
+    reduction: Literal["sum", "mean"] = "sum"
+    focal_gradient: Flag = False
+
+    def prepared(self, counts: Sequence[int]) -> Asymmetric:
+        return self
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Sum or mean over the photos of float32 logits [N, classes] against targets."""
+        from paddle.nn import functional as F
+
+        shares = shares_of(targets, logits)
+        yes = F.sigmoid(logits)
+        shifted = (yes - self.clip).clip(min=0)
+        # log(1 - q) loses its digits near q = 1, which a clip keeps away.
+        log_no = (1 - shifted).log() if self.clip else F.log_sigmoid(-logits)
+        right = (1 - yes).clip(min=TINY) ** self.gamma_positive
+        wrong = shifted.clip(min=TINY) ** self.gamma_negative
+        if not self.focal_gradient:
+            right, wrong = right.detach(), wrong.detach()
+        terms = shares * right * F.log_sigmoid(logits) + (1 - shares) * wrong * log_no
+        photos = -terms.sum(-1)
+        return photos.sum() if self.reduction == "sum" else photos.mean()
+
+
+ManyLabelsLoss = Annotated[BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")]
+AnyLoss = Annotated[
+    CrossEntropy | Focal | BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")
+]
+
+
+def shares_of(targets: Tensor, logits: Tensor) -> Tensor:
+    """Targets as float [N, classes]."""
+    from paddle.nn import functional as F
+
+    if targets.ndim == 1:
+        return F.one_hot(targets, logits.shape[-1]).astype(logits.dtype)
+    return targets.astype(logits.dtype)
+
+
+def smooth(shares: Tensor, smoothing: float) -> Tensor:
+    return shares * (1 - smoothing) + smoothing / shares.shape[-1] if smoothing else shares
+
+
+def weighted(terms: Tensor, weights: Weights | None) -> Tensor:
+    """Terms [N, classes] times the weights of the classes."""
+    import paddle
+
+    if weights is None:
+        return terms
+    assert weights != "balanced", "a loss is prepared before it is called"
+    return terms * paddle.to_tensor(weights, dtype=terms.dtype)
+
+
+def class_weights(weights: Weights | None, counts: Sequence[int]) -> Weights | None:
+    """The weights as numbers, for training data with so many photos of each class.
+
+    Raises:
+        UserError: there are not as many weights as classes, or a class to balance has no photo.
+    """
+    if weights is None:
+        return None
+    if weights == "balanced":
+        if not all(counts):
+            empty = [index for index, count in enumerate(counts) if not count]
+            raise UserError(
+                f"task.loss.weights: balanced has no weight for class {empty[0]}, of which "
+                f"data.train has no photo ({len(empty)} such); give a list of {len(counts)}"
+            )
+        return tuple(float(sum(counts) / (len(counts) * count)) for count in counts)
+    if len(weights) != len(counts):
+        raise UserError(
+            f"task.loss.weights: {plural(len(weights), 'value')} for {plural(len(counts), 'class')}"
+        )
+    return weights

@@ -1,0 +1,1 @@
+"""From PaddleClas's configs to recipes of ours."""

@@ -1,0 +1,1 @@
+"""Optimizers, learning rates by step, averages of weights, what is frozen."""

@@ -1,0 +1,265 @@
+"""The learning rate as a function of the step, and of the evaluations done before it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from ppcls.config.node import Count, Duration, Flag, Float, NotNegative, Positive, Span, node
+from ppcls.metrics import Score, goodness
+from ppcls.utils.text import plural
+
+Evaluations = Sequence[Mapping[str, float]]  # each with its scores and the "step" it was made at
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Where in a run a step is; all counts are steps."""
+
+    step: int
+    start: int  # the end of warm-up
+    epoch_steps: int
+    total_steps: int
+    peak: float  # the schedule's learning rate, before scaling
+    evaluations: Evaluations = ()
+    score: Score = "top1"  # that chooses the best weights
+
+    def share(self, first: int, last: int) -> float:
+        """How far the step is from one step to another, 0 to 1."""
+        return min(1.0, (self.step - first) / max(1, last - first))
+
+    def steps(self, span: Span) -> int:
+        return span.steps(self.epoch_steps, self.total_steps)
+
+    def exact(self, span: Span) -> float:
+        return span.exact(self.epoch_steps, self.total_steps)
+
+    def reached(self, milestone: Span) -> bool:
+        """Whether the step is not before a milestone, which may lie between two steps."""
+        return round(self.exact(milestone), 6) <= self.step
+
+
+def wave(start: float, end: float, share: float) -> float:
+    """Half a cosine wave from start to end."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+def not_zero(span: Span) -> Span:
+    if not span.amount:
+        raise ValueError("should be more than 0, such as 1 epoch or 500 steps")
+    return span
+
+
+Part = Annotated[Float, Field(ge=0, le=1)]
+Length = Annotated[Duration, AfterValidator(not_zero)]
+
+
+@node
+class Cosine:
+    """Half a cosine wave from 1 after warm-up to `end` at the last step (arXiv:1608.03983)."""
+
+    kind: Literal["cosine"] = "cosine"
+    end: Part = 0.0  # share of the peak left at the end
+
+    def __call__(self, at: Moment) -> float:
+        return wave(1.0, self.end, at.share(at.start, at.total_steps))
+
+
+@node
+class Polynomial:
+    """From 1 after warm-up to `end` at the last step, as (1 - progress) ** power; 1: a line."""
+
+    kind: Literal["polynomial"] = "polynomial"
+    power: Positive = 1.0
+    end: Part = 0.0
+
+    def __call__(self, at: Moment) -> float:
+        left = 1 - at.share(at.start, at.total_steps)
+        return self.end + (1 - self.end) * left**self.power
+
+
+@node
+class OneCycle:
+    """One cosine wave up from `start` in the time `rise`, one down to `end` (arXiv:1708.07120).
+
+    Shares of the peak; momentum stays as it is. It has its own rise and takes no warm-up. As in
+    Paddle and PyTorch the last step of each wave, not the one after it, has its last value.
+    """
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    rise: Duration = Span(30, "percent")
+    start: Part = 0.04
+    end: Part = 4e-6
+
+    def __call__(self, at: Moment) -> float:
+        top, last = at.exact(self.rise) - 1, at.total_steps - 1
+        if at.step < top:
+            return wave(self.start, 1.0, at.step / top)
+        share = (at.step - max(0.0, top)) / max(1.0, last - max(0.0, top))
+        return wave(1.0, self.end, min(1.0, share))
+
+
+@node
+class Exponential:
+    """Multiplied by `gamma` in every span of `every` after warm-up, a little at each step."""
+
+    kind: Literal["exponential"] = "exponential"
+    gamma: Positive
+    every: Length = Span(1, "epochs")
+
+    def __call__(self, at: Moment) -> float:
+        return self.gamma ** ((at.step - at.start) / max(1, at.steps(self.every)))
+
+
+@node
+class Step:
+    """Multiplied by `gamma` at each milestone, or `every` so often, from the start of training.
+
+    `after_warmup`: from the end of warm-up. An `every` of 2.7 steps is one of 2.
+    """
+
+    kind: Literal["step"] = "step"
+    milestones: tuple[Duration, ...] = ()
+    every: Length | None = None
+    after_warmup: Flag = False
+    gamma: Positive = 0.1
+
+    def __post_init__(self):
+        if bool(self.milestones) == bool(self.every):
+            raise ValueError("give either milestones, such as [30, 60], or every, such as 30")
+
+    def __call__(self, at: Moment) -> float:
+        at = replace(at, step=at.step - at.start) if self.after_warmup else at
+        if self.every:
+            return self.gamma ** (at.step // max(1, int(at.exact(self.every))))
+        return self.gamma ** sum(map(at.reached, self.milestones))
+
+
+@node
+class Piecewise:
+    """From each milestone on the learning rate in `values`, scaled as `lr` is."""
+
+    kind: Literal["piecewise"] = "piecewise"
+    milestones: tuple[Duration, ...]
+    values: tuple[NotNegative, ...]
+
+    def __post_init__(self):
+        if len(self.values) != len(self.milestones):
+            raise ValueError(
+                f"{plural(len(self.milestones), 'milestone')} and "
+                f"{plural(len(self.values), 'value')}: "
+                "give the learning rate from each milestone on (schedule.lr is that before)"
+            )
+
+    def __call__(self, at: Moment) -> float:
+        pairs = zip(self.milestones, self.values, strict=True)
+        passed = [(at.exact(m), value) for m, value in pairs if at.reached(m)]
+        return max(passed, key=lambda pair: pair[0])[1] / at.peak if passed else 1.0
+
+
+@node
+class Plateau:
+    """Multiplied by `gamma` when evaluations brought no better score for as long as `patience`.
+
+    Counted from the best evaluation or the last such cut; those during warm-up do not count.
+    """
+
+    kind: Literal["plateau"] = "plateau"
+    score: Score | None = None  # None: the one that chooses the best weights
+    gamma: Positive = 0.1
+    patience: Length = Span(10, "epochs")
+
+    def __call__(self, at: Moment) -> float:
+        best, since, factor = -math.inf, 0, 1.0
+        for evaluation in at.evaluations:
+            step, score = int(evaluation["step"]), goodness(evaluation, self.score or at.score)
+            if not at.start <= step <= at.step:
+                continue
+            if score > best:
+                best, since = score, step
+            elif step - since >= at.steps(self.patience):
+                factor, since = factor * self.gamma, step
+        return factor
+
+
+@node
+class Constant:
+    """1 at every step."""
+
+    kind: Literal["constant"] = "constant"
+
+    def __call__(self, at: Moment) -> float:
+        return 1.0
+
+
+Decay = Annotated[
+    Cosine | Polynomial | OneCycle | Exponential | Step | Piecewise | Plateau | Constant,
+    Field(discriminator="kind"),
+]
+
+
+@node
+class Schedule:
+    """A peak learning rate, reached by linear warm-up from `warmup_start`, then decaying.
+
+    `per: epoch` keeps the rate of an epoch's first step all through the epoch.
+    """
+
+    lr: Positive
+    for_batch: Count | None = None  # the batch `lr` was chosen for; None: the one in use
+    warmup: Duration = Span(0, "epochs")
+    warmup_start: NotNegative = 0.0  # learning rate of the first step, before scaling
+    per: Literal["step", "epoch"] = "step"
+    decay: Decay = Cosine()
+
+    def __post_init__(self):
+        if self.decay.kind == "one_cycle" and self.warmup.amount:
+            raise ValueError("one_cycle rises by itself: warmup=0, and decay.rise for its length")
+
+    def scale(self, batch: int) -> float:
+        """What `lr` is multiplied by for another batch: in proportion (arXiv:1706.02677)."""
+        return batch / (self.for_batch or batch)
+
+    def __call__(
+        self,
+        step: int,
+        epoch_steps: int,
+        total_steps: int,
+        batch: int,
+        evaluations: Evaluations = (),
+        score: Score = "top1",
+    ) -> float:
+        """The learning rate of one step, counted from 0, with `batch` photos a step in all."""
+        step -= step % epoch_steps if self.per == "epoch" else 0
+        start = self.warmup.steps(epoch_steps, total_steps)
+        if step < start:
+            lr = self.warmup_start + (self.lr - self.warmup_start) * step / start
+        else:
+            lengths = (start, epoch_steps, total_steps)
+            at = Moment(step, *lengths, self.lr, evaluations, score)
+            lr = self.lr * self.decay(at)
+        return lr * self.scale(batch)
+
+
+@node
+class EarlyStop:
+    """The run ends when evaluations brought no better score for as long as `patience`."""
+
+    patience: Length = Span(10, "epochs")
+    score: Score | None = None  # None: the one that chooses the best weights
+
+    def reached(self, evaluations: Evaluations, score: Score, patience: int) -> bool:
+        """Whether the best of the evaluations is so many steps older than the last.
+
+        Args:
+            score: the one to look at where none is given.
+            patience: in steps.
+        """
+        best, since, last = -math.inf, 0, 0
+        for evaluation in evaluations:
+            last, found = int(evaluation["step"]), goodness(evaluation, self.score or score)
+            if found > best:
+                best, since = found, last
+        return last - since >= patience

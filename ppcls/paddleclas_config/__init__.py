@@ -1,1 +1,0 @@
-"""Configs of PaddleClas 2.x read, and written again as recipes."""

@@ -1,0 +1,295 @@
+"""Who may teach: a network of ppcls, an exported one, or a second student."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, field_validator
+
+from ppcls import metrics
+from ppcls.config.node import NotNegative, PathText, node
+from ppcls.losses.distill import KL, WITH_LABELS, DistillLoss, SymmetricKL
+from ppcls.losses.labels import AnyLoss, BinaryCrossEntropy, CrossEntropy, ManyLabelsLoss
+from ppcls.metrics import ManyLabels, OneLabel, Tally
+from ppcls.models.registry import ModelName, Weights
+
+if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+    from paddle import Tensor
+
+
+@node
+class Network:
+    """A network with its weights, which stay exactly as they are."""
+
+    kind: Literal["network"] = "network"
+    name: ModelName
+    weights: Weights  # file, URL, hf://org/name, registered tag; true: the default
+    cache: PathText | None = (
+        None  # a file of `ppcls teach` with its answers, which then serves for it
+    )
+
+    @property
+    def features(self) -> bool:
+        """Whether its stages' features can be learnt from."""
+        return self.cache is None
+
+
+@node
+class Exported:
+    """A folder with an exported network, run by an engine of inference."""
+
+    kind: Literal["exported"] = "exported"
+    folder: PathText
+    engine: str | None = None  # None: Paddle's own, on the run's device
+    cache: PathText | None = None
+    features: ClassVar[bool] = False
+
+
+@node
+class Peer:
+    """A second student: each learns from the other as from a teacher (arXiv:1706.00384).
+
+    Both take their step at once, where the paper's algorithm takes turns. It is saved in
+    latest.safetensors for --resume, and not evaluated or handed on.
+    """
+
+    kind: Literal["peer"] = "peer"
+    name: ModelName
+    weights: Weights | None = None
+    features: ClassVar[bool] = True
+
+
+def named_teacher(value: Any) -> Any:
+    """A teacher without a kind is an exported folder where it has one, else a network."""
+    if not isinstance(value, dict):
+        return value
+    return {"kind": "exported" if "folder" in value else "network", **value}
+
+
+def listed(value: Any) -> Any:
+    """One teacher is a list of one."""
+    return [value] if isinstance(value, dict | Network | Exported | Peer) else value
+
+
+Teacher = Annotated[
+    Annotated[Network | Exported | Peer, Field(discriminator="kind")],
+    BeforeValidator(named_teacher),
+]
+Teachers = Annotated[tuple[Teacher, ...], BeforeValidator(listed)]
+
+
+# --------------------------------------------------------------------------
+# The task of learning from a teacher
+
+
+@node
+class Distill:
+    """One label per photo, learnt from a teacher and, where `labels_weight` is above 0, labels.
+
+    The loss is the sum of `losses`, each times its weight, and of `loss`, against the labels, times
+    `labels_weight`. Of several teachers the probabilities are averaged.
+    """
+
+    kind: Literal["distill"] = "distill"
+    teacher: Teachers  # one, or a list
+    losses: tuple[DistillLoss, ...] = (KL(),)
+    loss: AnyLoss = CrossEntropy()
+    labels_weight: NotNegative = 0.0
+    answers: ClassVar[str] = "classify"
+    several: ClassVar[bool] = False
+    best: ClassVar[metrics.Score] = "top1"
+    watched: ClassVar[str] = "top1"
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """A loss without a kind is a cross entropy."""
+        return {"kind": "cross_entropy", **value} if isinstance(value, dict) else value
+
+    def __post_init__(self):
+        if not (self.teacher and self.losses):
+            raise ValueError("give at least one teacher and one of losses")
+        if self.peer and (len(self.teacher) > 1 or not self.labels_weight):
+            raise ValueError(
+                "a peer teaches alone, and two students need labels, too: give one teacher and "
+                "labels_weight: 1"
+            )
+        asking = [loss.kind for loss in self.losses if loss.features]
+        able = [node for node in self.teacher if node.features]
+        if asking and not len(self.teacher) == len(able) == 1:
+            raise ValueError(
+                f"{asking[0]} compares features, which one teacher that is a network has: leave "
+                "out the loss, or name one network with its weights as the teacher"
+            )
+
+    @property
+    def peer(self) -> bool:
+        """Whether the teacher is a second student."""
+        return any(isinstance(teacher, Peer) for teacher in self.teacher)
+
+    def prepared(self, counts: Sequence[int]) -> Distill:
+        """The task for training data with so many photos of each class."""
+        return replace(self, loss=self.loss.prepared(counts)) if self.labels_weight else self
+
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return OneLabel(classes)
+
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return OneLabel.scored(classes)
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right, as `OneLabel` counts."""
+        return OneLabel.right(logits, targets)
+
+
+@node
+class DistillMany(Distill):
+    """Any number of labels per photo, learnt from one teacher's logits and from the labels.
+
+    The teacher is a network that gives several labels, too, or a second student.
+    """
+
+    kind: Literal["distill_multilabel"] = "distill_multilabel"  # type: ignore[assignment]
+    losses: tuple[DistillLoss, ...] = (SymmetricKL(act="sigmoid"),)
+    loss: ManyLabelsLoss = BinaryCrossEntropy()  # type: ignore[assignment]
+    answers: ClassVar[str] = "multilabel"
+    several: ClassVar[bool] = True
+    best: ClassVar[metrics.Score] = "map"
+    watched: ClassVar[str] = "label_accuracy"
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """A loss without a kind is a binary cross entropy."""
+        return {"kind": "bce", **value} if isinstance(value, dict) else value
+
+    def __post_init__(self):
+        Distill.__post_init__(self)
+        needy = [loss.kind for loss in self.losses if isinstance(loss, WITH_LABELS)]
+        if needy:
+            raise ValueError(f"{needy[0]} needs one label a photo: another of losses")
+        (first, *others) = self.teacher
+        network = isinstance(first, Network) and not first.cache
+        if others or not (network or self.peer):
+            raise ValueError(
+                "of several labels one network teaches as it runs, or a peer: give task.teacher "
+                "one {name, weights} without a cache, or {kind: peer, name}"
+            )
+
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return ManyLabels(thresholds)
+
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return ManyLabels.scored()
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right, as `ManyLabels` counts."""
+        return ManyLabels.right(logits, targets)
+
+
+# --------------------------------------------------------------------------
+# What a training step computes, and what evaluation counts
+
+# Images, targets, and which photos of the data set they are -> loss, logits
+Step = Callable[["Tensor", "Tensor", np.ndarray], "tuple[Tensor, Tensor]"]
+
+
+@node
+class Classify:
+    """One label per photo, learnt from the labels alone."""
+
+    kind: Literal["classify"] = "classify"
+    loss: AnyLoss = CrossEntropy()
+    answers: ClassVar[str] = "classify"  # as an exported network's `task`
+    several: ClassVar[bool] = False  # labels per photo
+    best: ClassVar[metrics.Score] = "top1"  # the score that chooses the best weights
+    watched: ClassVar[str] = "top1"  # the score of training steps
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """A loss without a kind is a cross entropy."""
+        return {"kind": "cross_entropy", **value} if isinstance(value, dict) else value
+
+    def prepared(self, counts: Sequence[int]) -> Classify:
+        """The task for training data with so many photos of each class."""
+        return replace(self, loss=self.loss.prepared(counts))
+
+    def build(self, network: Callable[[Tensor], Tensor]) -> Step:
+        """The function from images uint8 [N, H, W, C] and targets to loss and logits.
+
+        Targets are labels int64 [N] or shares float [N, classes].
+        """
+        return step_of(self.loss, network)
+
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return OneLabel(classes)
+
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return OneLabel.scored(classes)
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right, as `OneLabel` counts."""
+        return OneLabel.right(logits, targets)
+
+
+@node
+class MultiLabel:
+    """Any number of labels per photo, each a yes or no of its own."""
+
+    kind: Literal["multilabel"] = "multilabel"
+    loss: ManyLabelsLoss = BinaryCrossEntropy()
+    answers: ClassVar[str] = "multilabel"
+    several: ClassVar[bool] = True
+    best: ClassVar[metrics.Score] = "map"
+    watched: ClassVar[str] = "label_accuracy"
+
+    @field_validator("loss", mode="before")
+    @classmethod
+    def named(cls, value: Any) -> Any:
+        """A loss without a kind is a binary cross entropy."""
+        return {"kind": "bce", **value} if isinstance(value, dict) else value
+
+    def prepared(self, counts: Sequence[int]) -> MultiLabel:
+        """The task for training data with so many photos of each class."""
+        return replace(self, loss=self.loss.prepared(counts))
+
+    def build(self, network: Callable[[Tensor], Tensor]) -> Step:
+        """As of `Classify`; targets are 0 and 1, or between where photos were mixed."""
+        return step_of(self.loss, network)
+
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
+        return ManyLabels(thresholds)
+
+    def scored(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return ManyLabels.scored()
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many photos are right, as `ManyLabels` counts."""
+        return ManyLabels.right(logits, targets)
+
+
+def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
+    def step(images: Tensor, targets: Tensor, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+        logits = network(images)
+        return loss(logits, targets), logits
+
+    return step
+
+
+def named_task(value: Any) -> Any:
+    """A task without a kind learns one label per photo."""
+    return {"kind": "classify", **value} if isinstance(value, dict) else value
+
+
+Task = Annotated[
+    Annotated[Classify | MultiLabel | Distill | DistillMany, Field(discriminator="kind")],
+    BeforeValidator(named_task),
+]

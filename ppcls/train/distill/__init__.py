@@ -1,1 +1,0 @@
-"""Learning from a teacher: losses between two networks, teachers, and the task made of them."""

@@ -1,0 +1,28 @@
+"""Which device a run uses."""
+
+import paddle
+
+from ppcls.utils.errors import UserError
+
+
+def choose(device: str) -> str:
+    """What `auto`, `cpu` or `gpu` comes to on this machine: `cpu` or `gpu`.
+
+    Raises:
+        UserError: a GPU was asked for and there is none.
+    """
+    gpus = paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0
+    if device == "gpu" and not gpus:
+        built = "sees no GPU" if paddle.device.is_compiled_with_cuda() else "is the CPU wheel"
+        raise UserError(
+            f"device: gpu was asked for, and the installed paddlepaddle {built}; "
+            "use -o device=cpu, or install the extra [gpu] on a machine with a GPU"
+        )
+    return "gpu" if gpus and device != "cpu" else "cpu"
+
+
+def select(device: str) -> str:
+    """Make the device that `choose` chooses Paddle's; returns it, for the log."""
+    chosen = choose(device)
+    paddle.set_device(chosen)
+    return chosen
