@@ -27,8 +27,8 @@ from ppcls.data import builtin, decode
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import load_batch
 from ppcls.inference.predictor import find
-from ppcls.inputs import train_view
 from ppcls.recipe import Recipe
+from ppcls.train.setup import train_view
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = (500, 375)  # pixels of scikit-learn's photos here, as large as ImageNet's are on average

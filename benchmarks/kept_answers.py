@@ -24,8 +24,8 @@ import ppcls  # sets what Paddle needs before it is imported
 import numpy as np  # isort: skip
 
 from ppcls.config.load import from_plain
-from ppcls.inputs import open_inputs
 from ppcls.recipe import Recipe
+from ppcls.train.setup import open_inputs
 from ppcls.weights import files
 
 from data import make_photos  # benchmarks/data.py
@@ -48,7 +48,7 @@ def main() -> None:
 def measure(options: argparse.Namespace, folder: Path) -> str:
     """The lines that say what was found."""
     from ppcls.models.complexity import count_by_name
-    from ppcls.teach import teach
+    from ppcls.train.teachers import teach
 
     names = options.teacher, options.student
     live = make_recipe(options, folder)

@@ -29,8 +29,8 @@ import ppcls  # sets what Paddle needs before it is imported
 import numpy as np  # isort: skip
 
 from ppcls.config.load import from_plain
-from ppcls.inputs import Inputs, open_inputs, train_view
 from ppcls.recipe import Recipe
+from ppcls.train.setup import Datasets, open_inputs, train_view
 
 from data import make_photos  # benchmarks/data.py
 
@@ -107,7 +107,7 @@ def bare_loop(recipe: Recipe) -> Callable[[], None]:
     return step
 
 
-def measure(recipe: Recipe, inputs: Inputs) -> str:
+def measure(recipe: Recipe, inputs: Datasets) -> str:
     """The line that says what was found."""
     from ppcls.train.trainer import Trainer
 
@@ -150,7 +150,7 @@ def since(mark: Clock) -> Clock:
     return cpu - mark[0], wall - mark[1]
 
 
-def read_speed(recipe: Recipe, inputs: Inputs) -> float:
+def read_speed(recipe: Recipe, inputs: Datasets) -> float:
     """Photos/s of CPU time that are read and transformed."""
     from ppcls.data.loader import load_batch
 

@@ -17,11 +17,10 @@ from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
 from ppcls.inference.predictor import link, open_photo
-from ppcls.inputs import open_eval
 from ppcls.models import registry
 from ppcls.models.fuse import fused
 from ppcls.models.layers import Normalize
-from ppcls.trained import Trained
+from ppcls.train.setup import Trained, open_eval
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say

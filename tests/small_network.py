@@ -9,7 +9,7 @@ from paddle import nn
 from ppcls.config.load import from_plain
 from ppcls.models.layers import ConvNorm, classifier
 from ppcls.recipe import Recipe
-from ppcls.trained import Trained
+from ppcls.train.setup import Trained
 
 SIDE = 32
 

@@ -21,7 +21,7 @@ from ppcls.config.load import load, to_plain
 from ppcls.config.node import Span
 from ppcls.data import loader, transforms
 from ppcls.recipe import Recipe
-from ppcls.train import feed, network, start, trainer
+from ppcls.train import feed, setup, trainer
 from ppcls.weights import files
 
 ROOT = Path(__file__).parent.parent
@@ -144,7 +144,7 @@ def check_precision(recipe, seen):
 
 
 def check_without(recipe, seen):
-    words = " ".join(start.header(seen.trainer, "cpu"))
+    words = " ".join(setup.header(seen.trainer, "cpu"))
     assert all(part in words for part in recipe.train.without)
 
 
@@ -261,7 +261,7 @@ FORGOTTEN = {
     "batch ops": (loader.batch_ops, "apply", lambda own: lambda _, *mixed: mixed[:2]),
     "the average": (trainer.Trainer, "shown", lambda own: lambda self: nullcontext()),
     "drop path": (
-        network,
+        setup,
         "create_model",
         lambda own: lambda *given, **named: own(*given, **{**named, "drop_path": None}),
     ),

@@ -81,7 +81,7 @@ def test_an_exported_folder_says_what_it_holds(exported, workdir):
 
 
 def test_prediction_is_what_the_trained_network_says(exported, workdir):
-    from ppcls.trained import open_trained
+    from ppcls.train.setup import open_trained
 
     trained = open_trained("recipe.yaml", (), None)
     preprocess = trained.recipe.preprocess

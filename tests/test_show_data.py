@@ -11,8 +11,8 @@ from PIL import Image
 
 from ppcls.config.load import load
 from ppcls.data.loader import Reader, eval_order
-from ppcls.inputs import eval_view, open_inputs, train_view
 from ppcls.recipe import Recipe
+from ppcls.train.setup import eval_view, open_inputs, train_view
 
 SHOWN = 128  # pixels of a side that views of 32 pixels are enlarged to
 

@@ -20,7 +20,7 @@ from ppcls.models.residual_specs import Stem
 from ppcls.optim.ema import Average
 from ppcls.recipe import Data, Recipe
 from ppcls.tasks import Distill
-from ppcls.train import start, step, trainer
+from ppcls.train import setup, step, trainer
 from ppcls.weights import files
 
 SMALL = {
@@ -140,7 +140,7 @@ def run(recipe: Recipe, folder: Path) -> tuple[Recipe, Seen, list[str]]:
         tiny = small(recipe, folder, seed)
         with pytest.MonkeyPatch.context() as patch:
             seen = watch(patch, tiny)
-            assert start.train(tiny, overwrite=True)
+            assert setup.train(tiny, overwrite=True)
         asked = dict(nodes(tiny))
         if isinstance(tiny.task, Distill) and not tiny.task.labels_weight:
             del asked["task.loss"]

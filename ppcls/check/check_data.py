@@ -12,10 +12,10 @@ from ppcls.data import datasets, decode
 from ppcls.data.datasets import Samples
 from ppcls.data.transforms import ResizeShort, sides
 from ppcls.data.unlabeled import find_unlabeled
-from ppcls.inputs import open_listed
 from ppcls.recipe import Recipe
 from ppcls.report import sheets
 from ppcls.report.sheets import Card, require_room
+from ppcls.train.setup import open_listed
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_bytes
 from ppcls.utils.log import say

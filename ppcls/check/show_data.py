@@ -11,10 +11,10 @@ from ppcls.data.datasets import Samples
 from ppcls.data.loader import View, load_batch
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import Joined
-from ppcls.inputs import eval_view, open_inputs, train_view
 from ppcls.recipe import Recipe
 from ppcls.report import sheets
 from ppcls.report.sheets import Card
+from ppcls.train.setup import eval_view, open_inputs, train_view
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import writing
 from ppcls.utils.text import plural

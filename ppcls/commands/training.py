@@ -65,10 +65,10 @@ def run_train(options: argparse.Namespace) -> int:
 
 def train_or_try(recipe: "Recipe", options: argparse.Namespace) -> int:
     if options.dry_run:
-        from ppcls.dry_run import dry_run
+        from ppcls.train.setup import dry_run
 
         return 0 if dry_run(recipe) else INTERRUPTED
-    from ppcls.train.start import train
+    from ppcls.train.setup import train
 
     done = train(recipe, options.resume, options.overwrite)
     return 0 if done else INTERRUPTED
@@ -90,7 +90,7 @@ def add_teach(commands) -> None:
 def run_teach(options: argparse.Namespace) -> int:
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
-    from ppcls.teach import TOP, teach
+    from ppcls.train.teachers import TOP, teach
 
     recipe = load(Recipe, options.config, options.override)
     teach(recipe, options.output, options.top or TOP, options.teacher - 1)
@@ -114,7 +114,7 @@ def add_eval(commands) -> None:
 
 def run_eval(options: argparse.Namespace) -> int:
     from ppcls.train.evaluate import score
-    from ppcls.trained import open_trained
+    from ppcls.train.setup import open_trained
 
     trained = open_trained(options.config, options.override, options.weights)
     score(trained, options.report, options.overwrite)
@@ -160,7 +160,7 @@ def add_export(commands) -> None:
 
 def run_export(options: argparse.Namespace) -> int:
     from ppcls.export import Form, export
-    from ppcls.trained import open_trained
+    from ppcls.train.setup import open_trained
 
     trained = open_trained(options.config, options.override, options.weights)
     output = Path(options.output or Path("exported") / trained.recipe.folder.name)

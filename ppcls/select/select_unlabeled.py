@@ -19,15 +19,15 @@ from ppcls.config.load import to_plain
 from ppcls.data.datasets import Samples, require_numbers
 from ppcls.data.samples import Paths
 from ppcls.data.unlabeled import LIST_SUFFIXES
-from ppcls.inputs import Inputs, class_names, located, open_eval, open_part, with_preprocess
 from ppcls.recipe import Recipe
 from ppcls.report.plots import BLUE, new_figure, png
 from ppcls.select.choose import Away, Chosen, choose
 from ppcls.select.scores import Photos, Scores, beside, line_of, look, open_photos
 from ppcls.tasks import Distill, Exported, Network, Peer
 from ppcls.train.distill import Guide, together
+from ppcls.train.setup import Datasets, class_names, located, open_eval, open_part, with_preprocess
 from ppcls.train.step import Precision
-from ppcls.train.teachers import find, open_teacher
+from ppcls.train.teachers import find_teacher, open_teacher
 from ppcls.utils.device import select
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import write_bytes, write_whole
@@ -47,7 +47,7 @@ class Judge:
     """The teachers of a recipe, which look at photos as its evaluation does."""
 
     recipe: Recipe
-    inputs: Inputs  # without training photos
+    inputs: Datasets  # without training photos
     nodes: list[Network | Exported]
     precision: Precision
 
@@ -59,7 +59,7 @@ class Judge:
         """Who judges, and what is seen of a photo; UserError for files that cannot be read."""
         view = to_plain(self.recipe.preprocess)
         teachers = []
-        for found in (find(node, self.recipe) for node in self.nodes):
+        for found in (find_teacher(node, self.recipe) for node in self.nodes):
             own = {key: list(getattr(found.preprocess, key)) for key in NORMS}
             teachers.append({"name": found.name, "weights": found.digest, **own})
         return {
@@ -125,7 +125,7 @@ def open_judge(recipe: Recipe) -> Judge:
     precision = Precision(recipe.train.precision, recipe.train.amp_level)
     if precision.note():
         say(precision.note())
-    return Judge(recipe, Inputs(none, evaluation, names), nodes, precision)
+    return Judge(recipe, Datasets(none, evaluation, names), nodes, precision)
 
 
 def teachers_of(recipe: Recipe) -> list[Network | Exported]:

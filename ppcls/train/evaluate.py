@@ -10,12 +10,11 @@ from paddle import nn
 
 from ppcls.data.datasets import Samples
 from ppcls.data.loader import Batch, Reader
-from ppcls.inputs import eval_view, open_eval
 from ppcls.metrics import Tally
 from ppcls.models.layers import Normalize
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
-from ppcls.trained import Trained
+from ppcls.train.setup import Trained, eval_view, open_eval
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import say
 from ppcls.utils.signals import Interrupt, Interrupted

@@ -7,9 +7,9 @@ import numpy as np
 from ppcls.data.loader import Batch, Reader, train_order
 from ppcls.data.sampler import epoch_photos, mixed_steps
 from ppcls.data.unlabeled import Joined
-from ppcls.inputs import Inputs
 from ppcls.recipe import Recipe
 from ppcls.train.distributed import Processes
+from ppcls.train.setup import Datasets
 from ppcls.utils.errors import DataError
 
 
@@ -17,7 +17,7 @@ class Feed:
     """The steps of every epoch; the same for all processes, each of which reads its part."""
 
     def __init__(
-        self, recipe: Recipe, inputs: Inputs, processes: Processes, limit: int | None = None
+        self, recipe: Recipe, inputs: Datasets, processes: Processes, limit: int | None = None
     ):
         """`limit`: steps of an epoch, of which the rest is left out."""
         self.limit = limit

@@ -1,18 +1,27 @@
 """Photos that a run could not read and left out, as `data.on_error: skip` asks."""
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from ppcls.train.checkpoint import BEST, LATEST
 from ppcls.train.distributed import Processes
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import beside, locked, read_file, remove, write_text, writing
+from ppcls.utils.files import beside, locked, read_file, remove, write_text, write_whole, writing
 from ppcls.utils.log import KEEPS, say
 from ppcls.utils.text import BYTES, escaped, from_json, plural
+
+if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+    from ppcls.data.loader import Batch
+
 
 FILE = "skipped.txt"
 
@@ -172,3 +181,42 @@ def state(path: Path) -> list[int]:
     """Tells a file from another one that is later written in its place."""
     found = path.stat()
     return [found.st_ino, found.st_size, found.st_mtime_ns]
+
+
+# --------------------------------------------------------------------------
+# What a run leaves for whoever looks into it when its numbers are none any more
+
+FILES = ("not_finite.txt", "not_finite.npz")
+
+
+def diverged(what: str, value: float, step: int, rate: float, left: str) -> UserError:
+    """The error that ends a run in which something is no number; `left`: what `leave` says."""
+    return UserError(
+        f"the {what} became {value} after step {step}, at learning rate {rate:.3g}: "
+        "lower train.schedule.lr or lengthen train.schedule.warmup; the last checkpoint stays"
+        f"{left}"
+    )
+
+
+def keep_not_finite(folder: Path, places: Sequence[str], batches: Sequence[Batch]) -> str:
+    """Keep the photos of a step whose loss is no number; returns the words that say where.
+
+    Args:
+        places: where the photos of all processes' batches stand.
+        batches: this process's, whose pixels and targets are written as arrays.
+    """
+    if not places:
+        return ""
+    text, arrays = (folder / name for name in FILES)
+    numbered = {f"{what}_{i}": value for i, b in enumerate(batches) for what, value in arrays_of(b)}
+    try:
+        write_text(text, "".join(f"{escaped(place, kept=BYTES)}\n" for place in places))
+        with write_whole(arrays) as file:
+            np.savez(file, allow_pickle=False, **numbered)
+    except UserError as error:
+        return f"; its photos could not be noted: {error}"
+    return f"; its photos are listed in {text}, their pixels as the network saw them in {arrays}"
+
+
+def arrays_of(batch: Batch) -> list[tuple[str, np.ndarray]]:
+    return [("images", batch.images), ("targets", batch.targets), ("indices", batch.indices)]

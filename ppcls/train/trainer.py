@@ -12,21 +12,19 @@ import paddle
 
 from ppcls.data.loader import Batch, Part, Reader
 from ppcls.data.transforms import sides
-from ppcls.inputs import Inputs, eval_view, train_view
 from ppcls.metrics import goodness
 from ppcls.models.layers import Normalize
 from ppcls.optim.parameters import freeze, groups, trained_count
 from ppcls.recipe import Recipe
-from ppcls.train import checkpoint, curves, halt, run_folder
-from ppcls.train.agreement import check, check_freeze
+from ppcls.train import checkpoint, curves, run_folder
+from ppcls.train.distill import lesson
 from ppcls.train.distributed import PeerError, Processes
 from ppcls.train.evaluate import describe, evaluate_watched
 from ppcls.train.feed import Feed
-from ppcls.train.lesson import lesson
-from ppcls.train.network import network
 from ppcls.train.progress import Outlook, Plan
 from ppcls.train.record import record_of
 from ppcls.train.run_folder import Skipped
+from ppcls.train.setup import Datasets, build_model, check_fit, check_freeze, eval_view, train_view
 from ppcls.train.step import Done, NotFinite, Precision, Update
 from ppcls.utils import log
 from ppcls.utils.errors import DataError, UserError
@@ -92,7 +90,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        inputs: Inputs,
+        inputs: Datasets,
         saved: Mapping[str, np.ndarray] | None = None,
         processes: Processes | None = None,
         limit: int | None = None,
@@ -108,11 +106,11 @@ class Trainer:
         train = recipe.train
         self.feed = Feed(recipe, inputs, self.processes, limit)
         self.epoch_steps = len(self.feed.order(0))
-        check(recipe, inputs, self.feed.photos_per_step, self.epoch_steps)
+        check_fit(recipe, inputs, self.feed.photos_per_step, self.epoch_steps)
         self.total_steps = self.epoch_steps * (1 if limit else train.epochs)
         paddle.seed(recipe.seed)
         model = recipe.model
-        self.net = network(recipe, saved)
+        self.net = build_model(recipe, saved)
         self.parameters = trained_count(self.net)
         self.frozen = freeze(self.net, model.freeze)
         if saved is None:
@@ -385,8 +383,10 @@ class Trainer:
         where = self.inputs.shown.where
         own = [where(int(index)) for batch in batches for index in batch.indices]
         places = [place for part in self.processes.gather(own) for place in part]
-        left = halt.leave(self.folder, places, batches) if self.processes.first else ""
-        return halt.diverged(what, value, self.step, self.rate(max(0, self.step - 1)), left)
+        left = (
+            run_folder.keep_not_finite(self.folder, places, batches) if self.processes.first else ""
+        )
+        return run_folder.diverged(what, value, self.step, self.rate(max(0, self.step - 1)), left)
 
     def record_train(self) -> None:
         """Write what the steps since the last such record came to."""

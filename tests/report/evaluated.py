@@ -13,11 +13,10 @@ from small_network import Small, trained
 
 from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import Batch
-from ppcls.inputs import open_eval
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
 from ppcls.train import evaluate
-from ppcls.trained import Trained
+from ppcls.train.setup import Trained, open_eval
 
 NAMES = ("ant", "bee", "cat & <b>dog</b>", "elk", "fox", "gnu", "hen")
 WITHOUT = 4  # the class that has no photos

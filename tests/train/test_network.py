@@ -9,10 +9,9 @@ import pytest
 from paddle import nn
 
 from ppcls.config.load import from_plain
-from ppcls.inputs import open_inputs
 from ppcls.optim.parameters import freeze, groups
 from ppcls.recipe import Recipe
-from ppcls.train.network import network
+from ppcls.train.setup import build_model, open_inputs
 from ppcls.train.trainer import Trainer
 from ppcls.utils.errors import UserError
 
@@ -30,7 +29,7 @@ def recipe(*overrides):
 
 def made(*overrides, saved=None):
     paddle.seed(0)
-    return network(recipe(*overrides), saved)
+    return build_model(recipe(*overrides), saved)
 
 
 def state(net):

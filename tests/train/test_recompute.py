@@ -16,8 +16,8 @@ from ppcls.optim.optimizers import Momentum
 from ppcls.optim.parameters import freeze, groups
 from ppcls.tasks import Classify
 from ppcls.train.distributed import Processes
+from ppcls.train.setup import open_trained
 from ppcls.train.step import Update
-from ppcls.trained import open_trained
 
 
 def small(name):

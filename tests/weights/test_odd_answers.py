@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save
 
 from ppcls import create_model
-from ppcls.inputs import open_part
 from ppcls.recipe import Data
+from ppcls.train.setup import open_part
 from ppcls.utils.errors import UserError
 
 ADDRESSES = [

@@ -5,8 +5,8 @@ import tarfile
 
 import pytest
 
-from ppcls.inputs import open_part
 from ppcls.recipe import Data
+from ppcls.train.setup import open_part
 from ppcls.utils.errors import UserError
 
 

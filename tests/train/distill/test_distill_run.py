@@ -12,12 +12,10 @@ import pytest
 from cut_run import cut
 
 from ppcls.config.load import load
-from ppcls.inputs import open_inputs
 from ppcls.models.layers import Normalize
 from ppcls.recipe import Recipe
-from ppcls.train.lesson import Lesson, lesson
-from ppcls.train.network import network
-from ppcls.train.start import train
+from ppcls.train.distill import Objective, lesson
+from ppcls.train.setup import build_model, open_inputs, train
 from ppcls.train.step import Precision
 from ppcls.train.trainer import Trainer
 from ppcls.weights import files
@@ -79,7 +77,7 @@ def first_lesson(*given):
     """A run's network and lesson before its first step, and photos and labels."""
     made, inputs = open_inputs(recipe(*given))
     paddle.seed(0)
-    net = network(made, None)
+    net = build_model(made, None)
     whole = Normalize.before(net, made.preprocess.scale, made.preprocess.offset)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
     photos = paddle.to_tensor(pixels), paddle.to_tensor([0, 1, 0, 1])
@@ -230,7 +228,7 @@ def test_losses_that_cannot_be_had_are_one_line(exported, run, teacher, losses):
 
 def test_a_lesson_of_labels_alone_has_nothing_beside_it(workdir):
     _, found, photos = first_lesson()
-    assert isinstance(found, Lesson)
+    assert isinstance(found, Objective)
     assert not found.layers.parameters()
     assert np.isfinite(float(found.step(*photos)[0]))
 

@@ -12,7 +12,7 @@ from ppcls.config.load import load
 from ppcls.losses.labels import CrossEntropy
 from ppcls.recipe import Recipe
 from ppcls.train.distill import where_known
-from ppcls.train.start import train
+from ppcls.train.setup import train
 from ppcls.weights import files
 
 TEACHER = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
