@@ -16,8 +16,8 @@ import tempfile
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -239,11 +239,17 @@ def reader() -> Iterator[Connection]:
         process.join()
 
 
-def read_all(first: int, last: int, limit: float = SECONDS) -> Tally:
-    """Read photos `first` to `last` - 1; a process that ends or hangs is replaced."""
+Started = Callable[[], AbstractContextManager[Connection]]
+
+
+def read_all(first: int, last: int, limit: float = SECONDS, started: Started = reader) -> Tally:
+    """Read photos `first` to `last` - 1; a process that ends or hangs is replaced.
+
+    `started`: what starts one.
+    """
     tally = Tally()
     while first < last:
-        with reader() as jobs:
+        with started() as jobs:
             jobs.send(("jpeg", b"", 3))  # it has started when it has refused this
             jobs.recv()
             for number in range(first, last):

@@ -60,34 +60,36 @@ def test_paddle_is_imported_without_a_word():
         ("vendor_id: GenuineIntel\nflags: sse avx2 fma\n", None),
     ],
 )
-def test_mkl_is_told_on_amd_with_avx2_alone(monkeypatch, cpuinfo, expected):
+def test_mkl_is_told_on_amd_with_avx2_alone(monkeypatch, tmp_path, cpuinfo, expected):
     monkeypatch.delenv("MKL_DEBUG_CPU_TYPE", raising=False)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(environment, "read", lambda path: cpuinfo)
-    environment.prepare()
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/cpuinfo").write_text(cpuinfo)
+    environment.prepare(tmp_path)
     assert os.environ.get("MKL_DEBUG_CPU_TYPE") == expected
     monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "4")
-    environment.prepare()
+    environment.prepare(tmp_path)
     assert os.environ["MKL_DEBUG_CPU_TYPE"] == "4"
 
 
-def test_a_quota_and_hyperthreads_lower_the_core_count(monkeypatch):
+def test_a_quota_and_hyperthreads_lower_the_core_count(monkeypatch, tmp_path):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    files = {
-        f"/sys/devices/system/cpu/cpu{i}/topology/thread_siblings_list": f"{i % 4},{i % 4 + 4}"
-        for i in range(8)
-    }
-    monkeypatch.setattr(environment, "read", lambda path: files.get(path, ""))
-    assert environment.core_count() == 4
-    files["/sys/fs/cgroup/cpu.max"] = "150000 100000\n"
-    assert environment.core_count() == 1
-    files["/sys/fs/cgroup/cpu.max"] = "max 100000\n"
-    assert environment.core_count() == 4
+    for i in range(8):
+        topology = tmp_path / f"sys/devices/system/cpu/cpu{i}/topology"
+        topology.mkdir(parents=True)
+        (topology / "thread_siblings_list").write_text(f"{i % 4},{i % 4 + 4}\n")
+    assert environment.core_count(tmp_path) == 4
+    quota = tmp_path / "sys/fs/cgroup/cpu.max"
+    quota.parent.mkdir(parents=True)
+    quota.write_text("150000 100000\n")
+    assert environment.core_count(tmp_path) == 1
+    quota.write_text("max 100000\n")
+    assert environment.core_count(tmp_path) == 4
 
 
-def test_memory_that_is_free(monkeypatch):
+def test_memory_that_is_free(tmp_path):
+    assert environment.free_memory(tmp_path) == float("inf")
     text = "MemTotal:       24000000 kB\nMemFree: 100 kB\nMemAvailable:   12000000 kB\n"
-    monkeypatch.setattr(environment, "read", lambda path: {"/proc/meminfo": text}[path])
-    assert environment.free_memory() == 12000000 * 1024
-    monkeypatch.setattr(environment, "read", lambda path: "")
-    assert environment.free_memory() == float("inf")
+    (tmp_path / "proc").mkdir()
+    (tmp_path / "proc/meminfo").write_text(text)
+    assert environment.free_memory(tmp_path) == 12000000 * 1024

@@ -1,12 +1,15 @@
 """Several labels per photo, from a list to predictions: coloured patches on grey noise."""
 
 import csv
+import os
+import signal
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import yaml
+from cut_run import at_step
 from sklearn.metrics import average_precision_score
 
 import ppcls
@@ -15,6 +18,7 @@ from ppcls.metrics import ManyLabels
 from ppcls.recipe import Recipe
 from ppcls.tasks import Classify, MultiLabel
 from ppcls.utils.log import read_records
+from ppcls.weights import files
 
 NAMES = ("red", "green", "blue")
 RECIPE = """
@@ -176,20 +180,8 @@ def test_int8_is_judged_label_by_label(here, run):
 def test_a_run_goes_on_bit_for_bit(here, run):
     short = ["-o", "data.train=eval.csv", "train.epochs=2", "train.batch_ops=[{op: mixup}]"]
     assert run("train", "-c", "recipe.yaml", *short, "output=runs/whole")[0] == 0
-    from ppcls.train import trainer
-    from ppcls.weights import files
-
-    steps = []
-    real = trainer.Trainer.advance
-
-    def advance(self, *step):
-        if len(steps) == 4:
-            self.interrupt.asked = True
-        steps.append(1)
-        return real(self, *step)
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.Trainer, "advance", advance)
+        at_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert run("train", "-c", "recipe.yaml", *short, "output=runs/cut")[0] == 130
     assert run("train", "-c", "recipe.yaml", *short, "output=runs/cut", "--resume")[0] == 0
     whole, cut = (files.read(f"runs/{n}/latest.safetensors").tensors for n in ("whole", "cut"))

@@ -117,7 +117,7 @@ def test_python_m_leaves_the_working_folder_and_keeps_the_path(workdir):
 
 def test_a_folder_of_the_path_stays_although_it_is_the_working_folder(tmp_path):
     (tmp_path / "mine.py").write_text("print('mine')")
-    code = "from ppcls import environment; environment.forget_working_folder(); import mine"
+    code = "from ppcls.utils import environment; environment.forget_working_folder(); import mine"
     path = os.pathsep.join(map(str, (ROOT, tmp_path)))
     assert python("-c", code, folder=tmp_path, path=path)[:2] == (0, "mine\n")
     code, _, err = python("-c", code, folder=tmp_path, path=ROOT)

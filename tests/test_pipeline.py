@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 import ppcls
-from ppcls import export as export_module
 from ppcls.inference import manifest
 from ppcls.weights import files
 
@@ -155,9 +154,18 @@ def test_a_list_may_have_labels_and_spaces(exported, workdir):
     assert first.path == second.path == "photos/eval/a bee.png"
 
 
+class Shifted(paddle.nn.Layer):
+    def forward(self, probabilities):
+        return probabilities + 0.01
+
+
 def test_an_export_that_differs_is_refused_and_leaves_nothing(trained, workdir, run, monkeypatch):
-    right = export_module.run
-    monkeypatch.setattr(export_module, "run", lambda *given: right(*given) + 0.01)
+    save = paddle.jit.save
+
+    def save_another(network, *given, **options):
+        save(paddle.nn.Sequential(network, Shifted()), *given, **options)
+
+    monkeypatch.setattr(paddle.jit, "save", save_another)
     code, _, err = run("export", "-c", "recipe.yaml", "--output", "exported/small")
     assert code == 2
     assert "the exported network (paddle) differs from runs/small/best.safetensors by 0.01" in err

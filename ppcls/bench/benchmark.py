@@ -30,6 +30,7 @@ def benchmark(
     photo_folder: Path | None = None,
     keep: bool = False,
     docs: bool = False,
+    photo_seconds: float = measure.SECONDS,
 ) -> bool:
     """Measure what the records in `output` lack; write JSON lines, CSV, Markdown and plots of all.
 
@@ -37,6 +38,7 @@ def benchmark(
         photo_folder: photos to time reading with; default: a made-up one.
         keep: keep the exported networks, in `output`/exported.
         docs: also write docs/benchmarks.md, of all that the records hold.
+        photo_seconds: for which each step of preparing photos is timed.
 
     Returns:
         Whether all engines agree with the networks they run, and any could be measured.
@@ -50,7 +52,7 @@ def benchmark(
         "conditions": asdict(plan.conditions),
     }
     store = Store(output / RECORDS, header)
-    measure_photos(plan, store, output, photo_folder)
+    measure_photos(plan, store, output, photo_folder, photo_seconds)
     todo = [(model, cells) for model in plan.models if (cells := missing(plan, model, store))]
     stream = measure_all(plan, todo, output / "exported", keep)
     progress = Progress(stream, "benchmark", sum(len(cells) for _, cells in todo))
@@ -73,13 +75,15 @@ def cell_record(model: Model, cell: Cell, found: Found) -> Record:
     return {"kind": "cell", **asdict(cell), "network": model.network, **sizes, **found}
 
 
-def measure_photos(plan: Plan, store: Store, output: Path, given: Path | None) -> None:
+def measure_photos(
+    plan: Plan, store: Store, output: Path, given: Path | None, seconds: float
+) -> None:
     """What each way of preparing photos takes, once."""
     found = [Path(p) for p in find_photos(given)] if given else [measure.make_photo(output)]
     for model in plan.models:
         about = {"kind": "photos", **measure.describe_images(model.preprocess, given)}
         if not store.has(about, "read_ms"):
-            times = measure.time_photos(model.preprocess, found)
+            times = measure.time_photos(model.preprocess, found, seconds)
             store.write(about | {key: round(value, 3) for key, value in times.items()})
 
 

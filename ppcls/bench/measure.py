@@ -170,9 +170,12 @@ def describe_images(preprocess: Preprocess, given: Path | None) -> dict[str, Any
     return {**used, "channels": preprocess.channels, "photos": str(given or made)}
 
 
-def time_photos(preprocess: Preprocess, photos: Sequence[Path]) -> dict[str, float]:
+def time_photos(
+    preprocess: Preprocess, photos: Sequence[Path], seconds: float = SECONDS
+) -> dict[str, float]:
     """Milliseconds a photo, one thread: decoding, resizing and cropping; normalising and stacking
-    in batches of 8; softmax and the five best of 1,000 classes in batches of 8.
+    in batches of 8; softmax and the five best of 1,000 classes in batches of 8. Each for
+    so many `seconds`.
     """
     pixels = [preprocess(decode.read(photo, preprocess.channels)) for photo in photos[:MOST]]
     batch = [pixels[i % len(pixels)] for i in range(BATCH)]
@@ -182,10 +185,13 @@ def time_photos(preprocess: Preprocess, photos: Sequence[Path]) -> dict[str, flo
         for photo in photos[:MOST]:
             preprocess(decode.read(photo, preprocess.channels))
 
+    def normalize() -> None:
+        preprocess.normalize(np.stack(batch))
+
     return {
-        "read_ms": milliseconds(read) / len(pixels),
-        "normalize_ms": milliseconds(lambda: preprocess.normalize(np.stack(batch))) / BATCH,
-        "postprocess_ms": milliseconds(lambda: best(logits)) / BATCH,
+        "read_ms": milliseconds(read, seconds) / len(pixels),
+        "normalize_ms": milliseconds(normalize, seconds) / BATCH,
+        "postprocess_ms": milliseconds(lambda: best(logits), seconds) / BATCH,
     }
 
 
@@ -193,10 +199,10 @@ def best(logits: np.ndarray) -> np.ndarray:
     return np.argsort(-softmax(logits), axis=1, kind="stable")[:, :TOPK]
 
 
-def milliseconds(run: Callable[[], Any]) -> float:
-    """Median of runs within `SECONDS`, at least one, after an untimed one."""
+def milliseconds(run: Callable[[], Any], seconds: float) -> float:
+    """Median of runs within `seconds`, at least one, after an untimed one."""
     run()
-    times, end = [], time.perf_counter() + SECONDS
+    times, end = [], time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
         run()

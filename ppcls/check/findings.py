@@ -23,19 +23,20 @@ BANDS = 4 * WORDS
 COUNTS = np.array([bin(value).count("1") for value in range(1 << 16)], np.uint8)
 
 
-def near_pairs(hashes: np.ndarray) -> np.ndarray:
+def near_pairs(hashes: np.ndarray, reach: int = REACH) -> np.ndarray:
     """Pairs of the rows of `hashes` (uint64 [N, 4]) that differ in few bits.
 
-    int64 [P, 3]: i < j and the number of bits, sorted. A row is in `LINKS` pairs or a few more, not
+    int64 [P, 3]: i < j and the number of bits, sorted. In a band a row is compared with the next
+    `reach`; it is in `LINKS` pairs or a few more, not
     in all, where more rows are near it.
     """
     bands = np.ascontiguousarray(hashes).view(np.uint16).reshape(len(hashes), BANDS)
     links = np.zeros(len(hashes), np.int64)
-    found = [band_pairs(bands, band, links) for band in range(BANDS)]
+    found = [band_pairs(bands, band, links, reach) for band in range(BANDS)]
     return np.unique(np.concatenate(found), axis=0)
 
 
-def band_pairs(bands: np.ndarray, band: int, links: np.ndarray) -> np.ndarray:
+def band_pairs(bands: np.ndarray, band: int, links: np.ndarray, reach: int) -> np.ndarray:
     """The near pairs (int64 [P, 3]) among rows equal in one band; counts them in `links`."""
     # In the order of this band and the next three, the nearest stand near each other.
     parts = [np.roll(bands, -band, axis=1)[:, place].astype(np.uint64) for place in range(4)]
@@ -44,7 +45,7 @@ def band_pairs(bands: np.ndarray, band: int, links: np.ndarray) -> np.ndarray:
     groups, rows = parts[0][order], bands[order]
     found = [np.empty((0, 3), np.int64)]
     here = np.arange(len(order))
-    for step in range(1, REACH + 1):
+    for step in range(1, reach + 1):
         here = here[: np.searchsorted(here, len(order) - step)]
         here = here[(groups[here] == groups[here + step]) & (links[order[here]] < LINKS)]
         if not len(here):

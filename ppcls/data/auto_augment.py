@@ -18,6 +18,7 @@ GREY, BLACK = 128, 0
 
 Change = Callable[[np.ndarray, float, int], np.ndarray]
 Ranges = dict[str, tuple[float, float]]
+Drawn = list[tuple[str, float, bool]]  # changes by name, their strength, whether the other way
 
 
 def change(
@@ -31,6 +32,13 @@ def change(
     return CHANGES[name](image, -amount if minus and name in SIGNED else amount, fill)
 
 
+def changed(image: np.ndarray, drawn: Drawn, ranges: Ranges, fill: int) -> np.ndarray:
+    """The image after some changes, one by one."""
+    for name, strength, minus in drawn:
+        image = change(image, name, ranges, strength, minus, fill)
+    return image
+
+
 @node
 class AutoAugment:
     """One of the 25 sub-policies found for ImageNet (arXiv:1805.09501, table 9), each two changes
@@ -40,12 +48,17 @@ class AutoAugment:
     op: Literal["auto_augment"] = "auto_augment"
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        return changed(image, self.draw(rng), RANGES, GREY)
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """The changes of one photo."""
         policy = IMAGENET_POLICY[int(rng.random() * len(IMAGENET_POLICY))]
         draws = rng.random((2, 2)).tolist()
-        for (name, prob, magnitude), (chance, sign) in zip(policy, draws, strict=True):
-            if chance < prob:
-                image = change(image, name, RANGES, magnitude / 9, sign < 0.5, GREY)
-        return image
+        return [
+            (name, magnitude / 9, sign < 0.5)
+            for (name, prob, magnitude), (chance, sign) in zip(policy, draws, strict=True)
+            if chance < prob
+        ]
 
 
 @node
@@ -61,13 +74,17 @@ class RandAugment:
     magnitude_std: NotNegative = 0.0
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        return changed(image, self.draw(rng), RANGES, GREY)
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """The changes of one photo."""
         choices, signs = rng.random((2, self.num_ops)).tolist()
         noise = self.magnitude_std * rng.standard_normal(self.num_ops)
         magnitudes = np.clip(self.magnitude + noise, 0, 10).tolist()
-        for choice, sign, magnitude in zip(choices, signs, magnitudes, strict=True):
-            name = RAND_CHANGES[int(choice * len(RAND_CHANGES))]
-            image = change(image, name, RANGES, magnitude / 10, sign < 0.5, GREY)
-        return image
+        return [
+            (RAND_CHANGES[int(choice * len(RAND_CHANGES))], magnitude / 10, sign < 0.5)
+            for choice, sign, magnitude in zip(choices, signs, magnitudes, strict=True)
+        ]
 
 
 @node
@@ -79,9 +96,13 @@ class TrivialAugment:
     op: Literal["trivial_augment"] = "trivial_augment"
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        return changed(image, self.draw(rng), WIDE_RANGES, BLACK)
+
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """The one change of a photo."""
         choice, level, sign = rng.random(3).tolist()
         name = WIDE_CHANGES[int(choice * len(WIDE_CHANGES))]
-        return change(image, name, WIDE_RANGES, int(level * 31) / 30, sign < 0.5, BLACK)
+        return [(name, int(level * 31) / 30, sign < 0.5)]
 
 
 @node
@@ -100,17 +121,21 @@ class AugMix:
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         shares = rng.dirichlet([self.alpha] * self.width)
         mixture = rng.beta(self.alpha, self.alpha)
-        chains = [self.chain(image, rng) for _ in range(self.width)]
+        drawn = [self.draw(rng) for _ in range(self.width)]
+        chains = [changed(image, changes, AUGMIX_RANGES, BLACK) for changes in drawn]
         return pixels.mix([image, *chains], [1 - mixture, *mixture * shares])
 
-    def chain(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The image after a few changes, one by one."""
+    def draw(self, rng: np.random.Generator) -> Drawn:
+        """The changes of one chain."""
         depth = self.depth or int(1 + 3 * rng.random())
-        for choice, level, sign in rng.random((depth, 3)).tolist():
-            name = AUGMIX_CHANGES[int(choice * len(AUGMIX_CHANGES))]
-            strength = (0.1 + (self.severity - 0.1) * level) / 10
-            image = change(image, name, AUGMIX_RANGES, strength, sign < 0.5, BLACK)
-        return image
+        return [
+            (
+                AUGMIX_CHANGES[int(choice * len(AUGMIX_CHANGES))],
+                (0.1 + (self.severity - 0.1) * level) / 10,
+                sign < 0.5,
+            )
+            for choice, level, sign in rng.random((depth, 3)).tolist()
+        ]
 
 
 # --------------------------------------------------------------------------- tables

@@ -156,17 +156,18 @@ def is_system_folder(name: str) -> bool:
     return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
 
 
-def walk(folder: str, passed: PassedOver) -> Iterator[str]:
+def walk(folder: str, passed: PassedOver, block: int = BLOCK) -> Iterator[str]:
     """The photos below `folder`, relative to it: by name, those of a folder where its name stands.
 
     Hidden files, and folders that are hidden or a system's, are left out, links are followed.
-    Fills `passed`, to which folders belong that cannot be listed.
+    Fills `passed`, to which folders belong that cannot be listed. Up to `block` names of a folder
+    are sorted in memory, more in temporary files.
 
     Raises:
         UserError: links go round, or `folder` itself cannot be listed.
     """
     try:
-        levels = [Level.open(folder, "", passed, ())]
+        levels = [Level.open(folder, "", passed, (), block)]
     except OSError as error:
         raise UserError(closed_line(folder, error)) from None
     try:
@@ -178,7 +179,7 @@ def walk(folder: str, passed: PassedOver) -> Iterator[str]:
             elif name.endswith(FOLDER):
                 inside = f"{here.inside}{name.removesuffix(FOLDER)}/"
                 try:
-                    levels.append(Level.open(folder, inside, passed, levels))
+                    levels.append(Level.open(folder, inside, passed, levels, block))
                 except OSError as error:
                     passed.closed.append(f"{visible(inside)} ({error.strerror or error})")
             else:
@@ -205,7 +206,12 @@ class Level:
 
     @classmethod
     def open(
-        cls, folder: str, inside: str, passed: PassedOver, above: "Iterable[Level]"
+        cls,
+        folder: str,
+        inside: str,
+        passed: PassedOver,
+        above: "Iterable[Level]",
+        block: int,
     ) -> "Level":
         """OSError where the folder cannot be listed, UserError where a link leads back to it."""
         here = os.path.join(folder, inside)
@@ -216,7 +222,7 @@ class Level:
             raise UserError(f"{place}: a symbolic link to a folder above itself; remove it")
         files = ExitStack()
         try:
-            names = ordered(sorted_out(here, passed), files)
+            names = ordered(sorted_out(here, passed), files, block)
         except BaseException:
             files.close()
             raise
@@ -290,13 +296,13 @@ def kind_of_entry(entry: os.DirEntry[str]) -> str:
         return ""
 
 
-def ordered(names: Iterator[str], files: ExitStack) -> Iterator[str]:
-    """The names sorted; many in parts, each in a temporary file that `files` will close."""
+def ordered(names: Iterator[str], files: ExitStack, block: int) -> Iterator[str]:
+    """The names sorted; from `block` on in parts, in temporary files that `files` will close."""
     parts = []
-    while block := sorted(islice(names, BLOCK)):
-        if not parts and len(block) < BLOCK:
-            return iter(block)
-        parts.append(files.enter_context(put_by(block)))
+    while part := sorted(islice(names, block)):
+        if not parts and len(part) < block:
+            return iter(part)
+        parts.append(files.enter_context(put_by(part)))
     return heapq.merge(*parts)
 
 

@@ -204,11 +204,16 @@ class Divided(NamedTuple):
 
 
 def read_plain(
-    path: str | PathLike, names: tuple[str, ...], root: str, number_labels: bool = False
+    path: str | PathLike,
+    names: tuple[str, ...],
+    root: str,
+    number_labels: bool = False,
+    size: int = BLOCK,
 ) -> tuple[Paths, np.ndarray, np.ndarray, tuple[str, ...]] | None:
     """Paths that start at `root`, labels, lines (int64 [N]) and names of a `path label` list.
 
-    With `number_labels`, and no names, labels are names themselves.
+    With `number_labels`, and no names, labels are names themselves. `size`: bytes that are divided
+    at a time.
     None for a file in which any line is not plainly a path, one space or tab, and a valid label,
     and for one that cannot be read twice (a pipe) or at all.
     """
@@ -218,7 +223,7 @@ def read_plain(
     # One buffer, and not many pieces, which would stay behind in memory as holes.
     text, start = bytearray(os.path.getsize(path) + 1), 0
     ends, labels = [], []
-    for data in blocks(path):
+    for data in blocks(path, size):
         block = divide(data)
         if block is None:
             return None
@@ -248,12 +253,12 @@ def read_plain(
     return paths, targets, np.arange(1, len(paths) + 1), names
 
 
-def blocks(path: str | PathLike) -> Iterator[bytes]:
-    """The file's lines, with plain line ends, some megabytes of whole ones at a time."""
+def blocks(path: str | PathLike, size: int) -> Iterator[bytes]:
+    """The file's lines, with plain line ends, about `size` bytes of whole ones at a time."""
     with open(path, "rb") as file:
         mark = len(codecs.BOM_UTF8)
         file.seek(mark if file.read(mark) == codecs.BOM_UTF8 else 0)
-        while data := file.read(BLOCK):
+        while data := file.read(size):
             yield (data + file.readline()).replace(b"\r\n", b"\n")
 
 

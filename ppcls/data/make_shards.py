@@ -57,13 +57,13 @@ class Tables:
     windows: np.ndarray
     held: dict[int, Any] = field(default_factory=dict)
 
-    def shuffled(self, rng: np.random.Generator) -> np.ndarray:
-        """Every photo once, int64 [N]: groups in random order, mixed within WINDOW bytes."""
+    def shuffled(self, rng: np.random.Generator, window: int = WINDOW) -> np.ndarray:
+        """Every photo once, int64 [N]: groups in random order, mixed within `window` bytes."""
         order = rng.permutation(len(self.places))
-        self.windows[order] = np.cumsum(self.sizes[order]) // WINDOW
+        self.windows[order] = np.cumsum(self.sizes[order]) // window
         mixed = []
-        for window in np.unique(self.windows):
-            groups = order[self.windows[order] == window]
+        for number in np.unique(self.windows):
+            groups = order[self.windows[order] == number]
             spans = [np.arange(*self.starts[group : group + 2]) for group in groups]
             mixed.append(rng.permutation(np.concatenate(spans)))
         return np.concatenate(mixed)

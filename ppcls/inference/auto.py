@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -25,12 +25,17 @@ SETTLE = 0.05  # seconds of untimed runs after another engine ran, whose idle th
 Clock = Callable[[], float]  # seconds since any time
 
 
-def settle(engine: Engine, images: np.ndarray, clock: Clock = time.perf_counter) -> None:
+def settle(
+    engine: Engine,
+    images: np.ndarray,
+    clock: Clock = time.perf_counter,
+    seconds: float = SETTLE,
+) -> None:
     """Run for a moment untimed."""
     start = clock()
     while True:
         engine.run(images)
-        if clock() - start > SETTLE:
+        if clock() - start > seconds:
             return
 
 
@@ -71,26 +76,44 @@ CANDIDATES = {
 PACKAGES = ("paddlepaddle", "paddlepaddle-gpu", "onnxruntime", "onnxruntime-gpu", "openvino")
 
 
+@dataclass(frozen=True)
+class Trial:
+    """How engines are opened and timed against each other.
+
+    Attributes:
+        open: what opens a folder with an engine; UserError where that cannot run it.
+        seconds: of timed runs in a turn.
+        settling: seconds of untimed runs before them.
+    """
+
+    open: Callable[[Folder, Settings], Engine] = open_engine
+    clock: Clock = time.perf_counter
+    seconds: float = SECONDS
+    settling: float = SETTLE
+
+
 def choose(
-    folder: Folder, wanted: Settings, threads: int | None, clock: Clock = time.perf_counter
+    folder: Folder, wanted: Settings, threads: int | None, trial: Trial | None = None
 ) -> Engine:
     """Open the folder with the engine, and on a CPU the number of threads, that is fastest.
 
     Args:
         wanted: device, precision and batch size to choose for.
         threads: CPU threads; None: all cores, or one where that is faster.
+        trial: default: `open_engine`, timed by this machine's clock.
 
     Raises:
         UserError: no engine that is installed can run this network.
     """
+    trial = trial or Trial()
     key = situation(folder, wanted, threads)
     known = read(folder).get(key)
     if known:
         found = replace(wanted, engine=known["engine"], threads=known["threads"])
         with suppress(UserError):  # else measured anew
-            return open_engine(folder, found)
+            return trial.open(folder, found)
     say(f"{folder.path}: measuring which engine is fastest here, once")
-    engine, measured = measure(folder, list(candidates(wanted, threads)), threads is None, clock)
+    engine, measured = measure(folder, list(candidates(wanted, threads)), threads is None, trial)
     remember(folder, key, asdict(engine.settings) | {"milliseconds": measured})
     return engine
 
@@ -103,10 +126,7 @@ def candidates(wanted: Settings, threads: int | None) -> Iterator[Settings]:
 
 
 def measure(
-    folder: Folder,
-    tried: list[Settings],
-    fewer: bool = False,
-    clock: Clock = time.perf_counter,
+    folder: Folder, tried: list[Settings], fewer: bool, trial: Trial
 ) -> tuple[Engine, dict[str, float]]:
     """The fastest, and milliseconds of each.
 
@@ -118,7 +138,7 @@ def measure(
     while tried:
         settings = tried.pop(0)
         try:
-            engine = open_engine(folder, settings)
+            engine = trial.open(folder, settings)
             output = engine.run(images)
         except UserError as error:
             refused += error.lines
@@ -130,7 +150,7 @@ def measure(
             refused.append(f"outputs of {settings} differ by {difference:.1e}")
             continue
         rivals = [engine] if best is None else [best, engine]
-        times = duel(rivals, images, clock)
+        times = duel(rivals, images, trial)
         measured.update((str(e.settings), round(t, 2)) for e, t in zip(rivals, times, strict=True))
         best = rivals[int(np.argmin(times))]
         if not tried and fewer and best.settings.threads > 1:
@@ -142,15 +162,13 @@ def measure(
     return best, measured
 
 
-def duel(
-    engines: list[Engine], images: np.ndarray, clock: Clock = time.perf_counter
-) -> list[float]:
+def duel(engines: list[Engine], images: np.ndarray, trial: Trial) -> list[float]:
     """Median milliseconds of each, measured by turns."""
     times: list[list[float]] = [[] for _ in engines]
     for turn in range(TURNS):
         for engine, own in zip(engines, times, strict=True):
-            settle(engine, images, clock)
-            own.extend(timed(engine, images, SECONDS, clock))
+            settle(engine, images, trial.clock, trial.settling)
+            own.extend(timed(engine, images, trial.seconds, trial.clock))
         medians = [float(np.median(own)) for own in times]
         if turn and max(medians) > SLOWER * min(medians):
             break
@@ -177,7 +195,7 @@ def situation(folder: Folder, wanted: Settings, threads: int | None) -> str:
 
 
 def processor() -> str:
-    lines = environment.read("/proc/cpuinfo").splitlines()
+    lines = environment.read("proc/cpuinfo").splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, "") or platform.machine()
 

@@ -28,8 +28,8 @@ PARAMETER = re.compile(r'"#":"p","A":\[\d+,\d+,\d+,"([^"]+)"\]')  # in Paddle 3'
 CHUNK = 1 << 26
 
 
-def is_large(params: Path) -> bool:
-    return params.stat().st_size > 0.95 * LIMIT
+def is_large(params: Path, limit: int = LIMIT) -> bool:
+    return params.stat().st_size > 0.95 * limit
 
 
 def add_weights(onnx_file: Path, program: Path, params: Path) -> None:
@@ -103,8 +103,9 @@ def with_onnx(folder: Folder, load: Callable[[Path], Loaded]) -> Loaded:
     return load(onnx_of(folder))
 
 
-def to_onnx(program: Path, params: Path, target: Path) -> None:
-    """Write `target`, and `target` + `.data` for weights that one ONNX file cannot hold.
+def to_onnx(program: Path, params: Path, target: Path, limit: int = LIMIT) -> None:
+    """Write `target`, and `target` + `.data` for weights that one ONNX file of `limit` bytes cannot
+    hold.
 
     Raises:
         UserError: paddle2onnx is not installed, or cannot convert the network.
@@ -115,7 +116,7 @@ def to_onnx(program: Path, params: Path, target: Path) -> None:
             raise UserError(
                 f"{program}: making ONNX of it needs {module}; pip install 'ppcls[deploy]'"
             )
-    large = is_large(params)
+    large = is_large(params, limit)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".onnx") as temporary:
         made = Path(temporary) / target.name
         command = [*environment.program("ppcls.inference.to_onnx"), str(program)]

@@ -8,6 +8,7 @@ channel. Softmax and the output of the last layer stay float.
 
 import copy
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
@@ -18,7 +19,7 @@ import numpy as np
 
 from ppcls.data.datasets import Samples, find_parts, find_photos, missing, numbered_as, open_samples
 from ppcls.inference import exported_model
-from ppcls.inference.auto import example, settle, timed
+from ppcls.inference.auto import Clock, example, settle, timed
 from ppcls.inference.convert import onnx_of, to_openvino
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
@@ -138,7 +139,7 @@ class Quantizer:
     @property
     def weight_bits(self) -> int:
         """8, or 7 for x86 without VNNI, where a sum of two 8-bit products overflows 16 bits."""
-        vnni = "_vnni" in environment.read("/proc/cpuinfo")
+        vnni = "_vnni" in environment.read("proc/cpuinfo")
         return 7 if environment.X86 and not vnni and not self.scheme.tensorrt else 8
 
     def rank(self, images: np.ndarray) -> list[str]:
@@ -396,7 +397,9 @@ def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list
     return kept, stacked if whole else manifest.preprocess.normalize(stacked)
 
 
-def milliseconds(engines: dict[str, Engine], folder: Folder) -> dict[str, dict[str, float]]:
+def milliseconds(
+    engines: dict[str, Engine], folder: Folder, clock: Clock = time.perf_counter
+) -> dict[str, dict[str, float]]:
     """By batch size the median of each engine, timed by turns, on noise."""
     measured = {}
     for batch in TIMED:
@@ -404,8 +407,8 @@ def milliseconds(engines: dict[str, Engine], folder: Folder) -> dict[str, dict[s
         times: dict[str, list[float]] = {name: [] for name in engines}
         for _ in range(TURNS):
             for name, engine in engines.items():
-                settle(engine, given)
-                times[name] += timed(engine, given, SECONDS)
+                settle(engine, given, clock)
+                times[name] += timed(engine, given, SECONDS, clock)
         medians = {name: round(1000 * float(np.median(own)), 2) for name, own in times.items()}
         measured[f"batch {batch}"] = medians
     return measured
@@ -435,6 +438,7 @@ def quantize(
     photos: int = 200,
     on_error: str = "stop",
     overwrite: bool = False,
+    clock: Clock = time.perf_counter,
 ) -> Path:
     """Write an exported folder's network in INT8 into a folder of its own, which is returned.
 
@@ -453,6 +457,7 @@ def quantize(
         photos: how many to calibrate with.
         on_error: at a photo that is missing or broken: stop, or skip to leave it out.
         overwrite: replace an export of another network, too; one of the same in INT8 always is.
+        clock: by which both networks are timed.
 
     Raises:
         UserError: something is missing, or the budget cannot be kept; nothing is written.
@@ -481,7 +486,7 @@ def quantize(
     with exported_model.staged(output, origin, overwrite) as temporary:
         inputs = (prepare(folder.manifest, [photo]) for photo in chosen)
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
-        job = Job(folder, engine, quantizer, judge, temporary)
+        job = Job(folder, engine, quantizer, judge, temporary, clock)
         best = job.search(budget, chosen)
         about = {
             "calibrated_on": f"{plural(len(chosen), 'photo')} of {calibrate}",
@@ -545,6 +550,7 @@ class Job:
     quantizer: Quantizer
     judge: Judge
     temporary: Path
+    clock: Clock = time.perf_counter
 
     def search(self, budget: float, photos: Sequence[str]) -> Candidate:
         """The network with as few layers in float as keep the loss within the budget."""
@@ -593,7 +599,7 @@ class Job:
                 "float": onnx_of(self.folder).stat().st_size,
                 "int8": sum(path.stat().st_size for path in best.folder.files),
             },
-            "milliseconds": milliseconds(engines, self.folder),
+            "milliseconds": milliseconds(engines, self.folder, self.clock),
             "layers": len(self.quantizer.layers),
             "layers_in_float": list(best.in_float),
             "weight_bits": self.quantizer.weight_bits,

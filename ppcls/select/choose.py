@@ -7,7 +7,7 @@ import numpy as np
 
 from ppcls.check.findings import BANDS, COUNTS
 from ppcls.check.survey import Odd
-from ppcls.select.scores import Scores
+from ppcls.select.scores import BLOCK, Scores
 
 PAIRS = 1 << 18  # that are compared at a time
 HALF = BANDS // 2
@@ -21,8 +21,9 @@ class Near:
     32 all but those that differ by exactly two bits in every band.
     """
 
-    def __init__(self, hashes: np.ndarray):
-        """`hashes`: uint64 [N, 4]."""
+    def __init__(self, hashes: np.ndarray, pairs: int = PAIRS):
+        """`hashes`: uint64 [N, 4]; `pairs`: how many are compared at a time."""
+        self.pairs = pairs
         self.bands = bands_of(hashes)
         self.orders = [np.argsort(band, kind="stable") for band in self.bands]
         counts = [np.bincount(band, minlength=1 << 16) for band in self.bands]
@@ -57,7 +58,7 @@ class Near:
         start = 0
         while start < len(rows):
             done = ends[start] - counts[start]
-            stop = max(start + 1, int(np.searchsorted(ends, done + PAIRS, "right")))
+            stop = max(start + 1, int(np.searchsorted(ends, done + self.pairs, "right")))
             part = slice(start, stop)
             own = np.repeat(rows[part], counts[part])
             shift = first[part] - (ends[part] - counts[part] - done)
@@ -127,36 +128,49 @@ class Chosen:
         return np.bincount(self.rows["label"], minlength=classes)
 
 
-def choose(scores: Scores, classes: int, per_class: int, least: float, away: Away | None) -> Chosen:
+def choose(
+    scores: Scores,
+    classes: int,
+    per_class: int,
+    least: float,
+    away: Away | None,
+    block: int = BLOCK,
+    waiting: int = WAITING,
+) -> Chosen:
     """The `per_class` surest photos of each class, without copies and those to keep away from.
 
     A photo belongs to its likeliest class; of equal confidences the earlier photo wins. Memory is
     bounded by `classes` times `per_class`, whatever the number of photos.
+
+    Args:
+        block: scores that are read at a time.
+        waiting: candidates that are sorted into a small pool at a time.
     """
-    pool = Pool(classes, per_class)
+    pool = Pool(classes, per_class, waiting)
     left_out = near = below = 0
-    for place, block in scores.blocks():
-        read = block["pixels"] != 0
-        far = read & ~away(block) if away else read
-        sure = far & (block["confidence"] >= np.float32(least))
+    for place, found in scores.blocks(block):
+        read = found["pixels"] != 0
+        far = read & ~away(found) if away else read
+        sure = far & (found["confidence"] >= np.float32(least))
         left_out += int((~read).sum())
         near += int((read & ~far).sum())
         below += int((far & ~sure).sum())
         rows = np.empty(int(sure.sum()), CANDIDATE)
         rows["place"] = place + np.flatnonzero(sure)
         for name in ("pixels", "label", "confidence"):
-            rows[name] = block[name][sure]
+            rows[name] = found[name][sure]
         pool.add(rows)
     rows = pool.chosen()
-    copies = shown(rows["pixels"], (block for _, block in scores.blocks())) - len(rows)
+    copies = shown(rows["pixels"], (found for _, found in scores.blocks(block))) - len(rows)
     return Chosen(rows, scores.done, left_out, near, below, copies)
 
 
 class Pool:
     """The surest photos of each class seen so far, at most `limit`, no two with the same pixels."""
 
-    def __init__(self, classes: int, limit: int):
+    def __init__(self, classes: int, limit: int, most_waiting: int = WAITING):
         self.limit = limit
+        self.most_waiting = most_waiting  # that are sorted in when they are so many
         self.bar = np.full(classes, -1, np.float32)  # what a photo has to be above
         self.rows = np.empty(0, CANDIDATE)  # by class, in it the surest first
         self.waiting: list[np.ndarray] = []
@@ -164,7 +178,7 @@ class Pool:
     def add(self, rows: np.ndarray) -> None:
         """CANDIDATE [n], of photos behind all that were added before."""
         self.waiting.append(rows[rows["confidence"] > self.bar[rows["label"]]])
-        if sum(map(len, self.waiting)) >= max(WAITING, len(self.rows) // 4):
+        if sum(map(len, self.waiting)) >= max(self.most_waiting, len(self.rows) // 4):
             self.settle()
 
     def settle(self) -> None:

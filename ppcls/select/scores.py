@@ -283,12 +283,12 @@ class Scores:
                 ) from None
         self.done += len(records)
 
-    def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
         """The place of the first photo of each block, and the block, RECORD [n]."""
         with self.path.open("rb") as file:
             file.seek(self.start)
-            for place in range(0, self.done, BLOCK):
-                yield place, np.fromfile(file, RECORD, min(BLOCK, self.done - place))
+            for place in range(0, self.done, size):
+                yield place, np.fromfile(file, RECORD, min(size, self.done - place))
 
     def close(self) -> None:
         for file in (self.file, self.reasons):

@@ -327,12 +327,12 @@ class Processes:
             tensor.set_value(piece.reshape(tensor.shape))
 
 
-def buckets(parameters: Sequence[Tensor]) -> list[list[Tensor]]:
-    """The parameters in groups of about `BUCKET` numbers."""
+def buckets(parameters: Sequence[Tensor], numbers: int = BUCKET) -> list[list[Tensor]]:
+    """The parameters in groups of about so many numbers."""
     groups: list[list[Tensor]] = [[]]
     size = 0
     for parameter in parameters:
-        if groups[-1] and size + parameter.size > BUCKET:
+        if groups[-1] and size + parameter.size > numbers:
             groups.append([])
             size = 0
         groups[-1].append(parameter)

@@ -24,14 +24,15 @@ SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 # The variables that set the number of threads, the one that counts first.
 THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
 MOST_THREADS = 1024
+ROOT = Path("/")  # that /proc and /sys are in
 
 
-def prepare() -> None:
+def prepare(root: Path = ROOT) -> None:
     """Set thread count and MKL's code path where the user has not; call before `import paddle`."""
     drop_odd_threads()
     if not any(name in os.environ for name in THREADS):
-        os.environ[THREADS[0]] = str(core_count())
-    cpuinfo = read("/proc/cpuinfo")
+        os.environ[THREADS[0]] = str(core_count(root))
+    cpuinfo = read("proc/cpuinfo", root)
     if "AuthenticAMD" in cpuinfo and " avx2 " in cpuinfo:
         os.environ.setdefault("MKL_DEBUG_CPU_TYPE", "5")
     os.environ.setdefault("GLOG_minloglevel", "2")  # errors alone from Paddle's core
@@ -118,14 +119,14 @@ def threads() -> int:
     return next(filter(None, set_to), 1)
 
 
-def core_count() -> int:
+def core_count(root: Path = ROOT) -> int:
     """Physical cores this process may use: its CPU set without hyperthreads, within its quota."""
     allowed: Iterable[int] = range(os.cpu_count() or 1)
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         allowed = os.sched_getaffinity(0)
-    siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-    cores = len({read(siblings.format(cpu)) or cpu for cpu in allowed})
-    quota, _, period = read("/sys/fs/cgroup/cpu.max").partition(" ")
+    siblings = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+    cores = len({read(siblings.format(cpu), root) or cpu for cpu in allowed})
+    quota, _, period = read("sys/fs/cgroup/cpu.max", root).partition(" ")
     allowance, per = whole_number(quota), whole_number(period.strip())
     if allowance is not None and per:
         cores = min(cores, max(1, allowance // per))
@@ -137,15 +138,16 @@ def most_at_once() -> int:
     return max(64, 16 * core_count())
 
 
-def free_memory() -> float:
+def free_memory(root: Path = ROOT) -> float:
     """Bytes that can be had without swapping; infinite where the system does not say."""
-    found = re.search(r"^MemAvailable: *([0-9]+) kB", read("/proc/meminfo"), re.MULTILINE)
+    meminfo = read("proc/meminfo", root)
+    found = re.search(r"^MemAvailable: *([0-9]+) kB", meminfo, re.MULTILINE)
     return 1024 * int(found[1]) if found else math.inf
 
 
-def read(path: str) -> str:
-    """The file's text, or "" where this system has no such file."""
+def read(path: str, root: Path = ROOT) -> str:
+    """The text of a file below `root`, or "" where this system has no such file."""
     try:
-        return Path(path).read_text(encoding="utf-8", errors="replace")
+        return (root / path).read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""

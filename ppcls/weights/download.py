@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -148,16 +149,31 @@ else:
 # --------------------------------------------------------------------------
 # Files from the web into the cache: resumed, checked, and each by one process alone
 
-CONNECT, READ = 10, 30  # seconds for a connection to stand, and then for each byte to come
-PAUSES = (1, 2, 4)  # seconds before a new attempt after the first, second … that got no further
 CHUNK = 1 << 16  # bytes
-PATIENCE = 60  # seconds for the head of an answer, and for each CHUNK of its body
-HOURS = 24  # for one file; a later call goes on with it
 LARGEST = "PPCLS_LARGEST_DOWNLOAD"  # the variable that says how many GB a file may have …
 GIGABYTES = 20.0  # … and what it is without
 PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 SPAN = re.compile("bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
 PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later attempt may not meet
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a download waits, in seconds.
+
+    Attributes:
+        connect: for a connection to stand.
+        read: then for each byte to come.
+        chunk: for the head of an answer, and for each CHUNK of its body.
+        pauses: before a new attempt after the first, second … that got no further.
+        hours: for one file; a later call goes on with it.
+    """
+
+    connect: float = 10
+    read: float = 30
+    chunk: float = 60
+    pauses: tuple[float, ...] = (1, 2, 4)
+    hours: float = 24
 
 
 class CutShortError(Exception):
@@ -189,7 +205,12 @@ def largest() -> float:
     return float(text) * 1e9
 
 
-def fetch(url: str, sha256: str | None = None, to: Path | None = None) -> Path:
+def fetch(
+    url: str,
+    sha256: str | None = None,
+    to: Path | None = None,
+    patience: Patience | None = None,
+) -> Path:
     """The file of an http(s) URL, downloaded unless it is in the cache.
 
     Args:
@@ -197,6 +218,7 @@ def fetch(url: str, sha256: str | None = None, to: Path | None = None) -> Path:
         sha256: as published, in hexadecimal; without, that of the first download is recorded, and
             checked when the file's size or time has changed.
         to: where to keep the file instead of `cache.place(url)`.
+        patience: how long it may take; default: `Patience()`.
 
     Raises:
         UserError: no connection, an error of the server's, a damaged or changed file; the line
@@ -211,7 +233,7 @@ def fetch(url: str, sha256: str | None = None, to: Path | None = None) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             with locked(path):
                 if not path.is_file():  # else another process has just finished it
-                    download(url, path, sha256, by_hand)
+                    download(url, path, sha256, by_hand, patience or Patience())
         check(path, sha256)
     except OSError as error:
         raise UserError(
@@ -221,14 +243,14 @@ def fetch(url: str, sha256: str | None = None, to: Path | None = None) -> Path:
     return path
 
 
-def download(url: str, path: Path, sha256: str | None, by_hand: str) -> None:
+def download(url: str, path: Path, sha256: str | None, by_hand: str, patience: Patience) -> None:
     """Bring the file to `path` by way of `path`.part, which a later call goes on with."""
     part = beside(path, ".part")
     most, failures = size_of(part), 0
-    end, limit = time.monotonic() + HOURS * 3600, largest()
+    end, limit = time.monotonic() + patience.hours * 3600, largest()
     while True:
         try:
-            transfer(url, part, limit, end)
+            transfer(url, part, limit, end, patience)
             break
         except TooSlowError as error:
             raise UserError(
@@ -247,9 +269,9 @@ def download(url: str, path: Path, sha256: str | None, by_hand: str) -> None:
             further = size_of(part) >= most + CHUNK  # a byte at a time would never end
             failures = 1 if further else failures + 1
             most = max(most, size_of(part))
-            if failures > len(PAUSES):
+            if failures > len(patience.pauses):
                 raise UserError(f"{url}: {error}; try again later, {by_hand}") from None
-            pause = PAUSES[failures - 1]
+            pause = patience.pauses[failures - 1]
             say(f"{path.name}: {error}; trying again in {pause} s")
         time.sleep(pause)
     found = digest(part)
@@ -268,7 +290,7 @@ def discard(part: Path) -> None:
         file.unlink(missing_ok=True)
 
 
-def transfer(url: str, part: Path, limit: float, end: float) -> None:
+def transfer(url: str, part: Path, limit: float, end: float, patience: Patience) -> None:
     """One attempt to complete `part`: from its end on, if the server's file is still the same.
 
     Args:
@@ -284,7 +306,8 @@ def transfer(url: str, part: Path, limit: float, end: float) -> None:
     if have and have == kept.get("size"):
         return
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
-    with explained(), closing(timely(traffic(url, headers), PATIENCE)) as arrivals:
+    coming = timely(traffic(url, headers, patience), patience.chunk)
+    with explained(patience), closing(coming) as arrivals:
         answer = next(arrivals)
         found = version(answer, have)
         goes_on = answer.status_code == 206 and found == kept
@@ -302,7 +325,7 @@ def transfer(url: str, part: Path, limit: float, end: float) -> None:
         if total is not None and total > limit:
             raise TooLargeError(f"{total / 1e9:,.1f} GB")
         try:
-            receive(arrivals, url, part, have, total, limit, end)
+            receive(arrivals, url, part, have, total, limit, end, patience.hours)
         except RefusedError:
             discard(part)
             raise
@@ -332,6 +355,7 @@ def receive(
     total: int | None,
     limit: float,
     end: float,
+    hours: float,
 ) -> None:
     """Write what comes to the end of `part`, whatever ends it; see `transfer`."""
     say(f"{'resuming' if have else 'downloading'} {url}: {mebibytes(have, total)}")
@@ -344,16 +368,17 @@ def receive(
                 raise TooLargeError(f"{have / 1e9:,.1f} GB have come and no end is known")
             file.write(chunk)
             if time.monotonic() > end:
-                raise TooSlowError(f"not complete after {HOURS} hours")
+                raise TooSlowError(f"not complete after {hours:g} hours")
         file.flush()
         os.fsync(file.fileno())
 
 
-def traffic(url: str, headers: dict[str, str]) -> Iterator[Any]:
+def traffic(url: str, headers: dict[str, str], patience: Patience) -> Iterator[Any]:
     """A request's answer, its head read, and then the chunks of its body."""
     import requests
 
-    with requests.get(url, headers=headers, stream=True, timeout=(CONNECT, READ)) as answer:
+    timeout = (patience.connect, patience.read)
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
         yield answer
         yield from answer.iter_content(CHUNK)
 
@@ -398,20 +423,20 @@ def timely(items: Iterator[Any], seconds: float) -> Generator[Any, None, None]:
 
 
 @contextmanager
-def explained() -> Iterator[None]:
+def explained(patience: Patience) -> Iterator[None]:
     """Say in a few words what `requests` reports."""
     import requests
 
     try:
         yield
     except requests.ConnectTimeout:
-        raise CutShortError(f"no connection within {CONNECT} s") from None
+        raise CutShortError(f"no connection within {patience.connect:g} s") from None
     except requests.RequestException as error:
         root: BaseException = error
         while root.__context__:
             root = root.__context__
         if isinstance(root, TimeoutError):
-            raise CutShortError(f"nothing came for {READ} s") from None
+            raise CutShortError(f"nothing came for {patience.read:g} s") from None
         if isinstance(error, requests.exceptions.ChunkedEncodingError):
             raise CutShortError("the connection was cut") from None
         if isinstance(error, requests.ConnectionError):
@@ -462,9 +487,11 @@ def mebibytes(have: int, total: int | None) -> str:
     return start + (f"{total / 2**20:.1f} MiB" if total is not None else "unknown size")
 
 
-def shown(chunks: Iterable[bytes], name: str, have: int, total: int | None) -> Iterator[bytes]:
+def shown(
+    chunks: Iterable[bytes], name: str, have: int, total: int | None, pace: Pace | None = None
+) -> Iterator[bytes]:
     """The chunks, with a bar in bytes on a terminal and a line now and then elsewhere."""
-    pace = Pace()
+    pace = pace or Pace()
     with tqdm(
         total=total,
         initial=have,

@@ -1,9 +1,11 @@
 """`ppcls check-data` on folders and lists with one thing wrong each."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,6 +15,7 @@ from photos import scene
 from PIL import Image
 
 from ppcls.check import findings, survey
+from ppcls.check.survey import Demands, examine
 from ppcls.utils.errors import DataError
 
 
@@ -241,29 +244,42 @@ def test_mistakes_in_the_command(photos, run, capsys):
     assert ended.value.code == 2
 
 
-def test_processes_give_the_same_and_the_script_is_the_command(photos, check, monkeypatch):
+def test_the_script_is_the_command(photos, check):
     shutil.copy("train/ant/0.jpg", "eval/ant/9.jpg")
     Path("train/bee/0.jpg").write_bytes(b"")
-    _, alone, _ = check()
     script = Path(__file__).parents[2] / "tools/check_data.py"
-    lines = [line for path in ("train", "eval") for line in sorted(Path(path).rglob("*.jpg"))]
-    assert len(lines) == 17
-    monkeypatch.setattr(survey, "FEW", 1)
-    monkeypatch.setattr(survey, "CHUNK", 4)
-    monkeypatch.setattr(survey, "core_count", lambda: 2)
-    assert check()[1] == alone
-    done = subprocess.run([sys.executable, script, "train", "eval"], check=False)
-    assert done.returncode == 1
+    code, _, out = check()
+    done = subprocess.run(
+        [sys.executable, script, "train", "eval", "--output", "again.csv"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code == 1
+    assert Path("again.csv").read_bytes() == Path("found.csv").read_bytes()
+    same = out.splitlines()
+    assert done.stdout.splitlines()[: len(same) - 2] == same[:-2]  # then come speed and file names
 
 
-def test_a_worker_that_dies_is_said(photos, monkeypatch):
-    class Dead:
-        def submit(self, *work):
-            raise survey.BrokenProcessPool
+def test_processes_give_the_same(photos):
+    shutil.copy("train/ant/0.jpg", "eval/ant/9.jpg")
+    Path("train/bee/0.jpg").write_bytes(b"")
+    paths = [str(path) for part in ("train", "eval") for path in sorted(Path(part).rglob("*.jpg"))]
+    assert len(paths) == 17
+    look = partial(examine, demands=Demands(3))
+    alone, shared = (
+        list(survey.in_order(look, survey.chunks(iter(paths), 4), workers)) for workers in (0, 2)
+    )
+    assert [len(records) for records, _ in alone] == [4, 4, 4, 4, 1]
+    for (records, broken), (same, reasons) in zip(alone, shared, strict=True):
+        assert records.tobytes() == same.tobytes()
+        assert broken == reasons
 
-        def shutdown(self, cancel_futures):
-            pass
 
-    monkeypatch.setattr(survey, "start_pool", lambda workers, parts: Dead())
+def test_a_worker_that_dies_is_said():
     with pytest.raises(DataError, match=r"by one of the photos from a\.jpg on"):
-        list(survey.in_order(len, iter([["a.jpg"]]), 2))
+        list(survey.in_order(ended_by, iter([["a.jpg"]]), 1))
+
+
+def ended_by(paths):
+    os._exit(1)

@@ -4,7 +4,6 @@ import time
 
 import numpy as np
 
-from ppcls.check import findings
 from ppcls.check.findings import LINKS, NEAR, components, near_pairs
 
 
@@ -66,21 +65,19 @@ def test_a_crowd_is_found_as_one_without_all_its_pairs():
     assert (components(len(rows), pairs) == 0).all()
 
 
-def test_far_photos_of_one_band_are_compared_up_to_the_reach(monkeypatch):
+def test_far_photos_of_one_band_are_compared_up_to_the_reach():
+    """Two that are alike in the first band alone, and the others of that band between them."""
     rows = hashes(500)
-    rows.view(np.uint16).reshape(-1, 16)[:, 0] = 7
-    steps = []
-    counts = findings.COUNTS
-
-    class Counting:
-        def __getitem__(self, differ):
-            steps.append(len(differ))
-            return counts[differ]
-
-    monkeypatch.setattr(findings, "REACH", 30)
-    monkeypatch.setattr(findings, "COUNTS", Counting())
-    near_pairs(rows)
-    assert 29 * 470 < sum(steps) < 30 * 500 + 500
+    bands = rows.view(np.uint16).reshape(-1, 16)
+    bands[:, 0] = 7
+    bands[:, 1] |= 1
+    bands[0, 1] = 0
+    bands[1] = bands[0] ^ np.uint16(0b11)
+    bands[1, 0], bands[1, 1] = 7, 0xC000
+    between = int(((bands[:, 1] > 0) & (bands[:, 1] < 0xC000)).sum())
+    assert 300 < between < 450
+    for reach, found in ((30, []), (between, []), (between + 1, [[0, 1, 30]])):
+        assert near_pairs(rows, reach).tolist() == found
 
 
 def test_components():

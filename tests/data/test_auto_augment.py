@@ -136,27 +136,34 @@ def test_the_policy_is_the_papers():
     assert tuple(wanted) == auto_augment.IMAGENET_POLICY
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """What an op asks for: (name, strength, minus, fill) of every change; the image is kept."""
-    calls = []
-
-    def record(image, name, ranges, strength, minus, fill):
-        assert name in ranges
-        calls.append((name, strength, minus, fill))
-        return image
-
-    monkeypatch.setattr(auto_augment, "change", record)
-    return calls
+OPS = {AutoAugment(): 128, RandAugment(): 128, TrivialAugment(): 0, AugMix(): 0}
 
 
-def test_auto_augment_draws_sub_policies_evenly_and_changes_with_their_probability(calls):
+@pytest.mark.parametrize("op", OPS)
+def test_what_lies_outside_is_grey_or_black(op):
+    """Of changes by which nothing else of a uniform photo becomes darker than its 200."""
+    outside = {"rotate", "shear_x", "shear_y", "shift_x", "shift_y", "translate_x", "translate_y"}
+    image, darkest = np.full((60, 80, 3), 200, np.uint8), []
+    for seed in range(400):
+        stream = rng(seed)
+        if isinstance(op, AugMix):
+            stream.dirichlet([1.0] * 3), stream.beta(1.0, 1.0)
+        drawn = op.draw(stream)
+        if isinstance(op, AugMix):
+            drawn += [*op.draw(stream), *op.draw(stream)]
+        if {name for name, *_ in drawn} <= outside:
+            darkest.append(int(op(image, rng(seed), 9).min()))
+    assert len(darkest) > 5
+    if isinstance(op, AugMix):  # mixed with the photo itself
+        assert min(darkest) < 100
+    else:
+        assert min(darkest) == OPS[op]
+
+
+def test_auto_augment_draws_sub_policies_evenly_and_changes_with_their_probability():
     stream, pairs = rng(), []
     for _ in range(8000):
-        calls.clear()
-        AutoAugment()(DOT, stream, 9)
-        pairs.append(tuple(calls))
-        assert all(fill == 128 for *_, fill in calls)
+        pairs.append(AutoAugment().draw(stream))
     # Sub-policies with the only changes of their kind; each is drawn by one in 25 (or 2 in 25).
     counts = Counter(call[:2] for pair in pairs for call in pair)
     for name, magnitude, expected in [
@@ -172,34 +179,30 @@ def test_auto_augment_draws_sub_policies_evenly_and_changes_with_their_probabili
     ]:
         share = counts[name, magnitude / 9] / len(pairs)
         assert abs(share - expected / 25) < 0.2 * expected / 25 + 0.002
-    signs = [minus for pair in pairs for name, _, minus, _ in pair if name == "rotate"]
+    signs = [minus for pair in pairs for name, _, minus in pair if name == "rotate"]
     assert abs(np.mean(signs) - 0.5) < 0.04
     assert max(map(len, pairs)) == 2
 
 
-def test_rand_augment_draws_fourteen_changes_evenly(calls):
-    stream = rng()
-    for _ in range(4000):
-        RandAugment(num_ops=3, magnitude=7.0)(DOT, stream, 9)
+def test_rand_augment_draws_fourteen_changes_evenly():
+    stream, op = rng(), RandAugment(num_ops=3, magnitude=7.0)
+    calls = [change for _ in range(4000) for change in op.draw(stream)]
     assert len(calls) == 3 * 4000
     counts = Counter(name for name, *_ in calls)
     assert set(counts) == PLAIN | set(TEN)
     np.testing.assert_allclose(np.array(list(counts.values())) / 12000, 1 / 14, atol=0.01)
-    assert {strength for _, strength, _, _ in calls} == {0.7}
-    assert abs(np.mean([minus for _, _, minus, _ in calls]) - 0.5) < 0.03
+    assert {strength for _, strength, _ in calls} == {0.7}
+    assert abs(np.mean([minus for _, _, minus in calls]) - 0.5) < 0.03
 
 
-def test_rand_augment_draws_magnitudes_around_its_own(calls):
-    stream = rng()
-    for _ in range(3000):
-        RandAugment(magnitude=6.0, magnitude_std=1.5)(DOT, stream, 9)
-    magnitudes = 10 * np.array([strength for _, strength, _, _ in calls])
+def test_rand_augment_draws_magnitudes_around_its_own():
+    stream, op = rng(), RandAugment(magnitude=6.0, magnitude_std=1.5)
+    strengths = [strength for _ in range(3000) for _, strength, _ in op.draw(stream)]
+    magnitudes = 10 * np.array(strengths)
     assert abs(magnitudes.mean() - 6) < 0.1
     assert abs(magnitudes.std() - 1.5) < 0.08
-    calls.clear()
-    for _ in range(300):
-        RandAugment(magnitude=9.0, magnitude_std=20.0)(DOT, stream, 9)
-    strengths = {strength for _, strength, _, _ in calls}
+    op = RandAugment(magnitude=9.0, magnitude_std=20.0)
+    strengths = {strength for _ in range(300) for _, strength, _ in op.draw(stream)}
     assert (min(strengths), max(strengths)) == (0, 1)
 
 
@@ -216,51 +219,44 @@ def test_rand_augments_severity_grows_with_its_magnitude():
         assert distances[0] == 0 < distances[3]
 
 
-def test_trivial_augment_draws_one_change_and_one_of_31_strengths(calls):
+def test_trivial_augment_draws_one_change_and_one_of_31_strengths():
     stream = rng()
-    for _ in range(8000):
-        TrivialAugment()(DOT, stream, 9)
+    calls = [change for _ in range(8000) for change in TrivialAugment().draw(stream)]
     assert len(calls) == 8000
     counts = Counter(name for name, *_ in calls)
     assert set(counts) == PLAIN | set(THIRTY_ONE)
     np.testing.assert_allclose(np.array(list(counts.values())) / 8000, 1 / 14, atol=0.012)
-    strengths = Counter(round(30 * strength, 9) for _, strength, _, _ in calls)
+    strengths = Counter(round(30 * strength, 9) for _, strength, _ in calls)
     assert sorted(strengths) == list(range(31))
     np.testing.assert_allclose(np.array(list(strengths.values())) / 8000, 1 / 31, atol=0.008)
-    assert {fill for *_, fill in calls} == {0}
 
 
-def test_augmix_draws_chains_of_one_to_three_changes(calls):
+def test_augmix_draws_chains_of_one_to_three_changes():
     stream, lengths = rng(), []
     for _ in range(3000):
-        calls.clear()
-        result = AugMix(width=1, severity=5.0)(DOT, stream, 9)
-        np.testing.assert_array_equal(result, DOT)  # shares sum to one
-        lengths.append(len(calls))
-        assert all(0.01 <= strength <= 0.5 for _, strength, _, _ in calls)
+        chain = AugMix(severity=5.0).draw(stream)
+        lengths.append(len(chain))
+        assert all(0.01 <= strength <= 0.5 for _, strength, _ in chain)
     counts = np.bincount(lengths)
     np.testing.assert_allclose(counts / 3000, [0, 1 / 3, 1 / 3, 1 / 3], atol=0.03)
-    calls.clear()
-    AugMix(width=4, depth=2)(DOT, stream, 9)
-    assert len(calls) == 8
-    for _ in range(200):
-        AugMix()(DOT, stream, 9)
+    assert {len(AugMix(depth=2).draw(stream)) for _ in range(20)} == {2}
+    calls = [change for _ in range(600) for change in AugMix().draw(stream)]
     names = "autocontrast equalize posterize_up rotate solarize shear_x shear_y shift_x shift_y"
     assert {name for name, *_ in calls} == set(names.split())
 
 
-def test_augmix_mixes_its_chains_by_hand(monkeypatch):
-    image = photo()
-    levels = iter([10, 20, 30])  # what the chains give
-
-    def even(image, name, ranges, strength, minus, fill):
-        return np.full_like(image, next(levels))
-
-    monkeypatch.setattr(auto_augment, "change", even)
-    result = AugMix(width=3, depth=1, alpha=2.0)(image, rng(4), 9)
+def test_augmix_mixes_its_chains_by_hand():
+    image, op = photo(), AugMix(width=3, depth=2, alpha=2.0)
+    result = op(image, rng(4), 9)
     stream = rng(4)
     shares, mixture = stream.dirichlet([2.0] * 3), stream.beta(2.0, 2.0)
-    mean = shares @ [10, 20, 30]
+    mean = np.zeros(image.shape)
+    for share in shares:
+        chain = image
+        for name, strength, minus in op.draw(stream):
+            ranges = auto_augment.AUGMIX_RANGES
+            chain = auto_augment.change(chain, name, ranges, strength, minus, 0)
+        mean += share * chain
     assert np.abs(result - ((1 - mixture) * image + mixture * mean)).max() <= 0.501
 
 

@@ -1,6 +1,7 @@
 """Built-in data sets as folders: whole, always the same, never half written."""
 
 import hashlib
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,8 @@ def test_readme_and_description(folders):
 
 
 def test_a_complete_folder_is_left_alone_even_without_the_package(folders, monkeypatch):
-    monkeypatch.setattr(builtin, "find_spec", lambda module: None)
+    for module in ("sklearn", "elpv_dataset"):
+        monkeypatch.setitem(sys.modules, module, None)
     before = (folders["digits"] / "README.txt").stat().st_mtime_ns
     assert builtin.write("digits", str(folders["digits"])) == folders["digits"]
     assert (folders["digits"] / "README.txt").stat().st_mtime_ns == before
@@ -112,7 +114,8 @@ def test_nothing_is_left_beside_the_folders(folders):
     ("name", "package"), [("digits", "scikit-learn"), ("solar_cells", "elpv-dataset")]
 )
 def test_a_missing_package(tmp_path, monkeypatch, name, package):
-    monkeypatch.setattr(builtin, "find_spec", lambda module: None)
+    for module in ("sklearn", "elpv_dataset"):
+        monkeypatch.setitem(sys.modules, module, None)
     text = f"^{package} is not installed; run: pip install {package}$"
     with pytest.raises(UserError, match=text):
         builtin.write(name, tmp_path / "data")
@@ -139,9 +142,9 @@ def few(count=8, broken=None):
 
 @pytest.fixture
 def small(monkeypatch):
-    """Replace the table by one data set, `small`, of eight photos."""
+    """One more data set in the table, `small`, of eight photos."""
     known = builtin.BuiltIn("", 8, "", 0.25, "", "", "", few)
-    monkeypatch.setattr(builtin, "TABLE", {"small": known})
+    monkeypatch.setitem(builtin.TABLE, "small", known)
     return known
 
 

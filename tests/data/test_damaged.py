@@ -1,7 +1,9 @@
 """Damaged photos of every format give pixels or a UserError that names them, in time and memory."""
 
+from contextlib import contextmanager
+
 import pytest
-from damaged_photos import DAMAGES, ENCODINGS, Tally, damaged, read_all
+from damaged_photos import DAMAGES, ENCODINGS, Tally, damaged, read_all, reader
 
 # 179 million pixels are accepted; Pillow and the array hold 4 and up to 7 bytes of each at once.
 MEGABYTES = 2500
@@ -27,11 +29,8 @@ def test_ten_thousand():
     assert len(kinds) == len({kind for kind, *_ in ENCODINGS}) * len(DAMAGES)
 
 
-def test_what_ends_or_stops_the_process_is_told_apart(monkeypatch):
+def test_what_ends_or_stops_the_process_is_told_apart():
     """The tally itself: the reader's process is ended, or waits, and the rest is read."""
-    import damaged_photos
-
-    real = damaged_photos.reader
 
     class Jobs:
         def __init__(self, jobs):
@@ -44,13 +43,12 @@ def test_what_ends_or_stops_the_process_is_told_apart(monkeypatch):
             self.sent += 1
             self.jobs.send(job if self.sent != 3 else "no job")  # which ends the process
 
-    @damaged_photos.contextmanager
-    def reader():
-        with real() as jobs:
+    @contextmanager
+    def started():
+        with reader() as jobs:
             yield Jobs(jobs)
 
-    monkeypatch.setattr(damaged_photos, "reader", reader)
-    tally = read_all(0, 4)
+    tally = read_all(0, 4, started=started)
     assert tally.verdicts["ends the process"] == 2
     assert [photo[0] for photo in tally.wrong] == [1, 3]
     assert sum(tally.verdicts.values()) == 4

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.data import folders as module
 from ppcls.data.folders import PassedOver, walk
 from ppcls.utils.errors import UserError
 
@@ -21,19 +20,17 @@ def write(folder, names):
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
-def test_photos_are_sorted_by_name_folder_by_folder(tmp_path, monkeypatch, block):
-    monkeypatch.setattr(module, "BLOCK", block)
+def test_photos_are_sorted_by_name_folder_by_folder(tmp_path, block):
     write(tmp_path, [*NAMES, *OTHERS])
-    assert list(walk(str(tmp_path), PassedOver())) == sorted(
+    assert list(walk(str(tmp_path), PassedOver(), block)) == sorted(
         NAMES, key=lambda path: path.split("/")
     )
 
 
-def test_many_files_of_a_folder_lie_in_few_pieces_of_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 100)
+def test_many_files_of_a_folder_lie_in_few_pieces_of_memory(tmp_path):
     names = [f"{number:04d}.jpg" for number in range(1000)]
     write(tmp_path, names[::-1])
-    assert list(walk(str(tmp_path), PassedOver())) == names
+    assert list(walk(str(tmp_path), PassedOver(), 100)) == names
 
 
 def test_links_are_followed_but_not_in_a_circle(tmp_path):

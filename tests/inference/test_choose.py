@@ -1,17 +1,19 @@
 """`--engine auto`, with engines of known speed, and once with real ones."""
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from described_machine import describe
 
-from ppcls.inference import auto
-from ppcls.inference import auto as module
-from ppcls.inference.auto import FILE
+from ppcls.inference.auto import FILE, Trial, choose
 from ppcls.inference.engines.base import Engine, Opened, Settings
+from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_folder
+from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
 WANTED = Settings("auto", batch=2)
@@ -32,7 +34,8 @@ class Machine:
         self.images: list[np.ndarray] = []
 
     def choose(self, place, wanted, threads):
-        return module.choose(place, wanted, threads, clock=lambda: self.now)
+        trial = Trial(self.open, lambda: self.now, seconds=0.004, settling=0.0)
+        return choose(place, wanted, threads, trial)
 
     def open(self, folder, settings):
         self.opened[settings.engine] += 1
@@ -52,18 +55,19 @@ class Machine:
 
 @pytest.fixture
 def machine(monkeypatch):
-    """In place of the engines of this one; measured for no longer than needed."""
-    made = Machine()
-    monkeypatch.setattr(module, "open_engine", made.open)
-    monkeypatch.setattr(module, "SECONDS", 0.004)
-    monkeypatch.setattr(auto, "SETTLE", 0.0)
-    monkeypatch.setattr(module.environment, "threads", lambda: 2)
-    return made
+    """In place of the engines of this one; of two threads."""
+    set_threads(monkeypatch, 2)
+    return Machine()
 
 
 @pytest.fixture
 def place(copy):
     return open_folder(copy("inference.json", "inference.pdiparams", "inference.yml"))
+
+
+def set_threads(monkeypatch, count):
+    for name in environment.THREADS:
+        monkeypatch.setenv(name, str(count))
 
 
 def remembered(place):
@@ -121,13 +125,14 @@ def changes(monkeypatch, place, name):
     if name == "threads":
         return WANTED, 2
     if name == "version":
-        found = module.installed_version
-        other = {"openvino": "9.9"}
-        monkeypatch.setattr(module, "installed_version", lambda p: other.get(p) or found(p))
+        about = place.path / "openvino-9.9.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: openvino\nVersion: 9.9\n")
+        monkeypatch.syspath_prepend(place.path)
     if name == "processor":
-        monkeypatch.setattr(module, "processor", lambda: "another")
+        describe(monkeypatch, "/proc/cpuinfo", "model name : another\n")
     if name == "cores":
-        monkeypatch.setattr(module.environment, "threads", lambda: 4)
+        set_threads(monkeypatch, 4)
     if name == "files":
         place.params.touch()
     return WANTED, None
@@ -138,7 +143,7 @@ def changes(monkeypatch, place, name):
 )
 def test_what_the_choice_depends_on(machine, place, monkeypatch, name):
     machine.choose(place, WANTED, None)
-    monkeypatch.setattr(machine, "output", np.array([[0.25, 0.75]] * 4, np.float32))
+    machine.output = np.array([[0.25, 0.75]] * 4, np.float32)
     machine.opened.clear()
     wanted, threads = changes(monkeypatch, place, name)
     assert machine.choose(place, wanted, threads).settings.engine == "onnxruntime"
@@ -169,7 +174,8 @@ def test_what_the_choice_depends_on(machine, place, monkeypatch, name):
     ],
 )
 def test_a_damaged_memory_is_measured_anew(machine, place, text):
-    key = module.situation(place, WANTED, None)
+    machine.choose(place, WANTED, None)
+    (key,) = remembered(place)
     (place.cache() / FILE).write_bytes(text.replace("KEY", key).encode("latin-1"))
     assert machine.choose(place, WANTED, None).settings.engine == "onnxruntime"
     assert remembered(place)[key]["engine"] == "onnxruntime"
@@ -220,19 +226,18 @@ def test_a_network_whose_outputs_are_no_numbers(machine, place):
 
 
 def test_no_engine_installed(machine, place, monkeypatch):
-    monkeypatch.setattr(module, "installed", lambda name: False)
+    for name in ("paddle", "onnxruntime", "openvino"):
+        monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(UserError, match=r"can run it: none is installed, pip install 'ppcls\[dep"):
         machine.choose(place, WANTED, None)
 
 
-def test_where_nothing_can_be_kept_a_note_says_so(machine, place, monkeypatch, capsys):
-    def cache(self):
-        raise UserError("nowhere: cannot be made")
-
-    monkeypatch.setattr(type(place), "cache", cache)
+def test_where_nothing_can_be_kept_a_note_says_so(machine, place, home, capsys):
+    for cache in (place.path / "engine_cache", home):
+        cache.write_text("a file where a folder should be")
     assert machine.choose(place, WANTED, None).settings.engine == "onnxruntime"
     said = capsys.readouterr().out
-    assert "note: the choice of an engine cannot be kept (nowhere: cannot be made)" in said
+    assert f"note: the choice of an engine cannot be kept ({home}/engines/" in said
 
 
 def test_a_network_of_zeros_is_no_division_by_zero(machine, place):
@@ -240,14 +245,13 @@ def test_a_network_of_zeros_is_no_division_by_zero(machine, place):
     assert machine.choose(place, WANTED, None).settings.engine == "onnxruntime"
 
 
-def test_real_engines(place, images, monkeypatch):
+def test_real_engines(copy, images):
     """Whichever is fastest here, its numbers are those of the engine named."""
-    monkeypatch.setattr(module, "SECONDS", 0.004)
-    monkeypatch.setattr(module, "CANDIDATES", {"cpu": ("onednn", "paddle")})  # nothing to convert
+    place = open_folder(copy())  # nothing to convert
     inputs = place.manifest.preprocess.normalize(images)
-    chosen = module.choose(place, WANTED, None)
+    chosen = choose(place, WANTED, None, Trial(seconds=0.004))
     (choice,) = remembered(place).values()
     assert chosen.settings.engine == choice["engine"]
-    assert len(choice["milliseconds"]) in (2, 3)  # with one thread, where there are more
-    other = module.open_engine(place, Settings("paddle"))
+    assert len(choice["milliseconds"]) in (3, 4)  # with one thread, where there are more
+    other = open_engine(place, Settings("paddle"))
     np.testing.assert_allclose(chosen.run(inputs), other.run(inputs), atol=2e-6)

@@ -1,6 +1,5 @@
 """The engines of a CPU: the network's own numbers, and one line where there are none."""
 
-import importlib.util
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,11 +8,13 @@ import numpy as np
 import paddle
 import pytest
 import small_network
+from described_machine import describe
 
-from ppcls.inference.engines import paddle_inference, table
+from ppcls.inference.engines import paddle_inference
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.exported_model import open_folder
+from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
 CPU = ("paddle", "onednn", "onnxruntime", "openvino")
@@ -126,7 +127,7 @@ def test_the_first_run_of_each_copy_is_not_timed(tmp_path):
 
 @pytest.mark.parametrize("engine", ["onednn", "openvino"])
 def test_bf16(exported, small, images, engine, monkeypatch):
-    cpuinfo = paddle_inference.environment.read("/proc/cpuinfo")
+    cpuinfo = environment.read("proc/cpuinfo")
     inputs = small.recipe.preprocess.normalize(images)
     if any(flag in cpuinfo for flag in paddle_inference.BF16_FLAGS):
         output = opened(exported, engine, precision="bf16").run(inputs)
@@ -137,7 +138,7 @@ def test_bf16(exported, small, images, engine, monkeypatch):
 
 
 def test_bf16_on_a_cpu_without_it(exported, monkeypatch):
-    monkeypatch.setattr(paddle_inference.environment, "read", lambda path: "flags: avx2 avx512f\n")
+    describe(monkeypatch, "/proc/cpuinfo", "flags: avx2 avx512f\n")
     words = refused(exported, "onednn", precision="bf16")
     assert words == "engine onednn: this CPU has no bf16; use fp32"
 
@@ -177,11 +178,7 @@ def test_an_engine_nobody_knows(exported):
     ],
 )
 def test_an_engine_that_is_not_installed(exported, copy, monkeypatch, engine, module, words):
-    find = importlib.util.find_spec
-    without = lambda name, *rest: None if name == module else find(name, *rest)  # noqa: E731
-    for user in ("base", "table"):
-        monkeypatch.setattr(f"ppcls.inference.engines.{user}.find_spec", without)
-    monkeypatch.setattr("ppcls.inference.convert.find_spec", without)
+    monkeypatch.setitem(sys.modules, module, None)
     assert words in refused(copy("inference.json", "inference.pdiparams", "inference.yml"), engine)
 
 
@@ -211,14 +208,20 @@ def test_wheels_for_a_cpu_say_what_to_install(exported, monkeypatch):
         assert "pip install onnxruntime-gpu in its place" in words
 
 
-def test_a_gpu_that_is_not_there(monkeypatch):
-    monkeypatch.setattr(table, "sees_gpu", lambda: False)
-    for driver in (False, True):
-        monkeypatch.setattr(table, "gpu_driver", lambda driver=driver: driver)
+def test_a_gpu_that_is_not_there(tmp_path, monkeypatch):
+    import onnxruntime
+    from paddle import device
+
+    providers = ["CPUExecutionProvider"]
+    monkeypatch.setattr(device, "is_compiled_with_cuda", lambda: False)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("none", "nvidia-smi"):  # the driver's program
+        (tmp_path / name).touch(0o700)
         assert device_for("auto") == device_for("cpu") == "cpu"
     with pytest.raises(UserError, match=r"--device gpu: .* sees a GPU; use --device cpu, or inst"):
         device_for("gpu")
-    monkeypatch.setattr(table, "sees_gpu", lambda: True)
+    providers.append("CUDAExecutionProvider")
     assert (device_for("auto"), device_for("cpu"), device_for("gpu")) == ("gpu", "cpu", "gpu")
 
 

@@ -207,7 +207,7 @@ def test_where_the_folder_is_read_only_the_cache_is_ppcls_s_own(copy, home, monk
     if os.geteuid():
         place.chmod(0o500)
     else:  # root may write anywhere
-        monkeypatch.setattr(exported_model.os, "access", lambda path, mode: False)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
     try:
         assert found.cache().parent == home / "engines"
         assert not (place / exported_model.CACHE).exists()
@@ -217,7 +217,7 @@ def test_where_the_folder_is_read_only_the_cache_is_ppcls_s_own(copy, home, monk
 
 def test_where_nothing_can_be_written_a_line_says_so(copy, home, monkeypatch):
     found = open_folder(copy())
-    monkeypatch.setattr(exported_model.os, "access", lambda path, mode: False)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
     home.write_text("a file where a folder should be")
     with pytest.raises(UserError, match=r"engines/.*: cannot be made .*; set PPCLS_HOME"):
         found.cache()

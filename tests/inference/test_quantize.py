@@ -1,17 +1,21 @@
 """INT8: what is written, that it agrees with the float network, and what is refused."""
 
+from functools import partial
+from itertools import count
+
 import numpy as np
 import pytest
+from described_machine import describe
 from photos import write_photo
 
 from ppcls.data.datasets import open_samples
-from ppcls.inference import auto, manifest
+from ppcls.inference import manifest
 from ppcls.inference import quantize as judging
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_folder
 from ppcls.inference.predictor import softmax
-from ppcls.inference.quantize import SCHEMES, Judge, Quantizer, Score, prepare, quantize
+from ppcls.inference.quantize import SCHEMES, Job, Quantizer, Score, prepare, quantize
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
@@ -21,10 +25,7 @@ pytest.importorskip("onnxruntime")
 CLOSE = 0.05  # of probabilities that 8 bits may change
 
 
-@pytest.fixture(autouse=True)
-def no_timing(monkeypatch):
-    monkeypatch.setattr(judging, "TURNS", 1)
-    monkeypatch.setattr(auto, "SETTLE", 0)
+quick = partial(quantize, clock=count().__next__)  # each run seems to take long enough
 
 
 @pytest.fixture
@@ -35,15 +36,26 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-@pytest.fixture
-def losses(monkeypatch):
-    """Have the judge find these losses of agreement, one after the other."""
+class Scripted:
+    """A judge that finds these losses of agreement, one after the other."""
 
-    def losses(*found):
-        rest = iter(found)
-        monkeypatch.setattr(Judge, "score", lambda self, engine: Score(None, 1 - next(rest)))
+    advice = "look at them"
 
-    return losses
+    def __init__(self, *losses):
+        self.rest = iter(losses)
+
+    def score(self, engine):
+        return Score(None, 1 - next(self.rest))
+
+
+def search(exported, photos, place, judge):
+    """The network in INT8 that is found for a budget of a tenth."""
+    folder, paths = open_folder(exported), sorted(map(str, photos.rglob("*.png")))
+    inputs = (prepare(folder.manifest, [path]) for path in paths)
+    assert folder.onnx
+    quantizer = Quantizer(folder.onnx, SCHEMES["onnxruntime"], inputs, len(paths))
+    place.mkdir()
+    return Job(folder, "onnxruntime", quantizer, judge, place).search(0.1, paths)
 
 
 def graph_of(path):
@@ -63,7 +75,7 @@ def outputs(folder, engine, images):
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_folder_in_int8(exported, photos, tmp_path, capsys, engine):
     pytest.importorskip(engine)
-    made = quantize(exported, photos, engine, tmp_path / "made", photos, budget=0.5)
+    made = quick(exported, photos, engine, tmp_path / "made", photos, budget=0.5)
     files = {"onnxruntime": ["inference.onnx"], "openvino": ["inference.bin", "inference.xml"]}
     assert sorted(p.name for p in made.iterdir()) == [*files[engine], "inference.yml"]
     folder, before = open_folder(made), open_folder(exported)
@@ -85,7 +97,7 @@ def test_a_folder_in_int8(exported, photos, tmp_path, capsys, engine):
 
 
 def test_weights_have_a_scale_for_each_output_channel(exported, photos, tmp_path):
-    made = quantize(exported, photos, "onnxruntime", tmp_path / "made", budget=1)
+    made = quick(exported, photos, "onnxruntime", tmp_path / "made", budget=1)
     graph, producers, values = graph_of(made / "inference.onnx")
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 3
@@ -98,7 +110,7 @@ def test_weights_have_a_scale_for_each_output_channel(exported, photos, tmp_path
 
 
 def test_tensorrt_reads_symmetric_activations_and_float_biases(exported, photos, tmp_path):
-    made = quantize(exported, photos, "onnxruntime-tensorrt", tmp_path / "made", budget=1)
+    made = quick(exported, photos, "onnxruntime-tensorrt", tmp_path / "made", budget=1)
     graph, producers, values = graph_of(made / "inference.onnx")
     kinds = [node for node in graph.node if node.op_type == "QuantizeLinear"]
     zeros = [values[node.input[2]] for node in kinds]
@@ -116,7 +128,7 @@ def test_tensorrt_reads_symmetric_activations_and_float_biases(exported, photos,
 
 
 def test_pixels_are_normalised_in_float(pixels_in, photos, tmp_path):
-    made = quantize(pixels_in, photos, "onnxruntime", tmp_path / "made", budget=1)
+    made = quick(pixels_in, photos, "onnxruntime", tmp_path / "made", budget=1)
     folder, before = open_folder(made), open_folder(pixels_in)
     assert (folder.manifest.input, folder.manifest.output) == ("uint8", "logits")
     assert folder.manifest.dynamic_size
@@ -132,11 +144,10 @@ def test_pixels_are_normalised_in_float(pixels_in, photos, tmp_path):
             assert takes_int8(node, producers)
 
 
-def test_sensitive_layers_stay_float(exported, photos, tmp_path, losses):
-    losses(0.5, 0.2, 0.1)  # of all layers in int8, one left in float, two
-    made = quantize(exported, photos, "onnxruntime", tmp_path / "made", budget=0.1)
-    left = open_folder(made).manifest.about["int8"]["layers_in_float"]
-    graph, producers, _ = graph_of(made / "inference.onnx")
+def test_sensitive_layers_stay_float(exported, photos, tmp_path):
+    judge = Scripted(0.5, 0.2, 0.1)  # of all layers in int8, one left in float, two
+    left = search(exported, photos, tmp_path / "made", judge).in_float
+    graph, producers, _ = graph_of(tmp_path / "made/inference.onnx")
     assert len(left) == 2
     for node in graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
@@ -169,8 +180,8 @@ def test_ranges_are_means_over_photos(exported):
 
 @pytest.mark.parametrize(("flags", "bits"), [("flags: avx2 avx512_vnni", 8), ("flags: avx2", 7)])
 def test_weights_are_narrower_where_sums_would_overflow(exported, monkeypatch, flags, bits):
-    monkeypatch.setattr(environment, "read", lambda path: flags)
-    monkeypatch.setattr(environment, "X86", True)
+    describe(monkeypatch, "/proc/cpuinfo", flags)
+    bits = bits if environment.X86 else 8
     images = np.zeros((1, 1, 3, 32, 32), np.float32)
     source = open_folder(exported).onnx
     assert source
@@ -178,21 +189,21 @@ def test_weights_are_narrower_where_sums_would_overflow(exported, monkeypatch, f
     assert Quantizer(source, SCHEMES["onnxruntime-tensorrt"], images, 1).weight_bits == 8
 
 
-def test_a_budget_that_cannot_be_kept_leaves_nothing(exported, photos, tmp_path, losses):
-    losses(0.5, 0.4, 0.3, 0.35, 0.36)
-    with pytest.raises(
-        UserError, match=r"costs 50\.0 points .* and 30\.0 points with 2 of \d+ lay"
-    ):
-        quantize(exported, photos, "onnxruntime", tmp_path / "made", budget=0.1)
+def test_a_budget_that_cannot_be_kept_leaves_nothing(exported, photos, tmp_path):
+    with pytest.raises(UserError, match=r"costs 0\.0 points .* where -100\.0 points are allowed"):
+        quick(exported, photos, "onnxruntime", tmp_path / "made", budget=-1)
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    words = r"costs 50\.0 points .* and 30\.0 points with 2 of \d+ layers .*; .* or look at them"
+    with pytest.raises(UserError, match=words):
+        search(exported, photos, tmp_path / "tried", Scripted(0.5, 0.4, 0.3, 0.35, 0.36))
 
 
 def test_an_earlier_folder_outlives_a_failure(exported, photos, tmp_path):
-    made = quantize(exported, photos, "onnxruntime", tmp_path / "made", budget=1)
+    made = quick(exported, photos, "onnxruntime", tmp_path / "made", budget=1)
     before = (made / "inference.onnx").read_bytes()
     (photos / "ant" / "0.png").write_bytes(b"no photo")
     with pytest.raises(UserError, match=r"0\.png"):
-        quantize(exported, photos, "onnxruntime", made, budget=1)
+        quick(exported, photos, "onnxruntime", made, budget=1)
     assert (made / "inference.onnx").read_bytes() == before
     assert open_folder(made).manifest.precision == "int8"
 
@@ -200,7 +211,7 @@ def test_an_earlier_folder_outlives_a_failure(exported, photos, tmp_path):
 def test_what_is_refused(exported, photos, tmp_path, copy):
     def refused(*given, match):
         with pytest.raises(UserError, match=match) as caught:
-            quantize(*given)
+            quick(*given)
         assert "\n" not in str(caught.value)
 
     target = tmp_path / "made"
@@ -250,7 +261,9 @@ def test_photos_to_compare_on_are_others_if_there_are_enough(exported, photos):
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_broken_photos_are_skipped_where_that_is_asked(exported, photos, tmp_path, run, labelled):
+def test_broken_photos_are_skipped_where_that_is_asked(
+    exported, photos, tmp_path, run, capsys, labelled
+):
     (photos / "ant" / "0.png").write_bytes(b"x")
     (photos / "bee" / "5.png").unlink()
     (tmp_path / "list.txt").write_text(
@@ -262,9 +275,9 @@ def test_broken_photos_are_skipped_where_that_is_asked(exported, photos, tmp_pat
     code, _, err = run(*command)
     assert code == 2
     assert not (tmp_path / "made").exists()
-    code, out, _ = run(*command, "--on-error", "skip")
-    assert code == 0
-    assert "2 photos to calibrate with cannot be read: " in out
+    evaluate = source if labelled else None
+    quick(exported, source, "onnxruntime", tmp_path / "made", evaluate, budget=1, on_error="skip")
+    assert "2 photos to calibrate with cannot be read: " in capsys.readouterr().out
     about = open_folder(tmp_path / "made").manifest.about["int8"]
     assert about["calibrated_on"] == f"4 photos of {source}"
     assert about["compared_on"] == f"4 photos of {source}"

@@ -16,12 +16,11 @@ def test_the_example_is_what_the_network_takes(source, request):
     assert open_engine(found, Settings("onednn")).run(images).shape == (2, 2)
 
 
-def test_runs_of_a_turn_are_timed_and_those_before_are_not(tmp_path, monkeypatch):
+def test_runs_of_a_turn_are_timed_and_those_before_are_not(tmp_path):
     clock = iter(range(100))  # a run takes a second
-    monkeypatch.setattr(auto, "SETTLE", 2)
     seen = []
     engine = Engine(tmp_path, Settings("onednn"), Opened(seen.append, (None,) * 4, "float32"))
-    auto.settle(engine, np.zeros((1, 3, 8, 8), np.float32), clock.__next__)
+    auto.settle(engine, np.zeros((1, 3, 8, 8), np.float32), clock.__next__, seconds=2)
     assert len(seen) == 3
     assert auto.timed(engine, np.zeros((1, 3, 8, 8), np.float32), 2, clock.__next__) == [1, 1]
     assert len(seen) == 5

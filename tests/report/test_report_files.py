@@ -142,14 +142,13 @@ def test_the_network_is_computed_once(network):
         np.testing.assert_array_equal(logits, seen)
 
 
-def test_the_command_line_writes_a_report(network, run, monkeypatch):
-    monkeypatch.setattr("ppcls.train.setup.open_trained", lambda *_: network)
-    code, out, _ = run("eval", "-c", "x.yaml", "--report", "some/where")
+def test_the_command_line_writes_a_report(trained, run):
+    code, out, _ = run("eval", "-c", "recipe.yaml", "--report", "some/where")
     assert code == 0
     assert out.splitlines()[-1] == "wrote some/where/report.html"
     assert {path.name for path in Path("some/where").iterdir()} == SMALL
     Path("file").touch()
-    code, _, err = run("eval", "-c", "x.yaml", "--report", "file")
+    code, _, err = run("eval", "-c", "recipe.yaml", "--report", "file")
     assert (code, err) == (2, "error: --report file: exists and is no folder; name another one\n")
 
 

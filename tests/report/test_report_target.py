@@ -1,19 +1,19 @@
 """A report is written whole or not at all, and touches no other file."""
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from evaluated import SMALL, read_json, read_rows, score
+from evaluated import NAMES, SMALL, read_json, read_rows, score
+from file_limit import limited_files
 
-from ppcls.data.datasets import Paths, Samples
 from ppcls.report import page
-from ppcls.train import evaluate
+from ppcls.tasks import MultiLabel
 from ppcls.utils.errors import UserError
 
 
-def test_only_the_reports_own_files_are_replaced(network, monkeypatch):
+def test_only_the_reports_own_files_are_replaced(network):
     Path("report").mkdir()
     for name in ("mine.txt", "scores.npz", "report.json"):
         Path("report", name).write_text("old")
@@ -24,16 +24,16 @@ def test_only_the_reports_own_files_are_replaced(network, monkeypatch):
     assert Path("report/mine.txt").read_text() == "old"
     assert read_json()["photos"] == 40
     before = {path: path.read_bytes() for path in Path("report").iterdir()}
-    monkeypatch.setattr(page.page, "to_html", fail)
+    pages = sorted(before, key=lambda path: len(before[path]))
+    assert pages[-1].name == "report.html"  # written last
+    limit = len(before[pages[-1]]) - 1000
+    assert limit > len(before[pages[-2]])
     for folder in ("report", "new/folder"):
-        with pytest.raises(UserError, match=f"--report {folder}: cannot be written .No space left"):
+        words = f"--report {folder}: cannot be written .File too large"
+        with limited_files(limit), pytest.raises(UserError, match=words):
             score(network, Path(folder))
     assert {path: path.read_bytes() for path in Path("report").iterdir()} == before
     assert not Path("new").exists()
-
-
-def fail(*_):
-    raise OSError(28, "No space left on device")
 
 
 def test_a_broken_photo_leaves_nothing(network):
@@ -57,8 +57,8 @@ def test_photos_that_are_skipped_are_not_in_the_report(network):
         score(replace(network, recipe=recipe), Path("none"))
 
 
-def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network, monkeypatch):
-    monkeypatch.setattr(evaluate, "run", None)
+def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network):
+    Path("photos/3, a.png").write_bytes(b"broken")  # which the evaluation would say
     Path("file").touch()
     Path("full/report.html").mkdir(parents=True)
     mistakes = {
@@ -70,10 +70,12 @@ def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network, 
         with pytest.raises(UserError, match=words):
             score(network, Path(folder))
     assert [path.name for path in Path("full").iterdir()] == ["report.html"]
-    several = Samples(Paths(["a.png"]), np.ones((1, 7), np.int64), (), "list.txt")
-    monkeypatch.setattr(evaluate, "open_eval", lambda *_: several)
-    with pytest.raises(UserError, match=r"^list\.txt: its photos have several labels each"):
-        score(network, Path("new"))
+    with open("many.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["path", *NAMES], ["photos/3, a.png", *[1] * len(NAMES)]])
+    recipe = network.recipe
+    recipe = replace(recipe, task=MultiLabel(), data=replace(recipe.data, eval="many.csv"))
+    with pytest.raises(UserError, match=r"^many\.csv: its photos have several labels each"):
+        score(replace(network, recipe=recipe), Path("new"))
     assert not Path("new").exists()
 
 

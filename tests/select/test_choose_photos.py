@@ -5,8 +5,6 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ppcls.select import choose as module
-from ppcls.select import scores as scores_module
 from ppcls.select.choose import choose
 from ppcls.select.scores import RECORD, Scores
 
@@ -50,9 +48,7 @@ def plain(rows, per_class, least, away):
 @pytest.mark.parametrize("block", [1, 7, 1000])
 @pytest.mark.parametrize("waiting", [1, 50, 1 << 20])
 @pytest.mark.parametrize("per_class", [1, 3, 1000])
-def test_as_plain_sorting_does(tmp_path, monkeypatch, block, waiting, per_class):
-    monkeypatch.setattr(scores_module, "BLOCK", block)
-    monkeypatch.setattr(module, "WAITING", waiting)
+def test_as_plain_sorting_does(tmp_path, block, waiting, per_class):
     for seed in range(3):
         rows = made(300, seed)
         away = np.random.default_rng(seed).random(300) < 0.1
@@ -65,7 +61,9 @@ def test_as_plain_sorting_does(tmp_path, monkeypatch, block, waiting, per_class)
             CLASSES,
             per_class,
             0.3,
-            lambda block, marks=marks: np.array([row.tobytes() in marks for row in block["hash"]]),
+            lambda rows, marks=marks: np.array([row.tobytes() in marks for row in rows["hash"]]),
+            block,
+            waiting,
         )
         expected = plain(rows, per_class, np.float32(0.3), near)
         assert found.rows["place"].tolist() == expected

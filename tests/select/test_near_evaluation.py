@@ -7,7 +7,6 @@ import pytest
 
 from ppcls.check import survey
 from ppcls.check.survey import Odd
-from ppcls.select import choose
 from ppcls.select.choose import Away, Near
 from ppcls.select.scores import RECORD
 
@@ -31,13 +30,12 @@ def fewest(rows, known):
 
 
 @pytest.mark.parametrize("pairs", [1, 7, 1 << 18])
-def test_all_near_ones_are_found_and_no_others(monkeypatch, pairs):
-    monkeypatch.setattr(choose, "PAIRS", pairs)
+def test_all_near_ones_are_found_and_no_others(pairs):
     rng, known = np.random.default_rng(1), hashes(40)
     known[:30] &= np.uint64(0xFFFF)  # many are alike in most bands
     rows = np.array([flipped(known[n % 40], bits, rng) for n, bits in enumerate(range(45))])
     rows = np.concatenate([rows, hashes(20, seed=2)])
-    bits, index = fewest(rows, known), Near(known)
+    bits, index = fewest(rows, known), Near(known, pairs)
     for limit in (0, 1, 15, 16, 31, 32):
         assert (index(rows, limit) == (bits <= limit)).all(), limit
     assert (index(known, 0)).all()

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls.select import scores as module
 from ppcls.select.scores import RECORD, Scores
 from ppcls.utils.errors import UserError
 
@@ -117,10 +116,9 @@ def test_a_full_disk_is_one_line_and_goes_on(tmp_path, whole):
     assert content(output) == whole
 
 
-def test_blocks_follow_each_other(tmp_path, whole, monkeypatch):
-    monkeypatch.setattr(module, "BLOCK", 4)
+def test_blocks_follow_each_other(tmp_path, whole):
     scores = Scores(tmp_path / "whole.txt", HEADER, 10, 3)
-    blocks = list(scores.blocks())
+    blocks = list(scores.blocks(4))
     scores.close()
     assert [place for place, _ in blocks] == [0, 4, 8]
     assert (np.concatenate([block for _, block in blocks]) == records(10)).all()

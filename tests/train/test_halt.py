@@ -48,21 +48,29 @@ def test_a_run_that_gets_no_better_stops_and_is_finished(workdir, run):
     assert len(evals("s")) == 3
 
 
-def test_the_best_weights_are_those_of_the_score_asked_for(workdir, run, monkeypatch):
-    from ppcls.train import trainer
-
-    found = iter([(0.5, 1.0), (0.4, 0.8), (0.6, 0.9)])
-
-    def evaluate(network, batches, tally, interrupt):
-        top1, loss = next(found)
-        tally.parts = [([round(10 * top1)], 10 * loss, 10)]
-        return []
-
-    monkeypatch.setattr(trainer, "evaluate_watched", evaluate)
-    options = ("train.epochs=3", "output=runs/best", "eval.best=loss")
-    assert run(*TRAIN, *options)[0] == 0
+@pytest.mark.parametrize("score", ["top1", "loss"])
+def test_the_best_weights_are_those_of_the_score_asked_for(workdir, run, score):
+    """All photos are soon named right, and the loss goes on falling."""
+    photos = [f"photos/train/ant/{i}.png 0\n" for i in range(6)]
+    Path("list.txt").write_text("".join([*photos, "photos/train/bee/0.png 1\n"]))
+    Path("ants.txt").write_text("".join(photos))
+    options = ("data.train=list.txt", "data.eval=ants.txt", "train.schedule.lr=5e-4")
+    options += ("train.epochs=4", "train.drop_last=false", "model.freeze=['*.norm.*']")
+    options += ("output=runs/best",)
+    assert run(*TRAIN, *options, f"eval.best={score}")[0] == 0
     best = json.loads(files.read("runs/best/best.safetensors").metadata["ppcls"])
-    assert best["scores"] == {"top1": 0.4, "loss": 0.8}
+    found = evals("best")
+    surest, least = (
+        max(found, key=lambda r: r["top1"]),  # the first of equal ones
+        min(found, key=lambda r: r["loss"]),
+    )
+    assert surest["step"] < least["step"]
+    wanted = {"top1": surest, "loss": least}[score]
+    assert best["step"] == wanted["step"]
+    assert best["scores"] == {name: wanted[name] for name in ("top1", "loss")}
+
+
+def test_a_score_that_is_not_there_cannot_be_the_best(workdir, run):
     code, _, err = run(*TRAIN, "eval.best=map", "output=runs/no")
     assert code == 2
     assert "eval.best: map is not scored in classify of 2 classes: top1, loss are" in err

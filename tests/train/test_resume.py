@@ -7,9 +7,8 @@ import signal
 
 import numpy as np
 import pytest
-from cut_run import cut
+from cut_run import at_step, cut
 
-from ppcls.train.trainer import Trainer
 from ppcls.utils.log import read_records
 from ppcls.weights import files
 
@@ -117,15 +116,8 @@ def check_everything(folder, run):
 
 def test_a_signal_in_mid_epoch_saves_and_says_how_to_go_on(finished, workdir, run, monkeypatch):
     options = ["train.save_every=100 steps"]
-    whole = Trainer.advance
-
-    def advance(self, *given):
-        if self.step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        return whole(self, *given)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "advance", advance)
+        at_step(patch, 1, lambda: os.kill(os.getpid(), signal.SIGINT))
         code, out, _ = run(*TRAIN, *options, "output=runs/cut")
     assert code == 130
     assert "interrupted at step 2 of 6; saved runs/cut/latest.safetensors" in out

@@ -5,13 +5,15 @@ import os
 import subprocess
 import sys
 import threading
+import time
+from itertools import count
 
 import pytest
 
 from ppcls.utils import log
 from ppcls.utils.errors import UserError
 from ppcls.weights import download
-from ppcls.weights.download import CHUNK, fetch
+from ppcls.weights.download import CHUNK, Patience, shown
 
 CUT = 150_000  # where a connection breaks: in the third chunk
 
@@ -24,10 +26,15 @@ def leftovers(path):
     return sorted(file.name for file in path.parent.iterdir() if ".lock" not in file.name)
 
 
-def refused(url, words, **options):
+def fetch(*given, **waits):
+    """As users do, but without a pause after what failed."""
+    return download.fetch(*given, patience=Patience(**{"pauses": (0, 0, 0), **waits}))
+
+
+def refused(url, words, *given, **waits):
     """The line of the error, which names the URL and where the file would lie."""
     with pytest.raises(UserError, match=words) as caught:
-        fetch(url, **options)
+        fetch(url, *given, **waits)
     line = str(caught.value)
     assert url in line
     assert f"put the file at {download.place(url)} by hand" in line
@@ -54,11 +61,12 @@ def test_a_file_is_downloaded_once_and_its_sha256_recorded(web, capsys, tmp_path
     assert len(web.asked) == 1
 
 
-def test_progress_is_told_where_there_is_no_terminal(web, monkeypatch, capsys):
-    monkeypatch.setattr(log, "MOST_SECONDS", -1)
-    fetch(web.url("net.npz"))
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("net.npz:")]
-    assert lines == [f"net.npz: {n} of 0.3 MiB" for n in ("0.1", "0.1", "0.2", "0.2", "0.3")]
+def test_progress_is_told_where_there_is_no_terminal(capsys):
+    pace = log.Pace(clock=count(step=3600).__next__)
+    chunks = [b"x" * CHUNK] * 4 + [b"x" * (300_000 - 4 * CHUNK)]
+    assert list(shown(chunks, "net.npz", 0, 300_000, pace)) == chunks
+    lines = [f"net.npz: {n} of 0.3 MiB" for n in ("0.1", "0.1", "0.2", "0.2", "0.3")]
+    assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_equal_names_at_other_addresses_are_other_files(web):
@@ -74,7 +82,7 @@ def test_a_published_sha256_is_compared(web, capsys):
     assert "no sha256" not in capsys.readouterr().out
     with pytest.raises(UserError, match=f"{sha256(web.body)}, the published one is 00: delete"):
         fetch(web.url("a"), "00")
-    refused(web.url("b"), "the published one is 00: try again, or put", sha256="00")
+    refused(web.url("b"), "the published one is 00: try again, or put", "00")
     assert path.exists()
     assert not any(download.place(web.url("b")).parent.glob("b*"))
 
@@ -94,11 +102,10 @@ def test_a_cut_connection_is_resumed_where_it_broke(web):
     assert web.served == CUT + 50_000 + len(web.body) - starts[1]
 
 
-def test_a_later_run_resumes(web, monkeypatch, capsys):
-    monkeypatch.setattr(download, "PAUSES", ())
+def test_a_later_run_resumes(web, capsys):
     web.cuts = [CUT]
     url = web.url("a")
-    refused(url, "the connection was cut; try again later")
+    refused(url, "the connection was cut; try again later", pauses=())
     part = download.place(url).with_name("a.part")
     have = part.stat().st_size
     assert CUT - CHUNK < have <= CUT
@@ -112,11 +119,13 @@ def test_a_later_run_resumes(web, monkeypatch, capsys):
     assert leftovers(path) == ["a", "a.json"]
 
 
-def test_what_was_complete_but_not_yet_renamed_is_taken(web, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(download, "digest", lambda path: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            fetch(web.url("a"))
+def test_what_was_complete_but_not_yet_renamed_is_taken(web):
+    record = download.place(web.url("a")).with_name("a.json")
+    record.mkdir(parents=True)  # so that what came cannot be recorded
+    with pytest.raises(UserError, match=r"a\.json: cannot be written \(Is a directory\)"):
+        fetch(web.url("a"))
+    assert record.with_name("a.part").read_bytes() == web.body
+    record.rmdir()
     assert fetch(web.url("a")).read_bytes() == web.body
     assert len(web.asked) == 1
 
@@ -132,12 +141,10 @@ def test_what_cannot_be_resumed_begins_anew(web, how):
 
 @pytest.mark.parametrize("validator", ["ETag", "Last-Modified"])
 @pytest.mark.parametrize("size", [300_000, 290_000, 100])
-def test_a_file_that_changed_meanwhile_begins_anew(web, monkeypatch, validator, size):
+def test_a_file_that_changed_meanwhile_begins_anew(web, validator, size):
     web.validators = {validator: "Mon, 01 Jan 2024 00:00:00 GMT"}
     web.cuts = [CUT]
-    with monkeypatch.context() as patch:
-        patch.setattr(download, "PAUSES", ())
-        refused(web.url("a"), "cut")
+    refused(web.url("a"), "cut", pauses=())
     web.validators = {validator: "Tue, 02 Jan 2024 00:00:00 GMT"}
     web.body = bytes(reversed(web.body))[:size]
     assert fetch(web.url("a")).read_bytes() == web.body
@@ -146,7 +153,7 @@ def test_a_file_that_changed_meanwhile_begins_anew(web, monkeypatch, validator, 
 def test_attempts_end_when_nothing_more_comes(web):
     web.missing = 10
     refused(web.url("a"), "the connection was cut; try again later")
-    assert len(web.asked) == 1 + len(download.PAUSES)
+    assert len(web.asked) == 1 + 3
     assert not download.place(web.url("a")).exists()
 
 
@@ -157,11 +164,10 @@ def test_a_passing_error_is_tried_again(web):
     refused(web.url("b"), "HTTP 500 Internal Server Error; try again later")
 
 
-def test_a_silent_server_is_not_waited_for(web, monkeypatch):
-    monkeypatch.setattr(download, "READ", 0.1)
-    monkeypatch.setattr(download, "PAUSES", ())
-    web.silence = 2
-    refused(web.url("a"), r"nothing came for 0\.1 s; try again later")
+def test_a_silent_server_is_not_waited_for(web):
+    web.silence = 60
+    words = r"nothing came for 0\.1 s; try again later"
+    refused(web.url("a"), words, read=0.1, pauses=())
 
 
 # --------------------------------------------------------------------------- without end
@@ -193,35 +199,33 @@ def test_a_limit_that_is_no_number_is_named(web, monkeypatch, text):
     assert len(str(caught.value)) < 200
 
 
-def test_a_byte_now_and_then_is_given_up_and_gone_on_with(web, monkeypatch):
+def test_a_byte_now_and_then_is_given_up_and_gone_on_with(web):
     """Each byte is in time for a time-out of the connection, and the file would take for ever."""
-    monkeypatch.setattr(download, "PATIENCE", 0.3)
     web.drops = 0.01
-    line = refused(web.url("a"), r"less than 64 KiB came in 0\.3 s: .* a later run goes on from")
+    words = r"less than 64 KiB came in 0\.3 s: .* a later run goes on from"
+    line = refused(web.url("a"), words, chunk=0.3)
     assert len(web.asked) == 1
     assert "\n" not in line
     web.drops = 0.0
     assert fetch(web.url("a")).read_bytes() == web.body
 
 
-def test_an_answer_whose_head_never_ends_is_given_up(web, monkeypatch):
-    monkeypatch.setattr(download, "PATIENCE", 0.2)
+def test_an_answer_whose_head_never_ends_is_given_up(web):
     web.validators = {f"X-{number}": "x" for number in range(50)}
     web.slow_head = 0.05
-    refused(web.url("a"), r"less than 64 KiB came in 0\.2 s")
+    refused(web.url("a"), r"less than 64 KiB came in 0\.2 s", chunk=0.2)
 
 
 def test_a_connection_for_each_byte_is_given_up(web):
     web.cuts = [1] * 100
     refused(web.url("a"), "the connection was cut; try again later")
-    assert len(web.asked) == 1 + len(download.PAUSES)
+    assert len(web.asked) == 1 + 3
 
 
-def test_the_time_for_a_file_is_limited(web, monkeypatch):
-    monkeypatch.setattr(download, "HOURS", 0)
-    refused(web.url("a"), "not complete after 0 hours: .* are kept and a later run goes on from")
-    monkeypatch.setattr(download, "HOURS", 1)
-    assert fetch(web.url("a")).read_bytes() == web.body
+def test_the_time_for_a_file_is_limited(web):
+    words = "not complete after 0 hours: .* are kept and a later run goes on from"
+    refused(web.url("a"), words, hours=0)
+    assert fetch(web.url("a"), hours=1).read_bytes() == web.body
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, gzip"])
@@ -305,11 +309,15 @@ def test_a_file_that_changes_in_the_cache_is_refused(web):
 
 
 def test_a_file_is_read_for_its_sha256_once(web, monkeypatch):
-    read, digest = [], download.digest
-    monkeypatch.setattr(download, "digest", lambda path: read.append(path) or digest(path))
-    for _ in range(2):
-        fetch(web.url("a"))
-    assert [path.name for path in read] == ["a.part"]
+    read, sha256 = [], hashlib.sha256
+    monkeypatch.setattr(hashlib, "sha256", lambda *given: read.append(given) or sha256(*given))
+    path = fetch(web.url("a"))
+    assert read.count(()) == 1  # of the whole, before it takes its place; another is of the address
+    about = path.stat()
+    path.write_bytes(web.body[:-1] + b"?")
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert fetch(web.url("a")) == path  # of the same size and time: it is not read again
+    assert read.count(()) == 1
 
 
 def test_a_damaged_record_is_named(web):
@@ -329,25 +337,42 @@ def test_a_cache_that_cannot_be_written_is_named(web, monkeypatch, tmp_path):
 # --------------------------------------------------------------------------- at the same time
 
 
+def wait_until(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_two_threads_download_once(web, capsys):
-    web.silence = 0.1
-    paths = []
+    web.silence = 120
+    paths, said = [], []
+
+    def waiting():
+        said.append(capsys.readouterr().out)
+        return "waiting for another process that downloads" in "".join(said)
+
     threads = [threading.Thread(target=lambda: paths.append(fetch(web.url("a")))) for _ in range(2)]
     for thread in threads:
         thread.start()
+    wait_until(waiting)
+    web.wake.set()
     for thread in threads:
         thread.join()
     assert len(paths) == 2
     assert paths[0].read_bytes() == web.body
     assert len(web.asked) == 1
-    assert "waiting for another process that downloads" in capsys.readouterr().out
 
 
-def test_two_processes_download_once(web):
-    web.silence = 0.5
+def test_two_processes_download_once(web, tmp_path):
+    web.silence = 120
     code = "import sys; from ppcls.weights.download import fetch; fetch(sys.argv[1])"
-    command = [sys.executable, "-c", code, web.url("a")]
-    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for _ in range(2)]
+    command = [sys.executable, "-u", "-c", code, web.url("a")]
+    said = tmp_path / "said.txt"
+    with said.open("a") as out:
+        processes = [subprocess.Popen(command, stdout=out) for _ in range(2)]
+    wait_until(lambda: "waiting for another process" in said.read_text())
+    web.wake.set()
     assert [process.wait() for process in processes] == [0, 0]
     assert download.place(web.url("a")).read_bytes() == web.body
     assert len(web.asked) == 1

@@ -129,11 +129,13 @@ def test_a_tag_offline_names_the_address_and_the_place(web, monkeypatch):
         }
 
 
-def test_a_tag_is_downloaded(web, monkeypatch):
+def test_a_tag_is_downloaded(web):
     facts = {**store.read_registry()["ResNet50_vd"]["ssld"], "url": web.url(FILE)}
-    monkeypatch.setattr(store, "registry", lambda: {"ResNet50_vd": {"ssld": facts}})
-    assert store.find("ResNet50_vd", "ssld").path == download.folder() / FILE
-    assert store.find("ResNet50_vd", "true").path.read_bytes() == web.body
+    found = store.registered("ResNet50_vd", "ssld", facts).path
+    assert found == download.folder() / FILE
+    assert found.read_bytes() == web.body
+    for name, tag in (("ResNet50_vd", "ssld"), ("ResNet50_vd_ssld", "true")):
+        assert store.find(name, tag).path == found  # the next time it is there
     assert len(web.asked) == 1
 
 

@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,6 +27,7 @@ class Server(ThreadingHTTPServer):
         self.drops = 0.0  # seconds after each of the bytes, which come singly
         self.slow_head = 0.0  # seconds after each line of a head
         self.silence = 0.0  # seconds in the middle of an answer
+        self.wake = threading.Event()  # once it is set, nothing is waited for
         self.served = 0  # bytes of bodies
         self.asked: list[str | None] = []
 
@@ -74,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
             if server.slow_head:
                 self.flush_headers()
-                time.sleep(server.slow_head)
+                server.wake.wait(server.slow_head)
         self.end_headers()
         self.send_body(server.body[start:])
 
@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(part)
             self.wfile.flush()
             server.served += len(part)
-            time.sleep(server.silence)
+            server.wake.wait(server.silence)
 
     def send_on(self, body):
         """Until the other side has had enough."""
@@ -102,7 +102,7 @@ class Handler(BaseHTTPRequestHandler):
                     return
                 self.wfile.write(part)
                 server.served += len(part)
-                time.sleep(server.drops)
+                server.wake.wait(server.drops)
 
 
 def running():

@@ -90,7 +90,7 @@ def configure(program: Path, params: Path, settings: Settings):
     refuse_precision(settings, "fp32", "bf16")
     config.enable_mkldnn()
     if settings.precision == "bf16":
-        if not any(f" {flag}" in environment.read("/proc/cpuinfo") for flag in BF16_FLAGS):
+        if not any(f" {flag}" in environment.read("proc/cpuinfo") for flag in BF16_FLAGS):
             raise UserError(f"engine {settings.engine}: this CPU has no bf16; use fp32")
         config.enable_mkldnn_bfloat16()
     return config
