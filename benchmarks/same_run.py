@@ -14,8 +14,8 @@ was not.
     python benchmarks/same_run.py --before ../before --after . --cases classify resume
 
 Prints a line for each case: `same`, or what differs first. Exits with 1 where anything does. All
-is written into a temporary folder, or into `--folder`, where it stays. Five
-minutes on two free cores.
+is written into a temporary folder, or into `--folder`, where it stays. Takes five minutes on two
+free cores.
 
 Recipes and commands are in the words of version 0.1, which go on working. Where a restructuring
 changes words in what a run writes, `RENAMED` and `REPLACED` below say so; keys that only one of
