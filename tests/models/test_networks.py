@@ -1,131 +1,161 @@
-"""What holds for every network, tried on small ones of the same structure."""
+"""What holds for every name of a network; the suite tries one of each structure, `slow` all."""
 
-from dataclasses import replace
+import json
+from pathlib import Path
 
 import numpy as np
 import paddle
 import pytest
+import yaml
 from paddle import nn
 
-from ppcls.models import registry
-from ppcls.models.efficientnet_specs import EfficientNetSpec
+import ppcls
 
-SIDE = 72  # not a multiple of 32: sizes round up
-
-
-def shrunk(spec):
-    """Few blocks and channels; everything else stays. One block at least is not projected."""
-    if isinstance(spec, EfficientNetSpec):
-        widths = (8, 8, 16, 16, 24, 24, 32)
-        return replace(spec, depths=(1, 2, 1, 1, 1, 1, 1), widths=widths, stem=8, head=40)
-    return replace(
-        spec,
-        depths=(2, 1, 1, 1),
-        widths=(16, 32, 48, 64),
-        mids=spec.mids and (8, 16, 16, 32),
-        groups=tuple(min(groups, 2) for groups in spec.groups),
-        stem=replace(spec.stem, widths=(8,) * len(spec.stem.widths)),
-    )
-
-
-SMALL = {}  # every name's structure, and the names that share it; none depends on the resolution
-for name in registry.list_models():
-    SMALL.setdefault(replace(shrunk(registry.spec_of(name)), resolution=SIDE), []).append(name)
-
-every_structure = pytest.mark.parametrize(
-    "spec", [pytest.param(spec, id=names[0]) for spec, names in SMALL.items()]
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden/complexity.json").read_text())
+ONE_OF_EACH_STRUCTURE = (
+    "ResNet18",
+    "ResNet18_vd",
+    "ResNeXt50_32x4d",
+    "SE_ResNet18_vd",
+    "Res2Net50_14w_8s",
+    "ResNeSt50",
+    "RegNetX_200MF",
+    "EfficientNetB0",
+    "EfficientNetB0_small",
+    "EfficientNetLite0",
 )
-ONE_OF_EACH_KIND = ("ResNet18", "SE_ResNeXt50_vd_32x4d", "RegNetX_4GF", "EfficientNetB0")
-kinds = pytest.mark.parametrize("name", ONE_OF_EACH_KIND)
+SMALLEST_OF_EACH_FAMILY = ("ResNet18", "SE_ResNet18_vd", "RegNetX_200MF", "EfficientNetB0")
+SIDE = 72  # not a multiple of 32: sizes round up
+CLASSES, OTHERS = 5, 3
+
+every_name = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in ONE_OF_EACH_STRUCTURE else pytest.mark.slow)
+        for name in ppcls.list_models()
+    ],
+)
+families = pytest.mark.parametrize("name", SMALLEST_OF_EACH_FAMILY)
 
 
-def images(count=2, channels=3):
-    values = np.random.default_rng(0).standard_normal((count, channels, SIDE, SIDE))
+def images(count=2, channels=3, side=SIDE):
+    values = np.random.default_rng(0).standard_normal((count, channels, side, side))
     return paddle.to_tensor(values.astype(np.float32))
 
 
-@every_structure
-def test_shapes(spec):
-    net = registry.network(spec, num_classes=7)
+def numbers(net):
+    """The state of a network as arrays of its own."""
+    return {key: value.numpy().copy() for key, value in net.state_dict().items()}
+
+
+def logits_of(net, given=None):
     net.eval()
     with paddle.no_grad():
-        features, logits = net.features(images()), net(images())
-    assert (logits.dtype, logits.shape) == (paddle.float32, [2, 7])
-    assert isinstance(net.head, nn.Linear)
-    if isinstance(spec, EfficientNetSpec):
-        strides, ends = (2, 4, 8, 16, 32), (0, 1, 2, 4, 6)
-        widths = [spec.widths[i] for i in ends]
-    else:
-        strides, widths = (4, 8, 16, 32), spec.widths
-    expected = [[2, w, -(-SIDE // s), -(-SIDE // s)] for w, s in zip(widths, strides, strict=True)]
-    assert [feature.shape for feature in features] == expected
+        return net(images() if given is None else given).numpy()
 
 
-@every_structure
-def test_every_parameter_gets_a_finite_gradient(spec):
+@every_name
+def test_what_a_network_gives_learns_and_hands_on(name):
+    """In one test, for what takes long is building it."""
     paddle.seed(0)
-    net = registry.network(spec, num_classes=5)
-    nn.functional.cross_entropy(net(images(4)), paddle.arange(4)).backward()
-    trainable = {name: p for name, p in net.named_parameters() if not p.stop_gradient}
-    assert len(trainable) < len(net.state_dict())  # batch norm's statistics are not trained
-    without = [name for name, p in trainable.items() if p.grad is None]
-    assert not without
-    assert all(paddle.isfinite(p.grad).all() for p in trainable.values())
-    assert float(paddle.abs(net.stem.parameters()[0].grad).max()) > 0
+    net = ppcls.create_model(name, CLASSES)
+    check_size(name, net)
+    check_gradients(net)
+    net.clear_gradients(set_to_zero=False)  # the largest have 3 GB of them
+    logits = check_outputs(name, net)
+    state = numbers(net)
+    del net
+
+    again = ppcls.create_model(name, CLASSES, weights=state)
+    np.testing.assert_array_equal(logits_of(again), logits)
+    del again
+    other = ppcls.create_model(name, OTHERS, weights=state, new_head=True)
+    assert logits_of(other).shape == (2, OTHERS)
+    found = numbers(other)
+    assert found.keys() == state.keys()
+    differing = {key for key, value in found.items() if not np.array_equal(value, state[key])}
+    shapes = {key for key, value in found.items() if value.shape != state[key].shape}
+    assert differing - {"head.bias"} == {"head.weight"}
+    assert shapes == {"head.weight", "head.bias"}
 
 
-@kinds
-@pytest.mark.parametrize("channels", [1, 4])
-def test_other_image_channels_and_one_class(name, channels):
-    net = registry.network(shrunk(registry.spec_of(name)), num_classes=1, in_channels=channels)
-    assert net(images(2, channels)).shape == [2, 1]
+def check_outputs(name, net):
+    """Finite logits, and features at the strides that are documented; the logits."""
+    net.eval()
+    with paddle.no_grad():
+        features = net.features(images())
+        logits = net(images())
+        classified = net.classify(features)
+    assert (logits.dtype, logits.shape) == (paddle.float32, [2, CLASSES])
+    assert paddle.isfinite(logits).all()
+    assert (classified == logits).all()
+    strides = (2, 4, 8, 16, 32) if name.startswith("EfficientNet") else (4, 8, 16, 32)
+    sides = [-(-SIDE // stride) for stride in strides]
+    assert [feature.shape[2:] for feature in features] == [[side, side] for side in sides]
+    assert all(feature.shape[0] == 2 for feature in features)
+    assert isinstance(net.head, nn.Linear)
+    return logits.numpy()
 
 
-def test_build_passes_its_numbers_on():
-    net = registry.build("RegNetX_200MF", num_classes=3, in_channels=1)
-    assert net.head.weight.shape == [368, 3]
-    assert net(images(2, 1)).shape == [2, 3]
-
-
-@kinds
-def test_two_networks_share_nothing(name):
-    spec = shrunk(registry.spec_of(name))
-    first, second = registry.network(spec), registry.network(spec)
-    before = {key: value.numpy().copy() for key, value in second.state_dict().items()}
-    for value in first.state_dict().values():
-        value.set_value(paddle.zeros_like(value))
-    assert all((value.numpy() == before[key]).all() for key, value in second.state_dict().items())
-    names = [p.name for net in (first, second) for p in net.state_dict().values()]
+def check_size(name, net):
+    """As many numbers to train as PaddleClas's network of 1000 classes, but for the head."""
+    trained = [value for value in net.state_dict().values() if not value.stop_gradient]
+    head = net.head.weight.shape[0] + 1  # and the bias
+    counted = sum(value.size for value in trained) + (1000 - CLASSES) * head
+    if name in GOLDEN:
+        assert counted == GOLDEN[name]["params"]
+    names = [value.name for value in net.state_dict().values()]
     assert len(set(names)) == len(names)
 
 
-@kinds
-def test_a_state_dict_carries_the_whole_network(name):
-    spec = shrunk(registry.spec_of(name))
-    first, second = registry.network(spec), registry.network(spec)
-    first(images(4))  # moves batch norm's statistics
-    first.eval()
-    second.eval()
-    assert (first(images()) != second(images())).any()
-    assert second.set_state_dict(first.state_dict()) == ([], [])
-    assert (first(images()) == second(images())).all()
+def check_gradients(net):
+    net.train()
+    nn.functional.cross_entropy(net(images(4)), paddle.arange(4)).backward()
+    trained = {name: value for name, value in net.named_parameters() if not value.stop_gradient}
+    assert len(trained) < len(net.state_dict())  # batch norm's statistics are not trained
+    assert not [name for name, value in trained.items() if value.grad is None]
+    assert all(paddle.isfinite(value.grad).all() for value in trained.values())
+    assert float(net.stem.parameters()[0].grad.abs().max()) > 0
 
 
-@kinds
-def test_the_seed_fixes_the_weights(name):
-    spec = shrunk(registry.spec_of(name))
+@families
+@pytest.mark.parametrize("channels", [1, 4])
+def test_other_image_channels_and_one_class(name, channels):
+    net = ppcls.create_model(name, 1, in_channels=channels)
+    assert logits_of(net, images(2, channels)).shape == (2, 1)
+
+
+@families
+def test_two_networks_share_nothing_and_the_seed_fixes_the_weights(name):
     nets = []
     for seed in (1, 1, 2):
         paddle.seed(seed)
-        nets.append(registry.network(spec).state_dict())
-    first, same, other = nets
+        nets.append(ppcls.create_model(name, CLASSES))
+    first, same, other = (numbers(net) for net in nets)
     assert all((first[key] == same[key]).all() for key in first)
     assert (first["head.weight"] != other["head.weight"]).any()
+    for value in nets[0].state_dict().values():
+        value.set_value(paddle.zeros_like(value))
+    assert all((value.numpy() == same[key]).all() for key, value in nets[1].state_dict().items())
+    names = [p.name for net in nets for p in net.state_dict().values()]
+    assert len(set(names)) == len(names)
 
 
-@kinds
+@families
+def test_statistics_are_handed_on(name):
+    net = ppcls.create_model(name, CLASSES)
+    fresh = numbers(net)
+    with paddle.no_grad():
+        net(images(4))  # moves batch norm's statistics
+    moved = numbers(net)
+    assert any((moved[key] != fresh[key]).any() for key in fresh)
+    again = ppcls.create_model(name, CLASSES, weights=moved)
+    np.testing.assert_array_equal(logits_of(again), logits_of(net))
+
+
+@families
 def test_norms_start_as_the_identity_and_biases_at_zero(name):
-    net = registry.network(shrunk(registry.spec_of(name)))
+    net = ppcls.create_model(name, CLASSES)
     norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
     for layer in norms:
         assert (layer.weight == 1).all()
@@ -136,7 +166,7 @@ def test_norms_start_as_the_identity_and_biases_at_zero(name):
 
 
 def test_lite_networks_use_relu6_and_no_gate():
-    layers = registry.network(shrunk(registry.spec_of("EfficientNetLite0"))).sublayers()
+    layers = ppcls.create_model("EfficientNetLite0", CLASSES).sublayers()
     kinds = {type(layer) for layer in layers}
     assert nn.ReLU6 in kinds
     assert not kinds & {nn.Silu, nn.ReLU, nn.Sigmoid}
@@ -145,17 +175,39 @@ def test_lite_networks_use_relu6_and_no_gate():
 def test_batch_norm_constants():
     """TensorFlow's for EfficientNets, the usual ones for residual networks."""
     for name, constants in {"ResNet18": (0.9, 1e-5), "EfficientNetB0": (0.99, 1e-3)}.items():
-        norm = registry.network(shrunk(registry.spec_of(name))).stem.sublayers()
-        found = {(n._momentum, n._epsilon) for n in norm if isinstance(n, nn.BatchNorm2D)}
+        stem = ppcls.create_model(name, CLASSES).stem.sublayers()
+        found = {(n._momentum, n._epsilon) for n in stem if isinstance(n, nn.BatchNorm2D)}
         assert found == {constants}
 
 
-@pytest.mark.parametrize("name", ["Res2Net50_26w_4s", "ResNeSt50", "EfficientNetB0"])
-def test_networks_export_for_any_batch_and_image_size(name):
-    net = registry.network(shrunk(registry.spec_of(name)), num_classes=3)
-    net.eval()
-    x = images()
-    expected = net(x).numpy()
-    shape = [None, 3, None, None]
-    static = paddle.jit.to_static(net, [paddle.static.InputSpec(shape, "float32")], full_graph=True)
-    np.testing.assert_allclose(static(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+BRANCHING = ("ResNeSt50", "EfficientNetB0")  # by sizes that an export leaves open
+
+
+@pytest.mark.usefixtures("no_stacks")
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=() if name in BRANCHING else pytest.mark.slow)
+        for name in ONE_OF_EACH_STRUCTURE
+    ],
+)
+def test_one_of_each_structure_exports_for_any_batch_and_image_size(name, tmp_path, run):
+    paddle.seed(0)
+    net = ppcls.create_model(name, CLASSES)
+    with paddle.no_grad():
+        net(images(4))  # statistics that are not those of a fresh network
+    paddle.save(net.state_dict(), str(tmp_path / "own.pdparams"))
+    recipe = {
+        "model": {"name": name, "num_classes": CLASSES},
+        "preprocess": {"resize": SIDE, "crop": SIDE},
+        "train": {"epochs": 1, "batch_size": 1, "schedule": {"lr": 0.1}},
+    }
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    folder = tmp_path / "exported"
+    arguments = ("--weights", tmp_path / "own.pdparams", "--output", folder, "--dynamic-size")
+    assert run("export", "-c", tmp_path / "recipe.yaml", *arguments, "--logits")[0] == 0
+    static = paddle.jit.load(str(folder / "inference"))
+    for given in (images(), images(3, side=96)):
+        expected = logits_of(net, given)
+        error = np.abs(logits_of(static, given) - expected).max()
+        assert error < 1e-5 * np.abs(expected).max()
