@@ -57,7 +57,8 @@ def create_model(
     else:
         found = store.find(name, store.DEFAULT if weights is True else str(weights))
         checkpoint = files.read(found.path)
-        tensors, source = checkpoint.tensors, found.path
+        tensors = checkpoint.tensors
+        source = found.path
         notes = filter(None, (found.about, *checkpoint.notes))
     spec = load.structure(spec, tensors, str(source))
     net = registry.network(spec, num_classes, in_channels)

@@ -127,7 +127,8 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     (temporary / manifest.FILE).write_text(describe(trained, form, {}).to_yaml(), encoding="utf-8")
     files = exported_model.open_folder(temporary)
     assert files.program
-    onnx, xml = temporary / exported_model.ONNX, temporary / exported_model.OPENVINO
+    onnx = temporary / exported_model.ONNX
+    xml = temporary / exported_model.OPENVINO
     if set(form.formats) - {"paddle"}:
         convert.to_onnx(files.program, files.params, onnx)
     if "openvino" in form.formats:
@@ -154,7 +155,8 @@ def check_photos(trained: Trained) -> list[str]:
 
 def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]) -> dict[str, Any]:
     """All on the same photos; an error when a format differs by more than the tolerance."""
-    preprocess, task = trained.recipe.preprocess, trained.recipe.task.answers
+    preprocess = trained.recipe.preprocess
+    task = trained.recipe.task.answers
     pixels = np.stack([open_photo(photo, preprocess) for photo in photos])
     inputs = preprocess.normalize(pixels)
     rounding = np.float32(1) + np.finfo(np.float32).eps
@@ -214,7 +216,8 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         **checks,
         "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
     }
-    paddlex, names = paddlex_name(trained, form), trained.names
+    paddlex = paddlex_name(trained, form)
+    names = trained.names
     if form.paddlex and recipe.task.several:
         names = names or tuple(map(str, range(trained.classes)))  # PaddleX needs some
     return manifest.Manifest(
@@ -242,10 +245,12 @@ def paddlex_name(trained: Trained, form: Form) -> str | None:
 
 def check_paddlex(trained: Trained, form: Form) -> None:
     """UserError where PaddleX could not read the network under the name that is asked for."""
-    name, recipe = form.paddlex, trained.recipe
+    name = form.paddlex
+    recipe = trained.recipe
     if name is None:
         return
-    several, preprocess = recipe.task.several, recipe.preprocess
+    several = recipe.task.several
+    preprocess = recipe.preprocess
     known = PADDLEX_SEVERAL if several else PADDLEX
     if name not in known:
         kind = "several labels a photo" if several else "one label a photo"

@@ -34,7 +34,10 @@ EXPORT_LIMIT = 1e-5  # relative error of an exported network's logits
 HELD = 4  # times its parameters, in bytes, that are held at once while a network is verified
 BYTES = 4  # of a float32
 
-NONE, DIFFERS, LOADS, FAILED = "-", "differs", "loads", "FAILED"
+NONE = "-"
+DIFFERS = "differs"
+LOADS = "loads"
+FAILED = "FAILED"
 COLUMNS = ("network", "parameters", "multiply-adds", *PROJECTS, "exported", "seconds")
 WIDTHS = (26, 12, 15, *(max(len(project), 10) for project in PROJECTS), 10, 8)
 
@@ -115,7 +118,8 @@ def verify_one(name: str, given: Figures) -> Row:
     start = time.perf_counter()
     counted = complexity.count_by_name(name)
     row = Row(name, counted.params)
-    needed, free = HELD * BYTES * counted.params, environment.free_memory()
+    needed = HELD * BYTES * counted.params
+    free = environment.free_memory()
     if needed > free:
         row.skipped = True
         row.notes.append(f"skipped: takes {needed / 1e9:.1f} GB, {free / 1e9:.1f} GB are free")
@@ -226,7 +230,8 @@ def check_counts(row: Row, net: nn.Layer, counted: complexity.Complexity) -> Non
     """What the tables count, on networks of two blocks a stage, against hooks on this one."""
     side = registry.resolution(row.name)
     own = complexity.count(net, (3, side, side))
-    row.params, row.macs = own.params, own.macs
+    row.params = own.params
+    row.macs = own.macs
     if own != counted:
         row.failed = True
         row.notes.append(f"counted on its layers: {own}; in the tables: {counted}")

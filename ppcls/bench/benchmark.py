@@ -18,7 +18,9 @@ from ppcls.utils import environment
 from ppcls.utils.log import Progress, say
 from ppcls.utils.text import plural
 
-RECORDS, CSV, MARKDOWN = "benchmark.jsonl", "benchmark.csv", "benchmark.md"
+RECORDS = "benchmark.jsonl"
+CSV = "benchmark.csv"
+MARKDOWN = "benchmark.md"
 BUSY = 10  # percent of all cores that make a note
 
 Found = dict[str, Any]

@@ -44,7 +44,8 @@ LOGITS = "expected.npy"  # of the dynamic network for `image`
 # How much of their filled statistics batch norms keep, the rest being those of noise images. With
 # all of them, logits hardly depend on the image, and no comparison would notice a wrong layer; with
 # none, rounding errors grow through deep networks beyond any limit.
-KEPT, KEPT_EFFICIENTNET = 0.1, 0.003
+KEPT = 0.1
+KEPT_EFFICIENTNET = 0.003
 
 
 def export(model: Model, target: Path) -> None:
@@ -147,7 +148,9 @@ def resident() -> int:
 # The time that photos take before and after the network
 
 MADE = (375, 500)  # pixels of a made-up photo, as large as ImageNet's are on average
-BATCH, CLASSES, TOPK = 8, 1000, 5
+BATCH = 8
+CLASSES = 1000
+TOPK = 5
 SECONDS = 0.5
 MOST = 64  # photos of a folder
 
@@ -202,7 +205,8 @@ def best(logits: np.ndarray) -> np.ndarray:
 def milliseconds(run: Callable[[], Any], seconds: float) -> float:
     """Median of runs within `seconds`, at least one, after an untimed one."""
     run()
-    times, end = [], time.perf_counter() + seconds
+    times = []
+    end = time.perf_counter() + seconds
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
         run()
@@ -336,7 +340,8 @@ def prepare(job: Job) -> Subject:
     """Export the network if it is one by name, and count its multiply-adds."""
     from ppcls.models import complexity
 
-    model, known = job.model, job.model.network in registry.SPECS
+    model = job.model
+    known = job.model.network in registry.SPECS
     counted = complexity.count_by_name(model.network) if known else None
     macs = counted.macs if counted else None
     if model.folder:
@@ -430,7 +435,8 @@ def refuse_without(needed: int, what: str) -> None:
 
 def summary(turns: Turns, contender: Contender, subject: Subject) -> dict[str, Any]:
     """The figures of a cell; of times the percentiles over all rounds."""
-    cell, median = turns.cell, float(np.median(turns.times))
+    cell = turns.cell
+    median = float(np.median(turns.times))
     peak = subject.job.peaks.get(cell.threads)
     gflops = 2 * subject.macs * cell.batch / median / 1e9 if subject.macs else None
     p90, p99 = (1000 * float(np.percentile(turns.times, q)) for q in (90, 99))

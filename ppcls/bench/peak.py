@@ -14,7 +14,8 @@ SECONDS = 0.6
 def peak() -> float:
     """The best of the products that fit into `SECONDS`, a multiply-add being two operations."""
     matrix = np.random.default_rng(0).standard_normal((SIDE, SIDE), dtype=np.float32)
-    times, end = [], time.perf_counter() + SECONDS
+    times = []
+    end = time.perf_counter() + SECONDS
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
         np.matmul(matrix, matrix)

@@ -133,7 +133,8 @@ def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None
 
 def by_name(name: str) -> Model:
     """A network of the zoo, with photos prepared as for its published figures."""
-    spec, side = registry.spec_of(name), registry.resolution(name)
+    spec = registry.spec_of(name)
+    side = registry.resolution(name)
     efficient = isinstance(spec, EfficientNetSpec)
     preprocess = Preprocess(
         resize=side if name.startswith("Fix_") else side + 32,
@@ -208,7 +209,8 @@ def cells_of(records: Sequence[Record]) -> list[Record]:
     keys = Cell.__dataclass_fields__.keys() - {"fingerprint"}
     cells = [record for record in records if record["kind"] == "cell"]
     latest = {tuple(cell[key] for key in keys): cell for cell in cells}
-    models, engines = list(dict.fromkeys(cell["model"] for cell in cells)), list(ENGINES)
+    models = list(dict.fromkeys(cell["model"] for cell in cells))
+    engines = list(ENGINES)
 
     def place(cell: Record) -> tuple:
         rest = (cell[key] for key in ("precision", "threads", "batch"))

@@ -124,7 +124,8 @@ def photos_on_screen(records: Iterable[Record]) -> list[str]:
 
 
 def machine_line(header: Record) -> str:
-    machine, about = header["machine"], header["conditions"]
+    machine = header["machine"]
+    about = header["conditions"]
     gpu = f", {machine['gpu']}" if "gpu" in machine else ""
     versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
     cores = plural(machine["cores"], "core")
@@ -215,10 +216,15 @@ def not_measured(cells: Iterable[Record]) -> list[str]:
 # --------------------------------------------------------------------------
 # The two pictures: latency by network and engine, and published accuracy against latency
 
-LATENCY, ACCURACY = "benchmark_latency.png", "benchmark_accuracy.png"
+LATENCY = "benchmark_latency.png"
+ACCURACY = "benchmark_accuracy.png"
 COLOURS = matplotlib.colormaps["tab10"].colors  # type: ignore
 MARKERS = "osD^vPX*<>"
-WIDTH, PANEL, ROW, MARGIN = 12, 7, 0.22, 2.0  # inches
+# inches
+WIDTH = 12
+PANEL = 7
+ROW = 0.22
+MARGIN = 2.0
 ACROSS = 3  # panels beside each other
 FEW_DECADES = (2, 0.4)  # of an axis: its minor ticks have numbers, too
 
@@ -239,7 +245,8 @@ def latency(cells: Sequence[Record]) -> Figure | None:
     """A panel for each batch size: a row for each network, a point for each way it ran."""
     if not cells:
         return None
-    batches, ways = sorted({cell["batch"] for cell in cells}), unique(map(way_of, cells))
+    batches = sorted({cell["batch"] for cell in cells})
+    ways = unique(map(way_of, cells))
     names = unique(cell["model"] for cell in cells)
     columns = min(ACROSS, len(batches))
     rows = -(-len(batches) // columns)
@@ -308,8 +315,10 @@ def accuracy(cells: Sequence[Record]) -> Figure | None:
 # --------------------------------------------------------------------------
 # docs/benchmarks.md: its tables stand between markers and come from docs/benchmarks.jsonl
 
-PAGE, RECORDS = ROOT / "docs/benchmarks.md", ROOT / "docs/benchmarks.jsonl"
-BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+PAGE = ROOT / "docs/benchmarks.md"
+RECORDS = ROOT / "docs/benchmarks.jsonl"
+BEGIN = "<!-- bench:begin -->"
+END = "<!-- bench:end -->"
 NOTHING = "Not measured yet: `python deploy/benchmark.py --models all --docs`."
 
 

@@ -42,7 +42,8 @@ def band_pairs(bands: np.ndarray, band: int, links: np.ndarray, reach: int) -> n
     parts = [np.roll(bands, -band, axis=1)[:, place].astype(np.uint64) for place in range(4)]
     keys = parts[0] << 48 | parts[1] << 32 | parts[2] << 16 | parts[3]
     order = np.argsort(keys, kind="stable")
-    groups, rows = parts[0][order], bands[order]
+    groups = parts[0][order]
+    rows = bands[order]
     found = [np.empty((0, 3), np.int64)]
     here = np.arange(len(order))
     for step in range(1, reach + 1):
@@ -53,7 +54,8 @@ def band_pairs(bands: np.ndarray, band: int, links: np.ndarray, reach: int) -> n
         differ = rows[here] ^ rows[here + step]
         bits = COUNTS[differ].sum(axis=1)
         near = bits <= NEAR
-        one, other = order[here[near]], order[here[near] + step]
+        one = order[here[near]]
+        other = order[here[near] + step]
         new = differ[near, :band].all(axis=1)  # an earlier band has counted the others
         np.add.at(links, one[new], 1)
         np.add.at(links, other[new], 1)
@@ -166,7 +168,8 @@ def judged(album: Album, group: tuple[int, ...], near: str, detail: str) -> Iter
         known[0] if part == UNLABELED and known else album.label(photo)
         for photo, part in zip(group, parts, strict=True)
     ]
-    leaks, mixed = "eval" in parts and len(set(parts)) > 1, len(set(labels)) > 1
+    leaks = "eval" in parts and len(set(parts)) > 1
+    mixed = len(set(labels)) > 1
     if leaks:
         yield Finding(f"{near}leak", contrasted(group, parts), detail)
     if mixed:
@@ -233,7 +236,8 @@ def class_findings(part: str, samples: Samples, album: Album) -> Iterator[Findin
     for label in np.flatnonzero(counts == 0):
         yield Finding("classes", (), f"{part}: no photo of class {class_name(album, int(label))}")
     filled = np.flatnonzero(counts)
-    low, high = filled[counts[filled].argmin()], filled[counts[filled].argmax()]
+    low = filled[counts[filled].argmin()]
+    high = filled[counts[filled].argmax()]
     if counts[high] >= UNEVEN * counts[low]:
         names = [
             f"{class_name(album, int(c))} has {plural(int(counts[c]), 'photo')}"

@@ -32,7 +32,9 @@ from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Progress
 from ppcls.utils.opencv import cv2
 
-SIDE, WORDS = 32, 4  # of the grey picture that is hashed; 64-bit words of the hash
+# of the grey picture that is hashed; 64-bit words of the hash
+SIDE = 32
+WORDS = 4
 FLAT = 2.0  # standard deviation in grey levels below which a photo shows nothing
 LONG = 4  # times the short side from which a shape is odd
 RECORD = np.dtype(
@@ -74,7 +76,8 @@ class Demands:
 
 def examine(paths: Sequence[str], demands: Demands) -> tuple[np.ndarray, dict[int, str]]:
     """RECORD [N] for the photos, and for each that is broken its place in `paths` and why."""
-    records, broken = np.zeros(len(paths), RECORD), {}
+    records = np.zeros(len(paths), RECORD)
+    broken = {}
     # Pillow's warning of a large photo names no file; the photo is noted as large.
     with warnings.catch_warnings(), decoder_messages() as messages:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -256,7 +259,9 @@ class Survey:
 
 def survey(album: Album, demands: Demands, what: str = "check") -> Survey:
     """Look at all photos; DataError where a worker process is ended by one."""
-    records, broken, done = np.zeros(len(album), RECORD), {}, 0
+    records = np.zeros(len(album), RECORD)
+    broken = {}
+    done = 0
     look = partial(examine, demands=demands)
     results = in_order(look, chunks(album.paths(), CHUNK), workers_for(len(album)))
     for rows, reasons in Progress(

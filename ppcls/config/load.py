@@ -51,7 +51,8 @@ def to_yaml(value: Any) -> str:
 
 
 def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
-    mistakes, tree = [], copy.deepcopy(tree)
+    mistakes = []
+    tree = copy.deepcopy(tree)
     # The kind of a thing comes first: a change of it would undo what is set of it.
     for item in sorted(
         overrides, key=lambda item: item.partition("=")[0].split(".")[-1] not in TAGS
@@ -91,7 +92,8 @@ def validate(schema: type[Node], tree: Tree) -> tuple[Node | None, list[Any]]:
 def misread(tree: Tree, error: Any) -> At | None:
     """Where the value of an error stands, if its second reading may be the one that is meant."""
     at = tree.locate(error["loc"])[0]
-    value, kind = error["input"], error["type"]
+    value = error["input"]
+    kind = error["type"]
     if kind == "union_tag_invalid":
         at = (*at, error["ctx"]["discriminator"].strip("'"))
         value = error["ctx"]["tag"]
@@ -102,7 +104,8 @@ def misread(tree: Tree, error: Any) -> At | None:
 def explain(error: Any, schema: type, tree: Tree) -> str:
     """One line for one of pydantic's errors."""
     at, place = tree.locate(error["loc"])
-    name, kind = visible(dotted_name(at), SHOWN), error["type"]
+    name = visible(dotted_name(at), SHOWN)
+    kind = error["type"]
     context = error.get("ctx", {})
     if at in tree.problems:
         return tree.problems[at]

@@ -26,7 +26,11 @@ def node(cls: type[Class]) -> type[Class]:
 
 
 # What no run has, and no machine could hold or finish, is a slip of the pen and said as one.
-MOST, MANY, WIDEST, FEW, LARGEST_SEED = 10**9, 10**6, 8192, 1000, 2**63 - 1
+MOST = 10**9
+MANY = 10**6
+WIDEST = 8192
+FEW = 1000
+LARGEST_SEED = 2**63 - 1
 
 Int = Annotated[int, Field(strict=True, ge=-MOST, le=MOST)]
 Count = Annotated[int, Field(strict=True, gt=0, le=MOST)]

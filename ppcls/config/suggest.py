@@ -171,7 +171,9 @@ ADVICE = {
 PADDLECLAS = ("Global", "Arch", "DataLoader", "Infer", "Metric", "ProfilerOptions")
 IMPORT = "a config of PaddleClas becomes a recipe with tools/import_paddleclas.py OLD.yaml"
 EDGES = re.compile(r"^(random|rand)|(image|operator|lr|loss|decay|sampler|op)$")
-SURE, NEAR = 0.75, 0.6  # likeness
+# likeness
+SURE = 0.75
+NEAR = 0.6
 
 
 def squeezed(word: str) -> str:

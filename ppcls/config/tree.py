@@ -36,13 +36,15 @@ class Tree:
     def locate(self, loc: tuple) -> tuple[At, str]:
         """The part of `loc` that is in the document, and the nearest place known for it."""
         at: At = ()
-        value, place = self.value, self.places.get((), "")
+        value = self.value
+        place = self.places.get((), "")
         for part in loc:
             inside = (isinstance(value, dict) and part in value) or (
                 isinstance(value, list) and isinstance(part, int) and part < len(value)
             )
             if inside:  # validation also lists union members, which are in no document
-                at, value = (*at, part), value[part]
+                at = (*at, part)
+                value = value[part]
                 place = self.places.get(at, place)
         return at, place
 
@@ -170,7 +172,8 @@ def construct(node: yaml.Node, source: str, at: At, tree: Tree) -> Any:
     if isinstance(node, yaml.MappingNode):
         mapping = {}
         for key_node, value in node.value:
-            key, place = key_node.value, spot(source, key_node)
+            key = key_node.value
+            place = spot(source, key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise UserError(f"{place}: a key should be a word")
             if key in mapping:
@@ -211,12 +214,14 @@ def override(tree: Tree, item: str) -> None:
         raise UserError(f"{place}: should be key.key=value")
     given = reading(text, place)
     *parents, last = dotted.split(".")
-    node, at = tree.value, ()
+    node = tree.value
+    at = ()
     for part in parents:
         key = child_key(node, part, place, at)
         if isinstance(node, dict) and node.get(key) is None:
             node[key] = {}
-        node, at = node[key], (*at, key)
+        node = node[key]
+        at = (*at, key)
         tree.places.setdefault(at, place)
     key = child_key(node, last, place, at)
     if isinstance(node, dict) and tags_differ(node, {key: given.value}):

@@ -14,7 +14,8 @@ from pydantic import Field
 from ppcls.config.node import NotNegative, Positive, Times, node
 from ppcls.data import pixels
 
-GREY, BLACK = 128, 0
+GREY = 128
+BLACK = 0
 
 Change = Callable[[np.ndarray, float, int], np.ndarray]
 Ranges = dict[str, tuple[float, float]]

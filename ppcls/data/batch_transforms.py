@@ -49,7 +49,8 @@ class CutMix:
         height, width = images.shape[1:3]
         side = np.sqrt(1 - rng.beta(self.alpha, self.alpha))
         y, x = rng.random(2) * (height, width)
-        high, wide = side * height, side * width
+        high = side * height
+        wide = side * width
         top, bottom = (int(np.clip(y + half, 0, height)) for half in (-high / 2, high / 2))
         left, right = (int(np.clip(x + half, 0, width)) for half in (-wide / 2, wide / 2))
         other = rng.permutation(len(images))
@@ -82,7 +83,8 @@ class FMix:
 
     def mask(self, height: int, width: int, lam: float, rng: np.random.Generator) -> np.ndarray:
         """bool [height, width], of which a share lam, rounded, is True."""
-        rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
+        rows = np.fft.fftfreq(height)[:, None]
+        columns = np.fft.rfftfreq(width)[None, :]
         frequency = np.maximum(np.hypot(rows, columns), 1 / max(height, width))
         noise = rng.standard_normal((2, *frequency.shape))
         spectrum = (noise[0] + 1j * noise[1]) / frequency**self.decay_power

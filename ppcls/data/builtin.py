@@ -54,7 +54,8 @@ def write(name: str, to: str | PathLike) -> Path:
     appears whole or not at all. Raises UserError for an unknown name, a missing pip package, and a
     folder that is incomplete or holds something else.
     """
-    known, to = lookup(name), Path(expanded(to))
+    known = lookup(name)
+    to = Path(expanded(to))
     if is_complete(name, to):
         return to
     refuse_other(name, to)
@@ -97,7 +98,8 @@ def copy_sample_photos(to: str | PathLike) -> list[Path]:
     to = Path(expanded(to))
     make(to)
     for photo in sample_photos():
-        data, copy = photo.read_bytes(), to / photo.name
+        data = photo.read_bytes()
+        copy = to / photo.name
         if copy.exists() and copy.read_bytes() != data:
             raise UserError(f"{copy} is another photo; name another folder or move it away")
         write_bytes(copy, data, fix=FIX)

@@ -85,9 +85,11 @@ def read_class_names(path: str | PathLike) -> tuple[str, ...]:
     table = tabular(lines) if str(path).lower().endswith(".csv") else None
     first = 1
     if table:
-        lines, first = table, 2
+        lines = table
+        first = 2
     elif is_header(lines[0]) and (numbered_last(lines[1:]) or are_numbered(lines[1:])):
-        lines, first = lines[1:], 2
+        lines = lines[1:]
+        first = 2
     if numbered_last(lines):
         lines = [NUMBERED_LAST.sub(r"\2 \1", line) for line in lines]
     fields = [NUMBERED.fullmatch(line) for line in lines]
@@ -136,7 +138,8 @@ def tabular(lines: Sequence[str]) -> list[str] | None:
     single = header in (["name"], ["class_name"], ["label_name"])
     if not named or not (number or single) or len(rows) != len(lines) or len(rows) < 2:
         return None
-    place, other = header.index(named), header.index(number) if number else None
+    place = header.index(named)
+    other = header.index(number) if number else None
     names = [(row[place].strip() if place < len(row) else "") for row in rows[1:]]
     if other is None:
         return names
@@ -180,7 +183,9 @@ def belong_to_lines(numbers: Sequence[int], names: Sequence[str], lines: int) ->
 
 def by_number(entries: Sequence[Numbered], source: str | PathLike) -> tuple[str, ...]:
     """Names in the order of their numbers; UserError unless these are 0 to N-1."""
-    count, first, mistakes = len(entries), {}, []
+    count = len(entries)
+    first = {}
+    mistakes = []
     for place, number, _ in entries:
         if number in first:
             line = first[number].removeprefix(str(source)).replace(":", ", first in line ")
@@ -381,7 +386,8 @@ def places(
     """
     if tuple(names) == tuple(own):
         return list(range(len(own))), ""
-    wanted, there = keys(names, own), keys(own, names)
+    wanted = keys(names, own)
+    there = keys(own, names)
     known = single_names(there)
     if all(name in known for name in wanted) and len(set(wanted)) == len(wanted):
         found = [known[name] for name in wanted]
@@ -391,11 +397,13 @@ def places(
     if set(wanted) & set(there):
         surplus = [name for name, key in zip(names, wanted, strict=True) if key not in known]
         raise other_names(source, sorted(set(own) - set(names)), surplus, whose)
-    found, how = by_value(names, own, classes), "by number"
+    found = by_value(names, own, classes)
+    how = "by number"
     if not own and found == list(range(classes)):
         return found, ""
     if not found and len(names) == classes and ordered(names) and ordered(own):
-        found, how = list(range(classes)), "in order"
+        found = list(range(classes))
+        how = "in order"
     if not found:
         mine = at_most(list(map(repr, names)), limit=3)
         theirs = at_most(list(map(repr, own)), limit=3) or f"{classes} without names"
@@ -442,7 +450,8 @@ def first_clash(names: Sequence[str], own: Sequence[str]) -> int | None:
     """
     numbers = [str(number) for number in range(len(names) or len(own))]
     unnamed = not (names and own)
-    names, own = names or numbers, own or numbers
+    names = names or numbers
+    own = own or numbers
     if len(names) != len(own) or (unnamed and not same_names(names, own)):
         return None
     pairs = zip(keys(names, own), keys(own, names), strict=True)

@@ -57,7 +57,8 @@ def open_samples(
     opened by `ppcls.data.shards`.
     No photo is opened. Raises UserError, with file:line where a list is wrong.
     """
-    path, root = existing(expanded(path)), None if root is None else expanded(root)
+    path = existing(expanded(path))
+    root = None if root is None else expanded(root)
     names = read_class_names(labels) if labels is not None else ()
     if is_shards(path) and not os.path.isdir(path):
         return open_shards(path, names, several, number_labels=number_labels)
@@ -191,7 +192,8 @@ def find_parts(
     What is not given is the part beside the other, if there is one, unless photos are `held_out`
     of those to learn from. Says which parts are taken.
     """
-    first, second = part_of(train, TRAIN_PARTS), None
+    first = part_of(train, TRAIN_PARTS)
+    second = None
     if evaluation or not held_out:
         second = part_of(evaluation or train, EVAL_PARTS)
     taken = {train: f"{first} is learnt from"} if first else {}
@@ -219,7 +221,8 @@ def find_photos(path: str | PathLike, lost: bool = False) -> list[str]:
         return photos
     if Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
         return [path]
-    found, mistakes = [], []
+    found = []
+    mistakes = []
     for line, names in listed_paths(path):
         choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
         there = [choice for choice in choices if os.path.isfile(existing(choice))]
@@ -266,7 +269,8 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
     outside = np.flatnonzero(samples.labels >= num_classes)
     if len(outside):
         require_numbers(samples)
-        label, top = samples.labels[outside[0]], samples.labels.max()
+        label = samples.labels[outside[0]]
+        top = samples.labels.max()
         more = f" (and {len(outside) - 1} more like it)" if len(outside) > 1 else ""
         fix = "mend the list" if samples.names else f"set -o model.num_classes={top + 1}"
         if not samples.names and samples.labels.min() == 1 and top == num_classes:
@@ -284,7 +288,8 @@ def summary(samples: Samples) -> list[str]:
         width = max(map(len, names), default=0)
         return lines + [f"  {n:<{width}}  {c:>7,}" for n, c in zip(names, counts, strict=True)]
     filled = np.flatnonzero(counts)
-    low, high = filled[counts[filled].argmin()], filled[counts[filled].argmax()]
+    low = filled[counts[filled].argmin()]
+    high = filled[counts[filled].argmax()]
     lines.append(f"  smallest class: {names[low]} ({counts[low]:,})")
     lines.append(f"  median: {np.median(counts[filled]):,g}")
     lines.append(f"  largest class: {names[high]} ({counts[high]:,})")
@@ -305,7 +310,8 @@ def numbered_as(samples: Samples, names: Sequence[str], classes: int | None, who
     Raises:
         UserError: classes that are not its classes.
     """
-    own, source = tuple(names), samples.source
+    own = tuple(names)
+    source = samples.source
     if samples.names == own or (not own and classes is None):
         return samples
     if samples.labels.ndim == 2:
@@ -406,7 +412,8 @@ def one_class(samples: Samples) -> str:
         return ""
     name = samples.class_name(int(labels[0]))
     found = f"all {len(labels):,} photos of {samples.source} are of one class, {name!r}"
-    deeper, inner = samples.source, [name]
+    deeper = samples.source
+    inner = [name]
     while len(inner) == 1 and os.path.isdir(os.path.join(deeper, inner[0])):
         deeper = os.path.join(deeper, inner[0])
         inner, _ = listing(deeper, PassedOver())

@@ -84,7 +84,10 @@ KINDS = (
 )
 HEAD = 64  # bytes that tell a kind
 # JPEG markers: frame headers OpenCV and Pillow decode alike (baseline, extended, progressive) …
-FRAMES, SCAN, END, APP1 = (0xC0, 0xC1, 0xC2), 0xDA, 0xD9, 0xE1
+FRAMES = (0xC0, 0xC1, 0xC2)
+SCAN = 0xDA
+END = 0xD9
+APP1 = 0xE1
 SEGMENT = re.compile(rb"\xff+([\x01-\xfe])")
 # … and the first one after a scan's data, in which only restarts and the escaped byte FF occur.
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
@@ -272,9 +275,13 @@ def jpeg_layout(data: bytes) -> tuple[int, bytes] | None:
     """
     if not data.startswith(b"\xff\xd8"):
         return None
-    place, components, scans, exif = 2, 0, 0, b""
+    place = 2
+    components = 0
+    scans = 0
+    exif = b""
     while segment := SEGMENT.match(data, place):
-        marker, start = segment[1][0], segment.end()
+        marker = segment[1][0]
+        start = segment.end()
         if marker == END:
             return (components, exif) if components in (1, 3) else None
         place = start + int.from_bytes(data[start : start + 2], "big")
@@ -298,7 +305,8 @@ def jpeg_layout(data: bytes) -> tuple[int, bytes] | None:
 
 def too_many_scans(data: bytes) -> bool:
     """Whether a JPEG goes over its pixels again and again: a scan takes 12 bytes."""
-    place, scans = 2, 0
+    place = 2
+    scans = 0
     while scans <= MOST_SCANS and (segment := SEGMENT.match(data, place)):
         start = segment.end()
         place = start + int.from_bytes(data[start : start + 2], "big")
@@ -320,7 +328,9 @@ def tags_fit(data: bytes) -> bool:
     big = data[2:4] in (b"+\0", b"\0+")
     count, entry = (order + "Q", order + "HHQQ") if big else (order + "H", order + "HHII")
     inside = 8 if big else 4  # bytes of a value that stands in its entry
-    left, waiting, seen = 2 * len(data), [8 if big else 4], set()
+    left = 2 * len(data)
+    waiting = [8 if big else 4]
+    seen = set()
     try:
         waiting = list(struct.unpack_from(order + ("Q" if big else "I"), data, waiting[0]))
         while waiting:
@@ -413,7 +423,8 @@ def upper_bits(image: Image.Image, name: str) -> np.ndarray:
             "save it with 8 or 16 bits"
         )
     tags = getattr(image, "tag_v2", {})
-    bits, signed = tags.get(BITS), tags.get(SAMPLE_FORMAT) == (SIGNED,)
+    bits = tags.get(BITS)
+    signed = tags.get(SAMPLE_FORMAT) == (SIGNED,)
     unused = 4 if bits == (12,) else 8
     if (bits == (32,) or signed) and values.max() <= 255:
         unused = 0

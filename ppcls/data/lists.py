@@ -127,7 +127,8 @@ def csv_fields(
 
     Fields that were made harmless for spreadsheets, as in ppcls's tables, mean what they meant.
     """
-    table, mistakes = [], []
+    table = []
+    mistakes = []
     reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     line = 1  # where the present row starts; a quoted field may run over several lines
     try:
@@ -221,8 +222,10 @@ def read_plain(
         return None
     numbers: dict[bytes, int] = {}
     # One buffer, and not many pieces, which would stay behind in memory as holes.
-    text, start = bytearray(os.path.getsize(path) + 1), 0
-    ends, labels = [], []
+    text = bytearray(os.path.getsize(path) + 1)
+    start = 0
+    ends = []
+    labels = []
     for data in blocks(path, size):
         block = divide(data)
         if block is None:
@@ -283,7 +286,9 @@ def divide(data: bytes) -> Divided | None:
     edges = found[np.concatenate([starts, cuts - 1, cuts + 1, stops - 1])]
     if ((edges == TAB) | (edges == SPACE)).any():
         return None
-    begins, limits, finishes = starts.tolist(), cuts.tolist(), stops.tolist()
+    begins = starts.tolist()
+    limits = cuts.tolist()
+    finishes = stops.tolist()
     paths = [data[begin:end] for begin, end in zip(begins, limits, strict=True)]
     labels = [data[cut + 1 : end] for cut, end in zip(limits, finishes, strict=True)]
     return Divided(b"\0".join(paths), ends_of(paths), labels)

@@ -121,7 +121,9 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
         DataError: a photo cannot be read, and is not to be skipped; names it and its line.
     """
     samples, view = part
-    first, kept, skipped = int(shown[0]), [], []
+    first = int(shown[0])
+    kept = []
+    skipped = []
     pixels = np.empty((0, 1, 1, view.channels), np.uint8)
     for virtual in shown.tolist():
         index = virtual % len(samples)
@@ -149,7 +151,8 @@ class Reader:
     def __init__(self, parts: Mapping[str, Part], workers: int):
         """UserError where so many workers are a slip of the finger."""
         check_workers(workers)
-        self.parts, self.workers = dict(parts), workers
+        self.parts = dict(parts)
+        self.workers = workers
         self.pool: ProcessPoolExecutor | None = None
 
     def batches(self, name: str, order: Sequence[np.ndarray], epoch: int = 0) -> Iterator[Batch]:
@@ -199,7 +202,8 @@ worker_parts: dict[str, Part] = {}  # in a worker process: the reader's parts
 
 
 def check_workers(count: int) -> None:
-    cores, most = environment.core_count(), environment.most_at_once()
+    cores = environment.core_count()
+    most = environment.most_at_once()
     if count > most:
         raise UserError(
             f"data.workers={count}: more processes than {plural(cores, 'core')} can serve, "

@@ -102,7 +102,9 @@ def open_parquet(pattern: str, labels: str | PathLike | None = None) -> Tables:
     found = sorted(glob.glob(pattern))
     if not found:
         raise UserError(f"{pattern}: no such files")
-    files, numbers, texts = [], [], []
+    files = []
+    numbers = []
+    texts = []
     for path in found:
         try:
             file = parquet.ParquetFile(path)
@@ -361,7 +363,8 @@ def add(tar: tarfile.TarFile, number: int, samples: Samples, index: int, data: b
     """A photo and its label, under the number of its place in the shuffled order."""
     for key, content in members(samples, index, data):
         member = tarfile.TarInfo(f"{number:06}{key}")
-        member.size, member.mode = len(content), 0o444
+        member.size = len(content)
+        member.mode = 0o444
         tar.addfile(member, io.BytesIO(content))
 
 

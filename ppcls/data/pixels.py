@@ -60,7 +60,8 @@ def short_sides(height: int, width: int, pixels: int) -> tuple[int, int]:
     UserError for an image so narrow that its long side would exceed 32,768 pixels.
     """
     scale = pixels / min(height, width)
-    wide, high = round(width * scale), round(height * scale)
+    wide = round(width * scale)
+    high = round(height * scale)
     if max(wide, high) > LONGEST:
         raise UserError(
             f"an image of {width}x{height} pixels is too narrow to resize its short side to "
@@ -79,7 +80,8 @@ def resize_short(
 
 def center_crop(image: np.ndarray, size: int) -> np.ndarray:
     """The middle [size, size, C] of an image at least that large: a view."""
-    top, left = (image.shape[0] - size) // 2, (image.shape[1] - size) // 2
+    top = (image.shape[0] - size) // 2
+    left = (image.shape[1] - size) // 2
     return image[top : top + size, left : left + size]
 
 
@@ -107,7 +109,8 @@ def random_box(
     for share, form, x, y in rng.random((TRIES, 4)).tolist():
         area = small + share * (large - small)
         stretch = math.exp(narrow + form * (wide - narrow))
-        w, h = round(math.sqrt(area * stretch)), round(math.sqrt(area / stretch))
+        w = round(math.sqrt(area * stretch))
+        h = round(math.sqrt(area / stretch))
         if 0 < w <= width and 0 < h <= height:
             return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
     return None
@@ -116,7 +119,8 @@ def random_box(
 def translate(image: np.ndarray, right: int, down: int, fill: int) -> np.ndarray:
     """The image moved by whole pixels; every channel is `fill` where there is nothing."""
     height, width = image.shape[:2]
-    x, y = max(-width, min(right, width)), max(-height, min(down, height))
+    x = max(-width, min(right, width))
+    y = max(-height, min(down, height))
     moved = np.full_like(image, fill, order="C")
     kept = image[max(-y, 0) : height - max(y, 0), max(-x, 0) : width - max(x, 0)]
     moved[max(y, 0) : height + min(y, 0), max(x, 0) : width + min(x, 0)] = kept
@@ -141,7 +145,8 @@ def warp(
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
         borderMode=cv2.BORDER_REPLICATE,
     ).reshape(image.shape)
-    u, v = np.arange(width) + 0.5, np.arange(height)[:, None] + 0.5
+    u = np.arange(width) + 0.5
+    v = np.arange(height)[:, None] + 0.5
     outside = np.zeros((height, width), bool)
     for (a, b, c), side in ((x, width), (y, height)):
         places = a * u + (b * v + c)
@@ -157,8 +162,10 @@ def shear(image: np.ndarray, x: float, y: float, fill: int) -> np.ndarray:
 
 def rotate(image: np.ndarray, degrees: float, fill: int) -> np.ndarray:
     """Turned counterclockwise about the middle, the size kept: Pillow's rotate, bilinear."""
-    sine, cosine = math.sin(math.radians(degrees)), math.cos(math.radians(degrees))
-    x, y = image.shape[1] / 2, image.shape[0] / 2
+    sine = math.sin(math.radians(degrees))
+    cosine = math.cos(math.radians(degrees))
+    x = image.shape[1] / 2
+    y = image.shape[0] / 2
     across = (cosine, -sine, x - cosine * x + sine * y)
     return warp(image, across, (sine, cosine, y - sine * x - cosine * y), fill)
 
@@ -252,7 +259,8 @@ def autocontrast(image: np.ndarray) -> np.ndarray:
     tables = []
     for counts in histograms(image):
         used = np.flatnonzero(counts)
-        low, high = int(used[0]), int(used[-1])
+        low = int(used[0])
+        high = int(used[-1])
         scale = 255 / (high - low) if high > low else 1.0
         offset = -low * scale if high > low else 0.0
         tables.append(np.clip((LEVELS * scale + offset).astype(int), 0, 255))

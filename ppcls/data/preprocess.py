@@ -198,7 +198,8 @@ KNOWN: dict[str, dict[str, Any]] = {
 
 def read_ops(ops: Any) -> dict[str, dict[str, Any]]:
     """Arguments by op, left-out ones filled in; UserError unless all are known and in order."""
-    names, found = [], {}
+    names = []
+    found = {}
     for entry in ops if isinstance(ops, list) else [ops]:
         if not isinstance(entry, dict) or len(entry) != 1:
             raise UserError(
@@ -257,7 +258,9 @@ def read_crop(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:
     """NormalizeImage's part: mean and std of pixels scaled to 0..1, whatever its own scale is."""
-    mean, std, scale = arguments["mean"], arguments["std"], arguments["scale"]
+    mean = arguments["mean"]
+    std = arguments["std"]
+    scale = arguments["scale"]
     if arguments["order"] not in ("", "hwc"):
         raise UserError(f"NormalizeImage: order {quoted(arguments['order'])} is not '' or 'hwc'")
     for values in (mean, std):

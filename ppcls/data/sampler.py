@@ -16,7 +16,9 @@ from ppcls.data.unlabeled import Joined
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import at_most, plural
 
-WITHOUT, ORDER = 1, 2  # tell random numbers apart: of photos without labels, of a step's order
+# tell random numbers apart: of photos without labels, of a step's order
+WITHOUT = 1
+ORDER = 2
 
 
 @node
@@ -161,7 +163,9 @@ class EpochSampler:
 
     def order(self, epoch: int) -> list[np.ndarray]:
         """The virtual indices of each step. UserError: the sampler does not fit the data."""
-        seed, samples, classes = self.seed, self.samples, self.classes
+        seed = self.seed
+        samples = self.samples
+        classes = self.classes
         if isinstance(samples, Joined):
             sizes = self.with_labels, self.without
             return mixed_steps(self.sampler, samples, classes, sizes, seed, epoch)[: self.limit]
@@ -204,7 +208,8 @@ def mixed_steps(
     Raises:
         UserError: the sampler does not fit the data.
     """
-    steps, count = len(samples) // sum(sizes), len(samples.labeled)
+    steps = len(samples) // sum(sizes)
+    count = len(samples.labeled)
     with_labels, without = sizes
     rngs = [np.random.default_rng([seed, epoch, *more]) for more in ((), (WITHOUT,), (ORDER,))]
     known = sampler.draw(samples.labeled, classes, steps * with_labels, rngs[0])

@@ -30,7 +30,8 @@ class Paths:
     def packed(cls, text: bytes, ends: np.ndarray, root: str = "") -> "Paths":
         """Of a block of bytes as described above."""
         made = cls(root=root)
-        made.text, made.ends = text, ends
+        made.text = text
+        made.ends = ends
         return made
 
     def __len__(self) -> int:
@@ -131,8 +132,11 @@ class Members:
         offsets: np.ndarray,
         sizes: np.ndarray,
     ) -> None:
-        self.inside, self.files = names, files
-        self.numbers, self.offsets, self.sizes = numbers, offsets, sizes
+        self.inside = names
+        self.files = files
+        self.numbers = numbers
+        self.offsets = offsets
+        self.sizes = sizes
 
     def __len__(self) -> int:
         return len(self.inside)
@@ -143,7 +147,8 @@ class Members:
     def __getitem__(self, index: int) -> Member:
         file = self.files[self.numbers[index]]
         member = Member(f"{file}:{self.inside[index]}")
-        member.file, member.offset = file, int(self.offsets[index])
+        member.file = file
+        member.offset = int(self.offsets[index])
         member.size = int(self.sizes[index])
         return member
 

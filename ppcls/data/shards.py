@@ -189,7 +189,8 @@ class Within:
     """An open file of which no more is asked than it has, whatever a header says."""
 
     def __init__(self, file: BinaryIO):
-        self.file, self.size = file, os.fstat(file.fileno()).st_size
+        self.file = file
+        self.size = os.fstat(file.fileno()).st_size
 
     def read(self, count: int) -> bytes:
         if count < 0:
@@ -235,7 +236,8 @@ def read_members(
     mistakes: list[str],
 ) -> None:
     """Put every member where it belongs; each begins behind the one before."""
-    content, end = Within(file), 0
+    content = Within(file)
+    end = 0
     with tarfile.open(fileobj=Headers(file), mode="r:", tarinfo=Header) as tar:  # type: ignore
         for member in tar:
             if not (member.size >= 0 and member.offset_data <= tar.offset and end < tar.offset):
@@ -260,7 +262,8 @@ def take(
     """Put a member where it belongs."""
     folder, slash, name = member.name.rpartition("/")
     stem, _, ending = name.partition(".")
-    key, ending = folder + slash + stem, f".{ending.lower()}"
+    key = folder + slash + stem
+    ending = f".{ending.lower()}"
     if not stem or ending not in (*SUFFIXES, *AVIF, *HEIF, *LABELS):
         return
     if "\0" in member.name:
@@ -409,7 +412,8 @@ def mistake(
     file: str, one: Index, place: int, names: tuple[str, ...], several: bool, width: int
 ) -> str:
     """What is wrong with a photo's label."""
-    photo, text = one.photos[place], one.labels[place]
+    photo = one.photos[place]
+    text = one.labels[place]
     folder, slash, name = photo.rpartition("/")
     where = f"{file}:{folder}{slash}{name.partition('.')[0]}{LABELS[one.endings[place]]}"
     if several:

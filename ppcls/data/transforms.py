@@ -218,11 +218,13 @@ class RandomCrop:
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         height, width = image.shape[:2]
         high, wide = (max(side + 2 * self.pad, size) for side in (height, width))
-        above, before = (high - height) // 2, (wide - width) // 2
+        above = (high - height) // 2
+        before = (wide - width) // 2
         rest = (high - height - above, before, wide - width - before)
         framed = cv2.copyMakeBorder(image, above, *rest, cv2.BORDER_CONSTANT)
         x, y = rng.random(2).tolist()
-        left, top = int(x * (wide - size + 1)), int(y * (high - size + 1))
+        left = int(x * (wide - size + 1))
+        top = int(y * (high - size + 1))
         cropped = framed[top : top + size, left : left + size]
         return cropped.reshape(size, size, image.shape[2])
 
@@ -258,7 +260,8 @@ class Pad:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         left, top, right, bottom = self.pixels
-        border, fill = BORDERS[self.mode], (self.fill,) * 4
+        border = BORDERS[self.mode]
+        fill = (self.fill,) * 4
         framed = cv2.copyMakeBorder(image, top, bottom, left, right, border, value=fill)
         return framed.reshape(*framed.shape[:2], image.shape[2])
 
@@ -308,7 +311,8 @@ class ColorJitter:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         widths = (self.brightness, self.contrast, self.saturation, self.hue)
-        order, draws = rng.permutation(4).tolist(), rng.random(4).tolist()
+        order = rng.permutation(4).tolist()
+        draws = rng.random(4).tolist()
         for index in order:
             width = widths[index]
             low, high = (-width, width) if index == 3 else (max(0.0, 1 - width), 1 + width)
@@ -407,7 +411,8 @@ class RandomErasing:
         check_box(self.scale, self.ratio)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-        chance, seed = rng.random(), seed_of(rng)
+        chance = rng.random()
+        seed = seed_of(rng)
         box = random_box(image.shape[1], image.shape[0], self.scale, self.ratio, rng)
         if chance >= self.prob or box is None:
             return image
@@ -430,7 +435,8 @@ class Cutout:
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         length = self.length or max(size // 2, 1)
-        where, seed = np.zeros(image.shape[:2], np.uint8), seed_of(rng)
+        where = np.zeros(image.shape[:2], np.uint8)
+        seed = seed_of(rng)
         for x, y in rng.random((self.holes, 2)).tolist():
             left = int(x * image.shape[1]) - length // 2
             top = int(y * image.shape[0]) - length // 2
@@ -454,7 +460,8 @@ class HideAndSeek:
             raise ValueError("sides is empty: name one side or more")
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-        side, seed = self.sides[int(rng.random() * len(self.sides))], seed_of(rng)
+        side = self.sides[int(rng.random() * len(self.sides))]
+        seed = seed_of(rng)
         if not side:
             return image
         height, width = image.shape[:2]
@@ -489,11 +496,15 @@ class GridMask:
             return image
         unit = self.unit[0] + int(side * (self.unit[1] - self.unit[0] + 1))
         angle = math.radians(turn * self.rotate)
-        sine, cosine = math.sin(angle), math.cos(angle)
-        u, v = np.arange(image.shape[1]), np.arange(image.shape[0])[:, None]
-        across, down = cosine * u + int(x * unit), cosine * v + int(y * unit)
+        sine = math.sin(angle)
+        cosine = math.cos(angle)
+        u = np.arange(image.shape[1])
+        v = np.arange(image.shape[0])[:, None]
+        across = cosine * u + int(x * unit)
+        down = cosine * v + int(y * unit)
         if angle:
-            across, down = across + sine * v, down - sine * u
+            across = across + sine * v
+            down = down - sine * u
         seen = round(self.ratio * unit)
         where = ((across % unit >= seen) & (down % unit >= seen)).astype(np.uint8)
         return painted(image, where, self.mode, seed)

@@ -76,7 +76,8 @@ def find_unlabeled(path: str | PathLike) -> Samples:
         )
     if os.path.isdir(path):
         passed = PassedOver()
-        paths, lines = Paths(photos_in(path, passed)), None
+        paths = Paths(photos_in(path, passed))
+        lines = None
         require_open(path, passed)
         if not len(paths):
             raise with_passed_over(f"data.unlabeled.photos: {path} has no photos", passed)
@@ -106,7 +107,8 @@ def listed(path: str) -> Paths:
 
 def lost_line(samples: Samples, index: int) -> str:
     """What is wrong with a line that is not the path of a photo."""
-    whole, place = samples.paths[index], samples.where(index)
+    whole = samples.paths[index]
+    place = samples.where(index)
     if samples.lines is not None and whole == os.path.join(os.path.dirname(samples.source), ""):
         return f"{samples.source}:{samples.lines[index]}: blank line; a path is expected"
     if os.path.isdir(whole):

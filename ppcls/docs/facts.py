@@ -86,7 +86,8 @@ def facts(name: str) -> Facts:
     """
     if name not in published():
         raise UserError(f"{name}: nothing is published of it; docs/published.json has the names")
-    printed, tags = published()[name], read_registry()[name]
+    printed = published()[name]
+    tags = read_registry()[name]
     counted = complexity.count_by_name(name)
     return Facts(
         name,

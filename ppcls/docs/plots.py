@@ -17,7 +17,8 @@ from matplotlib.transforms import Bbox
 from ppcls.docs.facts import FAMILIES, ROOT, family_of, published
 from ppcls.weights.store import counted, read_registry
 
-MULTIPLY_ADDS, LATENCY = "accuracy_multiply_adds.png", "accuracy_latency.png"
+MULTIPLY_ADDS = "accuracy_multiply_adds.png"
+LATENCY = "accuracy_latency.png"
 DPI = 100
 SIZES = {MULTIPLY_ADDS: (14, 10), LATENCY: (14, 24)}  # inches
 
@@ -76,7 +77,8 @@ def draw(axes: Axes, points: Sequence[Point], x_label: str) -> None:
         own = [(spot, x) for spot, x in points if spot.family == family]
         if not own:
             continue
-        colour, marker = COLOURS[family], MARKERS[family]
+        colour = COLOURS[family]
+        marker = MARKERS[family]
         for name in dict.fromkeys(series(spot) for spot, _ in own):
             chain = sorted((x, 100 * spot.top1) for spot, x in own if series(spot) == name)
             axes.plot(*zip(*chain, strict=True), color=colour, alpha=0.35, zorder=1)

@@ -6,7 +6,8 @@ from pathlib import Path
 from ppcls.docs.facts import ROOT, Facts, facts, published
 from ppcls.utils.errors import UserError
 
-BEGIN, END = "<!-- models:begin -->", "<!-- models:end -->"
+BEGIN = "<!-- models:begin -->"
+END = "<!-- models:end -->"
 FLOPS_PER_MAC = 2  # as the documents count
 CLOSE = 0.01  # relative; printed figures are rounded, and tools count a little differently
 

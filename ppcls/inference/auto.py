@@ -54,7 +54,8 @@ def timed(
 def example(folder: Folder, batch: int) -> np.ndarray:
     """Noise as photos would come: uint8 [N, H, W, C], or normalised float32 [N, C, H, W]."""
     preprocess = folder.manifest.preprocess
-    side, channels = preprocess.crop, preprocess.channels
+    side = preprocess.crop
+    channels = preprocess.channels
     pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, channels), np.uint8)
     return pixels if folder.manifest.input == "uint8" else preprocess.normalize(pixels)
 
@@ -134,7 +135,10 @@ def measure(
     itself on one thread at the end, which is faster where the cores are busy with other work.
     """
     images = example(folder, tried[0].batch if tried else 1)
-    best, expected, measured, refused = None, None, {}, []
+    best = None
+    expected = None
+    measured = {}
+    refused = []
     while tried:
         settings = tried.pop(0)
         try:
@@ -154,7 +158,8 @@ def measure(
         measured.update((str(e.settings), round(t, 2)) for e, t in zip(rivals, times, strict=True))
         best = rivals[int(np.argmin(times))]
         if not tried and fewer and best.settings.threads > 1:
-            tried, fewer = [replace(best.settings, threads=1)], False
+            tried = [replace(best.settings, threads=1)]
+            fewer = False
     if best is None:
         known = "; ".join(dict.fromkeys(refused))
         reason = known or "none is installed, pip install 'ppcls[deploy]'"

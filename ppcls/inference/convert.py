@@ -54,7 +54,8 @@ def add_weights(onnx_file: Path, program: Path, params: Path) -> None:
             if name not in wanted:
                 continue
             initializer = model.graph.initializer.add()
-            initializer.name, initializer.data_type = name, onnx.TensorProto.FLOAT
+            initializer.name = name
+            initializer.data_type = onnx.TensorProto.FLOAT
             initializer.dims.extend(tensor.dims)
             initializer.data_location = onnx.TensorProto.EXTERNAL
             place = {"location": data.name, "offset": target.tell(), "length": tensor.bytes}

@@ -54,7 +54,8 @@ def check_params(path: Path) -> None:
     Raises:
         UserError: so it is.
     """
-    size, end = path.stat().st_size, 0
+    size = path.stat().st_size
+    end = 0
     for tensor in walk(path):
         if tensor is None:
             return  # Paddle may know it
@@ -75,7 +76,8 @@ def walk(path: Path) -> Iterator[Tensor | None]:
     """The tensors in order, of which the last may end after the file; None, and no more, where one
     is of a kind not known here.
     """
-    end, size = 0, path.stat().st_size
+    end = 0
+    size = path.stat().st_size
     with path.open("rb") as file:
         while end < size:
             file.seek(end)
@@ -98,7 +100,9 @@ def next_tensor(file: BinaryIO) -> Tensor | None:
     version, sequences, tensor_version, length = struct.unpack("<IQIi", head)
     if version or sequences or tensor_version or not 0 <= length < 1 << 16:
         return None
-    kind, dims, message = None, [], file.read(length)
+    kind = None
+    dims = []
+    message = file.read(length)
     if len(message) < length:
         return Tensor((1,), 1, file.tell())
     for field, value in numbers(message):
@@ -132,7 +136,9 @@ def number(message: bytes, place: int) -> tuple[int, int]:
     value = shift = 0
     while place < len(message):
         byte = message[place]
-        value, shift, place = value | (byte & 127) << shift, shift + 7, place + 1
+        value = value | (byte & 127) << shift
+        shift = shift + 7
+        place = place + 1
         if byte < 128 or shift > 63:  # it has ten bytes at most
             break
     return value, place
@@ -195,7 +201,8 @@ class Folder:
         """A folder for what engines make of the network: beside it or, where that cannot be
         written, in ppcls's own cache. What belongs to other files of the network is left alone.
         """
-        beside, home = self.path / CACHE, environment.home() / "engines"
+        beside = self.path / CACHE
+        home = environment.home() / "engines"
         kept = beside if beside.exists() else self.path
         places = [beside, home] if os.access(kept, os.W_OK) else [home]
         for own in places:
@@ -314,7 +321,8 @@ def is_exported(path: Path) -> bool:
 def describe(path: Path, given: dict[str, Any]) -> Manifest:
     """The folder's manifest with what is given in its place."""
     fields = {key: value for key, value in given.items() if value is not None}
-    labels, threshold = fields.pop("labels", None), fields.pop("threshold", None)
+    labels = fields.pop("labels", None)
+    threshold = fields.pop("threshold", None)
     if (path / manifest.FILE).is_file() or not (path.is_dir() and "crop" in fields):
         if path.is_dir() and not (path / manifest.FILE).is_file() and network_files(path):
             raise UserError(
@@ -342,8 +350,10 @@ def names_given(labels: str | PathLike[str] | Sequence[str], about: Manifest) ->
     """Class names in place of those that the manifest has; UserError where they do not fit."""
     if not isinstance(labels, (str, PathLike)):
         return renamed(about.labels, [str(name) for name in labels], "labels", manifest.FILE)[0]
-    own, given = about.labels, read_class_names(labels)
-    source, trained_here = f"--labels {labels}", bool(about.about)
+    own = about.labels
+    given = read_class_names(labels)
+    source = f"--labels {labels}"
+    trained_here = bool(about.about)
     names, note = renamed(own, given, source, manifest.FILE, numbers=trained_here)
     if note:
         say(note)
@@ -371,7 +381,8 @@ def check_graph(folder: Folder) -> None:
     for path in folder.files:
         if not path.is_file():
             raise UserError(f"{path}: should be there, too; copy it again")
-        expected, found = sizes.get(path.name), path.stat().st_size
+        expected = sizes.get(path.name)
+        found = path.stat().st_size
         if expected not in (None, found):
             raise UserError(
                 f"{path}: has {found} bytes, {manifest.FILE} says {expected}; "

@@ -38,7 +38,8 @@ def whole_number(name: str, value: Any) -> int:
 def thread_count(value: Any) -> int:
     """A number of CPU threads that a machine can start: libraries crash, or wait, with more."""
     number = whole_number("threads", value)
-    cores, most = environment.core_count(), environment.most_at_once()
+    cores = environment.core_count()
+    most = environment.most_at_once()
     if number > most:
         raise UserError(
             f"threads ({number}): more than {plural(cores, 'core')} can serve, {most} at most; "

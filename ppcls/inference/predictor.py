@@ -230,7 +230,8 @@ class Predictor:
 
     def engine_for(self, batches: int) -> Engine:
         """The engine for so many batches: for many, one that runs a batch on each thread."""
-        settings, threads = self.engine.settings, self.threads or environment.threads()
+        settings = self.engine.settings
+        threads = self.threads or environment.threads()
         small = self.folder.size() < LARGE  # else reading photos hardly counts
         if settings.device != "cpu" or threads == 1 or batches < MANY * threads or not small:
             return self.engine
@@ -321,7 +322,8 @@ class Predictor:
                 f"the network has {plural(output.shape[1], 'class')}; give the names of these "
                 "(labels), or export it again"
             )
-        threshold, several = self.manifest.threshold, self.manifest.task == "multilabel"
+        threshold = self.manifest.threshold
+        several = self.manifest.task == "multilabel"
         if several and np.ndim(threshold) and len(output[0]) != np.size(threshold):
             raise UserError(
                 f"{self.folder.path}: there are {plural(np.size(threshold), 'threshold')} and the "
@@ -362,7 +364,8 @@ def in_place(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def batched(photos: Iterable[Photo], size: int, alone: bool) -> Iterator[Batch]:
-    rest, first = iter(photos), 0
+    rest = iter(photos)
+    first = 0
     while batch := list(islice(rest, size)):
         yield Batch(batch, None if alone else first)
         first += len(batch)

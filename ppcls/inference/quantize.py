@@ -384,7 +384,8 @@ def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list
     """Photos as the network takes them and which of the paths they are; UserError for a broken one
     unless `skip`.
     """
-    kept, pixels = [], []
+    kept = []
+    pixels = []
     for place, path in enumerate(paths):
         try:
             pixels.append(open_photo(path, manifest.preprocess))
@@ -578,7 +579,8 @@ class Job:
 
     def attempt(self, in_float: Sequence[str]) -> Candidate:
         """Write the network and see how it does."""
-        onnx, xml = self.temporary / ONNX, self.temporary / OPENVINO
+        onnx = self.temporary / ONNX
+        xml = self.temporary / OPENVINO
         self.quantizer.write(onnx, in_float)
         made = Folder(self.temporary, replace(self.folder.manifest, precision="int8"), onnx=onnx)
         if self.engine == "openvino":

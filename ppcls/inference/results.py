@@ -58,7 +58,10 @@ class PredictionFile:
         self.about = self.path.with_name(self.path.name + ".run")
         self.file: IO[bytes] | None = None
         self.begun = False
-        self.done, self.failed, self.end = 0, 0, 0  # photos, those with an error, bytes
+        # photos, those with an error, bytes
+        self.done = 0
+        self.failed = 0
+        self.end = 0
 
     def refuse_lost(self) -> None:
         """UserError where another run that did not end would be lost."""
@@ -122,7 +125,9 @@ class PredictionFile:
                     f"{self.path}: its photo {self.done + 1} is {visible(path)}, of those to "
                     f"predict {visible(wanted)}: give the same photos, or --overwrite begins anew"
                 )
-            self.done, self.failed, self.end = self.done + 1, self.failed + failed, end
+            self.done = self.done + 1
+            self.failed = self.failed + failed
+            self.end = end
 
     def groups(self, start: int) -> Iterator[tuple[int, str, bool, bool]]:
         """Of each photo's whole records the end, the path, whether they are an error, and whether
@@ -159,7 +164,8 @@ class PredictionFile:
             self.append(to_csv(rows_of(prediction)))
         else:
             self.append(in_json(prediction))
-        self.done, self.failed = self.done + 1, self.failed + (prediction.error is not None)
+        self.done = self.done + 1
+        self.failed = self.failed + (prediction.error is not None)
 
     def append(self, text: str) -> None:
         """Whole or not at all, where the disk is full."""
@@ -220,7 +226,8 @@ def records(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
     is_json = not path.name.lower().endswith(".csv.incomplete")
     with path.open("rb") as file:
         file.seek(start)
-        end, held = start, b""
+        end = start
+        held = b""
         for line in file:
             held += line
             if line.endswith(b"\n") and (is_json or held.count(b'"') % 2 == 0):
@@ -246,7 +253,8 @@ def of_json(text: bytes) -> tuple[bool, str, bool]:
 
 def rows_of(prediction: Prediction) -> Iterator[Sequence[Any]]:
     """A row for each class; one of rank 0 where there is none, and for an error."""
-    p, error = prediction, prediction.error or ""
+    p = prediction
+    error = prediction.error or ""
     for rank, row in enumerate(zip(p.classes, p.labels, p.scores, strict=True), 1):
         yield [p.path, rank, *row[:2], f"{row[2]:.6f}", f"{p.milliseconds:.2f}", error]
     if not p.classes:
@@ -316,7 +324,10 @@ class Job:
     def __init__(
         self, predictor: Predictor, topk: int | None, save: PredictionFile | None, skip: bool
     ):
-        self.predictor, self.topk, self.save, self.skip = predictor, topk, save, skip
+        self.predictor = predictor
+        self.topk = topk
+        self.save = save
+        self.skip = skip
         self.failed = 0
         self.first_error = ""
         self.heard = True  # whether someone still reads the lines

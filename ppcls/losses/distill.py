@@ -110,7 +110,8 @@ class SymmetricKL:
         from paddle.nn import functional as F
 
         act = F.sigmoid if self.act == "sigmoid" else F.softmax
-        p, q = act(student.logits), act(teacher.logits)
+        p = act(student.logits)
+        q = act(teacher.logits)
         return ((p - q) * ((p + LEAST).log() - (q + LEAST).log())).sum(-1).mean() / 2
 
 
@@ -133,7 +134,8 @@ class DKD:
         import paddle
         from paddle.nn import functional as F
 
-        z, t = student.logits / self.temperature, teacher.logits / self.temperature
+        z = student.logits / self.temperature
+        t = teacher.logits / self.temperature
         labels = targets if targets.ndim == 1 else targets.argmax(axis=-1)
         own = F.one_hot(labels, z.shape[-1]).astype(z.dtype)
         split = []
@@ -253,7 +255,8 @@ class DIST:
         from paddle.nn import functional as F
 
         p, q = (F.softmax(seen.logits / self.temperature, -1) for seen in (student, teacher))
-        inter, intra = 1 - correlations(p, q).mean(), 1 - correlations(p.T, q.T).mean()
+        inter = 1 - correlations(p, q).mean()
+        intra = 1 - correlations(p.T, q.T).mean()
         return self.temperature**2 * (self.inter * inter + self.intra * intra)
 
 

@@ -24,7 +24,8 @@ class Hint(nn.Layer):
 
     def __init__(self, stage: int, student: int, teacher: int):
         super().__init__()
-        self.stage, self.align = stage, align(student, teacher)
+        self.stage = stage
+        self.align = align(student, teacher)
 
     def forward(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
         own = self.align(student.features[self.stage])
@@ -36,7 +37,9 @@ class Generator(nn.Layer):
 
     def __init__(self, stage: int, masked: float, student: int, teacher: int):
         super().__init__()
-        self.stage, self.masked, self.align = stage, masked, align(student, teacher)
+        self.stage = stage
+        self.masked = masked
+        self.align = align(student, teacher)
         self.generate = nn.Sequential(
             nn.Conv2D(teacher, teacher, 3, padding=1),
             nn.ReLU(),
@@ -108,7 +111,9 @@ class Attention(nn.Layer):
         queries = [layer(f) for layer, f in zip(self.queries, guide, strict=True)]
         keys = [F.relu(layer(f)) for layer, f in zip(self.keys, own, strict=True)]
         query = paddle.stack(queries, axis=1)  # [N, teacher's stages, width]
-        count, rows, columns = query.shape[0], len(queries), len(keys)
+        count = query.shape[0]
+        rows = len(queries)
+        columns = len(keys)
         key = self.bilinear(paddle.concat(keys, axis=0))  # all stages in one batch norm
         key = key.reshape([columns, count, rows, self.width]).transpose([1, 2, 0, 3])
         scores = (key * query.unsqueeze(2)).sum(-1)
@@ -121,7 +126,8 @@ class NormedLinear(nn.Layer):
 
     def __init__(self, cin: int, cout: int):
         super().__init__()
-        self.linear, self.norm = nn.Linear(cin, cout), nn.BatchNorm1D(cout)
+        self.linear = nn.Linear(cin, cout)
+        self.norm = nn.BatchNorm1D(cout)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(self.linear(x))

@@ -150,7 +150,8 @@ class Asymmetric:
         right = (1 - yes).clip(min=TINY) ** self.gamma_positive
         wrong = shifted.clip(min=TINY) ** self.gamma_negative
         if not self.focal_gradient:
-            right, wrong = right.detach(), wrong.detach()
+            right = right.detach()
+            wrong = wrong.detach()
         terms = shares * right * F.log_sigmoid(logits) + (1 - shares) * wrong * log_no
         photos = -terms.sum(-1)
         return photos.sum() if self.reduction == "sum" else photos.mean()

@@ -173,7 +173,8 @@ def convert(path: Path, cards: int = 4) -> Converted:
         UserError: file:line of what cannot be read, is no config of a classifier or names a network
             that is not here.
     """
-    root, draft = open_page(path), Draft(path)
+    root = open_page(path)
+    draft = Draft(path)
     networks = model.find(root)
     student = networks.student.network
     converted = model.convert_model(student, root)
@@ -238,8 +239,10 @@ def put_task(draft: Draft, root: Section, networks: model.Parties) -> None:
 
 def put_training(draft: Draft, root: Section, scale: dict[str, float]) -> None:
     """Batches, epochs, what is mixed, moving average and precision."""
-    whole, loaders = root.section("Global"), root.section("DataLoader")
-    training, evaluation = loaders.section("Train"), loaders.section("Eval")
+    whole = root.section("Global")
+    loaders = root.section("DataLoader")
+    training = loaders.section("Train")
+    evaluation = loaders.section("Eval")
     sampler = training.section("sampler")
     draft.put("train.epochs", whole.number("epochs"), whole, "epochs")
     own = batches(training, True)
@@ -278,7 +281,8 @@ def moving_average(root: Section) -> dict[str, Any] | None:
     """`train.ema`; in older configs it stands under Global and begins slowly."""
     older = root.section("Global").section("ema")
     if older.values:
-        on, decay = older.get("enable", False), older.number("decay", 0.9999)
+        on = older.get("enable", False)
+        decay = older.number("decay", 0.9999)
         return {"decay": float(decay), "warmup": True} if on else None
     if not root.values.get("EMA"):
         root.get("EMA")
@@ -305,9 +309,11 @@ def put_precision(draft: Draft, root: Section) -> None:
 
 def put_optimizer(draft: Draft, root: Section, cards: int) -> None:
     """The optimizer and its learning rate, with the batch that is meant for."""
-    whole, section = root.section("Global"), training.find(root)
+    whole = root.section("Global")
+    section = training.find(root)
     lr = section.section("lr")
-    optimizer, model = training.convert_optimizer(section), draft.tree.value["model"]["name"]
+    optimizer = training.convert_optimizer(section)
+    model = draft.tree.value["model"]["name"]
     draft.put("train.optimizer", optimizer, section)
     draft.put_each("train", training.other_keys(section, optimizer["kind"], model), section)
     every = abs(whole.number("eval_interval", 1))

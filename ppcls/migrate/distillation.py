@@ -27,10 +27,13 @@ def convert_distillation(
         side: of the images in training, in pixels.
     """
     teachers, reasons = choose(parties.others, labels)
-    losses, sources, weight = [], [], labels.weight
+    losses = []
+    sources = []
+    weight = labels.weight
     if teachers:
         models = (parties.student.model, teachers[0].model)
-        names, peer = tuple(one.name for one in teachers), teachers[0].peer
+        names = tuple(one.name for one in teachers)
+        peer = teachers[0].peer
         scene = Scene(parties.student.name, names, models, peer, classes, side, labels.many)
         losses, sources = training.convert_distill_losses(root, scene)
         weight = rounded(labels.weight + scene.labels)

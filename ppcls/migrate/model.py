@@ -23,7 +23,8 @@ def network(arch: Section) -> str:
     Raises:
         UserError: not a classifier, or no network of ours; the nearest names are given.
     """
-    name, place = arch.get("name"), arch.place("name")
+    name = arch.get("name")
+    place = arch.place("name")
     if "Backbone" in arch:
         raise UserError(f"{place}: {name}: a network for retrieval; ppcls classifies only")
     try:
@@ -54,7 +55,8 @@ def weights(arch: Section, root: Section, name: str) -> str | bool | None:
 
 def own_weights(arch: Section, name: str) -> str | bool | None:
     """What a network's own keys ask for: a file, a registered tag or True for the default."""
-    own, ssld = arch.get("pretrained"), arch.get("use_ssld")
+    own = arch.get("pretrained")
+    ssld = arch.get("use_ssld")
     if own is not True:
         return str(own) if own else None
     return "ssld" if ssld and "ssld" in read_registry().get(name, {}) else True
@@ -70,7 +72,8 @@ def told_weights(arch: Section, name: str) -> str | bool | None:
 
 def convert_model(arch: Section, root: Section) -> dict[str, Any]:
     """The recipe's `model`."""
-    name, count = network(arch), classes(arch, root)
+    name = network(arch)
+    count = classes(arch, root)
     model: dict[str, Any] = {"name": name, "num_classes": count}
     source = weights(arch, root, name)
     if source:
@@ -141,13 +144,15 @@ def find(root: Section) -> Parties:
     whole = root.section("Arch")
     if whole.get("name") != KIND:
         return Parties(Party("", whole, whole))
-    wanted, entries = whole.get("infer_model_name", "Student"), whole.entries("models")
+    wanted = whole.get("infer_model_name", "Student")
+    entries = whole.entries("models")
     flags = freezes(whole, len(entries))
     found = [party(*entry, flag) for entry, flag in zip(entries, flags, strict=True)]
     student = next((one for one in found if one.name == wanted), None)
     if not student:
         names = ", ".join(one.name for one in found) or "none"
-        place, problem = whole.place("infer_model_name"), f"no model is named {wanted!r}"
+        place = whole.place("infer_model_name")
+        problem = f"no model is named {wanted!r}"
         raise UserError(f"{place}: Arch.infer_model_name: {problem}; there are: {names}")
     if student.frozen:
         whole.remark("freeze_params_list", "the student trains here")
@@ -164,7 +169,8 @@ def freezes(whole: Section, count: int) -> list[bool | None]:
     """What `freeze_params_list` says of each model."""
     flags = whole.get("freeze_params_list", [None] * count)
     if not isinstance(flags, list) or len(flags) != count:
-        place, name = whole.place("freeze_params_list"), whole.name("freeze_params_list")
+        place = whole.place("freeze_params_list")
+        name = whole.name("freeze_params_list")
         raise UserError(f"{place}: {name} should be a list of {count}, one for each of models")
     return flags
 
@@ -213,7 +219,9 @@ def rkd(loss: Section, weight: float, scene: Scene) -> Nodes:
 
 
 def feature_l2(loss: Section, weight: float, scene: Scene) -> Nodes:
-    mode, act, key = loss.get("mode", "l2"), loss.get("act"), loss.get("key")
+    mode = loss.get("mode", "l2")
+    act = loss.get("act")
+    key = loss.get("key")
     if mode != "l2" or act:
         loss.lose(f"not carried over: {act or mode} distances are not known here")
         return []
@@ -238,12 +246,14 @@ def pair(loss: Section, weight: float, scene: Scene) -> Nodes:
 
 
 def mgd(loss: Section, weight: float, scene: Scene) -> Nodes:
-    own, other = layers(loss, "s"), layers(loss, "t")
+    own = layers(loss, "s")
+    other = layers(loss, "t")
     if not own or len(own) != len(other):
         loss.lose("not carried over: s_keys and t_keys should name as many layers", "MGDLoss")
         return []
     stages = [same_stage(loss, *names, scene) for names in zip(own, other, strict=True)]
-    factor, masked = loss.number("alpha_mgd", 1.756), float(loss.number("lambda_mgd", 0.15))
+    factor = loss.number("alpha_mgd", 1.756)
+    masked = float(loss.number("lambda_mgd", 0.15))
     weights = [rounded(weight * factor / values(stage, scene)) for stage in stages if stage]
     if len(weights) != len(stages):
         return []
@@ -294,10 +304,12 @@ def same_stage(loss: Section, own: Any, other: Any, scene: Scene) -> int | None:
 
 def stage(key: str, model: str) -> int | None:
     """The stage that a layer ends, as `task.losses` counts: -1 is the last."""
-    match, spec = BLOCK.fullmatch(key), registry.spec_of(model)
+    match = BLOCK.fullmatch(key)
+    spec = registry.spec_of(model)
     if not match or not isinstance(spec, ResidualSpec):
         return None
-    ends, blocks = list(accumulate(spec.depths)), int(match[1]) + 1
+    ends = list(accumulate(spec.depths))
+    blocks = int(match[1]) + 1
     return ends.index(blocks) - len(ends) if blocks in ends else None
 
 

@@ -195,7 +195,8 @@ def open_page(path: Path) -> Section:
     tree = read(path)
     old = [at for at in OLD if at in tree.places]
     if old:
-        place, name = tree.places[old[0]], dotted_name(old[0])
+        place = tree.places[old[0]]
+        name = dotted_name(old[0])
         raise UserError(
             f"{place}: {name}: a config from before PaddleClas 2.2, which has other keys; "
             "start from the config of the same name in a later release"

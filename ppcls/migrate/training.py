@@ -50,7 +50,8 @@ def cosine(lr: Section, run: Run) -> Decay:
 
 
 def linear(lr: Section, run: Run) -> Decay:
-    peak, power = lr.positive("learning_rate"), lr.number("power", 1)
+    peak = lr.positive("learning_rate")
+    power = lr.number("power", 1)
     if lr.get("cycle"):
         lr.matters("cycle", "not carried over: it decays once")
     bent = {"power": float(power)} if power != 1 else {}
@@ -58,14 +59,16 @@ def linear(lr: Section, run: Run) -> Decay:
 
 
 def step(lr: Section, run: Run) -> Decay:
-    every, gamma = lr.positive("step_size"), lr.number("gamma", 0.1)
+    every = lr.positive("step_size")
+    gamma = lr.number("gamma", 0.1)
     decay: dict[str, Any] = {"kind": "step", "every": short(every)}
     decay |= {"after_warmup": True} if run.warmup else {}
     return lr.positive("learning_rate"), decay | ({"gamma": gamma} if gamma != 0.1 else {})
 
 
 def multi_step(lr: Section, run: Run) -> Decay:
-    gamma, at = lr.number("gamma", 0.1), run.milestones(lr.numbers("milestones"))
+    gamma = lr.number("gamma", 0.1)
+    at = run.milestones(lr.numbers("milestones"))
     if "step_each_epoch" in lr:
         lr.get("step_each_epoch")  # PaddleClas puts its own in its place
     decay = {"kind": "step", "milestones": at, **({"gamma": gamma} if gamma != 0.1 else {})}
@@ -73,7 +76,8 @@ def multi_step(lr: Section, run: Run) -> Decay:
 
 
 def piecewise(lr: Section, run: Run) -> Decay:
-    epochs, values = lr.numbers("decay_epochs"), lr.numbers("values")
+    epochs = lr.numbers("decay_epochs")
+    values = lr.numbers("values")
     if len(values) != len(epochs) + 1:
         raise UserError(f"{lr.place('values')}: {lr.name('values')}: {len(epochs) + 1} are needed")
     peak = lr.get("learning_rate")
@@ -97,7 +101,8 @@ def close(values: list[float], others: list[float]) -> bool:
 
 
 def one_cycle(lr: Section, run: Run) -> Decay:
-    peak, end = lr.positive("max_learning_rate"), lr.number("end_learning_rate", 1e-10)
+    peak = lr.positive("max_learning_rate")
+    end = lr.number("end_learning_rate", 1e-10)
     for key, own in (("anneal_strategy", "cos"), ("three_phase", False)):
         if lr.get(key, own) != own:
             lr.matters(key, f"{own} here")
@@ -150,7 +155,8 @@ def convert_schedule(lr: Section, epochs: float, eval_every: float) -> dict[str,
         peak, decay = SCHEDULES[name](lr, run)
     else:
         keys = [key for key in ("learning_rate", "base_learning_rate") if key in lr]
-        peak, decay = lr.number(keys[0] if keys else "learning_rate"), {"kind": "constant"}
+        peak = lr.number(keys[0] if keys else "learning_rate")
+        decay = {"kind": "constant"}
         lr.lose(f"{name} is not known here: its learning rate stays constant", f"schedule {name}")
     schedule: dict[str, Any] = {"lr": float(peak), "warmup_start": lr.number("warmup_start_lr", 0)}
     if warmup and decay["kind"] != "one_cycle":
@@ -251,7 +257,8 @@ def decay(section: Section) -> float:
         return own
     if own:
         section.remark("weight_decay", "the regularizer counts, as in PaddleClas")
-    kind, coefficient = regularizer.get("name", "L2"), regularizer.number("coeff", 0)
+    kind = regularizer.get("name", "L2")
+    coefficient = regularizer.number("coeff", 0)
     if kind != "L2":
         regularizer.lose("only L2 decays weights here: not carried over", f"{kind} weight decay")
         return 0
@@ -374,7 +381,8 @@ def wsl(loss: Section, weight: float, scene: Scene) -> Nodes:
 def skd(loss: Section, weight: float, scene: Scene) -> Nodes:
     """There logits have the length multiplier * sqrt(classes), and labels a part in the loss."""
     labels_are_labels(loss)
-    share, multiplier = loss.number("alpha", 0.9), loss.positive("multiplier", 2)
+    share = loss.number("alpha", 0.9)
+    multiplier = loss.positive("multiplier", 2)
     scene.labels += weight * (1 - share)
     text = "the other share is task.labels_weight: the cross entropy of the logits as they are, "
     loss.matters("alpha", text + "there of the normalised ones")
@@ -384,7 +392,8 @@ def skd(loss: Section, weight: float, scene: Scene) -> Nodes:
 
 
 def dist(loss: Section, weight: float, scene: Scene) -> Nodes:
-    inter, intra = float(loss.number("beta", 1)), float(loss.number("gamma", 1))
+    inter = float(loss.number("beta", 1))
+    intra = float(loss.number("gamma", 1))
     return [{"kind": "dist", "weight": weight, "inter": inter, "intra": intra}]
 
 
@@ -448,7 +457,8 @@ def convert_distill_losses(root: Section, scene: Scene) -> tuple[Nodes, list[Sec
             loss.remark("weight", "1: PaddleClas leaves out the weight of a loss that is alone")
             weight = 1.0
         nodes = BETWEEN[name](loss, weight, scene)
-        found, sources = found + nodes, sources + [loss] * len(nodes)
+        found = found + nodes
+        sources = sources + [loss] * len(nodes)
     return found, sources
 
 
@@ -481,7 +491,8 @@ def cross_entropy(loss: Section, classes: int) -> dict[str, Any]:
 
 def binary(loss: Section, classes: int) -> dict[str, Any]:
     """PaddleClas smooths first and then says yes above a threshold, which undoes the smoothing."""
-    smoothing, threshold = epsilon(loss), loss.number("target_threshold", 0.2)
+    smoothing = epsilon(loss)
+    threshold = loss.number("target_threshold", 0.2)
     ours = (threshold - smoothing / classes) / (1 - smoothing)
     if smoothing:
         text = f"undone by the threshold {threshold} after it: as threshold {ours:.6g} alone"
@@ -534,7 +545,8 @@ class Labels:
     def others(self, peers: bool) -> None:
         """List the losses of other networks, but for those that peers have in common."""
         for loss in self.apart:
-            weight, smoothing = loss.number("weight", 1), epsilon(loss)
+            weight = loss.number("weight", 1)
+            smoothing = epsilon(loss)
             same = (weight, smoothing) == (self.weight, self.loss.get("smoothing", 0))
             if not peers:
                 loss.remark("model_names", "of a network that does not learn here: left out")
@@ -544,9 +556,11 @@ class Labels:
 
 def evaluated(root: Section, many: bool) -> None:
     """`Loss.Eval`, which is always the same here."""
-    known, scores = ("CELoss", GROUND_TRUTH), "top-1, top-5 and the cross entropy"
+    known = ("CELoss", GROUND_TRUTH)
+    scores = "top-1, top-5 and the cross entropy"
     if many:
-        known, scores = ("MultiLabelLoss",), "mAP, F1 and the binary cross entropy"
+        known = ("MultiLabelLoss",)
+        scores = "mAP, F1 and the binary cross entropy"
     for name, loss in root.section("Loss").entries("Eval"):
         root.page.used.add(loss.at)
         if name not in known:
@@ -562,7 +576,8 @@ def convert_losses(root: Section, classes: int, many: bool, student: str) -> Lab
         if name not in LOSSES:
             loss.lose("this loss is not known here: not carried over")
             continue
-        names, key = loss.get("model_names"), loss.get("key")
+        names = loss.get("model_names")
+        key = loss.get("key")
         names = names if isinstance(names, list) and names else [student]
         if student and student not in names:
             found.apart.append(loss)
@@ -571,7 +586,8 @@ def convert_losses(root: Section, classes: int, many: bool, student: str) -> Lab
         elif found.loss:
             loss.lose("a second loss is not carried over", f"{name} beside another loss")
         else:
-            found.loss, found.source = LOSSES[name](loss, classes), loss
+            found.loss = LOSSES[name](loss, classes)
+            found.source = loss
             found.weight = float(loss.number("weight", 1))
             if many and found.loss["kind"] not in ("bce", "asymmetric"):
                 loss.matters(None, "with several labels a photo: the binary cross entropy")

@@ -119,7 +119,8 @@ def resize(op: Section, train: Train) -> list[Op]:
 
 
 def flip(op: Section, train: Train) -> list[Op]:
-    code, prob = op.get("flip_code", 1), op.number("prob", 0.5)
+    code = op.get("flip_code", 1)
+    prob = op.number("prob", 0.5)
     given = {"prob": float(prob)} if prob != 0.5 else {}
     if code == -1:
         both = [{"op": f"{way}_flip", "prob": 1.0} for way in ("horizontal", "vertical")]
@@ -130,7 +131,8 @@ def flip(op: Section, train: Train) -> list[Op]:
 def rotation(op: Section, train: Train) -> list[Op]:
     many = isinstance(op.values.get("degrees"), list)
     degrees = op.numbers("degrees") if many else [op.number("degrees", 90)]
-    low, high = degrees[0] if many else -degrees[0], degrees[-1]
+    low = degrees[0] if many else -degrees[0]
+    high = degrees[-1]
     if op.get("interpolation", "nearest") != "bilinear":
         op.matters("interpolation" if "interpolation" in op else None, "sampled bilinearly here")
     turned = {"op": "rotation", "degrees": [float(low), float(high)]}
@@ -138,7 +140,8 @@ def rotation(op: Section, train: Train) -> list[Op]:
 
 
 def pad(op: Section, train: Train) -> list[Op]:
-    mode, fill = op.get("padding_mode", "constant"), op.get("fill", 0)
+    mode = op.get("padding_mode", "constant")
+    fill = op.get("fill", 0)
     if isinstance(fill, list):
         op.matters("fill", "one value for all channels here: the first")
         fill = fill[0]
@@ -149,7 +152,8 @@ def pad(op: Section, train: Train) -> list[Op]:
 
 def pad_to_size(op: Section, train: Train) -> list[Op]:
     """What is missing is added on the right and below (0), all around (1), or left and above."""
-    mode, fill = op.get("pad_mode", 0), op.get("fill_value", 127.5)
+    mode = op.get("pad_mode", 0)
+    fill = op.get("fill_value", 127.5)
     op.get("size_divisor")
     extra = side(op) - train.size if op.values.get("size") and train.size else -1
     if mode not in (0, 1, 2) or extra < 0:
@@ -191,7 +195,8 @@ def auto(op: Section, train: Train) -> list[Op]:
 
 
 def rand(op: Section, train: Train) -> list[Op]:
-    layers, magnitude = op.get("num_layers", 2), op.number("magnitude", 5)
+    layers = op.get("num_layers", 2)
+    magnitude = op.number("magnitude", 5)
     op.matters(
         None, "of the paper's changes here: without invert; posterize and solarize grow stronger"
     )
@@ -247,7 +252,8 @@ def augmix(op: Section, train: Train) -> list[Op]:
 
 
 def erasing(op: Section, train: Train) -> list[Op]:
-    mode, least = op.get("mode", "const"), fraction(op, "r1", 0.3)
+    mode = op.get("mode", "const")
+    least = fraction(op, "r1", 0.3)
     mean = op.get("mean", [0.0, 0.0, 0.0])
     found: Op = {
         "op": "random_erasing",
@@ -267,7 +273,8 @@ def erasing(op: Section, train: Train) -> list[Op]:
 
 
 def cutout(op: Section, train: Train) -> list[Op]:
-    holes, length = op.get("n_holes", 1), op.get("length", 112)
+    holes = op.get("n_holes", 1)
+    length = op.get("length", 112)
     return [{"op": "cutout", "holes": holes, "length": length, "mode": train.hidden}]
 
 
@@ -400,7 +407,8 @@ def normalization(op: Section) -> dict[str, Any]:
         op.remark("output_fp16", "photos reach the network in float32; train.precision narrows it")
     op.get("order")
     default = Preprocess()
-    mean, std = op.get("mean", list(default.mean)), op.get("std", list(default.std))
+    mean = op.get("mean", list(default.mean))
+    std = op.get("std", list(default.std))
     asked = {"mean": mean, "std": std, "scale": op.get("scale", 1 / 255), "order": ""}
     channels = len(mean) if isinstance(mean, list) else 3
     try:
@@ -461,7 +469,8 @@ def fmix(op: Section, prob: float = 1) -> Ops:
     for key in ("max_soft", "reformulate"):
         if op.get(key):
             op.matters(key, "not carried over: the mask has hard edges")
-    alpha, power = float(op.number("alpha", 1)), float(op.number("decay_power", 3))
+    alpha = float(op.number("alpha", 1))
+    power = float(op.number("decay_power", 3))
     return [with_prob({"op": "fmix", "alpha": alpha, "decay_power": power}, prob)]
 
 
@@ -479,14 +488,16 @@ def sampler(op: Section, prob: float = 1) -> Ops:
         else:
             inner.lose("this op is not known here: not carried over", name)
     if total > 1:
-        place, name = op.page.place(op.at), dotted_name(op.at)
+        place = op.page.place(op.at)
+        name = dotted_name(op.at)
         raise UserError(f"{place}: {name}: the probs sum to {total:g}: they may sum to 1 at most")
     return found
 
 
 def hybrid(op: Section, prob: float = 1) -> Ops:
     """timm's mixup or cutmix."""
-    prob, switch = op.number("prob", 1), op.number("switch_prob", 0.5)
+    prob = op.number("prob", 1)
+    switch = op.number("switch_prob", 0.5)
     alphas = {"mixup": op.number("mixup_alpha", 1), "cutmix": op.number("cutmix_alpha", 0)}
     if op.get("cutmix_minmax"):
         op.matters(

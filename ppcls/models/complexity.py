@@ -84,7 +84,8 @@ def trainable_parameters(layer: nn.Layer) -> int:
 @contextmanager
 def shapes_only():
     """Static mode with a program of its own; dynamic mode comes back, after an error too."""
-    program, startup = paddle.static.Program(), paddle.static.Program()
+    program = paddle.static.Program()
+    startup = paddle.static.Program()
     was_dynamic = paddle.in_dynamic_mode()
     # Parameter names are numbered, optimizer states are saved under them, and `disable_static`
     # starts them anew: hand the numbering back, or later networks would take names in use.

@@ -19,7 +19,8 @@ class EfficientNet(nn.Layer):
         conv = conv_norm(spec)
         self.stem = conv(in_channels, spec.stem, 3, 2)
         self.stages = nn.LayerList()
-        cin, total = spec.stem, sum(spec.depths)
+        cin = spec.stem
+        total = sum(spec.depths)
         drop_paths = (spec.drop_path * index / total for index in range(total))
         for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
             blocks = []
@@ -61,8 +62,11 @@ class InvertedBottleneck(nn.Layer):
 
     def __init__(self, spec: EfficientNetSpec, stage: int, cin: int, stride: int, drop_path: float):
         super().__init__()
-        conv, act = conv_norm(spec), ACTIVATIONS[spec.act]
-        cout, expand, kernel = spec.widths[stage], STAGES[stage].expand, STAGES[stage].kernel
+        conv = conv_norm(spec)
+        act = ACTIVATIONS[spec.act]
+        cout = spec.widths[stage]
+        expand = STAGES[stage].expand
+        kernel = STAGES[stage].kernel
         mid = cin * expand
         self.branch = nn.Sequential(
             *([conv(cin, mid, 1)] if expand > 1 else []),

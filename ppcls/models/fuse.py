@@ -26,12 +26,14 @@ def fused(net: nn.Layer) -> Iterator[None]:
         yield
     finally:
         for layer, norm, weight in kept:
-            layer.norm, layer.conv.bias = norm, None
+            layer.norm = norm
+            layer.conv.bias = None
             layer.conv.weight.set_value(weight)
 
 
 def fold(layer: ConvNorm) -> None:
-    conv, norm = layer.conv, layer.norm
+    conv = layer.conv
+    norm = layer.norm
     assert isinstance(norm, nn.BatchNorm2D)
     assert conv.bias is None
     parts: list[Any] = [norm.weight, norm.bias, norm._mean, norm._variance]

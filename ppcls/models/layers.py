@@ -98,7 +98,8 @@ class HierarchicalConv(nn.Layer):
     def __init__(self, channels, stride, scales, chained, mean):
         super().__init__()
         assert stride == 1 or not chained, "a strided result is too small to be added"
-        self.scales, self.chained = scales, chained
+        self.scales = scales
+        self.chained = chained
         part = channels // scales
         self.convs = nn.LayerList([ConvNorm(part, part, 3, stride) for _ in range(scales - 1)])
         self.pool = nn.Identity() if chained else mean
@@ -120,7 +121,8 @@ class SplitAttention(nn.Layer):
 
     def __init__(self, channels, radix):
         super().__init__()
-        self.radix, self.channels = radix, channels
+        self.radix = radix
+        self.channels = channels
         squeezed = max(channels * radix // 4, 32)
         self.conv = ConvNorm(channels, channels * radix, 3, groups=radix)
         self.pool = nn.AdaptiveAvgPool2D(1)

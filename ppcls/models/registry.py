@@ -75,12 +75,15 @@ OTHERS = (
 )
 
 
-MANY, SURE = 12, 0.75  # near names that are looked at, and how near they are
+# near names that are looked at, and how near they are
+MANY = 12
+SURE = 0.75
 
 
 def farness(word: str, name: str) -> tuple[bool, bool, int]:
     """Another family is farther than another depth."""
-    families, depths = [], []
+    families = []
+    depths = []
     for text in (word, name):
         found = re.fullmatch(r"(res2net|\D*)(\d*).*", text)
         assert found

@@ -27,7 +27,8 @@ class ResidualNet(nn.Layer):
             self.register_buffer(name, paddle.full([1], float(getattr(spec, name))))
         self.stem = make_stem(spec.stem, in_channels)
         self.stages = nn.LayerList()
-        cin, index = spec.stem.widths[-1], 0
+        cin = spec.stem.widths[-1]
+        index = 0
         last = max(1, sum(spec.depths) - 1)
         for stage, (depth, width) in enumerate(zip(spec.depths, spec.widths, strict=True)):
             stride = 2 if stage > 0 or not spec.stem.pool else 1
@@ -35,7 +36,8 @@ class ResidualNet(nn.Layer):
             for i in range(depth):
                 drop_path = spec.drop_path * index / last
                 blocks.append(Block(spec, stage, cin, stride if i == 0 else 1, i == 0, drop_path))
-                cin, index = width, index + 1
+                cin = width
+                index = index + 1
             self.stages.append(nn.Sequential(*blocks))
         self.pool = nn.AdaptiveAvgPool2D(1)
         self.head = classifier(cin, num_classes)

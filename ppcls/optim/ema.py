@@ -37,7 +37,8 @@ class Average:
     """Holds the average; while `shown`, it is the network's and the trained weights are held."""
 
     def __init__(self, net: nn.Layer, ema: Ema):
-        self.state, self.ema = net.state_dict(), ema
+        self.state = net.state_dict()
+        self.ema = ema
         self.held: dict[str, Tensor] = {k: v.detach().clone() for k, v in self.state.items()}
 
     def update(self, step: int) -> None:

@@ -30,7 +30,9 @@ class OneSlot:
     """An optimizer that keeps one tensor per parameter, zero at first."""
 
     def __init__(self, groups: Sequence[Group], slot: str, rule: Rule):
-        self.groups, self.rule, self.lr = groups, rule, 0.0
+        self.groups = groups
+        self.rule = rule
+        self.lr = 0.0
         self.parameters = [p for group in groups for p in group.parameters]
         self.slots = {p.name: paddle.zeros_like(p) for p in self.parameters}
         self.suffix = f"_{slot}"
@@ -67,7 +69,8 @@ def lars(momentum: float, trust: float, weight_decay: float) -> Rule:
         rate = weight_decay if decay else 0.0
         total = gradient + rate * weight
         if len(weight.shape) > 1:
-            size, slope = weight.square().sum().sqrt(), gradient.square().sum().sqrt()
+            size = weight.square().sum().sqrt()
+            slope = gradient.square().sum().sqrt()
             ratio = trust * size / (slope + rate * size)
             total = total * paddle.where((size > 0) & (slope > 0), ratio, paddle.ones_like(ratio))
         velocity.scale_(momentum)

@@ -94,7 +94,8 @@ class OneCycle:
     end: Part = 4e-6
 
     def __call__(self, at: Moment) -> float:
-        top, last = at.exact(self.rise) - 1, at.total_steps - 1
+        top = at.exact(self.rise) - 1
+        last = at.total_steps - 1
         if at.step < top:
             return wave(self.start, 1.0, at.step / top)
         share = (at.step - max(0.0, top)) / max(1.0, last - max(0.0, top))
@@ -172,15 +173,20 @@ class Plateau:
     patience: Length = Span(10, "epochs")
 
     def __call__(self, at: Moment) -> float:
-        best, since, factor = -math.inf, 0, 1.0
+        best = -math.inf
+        since = 0
+        factor = 1.0
         for evaluation in at.evaluations:
-            step, score = int(evaluation["step"]), goodness(evaluation, self.score or at.score)
+            step = int(evaluation["step"])
+            score = goodness(evaluation, self.score or at.score)
             if not at.start <= step <= at.step:
                 continue
             if score > best:
-                best, since = score, step
+                best = score
+                since = step
             elif step - since >= at.steps(self.patience):
-                factor, since = factor * self.gamma, step
+                factor = factor * self.gamma
+                since = step
         return factor
 
 
@@ -257,9 +263,13 @@ class EarlyStop:
             score: the one to look at where none is given.
             patience: in steps.
         """
-        best, since, last = -math.inf, 0, 0
+        best = -math.inf
+        since = 0
+        last = 0
         for evaluation in evaluations:
-            last, found = int(evaluation["step"]), goodness(evaluation, self.score or score)
+            last = int(evaluation["step"])
+            found = goodness(evaluation, self.score or score)
             if found > best:
-                best, since = found, last
+                best = found
+                since = last
         return last - since >= patience

@@ -57,7 +57,8 @@ class Outcomes:
         if len(broken):
             place = self.samples.where(int(batch.indices[broken[0]]))
             raise UserError(f"{place}: the network's logits are not finite; mend its weights")
-        own, rows = batch.labels, np.arange(len(batch.labels))
+        own = batch.labels
+        rows = np.arange(len(batch.labels))
         values = logits.astype(np.float64)
         values -= values.max(axis=1, keepdims=True)
         total = np.exp(values).sum(axis=1)
@@ -99,7 +100,9 @@ class Outcomes:
 # The figures of a report, from what a network said of each photo
 
 BINS = 15
-PAIRS, WORST = 20, 24  # how many confused pairs and mistakes are shown
+# how many confused pairs and mistakes are shown
+PAIRS = 20
+WORST = 24
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,8 @@ def by_class(
     """
     from sklearn.metrics import precision_recall_fscore_support
 
-    photos, predicted = matrix.sum(axis=1), matrix.sum(axis=0)
+    photos = matrix.sum(axis=1)
+    predicted = matrix.sum(axis=0)
     filled = np.flatnonzero(photos)
     given = {"y_true": outcomes.labels, "y_pred": outcomes.predicted, "labels": filled}
     columns = precision_recall_fscore_support(**given, zero_division=0)[:3]  # type: ignore
@@ -263,7 +267,8 @@ def calibration(confidences: np.ndarray, right: np.ndarray) -> tuple[float, list
     confidences = confidences.astype(np.float64)
     edges = np.arange(BINS + 1) / BINS
     own = np.digitize(confidences, edges[1:-1], right=True)
-    bins, ece = [], 0.0
+    bins = []
+    ece = 0.0
     for index in range(BINS):
         inside = own == index
         photos = int(inside.sum())

@@ -31,7 +31,8 @@ def fonts_for(text: str) -> list[str]:
 
     The first is DejaVu Sans, which comes with matplotlib.
     """
-    chosen, lacking = [dejavu()], set(lacked(text, [dejavu()]))
+    chosen = [dejavu()]
+    lacking = set(lacked(text, [dejavu()]))
     for path in system_fonts() if lacking else ():
         has = lacking - set(lacked("".join(lacking), [path]))
         if has:

@@ -102,7 +102,9 @@ def thumbnail(path: str) -> bytes:
 # --------------------------------------------------------------------------
 # A report's files for programs: CSV, JSON and npz
 
-ALL, TOP = 100, 20  # classes up to which a row has every probability; above, so many highest
+# classes up to which a row has every probability; above, so many highest
+ALL = 100
+TOP = 20
 
 
 def write_scores(report: Report, path: Path) -> None:
@@ -114,9 +116,12 @@ def write_scores(report: Report, path: Path) -> None:
 
 
 def score_rows(report: Report) -> Iterator[list[Any]]:
-    outcomes, names = report.outcomes, report.names
-    labels, predicted = outcomes.labels.tolist(), outcomes.predicted.tolist()
-    confidences, ranks = outcomes.confidences.tolist(), outcomes.ranks.tolist()
+    outcomes = report.outcomes
+    names = report.names
+    labels = outcomes.labels.tolist()
+    predicted = outcomes.predicted.tolist()
+    confidences = outcomes.confidences.tolist()
+    ranks = outcomes.ranks.tolist()
     every = outcomes.classes <= ALL
     head = ["path", "label", "name", "predicted", "predicted_name", "probability", "rank", "loss"]
     top = [f"{what}_{place}" for place in range(1, TOP + 1) for what in ("class", "probability")]
@@ -149,7 +154,8 @@ def write_arrays(report: Report, path: Path) -> None:
 
 def write_confusion(report: Report, path: Path) -> None:
     """A row per true class, a column per predicted one."""
-    names, matrix = report.names, report.confusion
+    names = report.names
+    matrix = report.confusion
     rows = [[name, *row] for name, row in zip(names, matrix.tolist(), strict=True)]
     write_csv(path, [["true \\ predicted", *names], *rows])
 
@@ -406,7 +412,8 @@ def data_uri(file: bytes, kind: str) -> str:
 # --------------------------------------------------------------------------
 # A report's folder
 
-PAGE, RECORD = "report.html", "report.json"
+PAGE = "report.html"
+RECORD = "report.json"
 FILES = (
     "scores.csv",
     "scores.npz",

@@ -14,10 +14,14 @@ if TYPE_CHECKING:  # matplotlib takes its time and evaluation alone does not nee
     from matplotlib.figure import Figure
 
 DPI = 100
-WITH_COUNTS, WITH_NAMES = 20, 50  # classes up to which cells and axes are written on
+# classes up to which cells and axes are written on
+WITH_COUNTS = 20
+WITH_NAMES = 50
 CELLS = 200  # per side of a matrix; of more classes, neighbours share a cell
 LONGEST = 20  # characters of a name on an axis
-BLUE, RED, GREY = "#3b6fb6", "#c8553d", "#777777"
+BLUE = "#3b6fb6"
+RED = "#c8553d"
+GREY = "#777777"
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:

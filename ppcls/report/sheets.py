@@ -21,12 +21,20 @@ from ppcls.utils.text import plural, visible
 PAGE = (1600, 1200)  # width and height in pixels that no page exceeds
 MOST_PAGES = 50
 TILE = 192  # pixels of a side above which an image is shown smaller
-LEAST_TILE, GOOD_TILE = 128, 144  # small images are enlarged in whole steps up to the latter
-MARGIN, GUTTER, GAP = 16, 28, 4  # around the page, between cards, between images of one card
+# small images are enlarged in whole steps up to the latter
+LEAST_TILE = 128
+GOOD_TILE = 144
+# around the page, between cards, between images of one card
+MARGIN = 16
+GUTTER = 28
+GAP = 4
 ROW_GAP = 44  # from the words of a card to the next row: farther than to their own images
 NEAR = 2  # from an image to its words
-FONT_SIZE, LINE = 12, 16
-PAPER, INK, FAINT = (255, 255, 255), (0, 0, 0), (90, 90, 90)
+FONT_SIZE = 12
+LINE = 16
+PAPER = (255, 255, 255)
+INK = (0, 0, 0)
+FAINT = (90, 90, 90)
 SHAPE = 1.2  # width over height that a page with few cards comes nearest to
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -81,7 +89,8 @@ class Layout:
 
     def cards_by_page(self) -> list[int]:
         """As many rows on each page, or one more: no strip on the last."""
-        rows, pages = -(-self.cards // self.columns), self.pages
+        rows = -(-self.cards // self.columns)
+        pages = self.pages
         return [
             self.columns * (rows * (page + 1) // pages - rows * page // pages)
             for page in range(pages)
@@ -100,7 +109,8 @@ def lay_out(cards: int, images: int, side: int, lines: int) -> Layout:
     wide, high = (pixels - 2 * MARGIN for pixels in PAGE)
     natural = min(enlarged(side, GOOD_TILE), TILE)
     fitting = (wide + GAP) // (min(natural, LEAST_TILE) + GAP)
-    cards, images = cards * -(-images // fitting), min(images, fitting)
+    cards = cards * -(-images // fitting)
+    images = min(images, fitting)
 
     def room(columns: int) -> int:
         """Pixels of a tile's side that so many columns leave."""
@@ -147,9 +157,11 @@ def draw_pages(cards: Iterable[Card], layout: Layout) -> Iterator[Image.Image]:
 def draw_page(cards: Sequence[Card], layout: Layout) -> Image.Image:
     """One page; an image stands on its words, however low it is."""
     columns = min(layout.columns, len(cards))
-    across, words = layout.width + GUTTER, layout.height - layout.tile
+    across = layout.width + GUTTER
+    words = layout.height - layout.tile
     tiles = [[fit(one, layout.tile) for one in card.images] for card in cards]
-    floors, bottom = [], MARGIN - ROW_GAP
+    floors = []
+    bottom = MARGIN - ROW_GAP
     for first in range(0, len(cards), columns):
         row = tiles[first : first + columns]
         floors.append(bottom + ROW_GAP + max(tile.height for own in row for tile in own))
@@ -189,7 +201,8 @@ def elided(text: str, width: float, font: Lettering) -> str:
     text = visible(text)
     if font.length(text) <= width:
         return text
-    least, most = 0, len(text)
+    least = 0
+    most = len(text)
     while least < most:  # the largest number of characters that fits
         kept = -(-(least + most) // 2)
         least, most = (kept, most) if font.length(cut(text, kept)) <= width else (least, kept - 1)
@@ -257,7 +270,8 @@ def write_pages(what: str, output: Path, pages: Iterable[Image.Image]) -> str:
     files = [encoded(page, FORMATS[output.suffix.lower()]) for page in pages]
     for number, data in enumerate(files, 1):
         write_bytes(numbered(output, number), data, what)
-    last, after = numbered(output, len(files)).name, numbered(output, len(files) + 1)
+    last = numbered(output, len(files)).name
+    after = numbered(output, len(files) + 1)
     old = f" ({after.name} is of an earlier sheet)" if after.exists() else ""
     if len(files) == 1:
         return f"{output}{old}"

@@ -31,7 +31,8 @@ class Near:
 
     def __call__(self, hashes: np.ndarray, bits: int) -> np.ndarray:
         """bool [M]: which of uint64 [M, 4] differ in at most `bits` bits from a known one."""
-        bands, found = bands_of(hashes), np.zeros(len(hashes), bool)
+        bands = bands_of(hashes)
+        found = np.zeros(len(hashes), bool)
         flips = [0, *(1 << bit for bit in range(16))] if bits > 15 else [0]
         for band in range(BANDS):
             for flip in flips:
@@ -53,7 +54,9 @@ class Near:
         first = starts[keys]
         counts = starts[1:][keys] - first
         some = np.flatnonzero(counts)
-        rows, first, counts = rows[some], first[some], counts[some]
+        rows = rows[some]
+        first = first[some]
+        counts = counts[some]
         ends = np.cumsum(counts)
         start = 0
         while start < len(rows):
@@ -65,7 +68,8 @@ class Near:
             others = self.orders[band][np.arange(len(own)) + np.repeat(shift, counts[part])]
             # Half of the bits tell nearly all apart.
             differ = distances(bands[:HALF], self.bands[:HALF], own, others)
-            own, others = own[differ <= bits], others[differ <= bits]
+            own = own[differ <= bits]
+            others = others[differ <= bits]
             found[own[distances(bands, self.bands, own, others) <= bits]] = True
             start = stop
 
@@ -211,7 +215,8 @@ class Pool:
 def repeated(rows: np.ndarray) -> np.ndarray:
     """bool [n]: which of CANDIDATE [n], sorted by class, have the pixels of one before in it."""
     order = np.argsort(rows["pixels"], kind="stable")
-    pixels, labels = rows["pixels"][order], rows["label"][order]
+    pixels = rows["pixels"][order]
+    labels = rows["label"][order]
     found = np.zeros(len(rows), bool)
     found[order[1:]] = (pixels[1:] == pixels[:-1]) & (labels[1:] == labels[:-1])
     return found

@@ -104,7 +104,8 @@ def open_walked(folder: str, file: Path) -> Photos:
     say(f"looking for photos in {folder}")
     with write_whole(file) as lines:
         lines.write(header_line({"format": LIST_FORMAT, "folder": folder}))
-        found, passed = False, PassedOver()
+        found = False
+        passed = PassedOver()
         for path in walk(folder, passed):
             lines.write(f"{quoted(path)}\n".encode("utf-8", "surrogateescape"))
             found = True
@@ -118,7 +119,9 @@ def open_walked(folder: str, file: Path) -> Photos:
 
 def counted(photos: Photos) -> Photos:
     """With the number and the digest of its own file's lines."""
-    digest, count = hashlib.sha256(), -1  # the header is none
+    # the header is none
+    digest = hashlib.sha256()
+    count = -1
     with photos.file.open("rb") as file:
         while block := file.read(LIST_BLOCK):
             digest.update(block)
@@ -128,7 +131,8 @@ def counted(photos: Photos) -> Photos:
 
 def open_list(photos: Photos) -> Photos:
     """A list, its lines checked and counted."""
-    digest, count = hashlib.sha256(), 0
+    digest = hashlib.sha256()
+    count = 0
     try:
         with photos.file.open("rb") as lines:
             for count, line in enumerate(lines, 1):
@@ -225,7 +229,8 @@ class Scores:
         Raises:
             UserError: they cannot be written, or hold something else.
         """
-        self.path, self.skipped = beside(output, "scores"), beside(output, "skipped")
+        self.path = beside(output, "scores")
+        self.skipped = beside(output, "skipped")
         self.photos = photos
         header = {"format": FORMAT, **header}
         first = header_line(header)
@@ -335,7 +340,9 @@ class Looked:
 
 def look(paths: Sequence[str], preprocess: Preprocess) -> Looked:
     """Read each photo once."""
-    records, kept, reasons = np.zeros(len(paths), RECORD), 0, []
+    records = np.zeros(len(paths), RECORD)
+    kept = 0
+    reasons = []
     shape = (preprocess.crop, preprocess.crop, preprocess.channels)
     seen = np.empty((len(paths), *shape), np.uint8)
     with warnings.catch_warnings(), decoder_messages() as messages:

@@ -80,11 +80,13 @@ class Judge:
         opened = [open_teacher(node, self.student, self.precision) for node in self.nodes]
         for teacher in opened:
             say(f"teacher {teacher.name}, {teacher.source}")
-        guide, batch = together(opened), self.student.batch_size
+        guide = together(opened)
+        batch = self.student.batch_size
         read = partial(look, preprocess=self.student.preprocess)
         paths = chunks(photos.paths(scores.done), batch)
         with closing(in_order(read, paths, self.workers)) as looked:
-            total, first = -(-photos.count // batch), scores.done // batch
+            total = -(-photos.count // batch)
+            first = scores.done // batch
             for seen in Progress(looked, f"scores, in batches of {batch}", total, first):
                 if len(seen.images):
                     fill(seen.records, *answers(guide, seen.images))
@@ -102,13 +104,16 @@ def open_judge(recipe: Recipe) -> Judge:
     nodes = teachers_of(recipe)
     recipe = with_preprocess(recipe)
     select(recipe.device)
-    model, data = recipe.model, recipe.data
-    classes, names = model.num_classes, class_names(data.labels)
+    model = recipe.model
+    data = recipe.data
+    classes = model.num_classes
+    names = class_names(data.labels)
     places = located(data)
     if not classes:
         train = open_part("data.train", places.train, data, recipe.task.several)
         require_numbers(train)
-        classes, names = train.classes, train.names
+        classes = train.classes
+        names = train.names
     evaluation = None
     if places.eval or data.holdout:
         evaluation = open_eval(replace(recipe, data=places), classes)
@@ -148,7 +153,8 @@ def answers(guide: Guide, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The likeliest class (int64 [N]) and its probability (float32 [N]) of uint8 [N, H, W, C]."""
     places = np.zeros(len(images), np.int64)  # of no use: no teacher here has kept answers
     shares = F.softmax(guide(paddle.to_tensor(images), places).logits.astype("float32"), axis=-1)
-    labels, confidence = shares.argmax(axis=-1).numpy(), shares.max(axis=-1).numpy()
+    labels = shares.argmax(axis=-1).numpy()
+    confidence = shares.max(axis=-1).numpy()
     if not np.isfinite(confidence).all():
         raise UserError(
             "task.teacher: its answers are no numbers; is it whole? Where a narrow precision "
@@ -319,7 +325,9 @@ def away(judge: Judge, bits: int) -> Away | None:
 
 def write(chosen: Chosen, photos: Photos, output: Path) -> None:
     """The list of the chosen photos, whole or not at all."""
-    folder, paths, before = os.path.dirname(os.path.abspath(output)), photos.paths(), 0
+    folder = os.path.dirname(os.path.abspath(output))
+    paths = photos.paths()
+    before = 0
     with write_whole(output) as file:
         for place in chosen.rows["place"]:
             path = next(islice(paths, int(place) - before, None))

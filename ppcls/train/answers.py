@@ -140,7 +140,8 @@ def open_answers(path: Path, wanted: Mapping[str, Any]) -> np.ndarray:
     check(path, header, wanted, "write it anew with `ppcls teach`, or leave out teacher.cache")
     with path.open("rb") as file:
         start = len(file.readline(LONGEST_HEADER))
-    record, photos = record_of(header["top"], header["classes"]), header["photos"]
+    record = record_of(header["top"], header["classes"])
+    photos = header["photos"]
     there = (path.stat().st_size - start) // record.itemsize
     if there < photos:
         raise UserError(

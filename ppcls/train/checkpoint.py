@@ -30,7 +30,9 @@ from ppcls.utils.text import composed, from_json, visible
 from ppcls.weights import files
 from ppcls.weights.load import OPTIMIZER
 
-LATEST, BEST = "latest.safetensors", "best.safetensors"  # a run's checkpoints
+# a run's checkpoints
+LATEST = "latest.safetensors"
+BEST = "best.safetensors"
 RECORD = files.RECORD  # the metadata key of the record
 BESIDE = "beside/"  # begins the names of layers that train beside the network
 TRAINED = "trained"  # the slot of the weights in training, where there is an average of them
@@ -148,7 +150,8 @@ def restore(
     if not saved and not isinstance(optimizer, paddle.optimizer.SGD):  # which has no slots
         raise UserError(f"{path}: holds no optimizer state; resume from latest.safetensors")
     parameters = {path: name for name, path in names(net, beside).items()}
-    state, trained = {}, {}
+    state = {}
+    trained = {}
     for key, value in saved.items():
         name, slot = key.removeprefix(OPTIMIZER).rsplit("/", 1)
         tensor = paddle.to_tensor(value)

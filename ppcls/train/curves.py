@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
-SIZE, DPI = (15, 4.6), 100  # inches
+# inches
+SIZE = (15, 4.6)
+DPI = 100
 LONG = 40  # characters of a legend's line that need no more
 FEW = 40  # points up to which each is marked
-BLUE, ORANGE, GREEN, GREY = "#3b6fb6", "#d9822b", "#5a9a4a", "#777777"
+BLUE = "#3b6fb6"
+ORANGE = "#d9822b"
+GREEN = "#5a9a4a"
+GREY = "#777777"
 WORDS = {"map": "mAP", "f1": "F1", "top1": "top-1", "top5": "top-5", "loss": "loss"}
 WATCHED = {"label_accuracy": "labels right", "top1": "top-1"}  # of training steps
 SCORES = ("map", "f1", "top1", "top5")  # of evaluations, as far as they are recorded
@@ -51,7 +56,8 @@ def draw(records_path: Path, picture: Path, of: Course) -> None:
         UserError: the picture cannot be written.
     """
     records = read_records(records_path)
-    figure, target = figure_of(records, of), io.BytesIO()
+    figure = figure_of(records, of)
+    target = io.BytesIO()
     about = {"Description": "\n".join(words(figure)), "Software": None}
     figure.savefig(target, metadata=about)
     write_bytes(picture, target.getvalue(), fix="the run's checkpoints are whole")
@@ -107,7 +113,8 @@ def mark_best(axes: "Axes", evals: Sequence[Record], of: Course) -> None:
     if not scored:
         return
     best = max(scored, key=lambda record: goodness(record, of.best))
-    x, value = best["step"] / of.epoch_steps, best[of.best]
+    x = best["step"] / of.epoch_steps
+    value = best[of.best]
     shown = value if of.best == "loss" else 100 * value
     text = f"{shown:.4f}" if of.best == "loss" else f"{shown:.2f} %"
     name = f"best: {WORDS[of.best]} {text} (epoch {x:g})"
@@ -149,7 +156,8 @@ def words(figure: "Figure") -> list[str]:
     found = []
     for axes in figure.axes:
         for one in axes.get_lines():
-            label, last = str(one.get_label()), np.asarray(one.get_ydata())[-1]
+            label = str(one.get_label())
+            last = np.asarray(one.get_ydata())[-1]
             if not label.startswith("_"):
                 end = "" if label.startswith("best") else f", last {last:.6g}"
                 found.append(f"{axes.get_title()}: {label}{end}")
@@ -158,7 +166,8 @@ def words(figure: "Figure") -> list[str]:
 
 def middles(train: Sequence[Record], of: Course) -> list[float]:
     """In epochs, the middle of the steps that each record is the mean of."""
-    before, found = 0, []
+    before = 0
+    found = []
     for record in train:
         found.append((min(before + 1, record["step"]) + record["step"]) / 2 / of.epoch_steps)
         before = record["step"]

@@ -157,7 +157,8 @@ def distill_objective(
         peer = create_model(node.name, student.classes, node.weights, in_channels=student.channels)
         if synced:
             peer = nn.SyncBatchNorm.convert_sync_batchnorm(peer)
-        scale, offset = student.preprocess.scale, student.preprocess.offset
+        scale = student.preprocess.scale
+        offset = student.preprocess.offset
         other = precision.around(looking(Normalize.before(peer, scale, offset), features))
         own = comparisons(task, network[1], peer, student.channels)
         others = comparisons(task, peer, network[1], student.channels)

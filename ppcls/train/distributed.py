@@ -25,7 +25,8 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import duration, visible
 
-SILENCE, SILENCE_SECONDS = "PPCLS_SILENCE_SECONDS", 30.0
+SILENCE = "PPCLS_SILENCE_SECONDS"
+SILENCE_SECONDS = 30.0
 NOTICE = 3.0  # seconds for word of a process to come after Paddle's connection to it has broken
 PATIENCE = 60.0  # seconds until it is said that a process lets the others wait
 LONGEST_REASON = 600
@@ -62,11 +63,14 @@ class Link:
         self, members: Sequence[Member], channels: Mapping[int, Channel], own: int, limit: float
     ):
         """`limit`: seconds of silence after which a process counts as lost."""
-        self.own, self.limit, self.count = own, limit, len(members)
+        self.own = own
+        self.limit = limit
+        self.count = len(members)
         self.peers = {rank: Peer(members[rank], channel) for rank, channel in channels.items()}
         self.interval = min(limit / 12, 5.0)
         self.changed = threading.Condition()
-        self.rounds, self.closed = 0, False
+        self.rounds = 0
+        self.closed = False
         self.thread = threading.Thread(target=self.listen, name="ppcls-link", daemon=True)
         self.thread.start()
 
@@ -99,7 +103,8 @@ class Link:
             messages = peer.channel.receive()
         except ValueError:
             messages = None
-        peer.silent, peer.gone = 0.0, messages is None
+        peer.silent = 0.0
+        peer.gone = messages is None
         for message in messages or ():
             if message.get("here"):
                 peer.met += 1
@@ -124,7 +129,8 @@ class Link:
         self.rounds += 1
         if self.own:
             self.tell({"here": 1})
-        waited, notice = Waited(), set[int]()
+        waited = Waited()
+        notice = set[int]()
         with self.changed:
             while late := [peer for peer in self.peers.values() if peer.met < self.rounds]:
                 for peer in late:
@@ -217,7 +223,8 @@ class Waited:
     """Says now and then for whom this process waits, who does answer."""
 
     def __init__(self):
-        self.started, self.next = time.monotonic(), PATIENCE
+        self.started = time.monotonic()
+        self.next = PATIENCE
 
     def tell(self, late: Sequence[Peer]) -> None:
         waited = time.monotonic() - self.started
@@ -239,7 +246,9 @@ class Processes:
 
     def __init__(self, rank: int = 0, count: int = 1, link: Link | None = None):
         """`link`: what tells it of the others, where there are any."""
-        self.rank, self.count, self.link = rank, count, link
+        self.rank = rank
+        self.count = count
+        self.link = link
 
     @property
     def first(self) -> bool:

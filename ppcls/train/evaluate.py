@@ -98,7 +98,9 @@ def score(
 
 
 def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[str, float]:
-    preprocess, data, task = trained.recipe.preprocess, trained.recipe.data, trained.recipe.task
+    preprocess = trained.recipe.preprocess
+    data = trained.recipe.data
+    task = trained.recipe.task
     network = Normalize.before(trained.net, preprocess.scale, preprocess.offset)
     view = EvalView(preprocess, data.on_error == "skip")
     reader = Reader({"eval": (samples, view)}, data.workers)

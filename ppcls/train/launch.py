@@ -22,7 +22,8 @@ from ppcls.utils.text import plural
 
 # Seconds for which the others may go on when one has failed: before they are asked to end, as who
 # saves a checkpoint does, and before they are ended.
-PATIENCE, LAST_PATIENCE = 20.0, 600.0
+PATIENCE = 20.0
+LAST_PATIENCE = 600.0
 AFTER_END = 60.0  # where the first, which writes, is done
 AFTER_LOSS = 5.0  # where those who answer have ended because one does not
 SECOND_ASKING = 5.0  # before a second Ctrl-C ends all
@@ -160,7 +161,8 @@ def watch(processes: Sequence[subprocess.Popen[bytes]], stop: Stop) -> None:
     """Wait until all have ended, or some time after one failed."""
     failed_at = lost_at = done_at = float("inf")
     while True:
-        codes, now = [process.poll() for process in processes], time.monotonic()
+        codes = [process.poll() for process in processes]
+        now = time.monotonic()
         if None not in codes:
             return
         ended = [code for code in codes if code]
@@ -193,7 +195,8 @@ def explain(found: Sequence[int | None], stop: Stop, logs: Sequence[Path]) -> in
     if not any(codes):
         return INTERRUPTED if stop.asked and found[0] is None else 0
     failed = min(range(len(codes)), key=lambda rank: importance(codes[rank]))
-    code, first = codes[failed], codes[0]
+    code = codes[failed]
+    first = codes[0]
     who = f"process {failed} of {len(codes)}"
     if code < 0 and stop.asked and -code in ASKED:
         print_error("interrupted", mark="")

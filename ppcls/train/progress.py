@@ -11,7 +11,9 @@ from ppcls.utils import environment
 from ppcls.utils.log import say
 from ppcls.utils.text import duration
 
-FIRST, LAST = 2, 7  # steps between which time is taken at first; those before are slower
+# steps between which time is taken at first; those before are slower
+FIRST = 2
+LAST = 7
 PATIENCE = 20.0  # seconds after which fewer steps have to do
 MEMORY = 100  # steps, or others, that a mean looks back to: sizes may change within a run
 WRONG = 1.3  # how many times longer or shorter than said a run becomes before it is said again
@@ -42,7 +44,8 @@ class Mean:
     """The mean seconds of things that are done again and again; the last ones count most."""
 
     def __init__(self):
-        self.count, self.seconds = 0, 0.0
+        self.count = 0
+        self.seconds = 0.0
 
     def add(self, seconds: float) -> None:
         self.count += 1
@@ -53,7 +56,8 @@ class Outlook:
     """Counts what this process does of a run, and says what that promises for the rest."""
 
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic):
-        self.plan, self.clock = plan, clock
+        self.plan = plan
+        self.clock = clock
         self.evaluates = bool(plan.evaluations)
         self.means = {kind: Mean() for kind in ("step", "evaluation", "save")}
         self.done = 0

@@ -22,10 +22,13 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import at_most, duration, from_json, plural, visible, whole_number
 
-RANK, COUNT = "PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM"
-MASTER, ENDPOINTS = "PADDLE_MASTER", "PADDLE_TRAINER_ENDPOINTS"
+RANK = "PADDLE_TRAINER_ID"
+COUNT = "PADDLE_TRAINERS_NUM"
+MASTER = "PADDLE_MASTER"
+ENDPOINTS = "PADDLE_TRAINER_ENDPOINTS"
 COUNT_DIGITS = 9  # at most, of how many processes there are
-JOIN, JOIN_SECONDS = "PPCLS_JOIN_SECONDS", 300.0
+JOIN = "PPCLS_JOIN_SECONDS"
+JOIN_SECONDS = 300.0
 FIRST_WORD = 5.0  # seconds until it is said who is waited for
 ANSWER = 10.0  # seconds in which process 0 greets whoever comes
 LONGEST = 1 << 16  # bytes of a message
@@ -71,7 +74,8 @@ class Channel:
     def __init__(self, connection: socket.socket):
         connection.settimeout(ANSWER)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.connection, self.rest = connection, b""
+        self.connection = connection
+        self.rest = b""
         self.sending = threading.Lock()
 
     def fileno(self) -> int:
@@ -132,7 +136,8 @@ def meeting() -> Meeting:
     Raises:
         UserError: it is missing, or makes no sense.
     """
-    count, rank = whole(COUNT, 1), whole(RANK, 0)
+    count = whole(COUNT, 1)
+    rank = whole(RANK, 0)
     if rank >= count:
         raise UserError(
             f"{RANK}={rank}: {COUNT}={count} processes are numbered from 0 to {count - 1}"
@@ -160,7 +165,8 @@ def require_address(name: str, text: str, meaning: str) -> tuple[str, str]:
 
 def given_addresses(endpoints: Sequence[str]) -> list[tuple[str, str]]:
     """Variables, and the addresses they give, in the order in which Paddle takes them."""
-    host, port = os.environ.get("MASTER_ADDR"), os.environ.get("MASTER_PORT")
+    host = os.environ.get("MASTER_ADDR")
+    port = os.environ.get("MASTER_PORT")
     return [
         ("MASTER_ADDR:MASTER_PORT", f"{host}:{port}" if host and port else ""),
         (MASTER, os.environ.get(MASTER, "")),
@@ -199,7 +205,8 @@ class Wait:
     """Says now and then whom a process waits for, and ends when it has been long enough."""
 
     def __init__(self, limit: float):
-        self.limit, self.started = limit, time.monotonic()
+        self.limit = limit
+        self.started = time.monotonic()
         self.next = min(FIRST_WORD, limit / 4)
 
     def check(self, whom: str, address: str, why: str = "") -> None:
@@ -259,7 +266,9 @@ class Host:
     """Process 0, which the others come to."""
 
     def __init__(self, place: Meeting, limit: float):
-        self.place, self.own, self.wait = place, place.own, Wait(limit)
+        self.place = place
+        self.own = place.own
+        self.wait = Wait(limit)
         self.members: dict[int, Member] = {}
         self.channels: dict[int, Channel] = {}
         self.strangers: list[Channel] = []
@@ -389,7 +398,9 @@ class Guest:
     """Any other process, which comes to process 0."""
 
     def __init__(self, place: Meeting, limit: float):
-        self.place, self.wait, self.limit = place, Wait(limit), limit
+        self.place = place
+        self.wait = Wait(limit)
+        self.limit = limit
         self.why = ""
 
     def run(self) -> tuple[list[Member], Channel]:
@@ -427,7 +438,8 @@ class Guest:
     def introduce(self, channel: Channel) -> list[Member] | None:
         """All members, once process 0 has them; None where it is not met or has gone."""
         channel.send({"join": asdict(self.place.own)})
-        started, greeted = time.monotonic(), False
+        started = time.monotonic()
+        greeted = False
         while True:
             waited = time.monotonic() - started
             if not greeted:

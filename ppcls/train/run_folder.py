@@ -30,9 +30,11 @@ class Skipped:
     """Each such photo once, with the reason; in the run's folder, a line each."""
 
     def __init__(self, folder: Path, writes: bool):
-        self.path, self.writes = folder / FILE, writes
+        self.path = folder / FILE
+        self.writes = writes
         known = read(self.path)
-        self.lines, self.said = dict.fromkeys(known), len(known)
+        self.lines = dict.fromkeys(known)
+        self.said = len(known)
         self.last = ""  # the one met last
 
     def add(self, lines: Iterable[str]) -> None:
@@ -65,8 +67,10 @@ def read(path: Path) -> list[str]:
 # --------------------------------------------------------------------------
 # A run's folder: one run at a time writes there, and a new run replaces an old one when it can
 
-LOCK, RECIPE = ".lock", "recipe.yml"
-REPLACED, LISTED = ".replaced", "files.json"
+LOCK = ".lock"
+RECIPE = "recipe.yml"
+REPLACED = ".replaced"
+LISTED = "files.json"
 CHECKPOINTS = (LATEST, BEST, "step-*.safetensors")
 OTHERS = ("run.jsonl", RECIPE, "curves.png", FILE, "vdl")
 ELSEWHERE = "-o output=FOLDER writes elsewhere"
@@ -130,7 +134,8 @@ def make_way(folder: Path) -> None:
 
     The folder `REPLACED` appears with a list of all of them, from which each step can be undone.
     """
-    checkpoints, others = own_files(folder, CHECKPOINTS), own_files(folder, OTHERS)
+    checkpoints = own_files(folder, CHECKPOINTS)
+    others = own_files(folder, OTHERS)
     if not checkpoints + others:
         return
     states = {path.name: state(path) for path in checkpoints}
@@ -150,7 +155,8 @@ def settle(folder: Path) -> None:
         return
     try:
         listed = from_json(read_file(aside / LISTED))
-        states, others = dict(listed["checkpoints"]), list(map(str, listed["others"]))
+        states = dict(listed["checkpoints"])
+        others = list(map(str, listed["others"]))
     except (OSError, ValueError, KeyError, TypeError):
         raise UserError(
             f"{aside / LISTED}: damaged, so it does not tell which files of the earlier run are "

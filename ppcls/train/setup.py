@@ -110,7 +110,8 @@ def open_listed(
     recipe = with_preprocess(recipe)
     data = located(recipe.data)
     several = recipe.task.several
-    train, evaluation = open_part("data.train", data.train, data, several), None
+    train = open_part("data.train", data.train, data, several)
+    evaluation = None
     counted = tuple(map(str, range(len(names))))  # what classes without names are called
     if names and same_names(names, train.names or counted):
         train = datasets.numbered_as(train, names, None, whose)
@@ -176,8 +177,10 @@ def with_preprocess(
     if trained_with is None:
         if not model.weights:
             return recipe
-        trained_with, source = store.trained_with(model.name, model.weights), model.weights
-    own, stated = to_plain(recipe.preprocess), recipe.preprocess.stated
+        trained_with = store.trained_with(model.name, model.weights)
+        source = model.weights
+    own = to_plain(recipe.preprocess)
+    stated = recipe.preprocess.stated
     told = {key: value for key, value in trained_with.items() if key in KEYS}
     taken = {key: value for key, value in told.items() if key not in stated}
     full = filled(recipe, {**own, **taken}, source or "the weights")
@@ -223,7 +226,8 @@ def listed(values: Mapping[str, Any], keys: Collection[str]) -> str:
 
 
 def train_view(recipe: Recipe) -> TrainView:
-    train, model = recipe.train, recipe.model
+    train = recipe.train
+    model = recipe.model
     return TrainView(
         train.ops,
         recipe.train_size,
@@ -276,7 +280,8 @@ def check_fit(recipe: Recipe, inputs: Datasets, photos_per_step: int, epoch_step
     Raises:
         UserError: there is nothing to train on, or nothing to evaluate that is needed, or no GPU.
     """
-    count, train = len(inputs.shown), recipe.train
+    count = len(inputs.shown)
+    train = recipe.train
     alone = one_class(inputs.train)
     if alone and getattr(recipe.task, "labels_weight", 1):  # else a teacher says what they show
         raise UserError(f"data.train: {alone}")
@@ -335,7 +340,8 @@ def check_freeze(model: Model, net: nn.Layer) -> None:
 
 def asked_scores(recipe: Recipe) -> dict[str, str]:
     """The scores that a recipe decides by, under the keys that ask for them."""
-    train, asked = recipe.train, {}
+    train = recipe.train
+    asked = {}
     if recipe.eval.best:
         asked["eval.best"] = recipe.eval.best
     if train.early_stop:
@@ -425,8 +431,11 @@ def build_trainer(
         UserError: parts that do not fit together.
     """
     processes = processes or Processes()
-    model, task, train = recipe.model, recipe.task, recipe.train
-    classes, batch = model.num_classes or 0, train.photos_per_step * processes.count
+    model = recipe.model
+    task = recipe.task
+    train = recipe.train
+    classes = model.num_classes or 0
+    batch = train.photos_per_step * processes.count
     sizes = (0, 0)
     if inputs.unlabeled is not None:
         assert recipe.data.unlabeled
@@ -475,7 +484,8 @@ def build_trainer(
         eval_steps = FORWARD * len(inputs.eval) * larger**2 / batch
     total_steps = epochs * epoch_steps
     schedule = partial(rate_of, train.schedule, (epoch_steps, total_steps, batch), recipe.best)
-    stop, patience = train.early_stop, 0
+    stop = train.early_stop
+    patience = 0
     if stop:
         patience = stop.patience.steps(epoch_steps, total_steps)
     return Trainer(
@@ -549,7 +559,8 @@ def build_objective(
 
 def student(recipe: Recipe, inputs: Datasets) -> Student:
     """What the recipe's teachers have to fit."""
-    model, train = recipe.model, recipe.train
+    model = recipe.model
+    train = recipe.train
     return Student(
         model.num_classes or 0,
         model.in_channels,
@@ -599,7 +610,8 @@ def teach(recipe: Recipe, output: Path, top: int | None = None, which: int = 0) 
         )
     select(recipe.device)
     recipe, inputs = open_inputs(recipe)
-    node, taught = replace(fixed[which], cache=None), student(recipe, inputs)
+    node = replace(fixed[which], cache=None)
+    taught = student(recipe, inputs)
     return keep_answers(node, taught, recipe.data.workers, output, top or TOP)
 
 
@@ -659,9 +671,11 @@ def names_of_weights(recipe: Recipe) -> tuple[str, ...]:
 
 def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> list[str]:
     """What is about to run, in one block of lines."""
-    train, model = recipe.train, recipe.model
+    train = recipe.train
+    model = recipe.model
     photos = trainer.sampler.photos_per_step
-    trained, parameters = trained_count(trainer.model), parameter_count(trainer.model)
+    trained = trained_count(trainer.model)
+    parameters = parameter_count(trainer.model)
     size = f"{parameters / 1e6:.2f} M parameters"
     if trained < parameters:
         size += f", {trained / 1e6:.{2 if trained > 1e5 else 4}f} M trained"
@@ -679,7 +693,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
     ]
     if inputs.unlabeled is not None:
         more = inputs.unlabeled
-        known, unknown = trainer.sampler.with_labels, trainer.sampler.without
+        known = trainer.sampler.with_labels
+        unknown = trainer.sampler.without
         lines.append(
             f"{more.source}: {plural(len(more), 'photo')} without labels; a step shows "
             f"{known} with and "
@@ -761,7 +776,8 @@ def without_places(plain: dict[str, Any]) -> dict[str, Any]:
 
 def check_length(recipe: Recipe, trainer: Trainer, record: checkpoint.Record) -> None:
     """A run cannot go on to an end that it has passed."""
-    epochs, before = recipe.train.epochs, record.recipe["train"]["epochs"]
+    epochs = recipe.train.epochs
+    before = record.recipe["train"]["epochs"]
     if trainer.step > trainer.options.total_steps:
         done = trainer.step / trainer.options.epoch_steps
         raise UserError(
@@ -778,7 +794,8 @@ def differently(recipe: Recipe, trainer: Trainer, changes: Mapping[str, str]) ->
         text = "; ".join(f"{key}: {change}" for key, change in others.items())
         lines.append(f"note: resumed with other values ({text}), which the run's numbers allow")
     if LENGTH in changes:
-        epochs, step = recipe.train.epochs, trainer.step
+        epochs = recipe.train.epochs
+        step = trainer.step
         left = trainer.options.total_steps - step
         rate = (
             f", now at learning rate {trainer.schedule(step, trainer.evaluations):.3g}"
@@ -851,7 +868,8 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
         recipe = with_preprocess(recipe, source.preprocess, source.path)
     for note in filter(None, (source.about, *checkpoint.notes)):
         say(note)
-    model, classes = recipe.model, recipe.model.num_classes or IMAGENET_CLASSES
+    model = recipe.model
+    classes = recipe.model.num_classes or IMAGENET_CLASSES
     net = create_model(
         model.name, classes, checkpoint.tensors, in_channels=model.in_channels, source=source.path
     )
@@ -925,7 +943,8 @@ def names_of(recipe: Recipe, record: Record | None, source: store.Source) -> tup
     own = tuple(record.labels) if record else class_names(source.labels)
     if not labels or (record and labels == record.recipe["data"]["labels"]):
         return own
-    given, whose = class_names(labels), str(source.path)
+    given = class_names(labels)
+    whose = str(source.path)
     names, note = renamed(own, given, labels, whose, numbers=record is not None)
     if note:
         say(note)

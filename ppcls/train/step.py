@@ -25,7 +25,8 @@ from ppcls.tasks import Step
 from ppcls.train.distributed import Processes
 from ppcls.utils.errors import UserError
 
-FIRST_SCALE, LARGEST_SCALE = 2.0**16, 2.0**32
+FIRST_SCALE = 2.0**16
+LARGEST_SCALE = 2.0**32
 PATIENCE = 2000  # steps without overflow before the scale doubles
 
 Outputs = TypeVar("Outputs")
@@ -39,7 +40,8 @@ class LossScale:
     """What the loss is multiplied by, so that float16 gradients neither vanish nor overflow."""
 
     def __init__(self):
-        self.value, self.good = FIRST_SCALE, 0
+        self.value = FIRST_SCALE
+        self.good = 0
 
     def settle(self, finite: bool) -> None:
         """After a step: halved when gradients overflowed, doubled when none has for long."""
@@ -47,13 +49,15 @@ class LossScale:
         if not finite:
             self.value = max(1.0, self.value / 2)
         elif self.good == PATIENCE:
-            self.value, self.good = min(LARGEST_SCALE, self.value * 2), 0
+            self.value = min(LARGEST_SCALE, self.value * 2)
+            self.good = 0
 
     def state_dict(self) -> dict[str, float]:
         return {"value": self.value, "good": self.good}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        self.value, self.good = state["value"], int(state["good"])
+        self.value = state["value"]
+        self.good = int(state["good"])
 
 
 class Precision:
@@ -153,7 +157,8 @@ class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
     """A loss or gradient is no number; nothing was updated."""
 
     def __init__(self, what: str, value: float):
-        self.what, self.value = what, value
+        self.what = what
+        self.value = value
 
 
 @dataclass(frozen=True)
@@ -207,10 +212,13 @@ class TrainStep:
         """
         self.optimizer.set_lr(rate)
         factor = self.scale.value if self.scale else 1.0
-        value, right, known = 0.0, 0.0, 0.0
+        value = 0.0
+        right = 0.0
+        known = 0.0
         for batch in batches:
             share = len(batch.images) / photos
-            images, targets = paddle.to_tensor(batch.images), paddle.to_tensor(batch.targets)
+            images = paddle.to_tensor(batch.images)
+            targets = paddle.to_tensor(batch.targets)
             loss, logits = self.step(images, targets, batch.indices)
             value += float(loss) * share
             rows = batch.known

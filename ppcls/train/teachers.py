@@ -132,7 +132,8 @@ def find_teacher(node: Network | Exported, student: Student) -> TeacherFiles:
     """Look at the files of a teacher."""
     if isinstance(node, Exported):
         folder = open_folder(Path(node.folder))
-        about, digests = folder.manifest, [download.digest(path) for path in folder.files]
+        about = folder.manifest
+        digests = [download.digest(path) for path in folder.files]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
         return TeacherFiles(about.model, folder.path, tuple(about.labels), about.preprocess, digest)
     source = store.find(node.name, node.weights)
@@ -157,7 +158,9 @@ class NetworkTeacher:
     """A network in evaluation mode; photos are normalised as it was trained on them."""
 
     def __init__(self, found: TeacherFiles, student: Student, precision: Precision, features: bool):
-        self.name, self.source, self.names = found.name, found.path, found.names
+        self.name = found.name
+        self.source = found.path
+        self.names = found.names
         self.net = self.create(found, student)
         preprocess = found.preprocess
         network = Normalize.before(self.net, preprocess.scale, preprocess.offset)
@@ -166,8 +169,10 @@ class NetworkTeacher:
 
     def create(self, found: TeacherFiles, student: Student) -> nn.Layer:
         assert found.checkpoint
-        classes, channels = student.classes, student.channels
-        tensors, path = found.checkpoint.tensors, found.path
+        classes = student.classes
+        channels = student.channels
+        tensors = found.checkpoint.tensors
+        path = found.path
         try:
             return create_model(found.name, classes, tensors, in_channels=channels, source=path)
         except OtherClasses as error:
@@ -195,7 +200,9 @@ class ExportedTeacher:
         engine = node.engine or CANDIDATES[device][0]
         size = student.batch_size
         self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
-        self.name, self.source, self.names = found.name, found.path, found.names
+        self.name = found.name
+        self.source = found.path
+        self.names = found.names
         self.node = node
         self.student = student
         manifest = self.predictor.manifest
@@ -243,7 +250,9 @@ class CachedTeacher:
             self.records = open_answers(path, wanted)
         except UserError as error:
             raise UserError(f"task.teacher.cache: {error}") from None
-        self.name, self.source, self.names = found.name, path, found.names
+        self.name = found.name
+        self.source = path
+        self.names = found.names
         self.classes = student.classes
 
     def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
@@ -288,7 +297,8 @@ def open_teacher(
         UserError: weights or a folder that cannot be read or do not fit, or other classes.
     """
     found = find_teacher(node, student)
-    own, names = found.names, student.names
+    own = found.names
+    names = student.names
     first = first_clash(names, own)
     if first is not None:
         pair = [(side[first] if side else str(first)) for side in (own, names)]
@@ -329,7 +339,8 @@ def keep_answers(
     about = answers_header(find_teacher(node, student), student)
     top = min(top, student.classes)
     writing = Writing(output, {**about, "top": top})
-    samples, size = student.samples, student.batch_size
+    samples = student.samples
+    size = student.batch_size
     order = eval_order(len(samples), size)
     # Whole batches, for the answers to a photo differ in the last bits with those beside it.
     first = len(order)

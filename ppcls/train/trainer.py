@@ -198,7 +198,8 @@ class Trainer:
     def resume(self, path: Path, saved: files.Checkpoint, record: Record) -> None:
         """Go on from a checkpoint, whose weights the model has already."""
         self.load_state_dict(asdict(record))
-        optimizer, beside = self.train_step.optimizer, self.objective.layers
+        optimizer = self.train_step.optimizer
+        beside = self.objective.layers
         checkpoint.restore(path, saved, self.model, optimizer, self.average, beside)
 
     # ------------------------------------------------------------------ the loop
@@ -206,7 +207,8 @@ class Trainer:
     def run(self) -> bool:
         """Train to the end; False when a signal ended the run early, its state saved."""
         scalars = log.Scalars(self.folder, self.step) if self.processes.first else log.NoScalars()
-        self.outlook, self.pace = Outlook(self.plan()), log.Pace()
+        self.outlook = Outlook(self.plan())
+        self.pace = log.Pace()
         with Interrupt() as self.interrupt, scalars as self.scalars:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
@@ -216,7 +218,8 @@ class Trainer:
                         break
                     self.run_epoch()
             except Interrupted:
-                self.scores, self.stopping = {}, True
+                self.scores = {}
+                self.stopping = True
             except DataError as error:
                 raise UserError(f"{error}{self.save_rest()}") from None
             except PeerError as error:
@@ -247,7 +250,8 @@ class Trainer:
         self.epoch_window = Window()
         for batches, photos in progress:
             self.count(self.advance(batches, photos))
-            progress.note, progress.left = self.note(), self.outlook.left
+            progress.note = self.note()
+            progress.left = self.outlook.left
             if self.due_to_record():
                 self.record_train()
             if start == 0 and self.step % self.options.epoch_steps == 0:
@@ -267,9 +271,11 @@ class Trainer:
         """
         while True:
             try:
-                batches, error = next(steps, None), ""
+                batches = next(steps, None)
+                error = ""
             except DataError as found:
-                batches, error = [], str(found)
+                batches = []
+                error = str(found)
             if batches is None:
                 return
             photos = sum(len(batch.images) for batch in batches)
@@ -307,7 +313,8 @@ class Trainer:
 
     def do_what_is_due(self) -> None:
         """Evaluate and save where that is due, after the step just done."""
-        done, epoch_ends = self.step == self.options.total_steps, self.at_the_end_of_an_epoch()
+        done = self.step == self.options.total_steps
+        epoch_ends = self.at_the_end_of_an_epoch()
         self.scores = {}
         epoch = self.step // self.options.epoch_steps
         due = epoch_ends and (done or epoch % self.options.eval_every == 0)
@@ -325,7 +332,8 @@ class Trainer:
 
     def evaluate(self, epoch: int) -> None:
         """Score the model on the evaluation data, and keep its weights where they are the best."""
-        processes, meter = self.processes, self.new_meter()
+        processes = self.processes
+        meter = self.new_meter()
         size = self.options.eval_batch_size
         batches = self.reader.evaluation(size, processes.rank, processes.count, self.pace)
         skipped: list[str] = []
@@ -347,7 +355,8 @@ class Trainer:
         if not meter.parts:
             count = len(self.reader.parts["eval"][0])
             raise none_read("data.eval", count, self.skipped.last)
-        scores, self.thresholds = meter.scores(), meter.thresholds()
+        scores = meter.scores()
+        self.thresholds = meter.thresholds()
         if not math.isfinite(scores["loss"]):
             raise self.diverged("loss of the evaluation", scores["loss"], [])
         if void := [name for name, score in scores.items() if not math.isfinite(score)]:
@@ -367,7 +376,9 @@ class Trainer:
 
     def plan(self) -> Plan:
         """What is left to do from the step on that the run has come to."""
-        options, step, total = self.options, self.step, self.options.total_steps
+        options = self.options
+        step = self.step
+        total = self.options.total_steps
         evaluations = 0
         if "eval" in self.reader.parts:
             every = options.eval_every
@@ -406,7 +417,8 @@ class Trainer:
 
     def tell_epoch(self, epoch: int) -> None:
         """A line on an epoch that has ended: its scores, training loss, time and speed."""
-        parts, window = [], self.epoch_window
+        parts = []
+        window = self.epoch_window
         if self.scores:
             best = " (best)" if self.best.get("step") == self.step else ""
             parts.append(f"{describe(self.scores)}{best}")
@@ -435,7 +447,8 @@ class Trainer:
 
     def average_statistics(self) -> None:
         """Batch norms' statistics, of each process's own photos, become the mean of all."""
-        held, beside = self.average.held if self.average else {}, self.objective.layers
+        held = self.average.held if self.average else {}
+        beside = self.objective.layers
         states = [
             (self.model, self.model.state_dict()),
             (self.model, held),

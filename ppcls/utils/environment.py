@@ -127,7 +127,8 @@ def core_count(root: Path = ROOT) -> int:
     siblings = "sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
     cores = len({read(siblings.format(cpu), root) or cpu for cpu in allowed})
     quota, _, period = read("sys/fs/cgroup/cpu.max", root).partition(" ")
-    allowance, per = whole_number(quota), whole_number(period.strip())
+    allowance = whole_number(quota)
+    per = whole_number(period.strip())
     if allowance is not None and per:
         cores = min(cores, max(1, allowance // per))
     return cores

@@ -28,8 +28,12 @@ except ImportError:  # on Windows
 # What a shell gives a program to read from, as `<(command)` or `-`.
 SHELL_PIPES = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 PIPE = "a pipe"
-STAGED, NEW = ".ppcls-*.incomplete", ".ppcls-*.new"  # folders that are being filled, or soon will
-AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux's renameat2
+# folders that are being filled, or soon will
+STAGED = ".ppcls-*.incomplete"
+NEW = ".ppcls-*.new"
+# of Linux's renameat2
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
 LONGEST_HEADER = 1 << 20  # bytes
 # What a file system without locks answers, such as some that networks share.
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM}
@@ -195,7 +199,8 @@ def staged_folder(
     Raises:
         UserError: it cannot be written.
     """
-    name, own = what or str(target), tuple(own)
+    name = what or str(target)
+    own = tuple(own)
     target = Path(os.path.realpath(target))
     with writing(name, fix):
         foreign = shared and bool(parts_of(target, own)[1])
@@ -511,7 +516,8 @@ def read_text(path: str | PathLike) -> str:
     except OSError as error:
         raise UserError(f"{visible(str(path))}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        text, broken = error.object.decode("latin-1"), error.start
+        text = error.object.decode("latin-1")
+        broken = error.start
     if broken >= 0:
         line = text.count("\n", 0, broken) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text; save the file as UTF-8")

@@ -20,9 +20,13 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.log import print_error
 from ppcls.utils.text import visible
 
-MISTAKE, BUG = 2, 70  # exit codes: of the user or the machine; of ppcls (EX_SOFTWARE)
+# exit codes: of the user or the machine; of ppcls (EX_SOFTWARE)
+MISTAKE = 2
+BUG = 70
 SHOW = "PPCLS_TRACEBACK"  # set to 1: tracebacks are shown, and not put into files
-FOLDER, START = "errors", "error-"  # in ppcls's folder; the beginning of the files' names
+# in ppcls's folder; the beginning of the files' names
+FOLDER = "errors"
+START = "error-"
 KEPT = 20  # files
 LONGEST_FILE = 1 << 20  # characters
 LIMITS = (OSError, MemoryError, RecursionError, OverflowError, UnicodeError)

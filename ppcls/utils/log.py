@@ -28,7 +28,9 @@ from ppcls.utils.text import (
 
 Item = TypeVar("Item")
 Clock = Callable[[], float]  # seconds since any time
-FIRST_SECONDS, MOST_SECONDS = 10, 600  # between lines of progress where there is no terminal
+# between lines of progress where there is no terminal
+FIRST_SECONDS = 10
+MOST_SECONDS = 600
 RESUME = "resume"  # the event of a run that goes on
 KEEPS = "the last checkpoint stays: make room, then the same command with --resume"
 
@@ -104,7 +106,10 @@ class Progress(Iterable[Item]):
         clock: Clock = time.monotonic,
     ):
         """`pace`: that of what the items are part of, so that lines become rarer all the while."""
-        self.items, self.what, self.total, self.done = items, what, total, start
+        self.items = items
+        self.what = what
+        self.total = total
+        self.done = start
         self.first = start
         self.note = ""
         self.left: float | None = None

@@ -52,7 +52,8 @@ class Interrupt:
     """
 
     def __init__(self):
-        self.asked, self.asked_at = False, 0.0
+        self.asked = False
+        self.asked_at = 0.0
 
     def __enter__(self) -> "Interrupt":
         self.previous = {}
@@ -72,7 +73,8 @@ class Interrupt:
             raise KeyboardInterrupt
         if not self.asked:
             self.asked_at = time.monotonic()
-        first, self.asked = not self.asked, True
+        first = not self.asked
+        self.asked = True
         if number not in (signal.SIGINT, signal.SIGTERM):
             leave_terminal()
         if first:

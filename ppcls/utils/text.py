@@ -21,7 +21,8 @@ BYTES = "".join(map(chr, range(0xDC80, 0xDD00)))  # of names that are no UTF-8, 
 LONGEST = 2000  # characters of a line that people read
 # U+200C and U+200D join or part letters of Arabic, Persian and the scripts of India, and make one
 # emoji of several; anywhere else nobody sees them.
-LETTERS, PICTURES = "\u0600-\u109f\u1780-\u17ff", "\u2190-\u2bff\U0001f000-\U0001faff"
+LETTERS = "\u0600-\u109f\u1780-\u17ff"
+PICTURES = "\u2190-\u2bff\U0001f000-\U0001faff"
 JOINERS = re.compile(
     f"(?<=[{LETTERS}])[\u200c\u200d](?=[{LETTERS}])|(?<=[{PICTURES}\ufe0f])\u200d(?=[{PICTURES}])"
 )
@@ -130,7 +131,8 @@ def one_line(text: str, limit: int = LONGEST) -> str:
     shown = escaped(text) if len(text) <= limit else ""
     if (text and not shown) or len(shown) > limit:
         end = limit // 4
-        head, tail = escaped(text[:limit]), escaped(text[-end:])
+        head = escaped(text[:limit])
+        tail = escaped(text[-end:])
         return f"{head[: limit - end - 1]}…{tail[-end:]}"
     return shown
 

@@ -14,7 +14,8 @@ from ppcls.utils.text import escaped, is_seen
 LONGEST = 1 << 24  # characters; PyYAML reads about a million a second
 DEEPEST = 50  # lists and mappings in each other
 # Values and characters that aliases may make of each character, and of any text.
-COPIES, MORE_COPIES = 4, 10_000
+COPIES = 4
+MORE_COPIES = 10_000
 LONGEST_NUMBER = 400  # characters; a float ends at 10**308, and Python reads no int of 4,300 digits
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 

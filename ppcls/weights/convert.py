@@ -48,7 +48,8 @@ def shapes(spec: Spec, tensors: Mapping[str, np.ndarray]) -> dialects.Shapes:
     dialect = dialects.DIALECTS[dialects.recognise(tensors)]
     names = {p.ours: name for name, p in dialects.places(dialect, spec, native).items()}
     stem = next(name for name in native if name.startswith("stem."))
-    bias, kernel = tensors.get(names["head.bias"]), tensors.get(names[stem])
+    bias = tensors.get(names["head.bias"])
+    kernel = tensors.get(names[stem])
     if bias is not None and bias.ndim == 1:
         native["head.bias"] = bias.shape
         native["head.weight"] = (native["head.weight"][0], *bias.shape)

@@ -81,7 +81,8 @@ def paddleclas_layer(path: list[str], spec: Spec) -> str:
         case ["stem", i, _]:
             return f"{style.stem.format(i=i, i1=int(i) + 1)}.{kind}"
         case ["stages", s, b, *inside]:
-            s1, b1 = int(s) + 1, int(b) + 1
+            s1 = int(s) + 1
+            b1 = int(b) + 1
             block = style.block.format(s=s, b=b, s1=s1, b1=b1, n=number(spec, s, b))
             if spec.radix:
                 return f"{block}.{paddleclas_in_resnest(inside, kind)}"

@@ -57,9 +57,11 @@ def check(path: Path, sha256: str | None) -> None:
         return
     found = digest(path)
     if expected and found != expected:
-        origin, other = "published", ""
+        origin = "published"
+        other = ""
         if not sha256:
-            origin, other = "recorded", f", or {beside(path, '.json')} to accept this one"
+            origin = "recorded"
+            other = f", or {beside(path, '.json')} to accept this one"
         raise UserError(
             f"{path}: its sha256 is {found}, the {origin} one is {expected}: "
             f"delete the file to download it again{other}"
@@ -246,8 +248,10 @@ def fetch(
 def download(url: str, path: Path, sha256: str | None, by_hand: str, patience: Patience) -> None:
     """Bring the file to `path` by way of `path`.part, which a later call goes on with."""
     part = beside(path, ".part")
-    most, failures = size_of(part), 0
-    end, limit = time.monotonic() + patience.hours * 3600, largest()
+    most = size_of(part)
+    failures = 0
+    end = time.monotonic() + patience.hours * 3600
+    limit = largest()
     while True:
         try:
             transfer(url, part, limit, end, patience)

@@ -152,7 +152,8 @@ def parse_safetensors(file: BinaryIO, path: Path) -> tuple[dict[str, Stored], di
     for name, entry in sorted(header.items(), key=lambda item: item[1]["data_offsets"]):
         if entry["dtype"] not in SAFETENSORS:
             raise Refused(f"its tensor {quoted(name)} is of type {quoted(entry['dtype'])}")
-        dtype, shape = SAFETENSORS[entry["dtype"]], checked_shape(entry["shape"])
+        dtype = SAFETENSORS[entry["dtype"]]
+        shape = checked_shape(entry["shape"])
         start = 8 + size + entry["data_offsets"][0]
 
         def numbers(dtype=dtype, shape=shape, start=start) -> np.ndarray:
@@ -342,7 +343,8 @@ def network_alone(entries: dict[str, Stored]) -> tuple[dict[str, Stored], list[s
 
 def split(tree: dict) -> tuple[dict[str, Stored], dict]:
     """The tensors of a state dict, its cut ones put together, and all other entries."""
-    entries, others = {}, {}
+    entries = {}
+    others = {}
     for name, value in tree.items():
         tensor = as_stored(value)
         if isinstance(name, str) and tensor:
@@ -396,7 +398,9 @@ def load_all(
     Raises:
         UserError: a tensor holds NaN or infinity.
     """
-    tensors, casts, broken = {}, Counter(), []
+    tensors = {}
+    casts = Counter()
+    broken = []
     for name in list(entries):
         stored = entries.pop(name)
         tensors[name] = plain(stored)

@@ -80,7 +80,8 @@ def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head:
     except UserError as error:
         raise UserError(f"{source}: not weights of this network: {error}") from None
     notes = about(net.spec, dialects.recognise(given), source)
-    found, own = weights["head.bias"].shape[0], native["head.bias"][0]
+    found = weights["head.bias"].shape[0]
+    own = native["head.bias"][0]
     if found != own:
         if not new_head:
             raise OtherClasses(

@@ -28,7 +28,8 @@ from ppcls.utils.text import plural, quoted
 MOST_STEPS = 1_000_000
 # Items and bytes that calls of a pickle may copy, for each of its bytes, and besides. numpy's
 # arrays in protocols 0 to 2 are text that is encoded once; nothing else of real files is copied.
-COPIES, MORE_COPIES = 2, 1 << 20
+COPIES = 2
+MORE_COPIES = 1 << 20
 MOST_DIMENSIONS = 32  # of a tensor; numpy had no more before its version 2
 
 
@@ -242,7 +243,8 @@ class InertUnpickler(pickle._Unpickler):
         return self.names[module, name]
 
     def load_global(self) -> None:
-        module, name = self.readline(), self.readline()
+        module = self.readline()
+        name = self.readline()
         if not name.endswith(b"\n"):  # a file cut short here would seem to ask for something odd
             raise EOFError
         self.stack.append(self.find_class(module[:-1].decode(), name[:-1].decode()))

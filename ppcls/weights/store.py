@@ -138,7 +138,8 @@ def from_hub(address: str) -> Source:
         hub = importlib.import_module("huggingface_hub")
     except ModuleNotFoundError as error:
         raise UserError(f"{address}: needs {error.name}: pip install 'ppcls[hub]'") from None
-    repository, file = "/".join(parts[:2]), "/".join(parts[2:]) or HUB_FILE
+    repository = "/".join(parts[:2])
+    file = "/".join(parts[2:]) or HUB_FILE
     try:
         path = hub.hf_hub_download(repository, file, local_files_only=download.offline())
     except Exception as error:  # of its own, of requests or of httpx
@@ -156,7 +157,10 @@ def from_hub(address: str) -> Source:
 
 HEADS = ("network", "top-1 %", "params M", "mult-adds G", "input px", "fp32 MB", "weights")
 BYTES = 4  # of a number in fp32
-HERE, DOWNLOAD, OFFLINE, PACKAGE = "here", "download", "not here", "pip"
+HERE = "here"
+DOWNLOAD = "download"
+OFFLINE = "not here"
+PACKAGE = "pip"
 MEANINGS = {
     HERE: "on this machine already",
     DOWNLOAD: "fetched when they are first asked for",
@@ -180,7 +184,8 @@ def table(names: Sequence[str]) -> list[str]:
 
 def row(name: str) -> tuple[str, ...]:
     tags = read_registry().get(name, {})
-    own, best = counted()[name], next(iter(tags.values()), {})
+    own = counted()[name]
+    best = next(iter(tags.values()), {})
     held = ", ".join(f"{tag} ({at_hand(facts)})" for tag, facts in tags.items())
     return (
         name,

@@ -68,8 +68,10 @@ class Engine:
     """
 
     def __init__(self, path: Path, settings: Settings, opened: Opened):
-        self.path, self.settings = path, settings
-        self.shape, self.dtype = opened.shape, opened.dtype
+        self.path = path
+        self.settings = settings
+        self.shape = opened.shape
+        self.dtype = opened.dtype
         kind = CopiesOfThreads if opened.of_threads else Copies
         at_once = 1 if settings.device == "gpu" else environment.core_count() // settings.threads
         limit = max(1, at_once, settings.streams)

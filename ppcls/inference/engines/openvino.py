@@ -31,7 +31,8 @@ def kept() -> Iterator[None]:
     if not sys.platform.startswith("linux"):
         yield
         return
-    library, before = ctypes.CDLL(None), SignalStack()
+    library = ctypes.CDLL(None)
+    before = SignalStack()
     known = library.sigaltstack(None, ctypes.byref(before)) == 0
     try:
         yield

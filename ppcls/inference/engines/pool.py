@@ -30,12 +30,14 @@ class LastingThreads:
     """
 
     def __init__(self, count: int, name: str):
-        self.count, self.name = count, name
+        self.count = count
+        self.name = name
         self.closed = False
         self.forget()
 
     def forget(self) -> None:
-        self.lock, self.process = threading.Lock(), os.getpid()
+        self.lock = threading.Lock()
+        self.process = os.getpid()
         self.executor: ThreadPoolExecutor | None = None
 
     def submit(
@@ -60,7 +62,9 @@ class LastingThreads:
         if self.process != os.getpid():
             self.forget()
         with self.lock:
-            executor, self.executor, self.closed = self.executor, None, True
+            executor = self.executor
+            self.executor = None
+            self.closed = True
         if executor:
             executor.shutdown(cancel_futures=True)
 
@@ -84,8 +88,10 @@ class Copies:
     """Lent to one caller each; made when all are lent, up to `limit`; further callers wait."""
 
     def __init__(self, first: Call, make: Callable[[], Call], limit: int):
-        self.make, self.limit = make, limit
-        self.free, self.made = [Copy(first)], 1
+        self.make = make
+        self.limit = limit
+        self.free = [Copy(first)]
+        self.made = 1
         self.changed = threading.Condition()
 
     def use(self, work: Callable[[Copy], Output]) -> Output:
@@ -123,9 +129,12 @@ class CopiesOfThreads:
     """
 
     def __init__(self, first: Call, make: Callable[[], Call], limit: int):
-        self.make, self.limit = make, limit
-        self.unused, self.made = [Copy(first)], 0
-        self.lock, self.local = threading.Lock(), threading.local()
+        self.make = make
+        self.limit = limit
+        self.unused = [Copy(first)]
+        self.made = 0
+        self.lock = threading.Lock()
+        self.local = threading.local()
         self.local.opened_it = True
         self.threads = LastingThreads(limit, "ppcls-engine")
 

@@ -47,7 +47,8 @@ def check_installed() -> None:
 def shapes(folder: Folder, batch: int) -> tuple[list[int], ...]:
     """Smallest, usual and largest input, as TensorRT plans for."""
     about = folder.manifest
-    side, channels = about.preprocess.crop, about.preprocess.channels
+    side = about.preprocess.crop
+    channels = about.preprocess.channels
     image = [channels, side, side] if about.input == "float32" else [side, side, channels]
     return [1, *image], [batch, *image], [batch, *image]
 
