@@ -8,29 +8,47 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from ppcls import __version__
-from ppcls.commands import catalogue, checking, deployment, selecting, sharding, training
+from ppcls.commands import (
+    benchmark,
+    check_data,
+    data,
+    evaluate,
+    export,
+    import_paddleclas,
+    make_shards,
+    models,
+    predict,
+    quantize,
+    select_unlabeled,
+    show_data,
+    teach,
+    train,
+    weights,
+    zoo,
+)
 from ppcls.commands.options import Parser, listed_examples
+from ppcls.train.launch import INTERRUPTED
 from ppcls.utils import guard
 from ppcls.utils.log import never_fail, print_error
 from ppcls.utils.text import did_you_mean
 
 COMMANDS = (
-    training.add_train,
-    training.add_teach,
-    selecting.add_select_unlabeled,
-    training.add_eval,
-    training.add_export,
-    deployment.add_predict,
-    deployment.add_quantize,
-    deployment.add_bench,
-    catalogue.add_models,
-    catalogue.add_weights,
-    catalogue.add_data,
-    sharding.add_make_shards,
-    training.add_show_data,
-    checking.add_check_data,
-    catalogue.add_zoo,
-    catalogue.add_import,
+    train,
+    teach,
+    select_unlabeled,
+    evaluate,
+    export,
+    predict,
+    quantize,
+    benchmark,
+    models,
+    weights,
+    data,
+    make_shards,
+    show_data,
+    check_data,
+    zoo,
+    import_paddleclas,
 )
 
 
@@ -53,8 +71,8 @@ def make_parser() -> tuple[Parser, tuple[str, ...]]:
     text = "print the version of ppcls and exit"
     parser.add_argument("--version", action="version", version=f"ppcls {__version__}", help=text)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", required=True)
-    for add in COMMANDS:
-        add(commands)
+    for command in COMMANDS:
+        command.add(commands)
     return parser, tuple(commands.choices)
 
 
@@ -92,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return guard.ended(error)
     except KeyboardInterrupt:
         print_error("interrupted", mark="")
-        return training.INTERRUPTED
+        return INTERRUPTED
 
 
 def open_closed() -> None:

@@ -12,7 +12,7 @@ from paddle import nn
 
 import ppcls
 from ppcls.data import builtin
-from ppcls.inference import convert, exported_model, manifest
+from ppcls.inference import exported_model, formats, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
@@ -130,9 +130,9 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     onnx = temporary / exported_model.ONNX
     xml = temporary / exported_model.OPENVINO
     if set(form.formats) - {"paddle"}:
-        convert.to_onnx(files.program, files.params, onnx)
+        formats.to_onnx(files.program, files.params, onnx)
     if "openvino" in form.formats:
-        convert.to_openvino(onnx, xml)
+        formats.to_openvino(onnx, xml)
     if "onnx" not in form.formats:
         for path in temporary.glob(f"{exported_model.ONNX}*"):
             path.unlink()

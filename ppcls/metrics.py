@@ -102,6 +102,11 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(best[np.abs(best - 0.5).argmin()])
 
 
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    """The norm of the difference over that of what is expected."""
+    return float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+
+
 # --------------------------------------------------------------------------
 # What evaluation adds up over the batches, by the kind of task
 

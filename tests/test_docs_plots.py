@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.text import Text
 
-from ppcls.docs import plots
+from ppcls.dev import model_plots
 from ppcls.weights.store import counted, read_registry
 
 
@@ -12,9 +12,11 @@ def figure():
     points = [
         (spot, counted()[name]["macs"] / 1e9)
         for name in read_registry()
-        for spot in plots.spots(name)
+        for spot in model_plots.spots(name)
     ]
-    figure = plots.picture([("all", "multiply-adds", points)], plots.SIZES[plots.MULTIPLY_ADDS])
+    figure = model_plots.picture(
+        [("all", "multiply-adds", points)], model_plots.SIZES[model_plots.MULTIPLY_ADDS]
+    )
     figure.canvas.draw()  # so that labels are where they will be seen
     return figure
 
@@ -40,7 +42,7 @@ def test_lines_join_networks_that_differ_in_size_alone(figure):
     names = {
         (round(100 * spot.top1, 6), counted()[name]["macs"] / 1e9): spot.name
         for name in read_registry()
-        for spot in plots.spots(name)
+        for spot in model_plots.spots(name)
     }
     lines = [
         {names[round(y, 6), x] for x, y in zip(*line.get_data(), strict=True)}

@@ -19,7 +19,7 @@ from photos import write_photo
 import ppcls
 from ppcls.api import create_model
 from ppcls.export import Form, export
-from ppcls.inference import convert, exported_model
+from ppcls.inference import exported_model, formats
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_folder, sizes
@@ -266,7 +266,7 @@ def test_onnx_of_more_than_2_gb(small, tmp_path):
     trained, source, photos = small
     output = export(trained, tmp_path / "large", photos, Form(("onnx",)))
     weights = source / "inference.pdiparams"
-    convert.to_onnx(source / "inference.json", weights, output / "inference.onnx", limit=1000)
+    formats.to_onnx(source / "inference.json", weights, output / "inference.onnx", limit=1000)
     about = yaml.safe_load((output / "inference.yml").read_text())
     about["ppcls"]["files"] = sizes(output)
     (output / "inference.yml").write_text(yaml.safe_dump(about, allow_unicode=True))
@@ -295,4 +295,4 @@ def test_what_counts_as_more_than_2_gb(tmp_path):
     for size, expected in ((1 << 30, False), ((1 << 31) - 1, True), (3 << 30, True)):
         with path.open("wb") as file:
             file.truncate(size)  # takes no room
-        assert convert.is_large(path) == expected
+        assert formats.is_large(path) == expected

@@ -3,9 +3,9 @@
 import cv2
 import pytest
 
-from ppcls.docs import plots, table
-from ppcls.figures import read
-from ppcls.verify import verify
+from ppcls.dev import model_plots, model_tables
+from ppcls.dev.golden import read
+from ppcls.dev.verify import verify
 
 
 def test_the_tables_are_up_to_date(no_stacks, run):
@@ -15,11 +15,11 @@ def test_the_tables_are_up_to_date(no_stacks, run):
 def test_a_table_needs_its_markers(tmp_path):
     (tmp_path / "a.md").write_text("no markers\n")
     with pytest.raises(ValueError, match="should have one line <!-- models:begin -->"):
-        table.filled(tmp_path / "a.md", "x")
+        model_tables.filled(tmp_path / "a.md", "x")
 
 
 def test_plots_are_drawn(tmp_path):
-    for path in plots.write_plots(["ResNet18", "ResNet50_vd", "EfficientNetB0"], tmp_path):
+    for path in model_plots.write_plots(["ResNet18", "ResNet50_vd", "EfficientNetB0"], tmp_path):
         assert min(cv2.imread(str(path)).shape[:2]) > 400
 
 

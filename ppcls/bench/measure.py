@@ -24,13 +24,13 @@ from ppcls.api import create_model
 from ppcls.bench.plan import Cell, Conditions, Model
 from ppcls.data import decode
 from ppcls.data.preprocess import Preprocess
-from ppcls.figures import relative_error
 from ppcls.inference import exported_model, manifest
 from ppcls.inference.auto import PACKAGES, example, installed_version, processor, settle
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Folder, open_folder
 from ppcls.inference.predictor import softmax
+from ppcls.metrics import relative_error
 from ppcls.models import registry
 from ppcls.models.efficientnet_specs import EfficientNetSpec
 from ppcls.models.fuse import fused

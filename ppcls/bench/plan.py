@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.data.preprocess import Preprocess
-from ppcls.docs.facts import published
+from ppcls.dev.facts import published
 from ppcls.inference.engines.base import PRECISIONS, Settings
 from ppcls.inference.engines.table import ENGINES
 from ppcls.inference.exported_model import open_folder

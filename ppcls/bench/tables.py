@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from ppcls.bench.plan import Record, cells_of, line
-from ppcls.docs import table
-from ppcls.docs.facts import ROOT, published
-from ppcls.docs.plots import DPI, picture, spots
-from ppcls.docs.table import markdown_table, milliseconds
+from ppcls.dev import model_tables
+from ppcls.dev.facts import ROOT, published
+from ppcls.dev.model_plots import DPI, picture, spots
+from ppcls.dev.model_tables import markdown_table, milliseconds
 from ppcls.report.fonts import drawable, families, fonts_for
 from ppcls.utils import text
 from ppcls.utils.errors import UserError
@@ -346,4 +346,4 @@ def stale(page: Path = PAGE, kept: Path = RECORDS) -> bool:
 def filled(page: Path, records: Sequence[Record]) -> str:
     """The page's text with the tables of the records between its markers."""
     block = to_markdown(records) if records else NOTHING
-    return table.filled(page, block, BEGIN, END)
+    return model_tables.filled(page, block, BEGIN, END)

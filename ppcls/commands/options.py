@@ -125,3 +125,60 @@ def listed(text: str) -> list[str]:
 
 def counts(text: str) -> list[int]:
     return [positive(part) for part in text.split(",")]
+
+
+WEIGHTS_HELP = (
+    "the weights: a file, URL, hf://org/name or registered tag such as imagenet; "
+    "default: the best ones of the recipe's run"
+)
+
+
+def add_on_error(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument(
+        "--on-error",
+        choices=("stop", "skip"),
+        default="stop",
+        help=f"at a photo that cannot be read; {text}; default: stop",
+    )
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model-dir",
+        type=expanded,
+        required=True,
+        metavar="FOLDER",
+        help="folder that ppcls, PaddleClas or PaddleX exported",
+    )
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        help="what runs the model: paddle, onednn, onnxruntime, openvino, tensorrt or "
+        "onnxruntime-tensorrt; default: auto, the fastest here, measured once",
+    )
+    text = "number of photos to predict at a time; default: 8"
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help=text)
+    text = "where to run the model; default: auto, a GPU where there is one"
+    parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
+    text = "number format to compute in; default: fp32"
+    parser.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help=text)
+    text = "number of CPU threads to compute with; default: the fastest"
+    parser.add_argument("--threads", type=positive, metavar="N", help=text)
+    given = parser.add_argument_group("in place of what inference.yml says, or where there is none")
+    text = "resize the short side of a photo to so many pixels"
+    given.add_argument("--resize", type=positive, metavar="PIXELS", help=text)
+    text = "crop a square of so many pixels a side from the middle"
+    given.add_argument("--crop", type=positive, metavar="PIXELS", help=text)
+    kinds = ("nearest", "bilinear", "bicubic", "area", "lanczos")
+    text = "how to compute pixels when resizing"
+    given.add_argument("--interpolation", choices=kinds, help=text)
+    text = "library to resize with: OpenCV or Pillow"
+    given.add_argument("--backend", choices=("cv2", "pil"), help=text)
+    text = "means to subtract from pixels of 0 to 1, one for each channel"
+    given.add_argument("--mean", type=number, nargs="+", help=text)
+    text = "deviations to divide the pixels by then, one for each channel"
+    given.add_argument("--std", type=number, nargs="+", help=text)
+    text = "probability from which a multi-label class, or the second of two, is named"
+    given.add_argument("--threshold", type=share, metavar="SHARE", help=text)
+    text = "file of class names, one in each line or numbered as 0 tench, or imagenet"
+    given.add_argument("--labels", type=expanded, metavar="FILE", help=text)

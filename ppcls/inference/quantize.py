@@ -20,7 +20,6 @@ import numpy as np
 from ppcls.data.datasets import Samples, find_parts, find_photos, missing, numbered_as, open_samples
 from ppcls.inference import exported_model
 from ppcls.inference.auto import Clock, example, settle, timed
-from ppcls.inference.convert import onnx_of, to_openvino
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import (
@@ -32,6 +31,7 @@ from ppcls.inference.exported_model import (
     open_folder,
     sizes,
 )
+from ppcls.inference.formats import onnx_of, to_openvino
 from ppcls.inference.inputs import ON_ERROR, one_of, open_photo
 from ppcls.inference.manifest import FILE, Manifest
 from ppcls.inference.predictor import are_finite, link

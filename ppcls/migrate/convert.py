@@ -14,7 +14,7 @@ from ppcls.config.load import resolve
 from ppcls.config.tree import EXPONENT, Tree
 from ppcls.migrate import distillation, model, training, transforms
 from ppcls.migrate.model import CLASSES
-from ppcls.migrate.page import Rank, Remark, Section, explain, open_page
+from ppcls.migrate.sections import Rank, Remark, Section, explain, open_page
 from ppcls.recipe import Recipe
 from ppcls.utils import yaml_files
 from ppcls.utils.errors import UserError

@@ -5,7 +5,7 @@ from typing import Any
 
 from ppcls.migrate import model, training
 from ppcls.migrate.model import Nodes, Parties, Party, Scene, rounded
-from ppcls.migrate.page import Section
+from ppcls.migrate.sections import Section
 from ppcls.migrate.training import Labels
 from ppcls.models import registry
 from ppcls.weights.store import read_registry

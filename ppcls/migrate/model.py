@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from ppcls.migrate.page import Section
+from ppcls.migrate.sections import Section
 from ppcls.models import registry
 from ppcls.models.residual_specs import ResidualSpec
 from ppcls.utils.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ppcls.migrate import model
 from ppcls.migrate.model import Nodes, Scene, rounded
-from ppcls.migrate.page import Section
+from ppcls.migrate.sections import Section
 from ppcls.models import registry
 from ppcls.models.residual_specs import ResidualSpec
 from ppcls.utils.errors import UserError

@@ -7,7 +7,7 @@ from typing import Any
 
 from ppcls.config.tree import dotted_name
 from ppcls.data.preprocess import READ, Preprocess, read_normalize
-from ppcls.migrate.page import Section
+from ppcls.migrate.sections import Section
 from ppcls.utils.errors import UserError
 
 Op = dict[str, Any]

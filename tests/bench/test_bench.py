@@ -15,7 +15,7 @@ import ppcls  # noqa: F401  before paddle
 from ppcls.bench import benchmark, measure, plan, tables
 from ppcls.bench.plan import Cell, Conditions, Model, Plan, by_name, make_plan, of_folder
 from ppcls.data.preprocess import Preprocess
-from ppcls.docs.facts import ROOT, published
+from ppcls.dev.facts import ROOT, published
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_folder

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.inference.convert import with_onnx
 from ppcls.inference.engines.base import Opened, Settings, free, need, refuse_precision
 from ppcls.inference.exported_model import Folder
+from ppcls.inference.formats import with_onnx
 from ppcls.utils.errors import UserError
 
 ERRORS_ALONE = 3  # severity of what it logs

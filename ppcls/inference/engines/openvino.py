@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls.inference.convert import openvino_model, with_onnx
 from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
 from ppcls.inference.engines.pool import Call
 from ppcls.inference.exported_model import Folder
+from ppcls.inference.formats import openvino_model, with_onnx
 from ppcls.utils.errors import UserError
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls import figures
-from ppcls.figures import Figures, relative_error
+from ppcls.dev import golden
+from ppcls.dev.golden import Figures
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_folder
+from ppcls.metrics import relative_error
 from ppcls.models import complexity, registry
 from ppcls.models.residual_specs import ResidualSpec, built_otherwise
 from ppcls.utils import environment
@@ -128,7 +129,7 @@ def verify_one(name: str, given: Figures) -> Row:
         net = load_filled(row, project, given)
         if net is None:
             continue
-        expected = figures.of(name, given.logits.get(project, {}))
+        expected = golden.of(name, given.logits.get(project, {}))
         logits = run(net, expected["size"] if expected else SIDE)
         if expected:
             row.compare(project, error(logits, expected), LIMITS[project])
@@ -149,7 +150,7 @@ def load_filled(row: Row, project: str, given: Figures) -> nn.Layer | None:
     spec = registry.spec_of(row.name)
     if project == "efficientnet-pytorch" and isinstance(spec, ResidualSpec):
         return None  # it has EfficientNets alone, which needs no word
-    names = figures.of(row.name, given.tensors.get(project, {}))
+    names = golden.of(row.name, given.tensors.get(project, {}))
     if names is None:
         try:
             names = own_names(spec, project)
@@ -186,7 +187,7 @@ def own_names(spec: dialects.Spec, project: str) -> list[tuple[str, tuple[int, .
 def refuse(row: Row, project: str, error: UserError, names: Sequence, given: Figures) -> None:
     """A refusal is right only where the project's network of the name has other tensors."""
     reason = str(error).removeprefix(f"{project}: not weights of this network: ")
-    if figures.of(row.name, given.logits.get(project, {})) or same_sizes(row.name, names):
+    if golden.of(row.name, given.logits.get(project, {})) or same_sizes(row.name, names):
         row.fail(project, reason)
     else:
         row.cells[project] = DIFFERS

@@ -1,4 +1,4 @@
-"""select-unlabeled."""
+"""`ppcls select-unlabeled`: choose images for a student."""
 
 import argparse
 from pathlib import Path
@@ -7,12 +7,12 @@ from ppcls.commands.options import add_command, add_near_option, add_recipe_opti
 from ppcls.utils.files import expanded
 
 
-def add_select_unlabeled(commands) -> None:
+def add(commands) -> None:
     text = "list the unlabelled photos that a recipe's teacher is surest of"
     examples = (
         "ppcls select-unlabeled -c student.yaml --photos wild --per-class 4000 --output wild.txt",
     )
-    parser = add_command(commands, "select-unlabeled", run_select_unlabeled, text, examples)
+    parser = add_command(commands, "select-unlabeled", run, text, examples)
     parser.epilog = f"the same command goes on where it was interrupted\n\n{parser.epilog}"
     add_recipe_options(parser, required=True)
     text = "folder of photos, or list file with a path in each line"
@@ -33,7 +33,7 @@ def add_select_unlabeled(commands) -> None:
     parser.add_argument("--overwrite", action="store_true", help=text)
 
 
-def run_select_unlabeled(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
     from ppcls.select.select_unlabeled import Wish, select_unlabeled

@@ -1,4 +1,4 @@
-"""make-shards."""
+"""`ppcls make-shards`: pack images into tar files."""
 
 import argparse
 import re
@@ -12,13 +12,13 @@ from ppcls.utils.text import whole_number
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
-def add_make_shards(commands) -> None:
+def add(commands) -> None:
     text = "write a data set as tar shards, from which large sets are read fast"
     examples = (
         "ppcls make-shards photos/train shards",
         "ppcls make-shards 'parquet/train-*.parquet' shards --shard-size 1GB",
     )
-    parser = add_command(commands, "make-shards", run_make_shards, text, examples)
+    parser = add_command(commands, "make-shards", run, text, examples)
     text = 'data set to read: a folder, list, shards or parquet files; a "*" stands in quotes'
     parser.add_argument("source", type=expanded, metavar="SOURCE", help=text)
     text = "folder to write the shards into"
@@ -43,7 +43,7 @@ def size(text: str) -> int:
     return count * UNITS[found[2] or ""]
 
 
-def run_make_shards(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     from ppcls.data.make_shards import make_shards
 
     lines = make_shards(

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from ppcls.docs.facts import FAMILIES, ROOT, family_of, published
+from ppcls.dev.facts import FAMILIES, ROOT, family_of, published
 from ppcls.weights.store import counted, read_registry
 
 MULTIPLY_ADDS = "accuracy_multiply_adds.png"

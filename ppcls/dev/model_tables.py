@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ppcls.docs.facts import ROOT, Facts, facts, published
+from ppcls.dev.facts import ROOT, Facts, facts, published
 from ppcls.utils.errors import UserError
 
 BEGIN = "<!-- models:begin -->"

@@ -1,4 +1,4 @@
-"""check-data."""
+"""`ppcls check-data`: look for faults in data."""
 
 import argparse
 from pathlib import Path
@@ -8,13 +8,13 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
 
 
-def add_check_data(commands) -> None:
+def add(commands) -> None:
     text = "find broken, doubled, leaking and mislabelled-looking photos before training"
     examples = (
         "ppcls check-data photos/train photos/val",
         "ppcls check-data -c RECIPE.yaml --output found.csv --sheet pairs.png",
     )
-    parser = add_command(commands, "check-data", run_check_data, text, examples)
+    parser = add_command(commands, "check-data", run, text, examples)
     codes = "exit code: 0 nothing is wrong, 1 something is, 2 a mistake in the command"
     parser.epilog = f"{codes}\n\n{parser.epilog}"
     text = "folder or list of the photos to train on, in place of -c"
@@ -32,7 +32,7 @@ def add_check_data(commands) -> None:
     add_near_option(parser, text)
 
 
-def run_check_data(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     if bool(options.config) == bool(options.train):
         raise UserError("give -c RECIPE, or TRAIN and maybe EVAL: a folder or a list each")
     if options.override and not options.config:

@@ -1,0 +1,3 @@
+"""For those who maintain ppcls: proofs of its networks, and the pages and plots of docs/.
+
+None of it is imported by what users run, but for `ppcls zoo` and `ppcls bench --docs`."""
