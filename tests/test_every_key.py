@@ -115,7 +115,7 @@ def Scored(before: str, after: str, *given: str) -> Runs:  # noqa: N802
     return Runs(before, after, "pixels", given, see=tiny_run.show_eval)
 
 
-LONGER = ("data.train=fewer.txt", "train.epochs=3")  # an epoch is one step
+LONGER = ("data.train=fewer.txt", "train.epochs=4")  # an epoch is one step
 STILL = ("data.train=fewer.txt", "train.epochs=4", "train.schedule.lr=1e-9")  # nothing moves
 KEPT = "kept/latest.safetensors"
 NETWORK = f"{{name: EfficientNetLite0, weights: {KEPT}}}"
@@ -125,7 +125,7 @@ DECAYED = ("train.optimizer={kind: momentum, weight_decay: 0.5}",)
 MANY = ("data.train=many.txt", "data.eval=null")
 GREY = ("preprocess.mean=[0.5]", "preprocess.std=[0.5]")
 FLIPPED = "[{op: resize}, {op: vertical_flip, prob: 1.0}]"
-LARGE = ("train.size=64", "train.batch_size=8")
+LARGE = ("train.size=96", "train.batch_size=8")
 
 RUNS = {
     "task": Runs("{kind: classify}", "{kind: multilabel}", "code", MANY),
@@ -155,10 +155,10 @@ RUNS = {
     "data.unlabeled.share": Runs("0.5", "0.25", "weights", UNLABELED, slow=True),
     "data.on_error": Runs("stop", "skip", "code", ("data.train=broken.txt",)),
     "data.workers": Runs("0", "1", "children", same=("weights", "slots", "scores"), slow=True),
-    "preprocess.resize": Scored("20", "30"),
-    "preprocess.crop": Scored("16", "12"),
-    "preprocess.interpolation": Scored("bilinear", "bicubic", "preprocess.resize=30"),
-    "preprocess.backend": Scored("cv2", "pil", "preprocess.resize=17"),
+    "preprocess.resize": Scored("36", "50"),
+    "preprocess.crop": Scored("32", "24"),
+    "preprocess.interpolation": Scored("bilinear", "bicubic", "preprocess.resize=50"),
+    "preprocess.backend": Scored("cv2", "pil", "preprocess.resize=50"),
     "preprocess.mean": Runs("[0.5, 0.5, 0.5]", "[0.4, 0.5, 0.5]", "weights"),
     "preprocess.std": Runs("[0.2, 0.2, 0.2]", "[0.3, 0.2, 0.2]", "weights"),
     "train.epochs": Runs("1", "2", "steps"),
@@ -166,7 +166,7 @@ RUNS = {
     "train.drop_last": Runs("true", "false", "steps", ("train.batch_size=5",)),
     "train.sampler": Runs("{kind: shuffle}", "{kind: balanced}", "weights"),
     "train.repeats": Runs("1", "2", "weights"),
-    "train.size": Shown("null", "24"),
+    "train.size": Shown("null", "40"),
     "train.ops": Shown("[{op: resize}]", FLIPPED),
     "train.batch_ops": Runs("[]", "[{op: mixup}]", "weights"),
     "train.optimizer": Runs("{kind: momentum}", "{kind: lion}", "slots"),
@@ -189,10 +189,10 @@ RUNS = {
     "train.save_every": Runs("1 epochs", "1 steps", "files", ("train.keep=9",)),
     "train.ema.decay": Runs("0.5", "0.9", "best", ("train.ema.warmup=false",)),
     "train.ema.warmup": Runs("true", "false", "best", ("train.ema.decay=0.9",)),
-    "train.schedule.lr": Runs("0.01", "0.02", "rates"),
+    "train.schedule.lr": Runs("0.001", "0.002", "rates"),
     "train.schedule.for_batch": Runs("null", "8", "rates"),
     "train.schedule.warmup": Runs("0 epochs", "2 steps", "rates"),
-    "train.schedule.warmup_start": Runs("0", "0.001", "rates", ("train.schedule.warmup=2 steps",)),
+    "train.schedule.warmup_start": Runs("0", "0.0001", "rates", ("train.schedule.warmup=2 steps",)),
     "train.schedule.per": Runs("step", "epoch", "rates"),
     "train.schedule.decay": Runs("{kind: cosine}", "{kind: constant}", "rates"),
     "eval.batch_size": Runs(
@@ -216,10 +216,10 @@ RUNS = {
         at="train.sampler.weights",
     ),
     "progressive.sizes": Shown(
-        "{0: 16}", "{0: 16, 1: 24}", ("train.size.kind=progressive",), at="train.size.sizes"
+        "{0: 32}", "{0: 32, 1: 40}", ("train.size.kind=progressive",), at="train.size.sizes"
     ),
     "multi_scale.sizes": Shown(
-        "[16]", "[16, 24]", ("train.size.kind=multi_scale",), at="train.size.sizes"
+        "[32]", "[32, 40]", ("train.size.kind=multi_scale",), at="train.size.sizes"
     ),
     "classify.loss": Runs(
         "{kind: cross_entropy}",
@@ -353,7 +353,7 @@ BASE: dict[str, dict[str, Any]] = {
     "hide_and_seek": {"sides": (8,)},
     "grid_mask": {"unit": (8, 16)},
     "random_apply": {"ops": ({"op": "vertical_flip"},)},
-    "one_of": {"ops": ({"op": "vertical_flip"}, {"op": "grayscale"})},
+    "one_of": {"ops": ({"op": "horizontal_flip"}, {"op": "grayscale"})},
     "exponential": {"gamma": 0.5},
     "step": {"milestones": (1,)},
     "piecewise": {"milestones": (1,), "values": (0.01,)},
@@ -410,7 +410,7 @@ OTHER: dict[str, Any] = {
     "grid_mask.mode": "constant",
     "random_apply.prob": 1.0,
     "random_apply.ops": ({"op": "grayscale", "prob": 1.0},),
-    "one_of.ops": ({"op": "horizontal_flip"}, {"op": "grayscale"}),
+    "one_of.ops": ({"op": "vertical_flip"}, {"op": "grayscale"}),
     "one_of.weights": (0, 1),
     "mixup.alpha": 1.0,
     "cutmix.alpha": 0.2,

@@ -26,8 +26,8 @@ from ppcls.weights import files
 RECIPE = """
 model: {name: EfficientNetLite0}
 data: {train: train.txt, eval: eval.txt, workers: 0}
-preprocess: {resize: 20, crop: 16}
-train: {epochs: 1, batch_size: 4, log_every: 1, schedule: {lr: 0.01}}
+preprocess: {resize: 36, crop: 32}
+train: {epochs: 1, batch_size: 4, log_every: 1, schedule: {lr: 0.001}}
 output: run
 """
 TRAIN, EVAL = 8, 5  # photos
@@ -66,8 +66,8 @@ class Seen:
 def write_files(folder: Path) -> None:
     """Photos of three classes, lists of them, and `recipe.yaml`."""
     for index in range(TRAIN + EVAL):
-        write_photo(folder / "photos" / f"{index}.png", index, (24, 20, 3))
-        write_photo(folder / "others/photos" / f"{index}.png", 100 + index, (24, 20, 3))
+        write_photo(folder / "photos" / f"{index}.png", index, (40, 36, 3))
+        write_photo(folder / "others/photos" / f"{index}.png", 100 + index, (40, 36, 3))
     (folder / "photos/broken.png").write_bytes(b"no photo")
     write_list(folder / "train.txt", range(TRAIN))
     write_list(folder / "fewer.txt", range(5))
@@ -132,6 +132,7 @@ def train(given: Sequence[str], recipe: str = "recipe.yaml", keep: str = "") -> 
         best = files.read(folder / "best.safetensors").tensors
         seen.best = {name: value.tobytes() for name, value in best.items()}
     if keep:
+        Path(keep).parent.mkdir(parents=True, exist_ok=True)
         folder.rename(keep)
     else:
         shutil.rmtree(folder)
