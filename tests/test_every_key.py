@@ -309,6 +309,7 @@ for _kind, _values in TWO_NETWORKS.items():
             slow=True,
         )
 
+RESIZED = "train.ops=[{op: resize}]"  # for answers are kept of photos that never change
 PEER = "{kind: peer, name: EfficientNetLite0}"
 TEACHERS = {
     "network.name": (NETWORK, "{name: ResNet18, weights: kept18/latest.safetensors}"),
@@ -321,7 +322,7 @@ TEACHERS = {
     "peer.weights": (PEER, f"{PEER[:-1]}, weights: {KEPT}}}"),
 }
 for _key, (_before, _after) in TEACHERS.items():
-    _given = (DISTILL.replace("labels_weight: 0", "labels_weight: 1"),)
+    _given = (DISTILL.replace("labels_weight: 0", "labels_weight: 1"), RESIZED)
     RUNS[_key] = Runs(_before, _after, "losses", _given, at="task.teacher", slow=True)
 
 KINDS_OF_DISTILL = {
@@ -528,7 +529,9 @@ def teachers(folder):
     for name, teacher in given.items():
         task = f"task={{kind: distill, teacher: {teacher}}}"
         options = ("--output", f"{name}.answers", "--top", "2")
-        assert not tiny_run.command("teach", "-c", "recipe.yaml", "-o", task, *options).code
+        assert not tiny_run.command(
+            "teach", "-c", "recipe.yaml", "-o", task, RESIZED, *options
+        ).code
 
 
 @cache
