@@ -58,6 +58,11 @@ def kinds() -> list[str]:
     return list(found.values())
 
 
+def weights(recipe: Recipe, name: str) -> str:
+    """Those of the small network in place of one, for photos of as many channels."""
+    return f"{small(name)}-{recipe.model.in_channels}/latest.safetensors"
+
+
 def overrides(recipe: Recipe) -> list[str]:
     """What makes a run of the recipe quick."""
     train, warmup = recipe.train, recipe.train.schedule.warmup
@@ -79,10 +84,10 @@ def overrides(recipe: Recipe) -> list[str]:
     if train.size:
         given["train.size"] = 32
     if recipe.model.weights:
-        given["model.weights"] = f"{small(recipe.model.name)}/latest.safetensors"
+        given["model.weights"] = weights(recipe, recipe.model.name)
     for teacher in getattr(recipe.task, "teacher", ()):  # one in each config
         given["task.teacher.name"] = small(teacher.name)
-        given["task.teacher.weights"] = f"{small(teacher.name)}/latest.safetensors"
+        given["task.teacher.weights"] = weights(recipe, teacher.name)
     for part in ("builtin", "root", "labels"):
         given[f"data.{part}"] = "null"
     if recipe.data.unlabeled:
@@ -99,7 +104,9 @@ def folder(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr("matplotlib.figure.Figure.savefig", lambda *given, **named: None)
         for name in ("EfficientNetLite0", "ResNet18_vd"):
-            tiny_run.train([f"model.name={name}"], keep=name)
+            tiny_run.train([f"model.name={name}"], keep=f"{name}-3")
+        grey = ["model.in_channels=1", "preprocess.mean=[0.5]", "preprocess.std=[0.5]"]
+        tiny_run.train(["model.name=ResNet18_vd", *grey], keep="ResNet18_vd-1")
         yield folder
 
 
