@@ -8,7 +8,7 @@ added to the schema fails here until it has an entry.
 
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cache
 from itertools import combinations
 from typing import Any
@@ -122,6 +122,7 @@ NETWORK = f"{{name: EfficientNetLite0, weights: {KEPT}}}"
 DISTILL = f"task={{kind: distill, teacher: {NETWORK}, losses: [{{kind: kl}}], labels_weight: 0}}"
 UNLABELED = (DISTILL, "data.unlabeled={photos: unlabeled.txt, share: 0.5}")
 DECAYED = ("train.optimizer={kind: momentum, weight_decay: 0.5}",)
+NAMED = ("data.train=named.txt", "data.eval=null")
 MANY = ("data.train=many.txt", "data.eval=null")
 GREY = ("preprocess.mean=[0.5]", "preprocess.std=[0.5]")
 FLIPPED = "[{op: resize}, {op: vertical_flip, prob: 1.0}]"
@@ -142,12 +143,12 @@ RUNS = {
     "model.freeze": Runs("[]", "[50%]", "slots", (f"model.weights={KEPT}",)),
     "data.builtin": Shown("null", "digits", also=("data.train=null", "data.eval=null")),
     "data.train": Shown("train.txt", "eval.txt"),
-    "data.eval": Runs("eval.txt", "other_eval.txt", "scores"),
+    "data.eval": Runs("eval.txt", "other_eval.txt", "said", see=tiny_run.evaluate),
     "data.root": Shown("null", "others"),
-    "data.labels": Runs("null", "names.txt", "labels"),
-    "data.number_labels": Runs("false", "true", "code", ("data.train=named.txt", "data.eval=null")),
-    "data.holdout": Runs("0.0", "0.4", "evaluated", ("data.eval=null",)),
-    "data.labeled": Runs("1.0", "0.5", "steps"),
+    "data.labels": Shown("null", "names.txt"),
+    "data.number_labels": Runs("false", "true", "code", NAMED, see=tiny_run.show),
+    "data.holdout": Runs("0.0", "0.4", "code", ("data.eval=null",), see=tiny_run.show_eval),
+    "data.labeled": Shown("1.0", "0.5"),
     "data.unlabeled": Runs(
         "null", "{photos: unlabeled.txt, share: 0.5}", "weights", (DISTILL,), slow=True
     ),
@@ -160,7 +161,7 @@ RUNS = {
     "preprocess.interpolation": Scored("bilinear", "bicubic", "preprocess.resize=50"),
     "preprocess.backend": Scored("cv2", "pil", "preprocess.resize=50"),
     "preprocess.mean": Runs("[0.5, 0.5, 0.5]", "[0.4, 0.5, 0.5]", "weights"),
-    "preprocess.std": Runs("[0.2, 0.2, 0.2]", "[0.3, 0.2, 0.2]", "weights"),
+    "preprocess.std": Runs("[0.2, 0.2, 0.2]", "[0.3, 0.2, 0.2]", "said", see=tiny_run.evaluate),
     "train.epochs": Runs("1", "2", "steps"),
     "train.batch_size": Runs("4", "8", "steps"),
     "train.drop_last": Runs("true", "false", "steps", ("train.batch_size=5",)),
@@ -189,12 +190,6 @@ RUNS = {
     "train.save_every": Runs("1 epochs", "1 steps", "files", ("train.keep=9",)),
     "train.ema.decay": Runs("0.5", "0.9", "best", ("train.ema.warmup=false",)),
     "train.ema.warmup": Runs("true", "false", "best", ("train.ema.decay=0.9",)),
-    "train.schedule.lr": Runs("0.001", "0.002", "rates"),
-    "train.schedule.for_batch": Runs("null", "8", "rates"),
-    "train.schedule.warmup": Runs("0 epochs", "2 steps", "rates"),
-    "train.schedule.warmup_start": Runs("0", "0.0001", "rates", ("train.schedule.warmup=2 steps",)),
-    "train.schedule.per": Runs("step", "epoch", "rates"),
-    "train.schedule.decay": Runs("{kind: cosine}", "{kind: constant}", "rates"),
     "eval.batch_size": Runs(
         "5",
         "1",
@@ -236,7 +231,12 @@ RUNS = {
     ),
 }
 
-# Of each optimizer the values of its keys, the first of which is also the one where others differ.
+SLOWER = ("train.ema.decay", "train.ema.warmup", "train.decay_biases", "eval.every")
+SLOWER += ("train.log_every", "balanced.power", "weighted.weights", "classify.loss")
+SLOWER += ("multilabel.loss",)
+RUNS |= {_key: replace(RUNS[_key], slow=True) for _key in SLOWER}
+
+# Of each optimizer two values of each key.
 OPTIMIZERS = {
     "sgd": {"weight_decay": (0.0, 0.5)},
     "momentum": {"momentum": (0.9, 0.5), "nesterov": ("false", "true"), "weight_decay": (0.0, 0.5)},
@@ -251,7 +251,6 @@ OPTIMIZERS["adam"] |= {"weight_decay": (0.0, 0.5)}
 OPTIMIZERS["adamw"] |= {"weight_decay": (0.0, 0.5)}
 OPTIMIZERS["lamb"] |= {"weight_decay": (0.01, 0.5)}
 OPTIMIZERS["rmsprop"] |= {"mean_square": (1.0, 0.0), "weight_decay": (0.0, 0.5)}
-QUICK = ("momentum", "adamw")
 for _kind, _values in OPTIMIZERS.items():
     for _field, (_before, _after) in _values.items():
         RUNS[f"{_kind}.{_field}"] = Runs(
@@ -260,7 +259,7 @@ for _kind, _values in OPTIMIZERS.items():
             "slots" if _field in ("beta2", "rho") else "weights",
             (f"train.optimizer.kind={_kind}",),
             at=f"train.optimizer.{_field}",
-            slow=_kind not in QUICK,
+            slow=_kind != "momentum",
         )
 
 for _op in ("mixup", "cutmix", "fmix"):
@@ -269,7 +268,7 @@ for _op in ("mixup", "cutmix", "fmix"):
         f"[{{op: {_op}, prob: 0.0}}]",
         "weights",
         at="train.batch_ops",
-        slow=_op != "mixup",
+        slow=True,
     )
 
 # Of each loss between two networks, the keys and their values.
@@ -355,6 +354,7 @@ BASE: dict[str, dict[str, Any]] = {
     "grid_mask": {"unit": (8, 16)},
     "random_apply": {"ops": ({"op": "vertical_flip"},)},
     "one_of": {"ops": ({"op": "horizontal_flip"}, {"op": "grayscale"})},
+    "train.schedule": {"lr": 0.1, "warmup": "3 steps"},
     "exponential": {"gamma": 0.5},
     "step": {"milestones": (1,)},
     "piecewise": {"milestones": (1,), "values": (0.01,)},
@@ -429,6 +429,12 @@ OTHER: dict[str, Any] = {
     "asymmetric.clip": 0.0,
     "asymmetric.reduction": "mean",
     "asymmetric.focal_gradient": True,
+    "train.schedule.lr": 0.2,
+    "train.schedule.for_batch": 16,
+    "train.schedule.warmup": "4 steps",
+    "train.schedule.warmup_start": 0.01,
+    "train.schedule.per": "epoch",
+    "train.schedule.decay": {"kind": "constant"},
     "cosine.end": 0.1,
     "polynomial.power": 2.0,
     "polynomial.end": 0.1,
@@ -478,9 +484,13 @@ def lost(loss: Any) -> Any:
 
 
 def rates(decay: Any) -> Any:
-    """The learning rates of four epochs of five steps."""
+    """The learning rates of a schedule with this decay."""
     warmup = "0 epochs" if decay.kind == "one_cycle" else "3 steps"
-    schedule = NODES["train.schedule"](lr=0.1, warmup=warmup, decay=decay)
+    return planned(NODES["train.schedule"](lr=0.1, warmup=warmup, decay=decay))
+
+
+def planned(schedule: Any) -> Any:
+    """The learning rates of four epochs of five steps."""
     scores = [{"step": step, "top1": 0.5, "loss": 9.0 - step} for step in (5, 10, 15)]
     return [
         schedule(step, 5, 20, 8, [s for s in scores if s["step"] <= step], "top1")
@@ -495,6 +505,7 @@ CALLS = {
     "train.schedule.decay": rates,
 }
 CALL_OF = {kind: call for place, call in CALLS.items() for kind in kinds(place)}
+CALL_OF["train.schedule"] = planned
 
 
 def result(kind: str, **values: Any) -> Any:
@@ -576,7 +587,7 @@ def test_a_long_run_shows_the_key(key, teachers):
 
 @pytest.mark.parametrize("key", OTHER)
 def test_a_call_shows_the_key(key):
-    kind, _, field = key.partition(".")
+    kind, _, field = key.rpartition(".")
     given = BASE.get(kind, {})
     assert result(kind, **given) != result(kind, **{**given, field: OTHER[key]})
 
