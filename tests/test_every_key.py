@@ -122,10 +122,12 @@ NETWORK = f"{{name: EfficientNetLite0, weights: {KEPT}}}"
 DISTILL = f"task={{kind: distill, teacher: {NETWORK}, losses: [{{kind: kl}}], labels_weight: 0}}"
 UNLABELED = (DISTILL, "data.unlabeled={photos: unlabeled.txt, share: 0.5}")
 DECAYED = ("train.optimizer={kind: momentum, weight_decay: 0.5}",)
+SKEWED = ("data.train=skewed.txt",)
 NAMED = ("data.train=named.txt", "data.eval=null")
 MANY = ("data.train=many.txt", "data.eval=null")
 GREY = ("preprocess.mean=[0.5]", "preprocess.std=[0.5]")
 FLIPPED = "[{op: resize}, {op: vertical_flip, prob: 1.0}]"
+LARGE_EVAL = ("preprocess.resize=330", "preprocess.crop=320", "train.size=32")
 LARGE = ("train.size=96", "train.batch_size=8")
 
 RUNS = {
@@ -165,7 +167,7 @@ RUNS = {
     "train.epochs": Runs("1", "2", "steps"),
     "train.batch_size": Runs("4", "8", "steps"),
     "train.drop_last": Runs("true", "false", "steps", ("train.batch_size=5",)),
-    "train.sampler": Runs("{kind: shuffle}", "{kind: balanced}", "weights"),
+    "train.sampler": Runs("{kind: shuffle}", "{kind: balanced}", "weights", SKEWED),
     "train.repeats": Runs("1", "2", "weights"),
     "train.size": Shown("null", "40"),
     "train.ops": Shown("[{op: resize}]", FLIPPED),
@@ -190,18 +192,15 @@ RUNS = {
     "train.save_every": Runs("1 epochs", "1 steps", "files", ("train.keep=9",)),
     "train.ema.decay": Runs("0.5", "0.9", "best", ("train.ema.warmup=false",)),
     "train.ema.warmup": Runs("true", "false", "best", ("train.ema.decay=0.9",)),
-    "eval.batch_size": Runs(
-        "5",
-        "1",
-        "memory",
-        ("preprocess.resize=90", "preprocess.crop=80"),
-        see=tiny_run.evaluate,
-        slow=True,
-    ),
+    "eval.batch_size": Runs("5", "1", "memory", LARGE_EVAL, same=("weights",), slow=True),
     "eval.every": Runs("1", "2", "evaluated", LONGER),
     "eval.best": Runs("top1", "loss", "best", STILL, slow=True),
     "balanced.power": Runs(
-        "0.0", "1.0", "weights", ("train.sampler.kind=balanced",), at="train.sampler.power"
+        "0.0",
+        "1.0",
+        "weights",
+        ("train.sampler.kind=balanced", *SKEWED),
+        at="train.sampler.power",
     ),
     "weighted.weights": Runs(
         "[1, 1, 1]",

@@ -71,6 +71,7 @@ def write_files(folder: Path) -> None:
     (folder / "photos/broken.png").write_bytes(b"no photo")
     write_list(folder / "train.txt", range(TRAIN))
     write_list(folder / "fewer.txt", range(5))
+    write_list(folder / "skewed.txt", range(TRAIN), "00010002")
     write_list(folder / "eval.txt", range(TRAIN, TRAIN + EVAL))
     write_list(folder / "other_eval.txt", range(TRAIN))
     write_list(folder / "named.txt", range(TRAIN), ("n01", "n02", "n03"))
@@ -83,7 +84,7 @@ def write_files(folder: Path) -> None:
 
 
 def write_list(path: Path, photos: Sequence[int | str], labels: Sequence[str] = "012") -> None:
-    lines = [f"photos/{photo}.png {labels[i % 3]}\n" for i, photo in enumerate(photos)]
+    lines = [f"photos/{photo}.png {labels[i % len(labels)]}\n" for i, photo in enumerate(photos)]
     path.write_text("".join(lines))
 
 
