@@ -319,9 +319,9 @@ TEACHERS = {
     "peer.name": (PEER, "{kind: peer, name: ResNet18}"),
     "peer.weights": (PEER, f"{PEER[:-1]}, weights: {KEPT}}}"),
 }
-for _key, (_before, _after) in TEACHERS.items():
+for _key, (_before, _after) in TEACHERS.items():  # in lists, which are replaced whole
     _given = (DISTILL.replace("labels_weight: 0", "labels_weight: 1"), RESIZED)
-    RUNS[_key] = Runs(_before, _after, "losses", _given, at="task.teacher", slow=True)
+    RUNS[_key] = Runs(f"[{_before}]", f"[{_after}]", "losses", _given, at="task.teacher", slow=True)
 
 KINDS_OF_DISTILL = {
     "distill": (NETWORK, "focal", ()),
@@ -331,7 +331,12 @@ for _kind, (_teacher, _loss, _data) in KINDS_OF_DISTILL.items():
     _given = (f"task={{kind: {_kind}, teacher: {_teacher}, labels_weight: 1}}", *_data)
     RUNS |= {
         f"{_kind}.teacher": Runs(
-            _teacher, "{kind: peer, name: ResNet18}", "losses", _given, at="task.teacher", slow=True
+            f"[{_teacher}]",
+            "[{kind: peer, name: ResNet18}]",
+            "losses",
+            _given,
+            at="task.teacher",
+            slow=True,
         ),
         f"{_kind}.losses": Runs(
             "[{kind: kl}]", "[{kind: js}]", "losses", _given, at="task.losses", slow=True
