@@ -49,7 +49,6 @@ class Seen:
     weights: dict[str, bytes] = field(default_factory=dict)  # of latest.safetensors
     slots: dict[str, bytes] = field(default_factory=dict)  # of the optimizer
     best: dict[str, bytes] = field(default_factory=dict)  # of best.safetensors
-    labels: list[str] = field(default_factory=list)  # names of the classes
     pixels: bytes = b""  # of the sheet that show-data draws
     children: bool = False  # whether other processes worked for it
     memory: int = 0  # what Paddle took at most, in bytes
@@ -128,7 +127,6 @@ def train(given: Sequence[str], recipe: str = "recipe.yaml", keep: str = "") -> 
         tensors = {name: value.tobytes() for name, value in latest.tensors.items()}
         seen.slots = {name: v for name, v in tensors.items() if name.startswith("optimizer/")}
         seen.weights = {name: v for name, v in tensors.items() if name not in seen.slots}
-        seen.labels = json.loads(latest.metadata["ppcls"])["labels"]
     if (folder / "best.safetensors").exists():
         best = files.read(folder / "best.safetensors").tensors
         seen.best = {name: value.tobytes() for name, value in best.items()}
