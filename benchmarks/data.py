@@ -24,9 +24,9 @@ import numpy as np
 
 from ppcls.config.load import load
 from ppcls.data import builtin, decode
-from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import load_batch
-from ppcls.inference.predictor import find
+from ppcls.data.samples import Paths, Samples
+from ppcls.inference.inputs import find
 from ppcls.recipe import Recipe
 from ppcls.train.setup import train_view
 

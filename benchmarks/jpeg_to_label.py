@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 
 from ppcls.inference.auto import example
-from ppcls.inference.predictor import Predictor, find
+from ppcls.inference.inputs import find
+from ppcls.inference.predictor import Predictor
 
 
 def main() -> None:

@@ -16,7 +16,8 @@ from ppcls.inference import exported_model, formats, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
-from ppcls.inference.predictor import link, open_photo
+from ppcls.inference.inputs import open_photo
+from ppcls.inference.predictor import link
 from ppcls.models import registry
 from ppcls.models.fuse import fused
 from ppcls.models.layers import Normalize

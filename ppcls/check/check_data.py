@@ -9,7 +9,7 @@ from typing import Any
 from ppcls.check.findings import KINDS, NOTES, Finding, findings
 from ppcls.check.survey import UNLABELED, Album, Demands, survey
 from ppcls.data import datasets, decode
-from ppcls.data.datasets import Samples
+from ppcls.data.samples import Samples
 from ppcls.data.transforms import ResizeShort, sides
 from ppcls.data.unlabeled import find_unlabeled
 from ppcls.recipe import Recipe

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls.check.survey import UNLABELED, WORDS, Album, Odd, Survey
-from ppcls.data.datasets import Samples, one_class
+from ppcls.data.datasets import one_class
+from ppcls.data.samples import Samples
 from ppcls.utils.text import plural
 
 # Bits of 256 in which near-duplicates may differ; docs/data.md has the measurements.

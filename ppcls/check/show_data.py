@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data import decode
-from ppcls.data.datasets import Samples
 from ppcls.data.loader import View, load_batch
+from ppcls.data.samples import Samples
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import Joined
 from ppcls.recipe import Recipe

@@ -24,9 +24,9 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data import decode
-from ppcls.data.datasets import Samples
 from ppcls.data.loader import start_pool
 from ppcls.data.pixels import short_sides
+from ppcls.data.samples import Samples
 from ppcls.utils.environment import core_count
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Progress

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ppcls.data.datasets import Paths, Samples, split
+from ppcls.data.datasets import split
+from ppcls.data.samples import Paths, Samples
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded, write_bytes, writing
 from ppcls.utils.text import did_you_mean

@@ -24,8 +24,8 @@ import numpy as np
 
 from ppcls.data import batch_transforms, decode
 from ppcls.data.batch_transforms import BatchOp
-from ppcls.data.datasets import Samples
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.samples import Samples
 from ppcls.data.transforms import Size, TrainOp, apply, side
 from ppcls.data.unlabeled import Joined
 from ppcls.utils import environment

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from ppcls.config.node import NotNegative, Share, node
-from ppcls.data.datasets import Samples
+from ppcls.data.samples import Samples
 from ppcls.data.unlabeled import Joined
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import at_most, plural

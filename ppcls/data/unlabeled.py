@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.config.node import PathText, Share, node
-from ppcls.data.datasets import Samples, photos_in, require_open, say_passed_over
+from ppcls.data.datasets import photos_in, require_open, say_passed_over
 from ppcls.data.folders import PassedOver, with_passed_over
-from ppcls.data.lists import read_text
-from ppcls.data.samples import Members, Paths
+from ppcls.data.samples import Members, Paths, Samples
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import existing, expanded
+from ppcls.utils.files import existing, expanded, read_text
 from ppcls.utils.text import plural, quoted
 
 NO_LABEL = -1  # in labels

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppcls.data.datasets import Samples, find_parts, find_photos, missing, numbered_as, open_samples
+from ppcls.data.datasets import find_parts, find_photos, missing, numbered_as, open_samples
+from ppcls.data.samples import Samples
 from ppcls.inference import exported_model
 from ppcls.inference.auto import Clock, example, settle, timed
 from ppcls.inference.engines.base import Engine, Settings, need

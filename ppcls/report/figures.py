@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ppcls import metrics
-from ppcls.data.datasets import Samples
 from ppcls.data.loader import Batch
+from ppcls.data.samples import Samples
 from ppcls.utils.errors import UserError
 
 

@@ -16,9 +16,9 @@ from paddle.nn import functional as F
 from ppcls.check.check_data import require_target
 from ppcls.check.survey import Album, Demands, chunks, in_order, survey
 from ppcls.config.load import to_plain
-from ppcls.data.datasets import Samples, require_numbers
+from ppcls.data.datasets import require_numbers
 from ppcls.data.loader import TrainView
-from ppcls.data.samples import Paths
+from ppcls.data.samples import Paths, Samples
 from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.recipe import Recipe
 from ppcls.report.plots import BLUE, new_figure, png

@@ -7,8 +7,8 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls.data.datasets import Samples
 from ppcls.data.loader import Batch, EvalView, Reader
+from ppcls.data.samples import Samples
 from ppcls.metrics import Tally
 from ppcls.models.layers import Normalize
 from ppcls.report import figures, page

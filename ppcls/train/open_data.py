@@ -6,7 +6,8 @@ from pathlib import Path
 
 from ppcls.data import builtin, datasets
 from ppcls.data.class_names import read_class_names
-from ppcls.data.datasets import Samples, split
+from ppcls.data.datasets import split
+from ppcls.data.samples import Samples
 from ppcls.data.shards import is_shards, is_web, open_shards
 from ppcls.data.unlabeled import Joined
 from ppcls.recipe import Data

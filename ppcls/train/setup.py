@@ -22,10 +22,11 @@ from ppcls.config.load import from_plain, load, to_plain, to_yaml
 from ppcls.config.tree import differences
 from ppcls.data import datasets
 from ppcls.data.class_names import renamed, same_names
-from ppcls.data.datasets import Samples, one_class, split, summary
+from ppcls.data.datasets import one_class, split, summary
 from ppcls.data.loader import EvalView, Part, Reader, TrainView, load_batch
 from ppcls.data.preprocess import KEYS, Preprocess
 from ppcls.data.sampler import EpochSampler
+from ppcls.data.samples import Samples
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import open_unlabeled
 from ppcls.metrics import Score

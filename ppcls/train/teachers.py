@@ -13,9 +13,9 @@ from paddle import Tensor, nn
 from ppcls.api import create_model
 from ppcls.config.load import from_plain, to_plain
 from ppcls.data.class_names import first_clash, read_class_names, same_names
-from ppcls.data.datasets import Samples
 from ppcls.data.loader import Reader, TrainView, eval_order
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.samples import Samples
 from ppcls.data.transforms import sides
 from ppcls.data.unlabeled import Joined
 from ppcls.inference.auto import CANDIDATES

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ppcls.data import datasets
-from ppcls.data.datasets import Paths, Samples, split
+from ppcls.data.datasets import split
+from ppcls.data.samples import Paths, Samples
 from ppcls.utils.errors import UserError
 
 

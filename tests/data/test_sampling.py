@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ppcls.data.datasets import Paths, Samples
 from ppcls.data.sampler import Balanced, Shuffle, Weighted, earlier, epoch_photos, quotas
+from ppcls.data.samples import Paths, Samples
 from ppcls.utils.errors import UserError
 
 NAMES = ("ant", "bee", "cat")

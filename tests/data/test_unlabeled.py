@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from ppcls.data.batch_transforms import one_hot
-from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import EvalView, load_batch
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Balanced, Shuffle, mixed_steps
+from ppcls.data.samples import Paths, Samples
 from ppcls.data.unlabeled import Joined, Unlabeled, open_unlabeled
 from ppcls.utils.errors import UserError
 

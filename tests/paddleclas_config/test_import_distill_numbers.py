@@ -5,7 +5,7 @@ import paddle
 import pytest
 from paddleclas_rows import TRUTH, between
 
-from ppcls.losses.distill import Seen, built
+from ppcls.losses.distill import Seen
 
 rng = np.random.default_rng(3)
 Z, T = rng.normal(0, 2, (2, 6, 1000))  # logits of student and teacher
@@ -91,7 +91,7 @@ def seen(features):
 def test_distances_of_features(old):
     losses = [TRUTH, *between(DistillationDistanceLoss={"weight": 3.0, "key": "blocks[7]"})]
     (node,) = old.distilled(losses, {"name": "ResNet18", "pretrained": "x"}).task.losses
-    value = built(node, (512,), (512,))(seen(OWN), seen(GUIDE), paddle.to_tensor([0, 0]))
+    value = build(node, (512,), (512,))(seen(OWN), seen(GUIDE), paddle.to_tensor([0, 0]))
     assert node.weight * float(value) == pytest.approx(3 * ((OWN - GUIDE) ** 2).mean(), rel=1e-4)
 
 
@@ -99,7 +99,7 @@ def test_generated_features(old):
     keys = {"s_keys": ["blocks[7]"], "t_keys": ["blocks[15]"], "lambda_mgd": 0, "alpha_mgd": 1.5}
     losses = between(DistillationPairLoss={"base_loss_name": "MGDLoss", "weight": 2.0, **keys})
     (node,) = old.distilled([TRUTH, *losses]).task.losses
-    layer = built(node, (512,), (512,))
+    layer = build(node, (512,), (512,))
     value = node.weight * float(layer(seen(OWN), seen(GUIDE), paddle.to_tensor([0, 0])))
     generated = layer.generate(seen(OWN).features[0]).numpy()
     assert value == pytest.approx(2 * 1.5 * ((generated - GUIDE) ** 2).mean(), rel=1e-4)

@@ -11,8 +11,8 @@ from photos import write_photo
 from PIL import Image
 from small_network import Small, trained
 
-from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import Batch
+from ppcls.data.samples import Paths, Samples
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
 from ppcls.train import evaluate

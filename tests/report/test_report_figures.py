@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
 
-from ppcls.data.datasets import Paths, Samples
 from ppcls.data.loader import Batch
+from ppcls.data.samples import Paths, Samples
 from ppcls.report import figures, plots
 from ppcls.report.figures import Outcomes
 from ppcls.utils.errors import UserError

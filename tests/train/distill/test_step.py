@@ -10,7 +10,8 @@ from ppcls.losses.distill import Seen
 from ppcls.models import registry
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill
-from ppcls.train.distill import Learning, Mutual, looking, together, widths
+from ppcls.train.distill import Learning, Mutual, together, widths
+from ppcls.train.teachers import looking
 
 TEACHER = {"name": "ResNet18", "weights": "x"}
 rng = np.random.default_rng(0)
