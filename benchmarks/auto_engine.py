@@ -24,7 +24,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.inference import auto, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.models.fuse import fused
 from ppcls.utils import environment
 
@@ -70,7 +70,7 @@ def write(name: str, path: Path) -> Path:
 
 def compare(name: str, path: Path, batch: int, turns: int) -> float:
     """Print a line; returns the time of Paddle's defaults over that of `auto`."""
-    folder = open_folder(path)
+    folder = open_exported(path)
     chosen = auto.choose(folder, Settings("auto", batch=batch), None)
     cores = sorted({1, environment.threads()})
     by_hand = [Settings(e, threads=count, batch=batch) for e in ENGINES for count in cores]

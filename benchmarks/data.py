@@ -25,10 +25,10 @@ import numpy as np
 from ppcls.config.load import load
 from ppcls.data import builtin, decode
 from ppcls.data.loader import load_batch
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.inference.inputs import find
 from ppcls.recipe import Recipe
-from ppcls.train.setup import train_view
+from ppcls.train.setup import train_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = (500, 375)  # pixels of scikit-learn's photos here, as large as ImageNet's are on average
@@ -63,7 +63,7 @@ def make_photos(folder: Path) -> list[Path]:
 def stages(paths: list[str], recipe: Recipe) -> dict[str, Stage]:
     """Each makes what training needs of a batch, up to that stage."""
     labels = np.arange(len(paths), dtype=np.int64) % (recipe.model.num_classes or 1000)
-    samples, whole = Samples(Paths(paths), labels, (), "the benchmark"), train_view(recipe)
+    samples, whole = Dataset(Paths(paths), labels, (), "the benchmark"), train_pipeline(recipe)
     single = replace(whole, ops=whole.ops[:2], batch_ops=())
     normalize = recipe.preprocess.normalize
     ready = load_batch((samples, single), np.zeros(1, np.int64), 0).images

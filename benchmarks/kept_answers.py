@@ -25,7 +25,7 @@ import numpy as np  # isort: skip
 
 from ppcls.config.load import from_plain
 from ppcls.recipe import Recipe
-from ppcls.train.setup import open_inputs
+from ppcls.train.setup import open_datasets
 from ppcls.weights import files
 
 from data import make_photos  # benchmarks/data.py
@@ -120,7 +120,7 @@ def steps(recipe: Recipe) -> Iterator[tuple[float, float, float]]:
     from ppcls.data.loader import step_batches
     from ppcls.train.setup import build_trainer
 
-    trainer, size = build_trainer(*open_inputs(recipe)), recipe.train.batch_size
+    trainer, size = build_trainer(*open_datasets(recipe)), recipe.train.batch_size
     trainer.set_training()
     batches = step_batches(trainer.reader, "train", trainer.sampler.order(0), size, 0)
     while True:

@@ -31,7 +31,7 @@ import numpy as np  # isort: skip
 from ppcls.config.load import from_plain
 from ppcls.recipe import Recipe
 from ppcls.train.open_data import Datasets
-from ppcls.train.setup import open_inputs, train_view
+from ppcls.train.setup import open_datasets, train_pipeline
 
 from data import make_photos  # benchmarks/data.py
 
@@ -52,7 +52,7 @@ def main() -> None:
     options = parser.parse_args()
     for model in options.model:
         with tempfile.TemporaryDirectory() as folder:
-            recipe, inputs = open_inputs(make_recipe(model, Path(folder), options))
+            recipe, inputs = open_datasets(make_recipe(model, Path(folder), options))
             print(measure(recipe, inputs), flush=True)
 
 
@@ -155,7 +155,7 @@ def read_speed(recipe: Recipe, inputs: Datasets) -> float:
     """Photos/s of CPU time that are read and transformed."""
     from ppcls.data.loader import load_batch
 
-    part, photos = (inputs.train, train_view(recipe)), np.arange(min(64, len(inputs.train)))
+    part, photos = (inputs.train, train_pipeline(recipe)), np.arange(min(64, len(inputs.train)))
     start = time.process_time()
     load_batch(part, photos, 0)
     return len(photos) / (time.process_time() - start)

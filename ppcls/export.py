@@ -126,7 +126,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     with fused(trained.net) if form.fuse else nullcontext():
         paddle.jit.save(network, str(temporary / exported_model.NAME), input_spec=[spec])
     (temporary / manifest.FILE).write_text(describe(trained, form, {}).to_yaml(), encoding="utf-8")
-    files = exported_model.open_folder(temporary)
+    files = exported_model.open_exported(temporary)
     assert files.program
     onnx = temporary / exported_model.ONNX
     xml = temporary / exported_model.OPENVINO
@@ -192,7 +192,7 @@ def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]
 
 def run(temporary: Path, format: str, given: np.ndarray) -> np.ndarray:
     """The output of the network in one of its formats."""
-    files = exported_model.open_folder(temporary)
+    files = exported_model.open_exported(temporary)
     kept = {"paddle": files.program, "onnx": files.onnx, "openvino": files.openvino}
     alone = {name: path if name == format else None for name, path in kept.items()}
     files = replace(files, program=alone["paddle"], onnx=alone["onnx"], openvino=alone["openvino"])

@@ -111,7 +111,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 # What evaluation adds up over the batches, by the kind of task
 
 
-class Tally(Protocol):
+class Meter(Protocol):
     """Takes in batches, then gives the scores; `parts` is what it keeps of each batch, in order."""
 
     parts: list[Any]
@@ -128,7 +128,7 @@ class Tally(Protocol):
         ...
 
 
-class OneLabel:
+class TopKMeter:
     """Top-k accuracies and mean cross entropy."""
 
     def __init__(self, classes: int):
@@ -166,7 +166,7 @@ class OneLabel:
         return correct(logits, labels, 1)
 
 
-class ManyLabels:
+class MultiLabelMeter:
     """Mean average precision, macro F1 at the thresholds, and mean binary cross entropy.
 
     `given`: thresholds of the classes; (): those with the best F1 on these very photos.

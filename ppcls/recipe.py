@@ -25,11 +25,11 @@ from ppcls.config.node import (
     node,
 )
 from ppcls.data import batch_transforms
-from ppcls.data.batch_transforms import BatchOp
+from ppcls.data.batch_transforms import BatchTransform
 from ppcls.data.builtin import NAMES
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Sampler, Shuffle
-from ppcls.data.transforms import AnySize, HorizontalFlip, RandomResizedCrop, Size, TrainOp
+from ppcls.data.transforms import AnySize, HorizontalFlip, RandomResizedCrop, Size, Transform
 from ppcls.data.unlabeled import Unlabeled
 from ppcls.losses.distill import WITH_LABELS
 from ppcls.metrics import Score
@@ -109,8 +109,8 @@ class Train:
     sampler: Sampler = Shuffle()  # which photos an epoch shows, and how often
     repeats: Times = 1  # showings of a drawn photo in a step, each augmented differently
     size: AnySize | None = None  # side of the training images; None: that of evaluation
-    ops: tuple[TrainOp, ...] = (RandomResizedCrop(), HorizontalFlip())
-    batch_ops: tuple[BatchOp, ...] = ()  # mix photos; one at most is applied to a batch
+    ops: tuple[Transform, ...] = (RandomResizedCrop(), HorizontalFlip())
+    batch_ops: tuple[BatchTransform, ...] = ()  # mix photos; one at most is applied to a batch
     optimizer: AnyOptimizer = Momentum()
     schedule: Schedule
     accumulate: Count = 1  # batches to one optimizer step, as if they were one batch

@@ -11,8 +11,8 @@ from pydantic import BeforeValidator, Field, field_validator
 from ppcls import metrics
 from ppcls.config.node import NotNegative, PathText, node
 from ppcls.losses.distill import KL, WITH_LABELS, DistillLoss, SymmetricKL
-from ppcls.losses.labels import AnyLoss, BinaryCrossEntropy, CrossEntropy, ManyLabelsLoss
-from ppcls.metrics import ManyLabels, OneLabel, Tally
+from ppcls.losses.labels import AnyLoss, BinaryCrossEntropy, CrossEntropy, MultiLabelLoss
+from ppcls.metrics import Meter, MultiLabelMeter, TopKMeter
 from ppcls.models.registry import ModelName, Weights
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
@@ -129,20 +129,20 @@ class Distill:
         """Whether the teacher is a second student."""
         return any(isinstance(teacher, Peer) for teacher in self.teacher)
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
-        return OneLabel(classes)
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+        return TopKMeter(classes)
 
     def scored(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return OneLabel.scored(classes)
+        return TopKMeter.scored(classes)
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """How many photos are right, as `OneLabel` counts."""
-        return OneLabel.right(logits, targets)
+        return TopKMeter.right(logits, targets)
 
 
 @node
-class DistillMany(Distill):
+class DistillMultiLabel(Distill):
     """Any number of labels per photo, learnt from one teacher's logits and from the labels.
 
     The teacher is a network that gives several labels, too, or a second student.
@@ -150,7 +150,7 @@ class DistillMany(Distill):
 
     kind: Literal["distill_multilabel"] = "distill_multilabel"  # type: ignore[assignment]
     losses: tuple[DistillLoss, ...] = (SymmetricKL(act="sigmoid"),)
-    loss: ManyLabelsLoss = BinaryCrossEntropy()  # type: ignore[assignment]
+    loss: MultiLabelLoss = BinaryCrossEntropy()  # type: ignore[assignment]
     answers: ClassVar[str] = "multilabel"
     several: ClassVar[bool] = True
     best: ClassVar[metrics.Score] = "map"
@@ -175,16 +175,16 @@ class DistillMany(Distill):
                 "one {name, weights} without a cache, or {kind: peer, name}"
             )
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
-        return ManyLabels(thresholds)
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+        return MultiLabelMeter(thresholds)
 
     def scored(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return ManyLabels.scored()
+        return MultiLabelMeter.scored()
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """How many photos are right, as `ManyLabels` counts."""
-        return ManyLabels.right(logits, targets)
+        return MultiLabelMeter.right(logits, targets)
 
 
 # --------------------------------------------------------------------------
@@ -219,16 +219,16 @@ class Classify:
         """
         return step_of(self.loss.build(counts), network)
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
-        return OneLabel(classes)
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+        return TopKMeter(classes)
 
     def scored(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return OneLabel.scored(classes)
+        return TopKMeter.scored(classes)
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """How many photos are right, as `OneLabel` counts."""
-        return OneLabel.right(logits, targets)
+        return TopKMeter.right(logits, targets)
 
 
 @node
@@ -236,7 +236,7 @@ class MultiLabel:
     """Any number of labels per photo, each a yes or no of its own."""
 
     kind: Literal["multilabel"] = "multilabel"
-    loss: ManyLabelsLoss = BinaryCrossEntropy()
+    loss: MultiLabelLoss = BinaryCrossEntropy()
     answers: ClassVar[str] = "multilabel"
     several: ClassVar[bool] = True
     best: ClassVar[metrics.Score] = "map"
@@ -252,16 +252,16 @@ class MultiLabel:
         """As of `Classify`; targets are 0 and 1, or between where photos were mixed."""
         return step_of(self.loss.build(counts), network)
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Tally:
-        return ManyLabels(thresholds)
+    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+        return MultiLabelMeter(thresholds)
 
     def scored(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return ManyLabels.scored()
+        return MultiLabelMeter.scored()
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
         """How many photos are right, as `ManyLabels` counts."""
-        return ManyLabels.right(logits, targets)
+        return MultiLabelMeter.right(logits, targets)
 
 
 def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
@@ -278,6 +278,6 @@ def named_task(value: Any) -> Any:
 
 
 Task = Annotated[
-    Annotated[Classify | MultiLabel | Distill | DistillMany, Field(discriminator="kind")],
+    Annotated[Classify | MultiLabel | Distill | DistillMultiLabel, Field(discriminator="kind")],
     BeforeValidator(named_task),
 ]

@@ -175,7 +175,7 @@ def exported_folder(mutated: str) -> Callable[[Random], tuple[dict[str, bytes], 
 
 
 def read_exported(folder: Path) -> object:
-    return exported.open_folder(folder)
+    return exported.open_exported(folder)
 
 
 def tar_bytes(rng: Random) -> bytes:

@@ -22,7 +22,7 @@ from ppcls.export import Form, export
 from ppcls.inference import exported_model, formats
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder, sizes
+from ppcls.inference.exported_model import open_exported, sizes
 from ppcls.utils.errors import UserError
 from ppcls.weights import files
 
@@ -283,11 +283,11 @@ def test_onnx_of_more_than_2_gb(small, tmp_path):
 
     data.write_bytes(data.read_bytes()[:-4])
     with pytest.raises(UserError, match=r"onnx.data: has .* bytes, inference.yml says"):
-        open_folder(output)
+        open_exported(output)
     data.unlink()
     for engine in ("onnxruntime", "openvino"):
         with pytest.raises(UserError, match=r"inference\.onnx: damaged"):
-            open_engine(open_folder(output), Settings(engine))
+            open_engine(open_exported(output), Settings(engine))
 
 
 def test_what_counts_as_more_than_2_gb(tmp_path):

@@ -9,7 +9,7 @@ import yaml
 from photos import write_photo
 
 from ppcls.export import Form, export
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 
 EXPORT = ("export", "-c", "recipe.yaml", "--output", "exported/x")
 
@@ -20,7 +20,7 @@ def named(tmp_path, name, form=None):
     recipe = replace(trained.recipe, model=replace(trained.recipe.model, name=name))
     write_photo(tmp_path / "0.png", 0)
     place = export(replace(trained, recipe=recipe), tmp_path / "x", [str(tmp_path / "0.png")], form)
-    assert open_folder(place).manifest.model == name
+    assert open_exported(place).manifest.model == name
     return yaml.safe_load((place / "inference.yml").read_text())["Global"]["model_name"]
 
 
@@ -52,7 +52,7 @@ def test_a_name_may_be_asked_for(trained, run):
     assert written["Global"] == {"model_name": "ResNet50"}
     code, out, err = run("predict", "--model-dir", "exported/x", "photos/eval")
     assert (code, err) == (0, "")
-    assert open_folder(place).manifest.model == "EfficientNetLite0"
+    assert open_exported(place).manifest.model == "EfficientNetLite0"
 
 
 @pytest.mark.parametrize(

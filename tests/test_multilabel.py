@@ -14,7 +14,7 @@ from sklearn.metrics import average_precision_score
 
 import ppcls
 from ppcls.config.load import from_plain
-from ppcls.metrics import ManyLabels
+from ppcls.metrics import MultiLabelMeter
 from ppcls.recipe import Recipe
 from ppcls.tasks import Classify, MultiLabel
 from ppcls.utils.log import read_records
@@ -218,7 +218,7 @@ def test_a_task_without_a_kind_learns_one_label():
 def test_the_loss_of_evaluation_by_hand():
     import paddle
 
-    tally = ManyLabels((0.5, 0.5))
+    tally = MultiLabelMeter((0.5, 0.5))
     tally.add(paddle.to_tensor([[0.0, 2.0]]), np.array([[1, 0]], np.uint8))
     tally.add(paddle.to_tensor([[-1.0, 0.0]]), np.array([[0, 1]], np.uint8))
     terms = [np.log(2), np.log1p(np.exp(2.0)), np.log1p(np.exp(-1.0)), np.log(2)]

@@ -7,7 +7,7 @@ import pytest
 
 from ppcls.config.load import load, to_plain
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.recipe import Recipe
 from ppcls.weights import files, store
 
@@ -70,7 +70,7 @@ def test_export_eval_and_resume_have_the_values_used(bare, run):
     for name, options in {"a": ("--weights", best), "b": ("-c", "bare.yaml", "-o", *SMALL)}.items():
         code, out, _ = run("export", *options, "--output", f"exported/{name}")
         assert code == 0
-        assert to_plain(open_folder(Path(f"exported/{name}")).manifest.preprocess) == expected
+        assert to_plain(open_exported(Path(f"exported/{name}")).manifest.preprocess) == expected
     code, out, _ = run("eval", "-c", "bare.yaml")  # states nothing: all is the checkpoint's
     assert (code, "note" in out) == (0, False)
     assert run("train", "-c", "bare.yaml", "-o", *SMALL, "--resume")[0] == 0

@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from ppcls.config.load import load
-from ppcls.data.loader import Reader, eval_order
+from ppcls.data.loader import Loader, eval_order
 from ppcls.recipe import Recipe
-from ppcls.train.setup import eval_view, open_inputs, train_view
+from ppcls.train.setup import eval_pipeline, open_datasets, train_pipeline
 
 SHOWN = 128  # pixels of a side that views of 32 pixels are enlarged to
 
@@ -47,8 +47,8 @@ def test_photos_stand_beside_what_they_become_in_each_epoch(run, recipe):
     assert code == 0
     assert out == "sheet.png: 5 of 12 photos at 32x32, 3 epochs of training\n"
     drawn = rgb("sheet.png")
-    loaded, inputs = open_inputs(load(Recipe, recipe))
-    reader = Reader({"train": (inputs.train, train_view(loaded))}, 0)
+    loaded, inputs = open_datasets(load(Recipe, recipe))
+    reader = Loader({"train": (inputs.train, train_pipeline(loaded))}, 0)
     for index in [0, 2, 5, 8, 11]:  # spread over both classes
         batches = [next(reader.batches("train", [np.array([index])], epoch)) for epoch in range(3)]
         tops, lefts = zip(*(place(drawn, batch.images[0]) for batch in batches), strict=True)
@@ -63,8 +63,8 @@ def test_evaluation_has_one_view(run, recipe):
     assert code == 0
     assert out == "new/eval.png: 6 of 6 photos at 32x32, evaluation\n"
     drawn = rgb("new/eval.png")
-    loaded, inputs = open_inputs(load(Recipe, recipe))
-    reader = Reader({"eval": (inputs.eval, eval_view(loaded))}, 0)
+    loaded, inputs = open_datasets(load(Recipe, recipe))
+    reader = Loader({"eval": (inputs.eval, eval_pipeline(loaded))}, 0)
     places = [place(drawn, batch.images[0]) for batch in reader.batches("eval", eval_order(6, 1))]
     assert len(set(places)) == 6
 
@@ -78,8 +78,8 @@ def test_words_are_the_label_and_the_file_and_epochs_count_from_1(run, recipe):
 def test_words_stand_close_under_their_own_photo_and_far_from_the_next(run, recipe):
     run("show-data", "-c", recipe, "--eval")
     drawn = rgb("sheet.png")
-    loaded, inputs = open_inputs(load(Recipe, recipe))
-    reader = Reader({"eval": (inputs.eval, eval_view(loaded))}, 0)
+    loaded, inputs = open_datasets(load(Recipe, recipe))
+    reader = Loader({"eval": (inputs.eval, eval_pipeline(loaded))}, 0)
     batches = list(reader.batches("eval", eval_order(6, 1)))
     places = [place(drawn, batch.images[0]) for batch in batches]
     next_tops = sorted({top for top, _ in places})[1:]
@@ -164,10 +164,10 @@ def test_sizes_and_samplers_are_shown_as_they_train(run, recipe):
     code, out, _ = run(*command)
     assert (code, out) == (0, "sheet.png: 1 of 12 photos at 24 to 32 px, 2 epochs of training\n")
     drawn, loaded = rgb("sheet.png"), load(Recipe, recipe, given)
-    loaded, inputs = open_inputs(loaded)
+    loaded, inputs = open_datasets(loaded)
     bottoms = set()
     for epoch, size in enumerate((24, 32)):
-        (batch,) = Reader({"train": (inputs.train, train_view(loaded))}, 0).batches(
+        (batch,) = Loader({"train": (inputs.train, train_pipeline(loaded))}, 0).batches(
             "train", [np.array([0])], epoch
         )
         assert batch.images[0].shape[0] == size

@@ -28,7 +28,7 @@ from ppcls.inference import exported_model, manifest
 from ppcls.inference.auto import PACKAGES, example, installed_version, processor, settle
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import Folder, open_folder
+from ppcls.inference.exported_model import ExportedModel, open_exported
 from ppcls.inference.predictor import softmax
 from ppcls.metrics import relative_error
 from ppcls.models import registry
@@ -253,7 +253,7 @@ class Subject:
     """The network in hand."""
 
     job: Job
-    folder: Folder
+    folder: ExportedModel
     image: np.ndarray | None  # one image and …
     expected: np.ndarray | None  # … what the dynamic network gives for it, where it is known
     macs: int | None
@@ -346,7 +346,7 @@ def prepare(job: Job) -> Subject:
     macs = counted.macs if counted else None
     if model.folder:
         same_size = known and registry.resolution(model.network) == model.preprocess.crop
-        return Subject(job, open_folder(model.folder), None, None, macs if same_size else None)
+        return Subject(job, open_exported(model.folder), None, None, macs if same_size else None)
     from ppcls.weights.load import image
 
     assert counted
@@ -354,7 +354,7 @@ def prepare(job: Job) -> Subject:
     export(model, job.folder)
     gc.collect()  # networks have cycles, and engines need the memory
     expected = np.load(job.folder / LOGITS)
-    return Subject(job, open_folder(job.folder), image(model.preprocess.crop), expected, macs)
+    return Subject(job, open_exported(job.folder), image(model.preprocess.crop), expected, macs)
 
 
 def group(cells: Iterable[Cell], device: str) -> list[Contender]:

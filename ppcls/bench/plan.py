@@ -10,7 +10,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.dev.facts import published
 from ppcls.inference.engines.base import PRECISIONS, Settings
 from ppcls.inference.engines.table import ENGINES
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.inference.inputs import thread_count
 from ppcls.models import registry
 from ppcls.models.efficientnet_specs import EfficientNetSpec
@@ -145,7 +145,7 @@ def by_name(name: str) -> Model:
 
 
 def of_folder(path: Path) -> Model:
-    folder = open_folder(path)
+    folder = open_exported(path)
     about = folder.manifest
     int8 = about.precision == INT8
     return Model(str(path), about.model, about.preprocess, path, folder.fingerprint(), int8)

@@ -9,7 +9,7 @@ from typing import Any
 from ppcls.check.findings import KINDS, NOTES, Finding, findings
 from ppcls.check.survey import UNLABELED, Album, Demands, survey
 from ppcls.data import datasets, decode
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.data.transforms import ResizeShort, sides
 from ppcls.data.unlabeled import find_unlabeled
 from ppcls.recipe import Recipe
@@ -189,6 +189,6 @@ def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
     return album_of(opened, rest[0] if rest else None, ids), Demands()
 
 
-def album_of(train: Samples, evaluation: Samples | None, labels: str = "") -> Album:
+def album_of(train: Dataset, evaluation: Dataset | None, labels: str = "") -> Album:
     parts = {"train": train} | ({"eval": evaluation} if evaluation is not None else {})
     return Album(parts, labels)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppcls.check.survey import UNLABELED, WORDS, Album, Odd, Survey
 from ppcls.data.datasets import one_class
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.utils.text import plural
 
 # Bits of 256 in which near-duplicates may differ; docs/data.md has the measurements.
@@ -228,7 +228,7 @@ def near_groups(records: np.ndarray, near: int) -> list[tuple[tuple[int, ...], i
     return sorted(((g, int(fewest[keys[g[0]]])) for g in groups), key=lambda g: (g[1], g[0]))
 
 
-def class_findings(part: str, samples: Samples, album: Album) -> Iterator[Finding]:
+def class_findings(part: str, samples: Dataset, album: Album) -> Iterator[Finding]:
     """Photos of one class alone, labels that are ids, classes without photos, sizes far apart."""
     alone = one_class(samples) if part == "train" else ""
     if alone:

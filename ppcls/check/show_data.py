@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.data import decode
-from ppcls.data.loader import View, load_batch
-from ppcls.data.samples import Samples
+from ppcls.data.loader import Pipeline, load_batch
+from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
-from ppcls.data.unlabeled import Joined
+from ppcls.data.unlabeled import JoinedDataset
 from ppcls.recipe import Recipe
 from ppcls.report import sheets
 from ppcls.report.sheets import Card
-from ppcls.train.setup import eval_view, open_inputs, train_view
+from ppcls.train.setup import eval_pipeline, open_datasets, train_pipeline
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import writing
 from ppcls.utils.text import plural
@@ -42,11 +42,11 @@ def show_data(
     if output.suffix.lower() not in sheets.FORMATS:
         raise UserError(f"{output}: a sheet's name ends in {', '.join(sheets.FORMATS)}")
     sheets.refuse_existing(str(output), output, overwrite)
-    recipe, inputs = open_inputs(recipe)
+    recipe, inputs = open_datasets(recipe)
     samples = inputs.eval if evaluation else inputs.shown
     if samples is None:
         raise UserError("data.eval is not given and data.holdout is 0: -o data.eval=PATH")
-    view = eval_view(recipe) if evaluation else train_view(recipe)
+    view = eval_pipeline(recipe) if evaluation else train_pipeline(recipe)
     size = recipe.preprocess.crop if evaluation else recipe.train_size
     epochs = 1 if evaluation else epochs
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
@@ -67,7 +67,7 @@ def show_data(
 
 
 def cards(
-    samples: Samples | Joined, view: View, chosen: np.ndarray, heads: list[str]
+    samples: Dataset | JoinedDataset, view: Pipeline, chosen: np.ndarray, heads: list[str]
 ) -> Iterator[Card]:
     """A card for each photo: its pixels as the network sees them, its label and its file."""
     for index in map(int, chosen):
@@ -76,7 +76,9 @@ def cards(
         yield Card(shown, heads, (samples.label_of(index), name))
 
 
-def row(samples: Samples | Joined, view: View, index: int, epochs: int) -> list[np.ndarray]:
+def row(
+    samples: Dataset | JoinedDataset, view: Pipeline, index: int, epochs: int
+) -> list[np.ndarray]:
     """The photo and its views in the first epochs, uint8 [H, W, C], as the loader gives them."""
     one = np.array([index])
     views = [load_batch((samples, view), one, epoch).images[0] for epoch in range(epochs)]

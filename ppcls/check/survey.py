@@ -26,7 +26,7 @@ from PIL import Image
 from ppcls.data import decode
 from ppcls.data.loader import start_pool
 from ppcls.data.pixels import short_sides
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.utils.environment import core_count
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Progress
@@ -208,13 +208,13 @@ class Album:
     `labels` says what is wrong with the labels of all, "" where nothing is.
     """
 
-    parts: dict[str, Samples]
+    parts: dict[str, Dataset]
     labels: str = ""
 
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))
 
-    def find(self, photo: int) -> tuple[str, Samples, int]:
+    def find(self, photo: int) -> tuple[str, Dataset, int]:
         """The part of a photo, the part's samples, and the photo's index there."""
         for name, samples in self.parts.items():
             if photo < len(samples):
@@ -239,7 +239,7 @@ class Album:
         part, samples, index = self.find(photo)
         return "no label" if part == UNLABELED else samples.label_of(index)
 
-    def labelled(self) -> list[tuple[str, Samples]]:
+    def labelled(self) -> list[tuple[str, Dataset]]:
         """The parts with labels, and their names."""
         return [(name, part) for name, part in self.parts.items() if name != UNLABELED]
 

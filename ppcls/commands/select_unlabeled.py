@@ -36,9 +36,9 @@ def add(commands) -> None:
 def run(options: argparse.Namespace) -> int:
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
-    from ppcls.select.select_unlabeled import Wish, select_unlabeled
+    from ppcls.select.select_unlabeled import Criteria, select_unlabeled
 
     recipe = load(Recipe, options.config, options.override)
-    wish = Wish(options.per_class, options.least, options.near)
+    wish = Criteria(options.per_class, options.least, options.near)
     select_unlabeled(recipe, options.photos, options.output, wish, options.sheet, options.overwrite)
     return 0

@@ -94,10 +94,10 @@ class FMix:
         return mask.reshape(height, width)
 
 
-BatchOp = Annotated[Mixup | CutMix | FMix, Field(discriminator="op")]
+BatchTransform = Annotated[Mixup | CutMix | FMix, Field(discriminator="op")]
 
 
-def check(ops: Sequence[BatchOp]) -> None:
+def check(ops: Sequence[BatchTransform]) -> None:
     """ValueError unless at most one is applied to a batch."""
     total = sum(op.prob for op in ops)
     if total > 1 + 1e-9:
@@ -108,7 +108,7 @@ def check(ops: Sequence[BatchOp]) -> None:
 
 
 def apply(
-    ops: Sequence[BatchOp], images: np.ndarray, targets: np.ndarray, rng: np.random.Generator
+    ops: Sequence[BatchTransform], images: np.ndarray, targets: np.ndarray, rng: np.random.Generator
 ) -> Mixed:
     """One of the ops, drawn by their `prob`, or none."""
     drawn = rng.random()

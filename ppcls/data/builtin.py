@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data.datasets import split
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded, write_bytes, writing
 from ppcls.utils.text import did_you_mean
@@ -156,7 +156,7 @@ def write_parts(name: str, photos: list[Photo], to: Path) -> None:
     groups = np.array([strata.index(photo.stratum) for photo in photos], np.int64)
     files = Paths([photo.file for photo in photos])
     place = {photo.file: photo for photo in photos}
-    parts = split(Samples(files, groups, (), name), known.holdout, SEED)
+    parts = split(Dataset(files, groups, (), name), known.holdout, SEED)
     for part, samples in zip(("train", "eval"), parts, strict=True):
         for photo in map(place.__getitem__, samples.paths):
             folder = to / part / photo.name

@@ -21,7 +21,7 @@ from ppcls.data.class_names import (
 from ppcls.data.decode import EXPECTED
 from ppcls.data.folders import PassedOver, is_photo, listing, walk, with_passed_over
 from ppcls.data.lists import listed_paths, read_label_sets, read_list, read_plain
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.data.shards import is_shards, open_shards
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded, special_kind
@@ -42,7 +42,7 @@ def open_samples(
     labels: str | PathLike | None = None,
     several: bool = False,
     number_labels: bool = False,
-) -> Samples:
+) -> Dataset:
     """Open a folder with one sub-folder per class, or a list file with `path label` in each line.
 
     A folder's classes are its sub-folders, numbered in the order of their names or, where these all
@@ -84,22 +84,22 @@ def open_list(
     names: tuple[str, ...],
     several: bool,
     number_labels: bool,
-) -> Samples:
+) -> Dataset:
     """A list file, of plain lines with few copies of them in memory, else with every care."""
     start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
     if not several and Path(path).suffix.lower() != ".csv":
         plain = read_plain(path, names, start, number_labels)
         if plain:
             paths, numbers, lines, names = plain
-            return Samples(paths, numbers, names, path, lines)
+            return Dataset(paths, numbers, names, path, lines)
     if several:
         listed, numbers, lines, names = read_label_sets(path, names)
     else:
         listed, numbers, lines, names = read_list(path, names, number_labels)
-    return Samples(Paths(listed, start), numbers, names, path, lines)
+    return Dataset(Paths(listed, start), numbers, names, path, lines)
 
 
-def open_folder(path: str, names: tuple[str, ...]) -> Samples:
+def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
     """A folder per class; with `names` given, every sub-folder is one of them or its number.
 
     Photos stand in the order of the folders' names as text, whatever numbers the classes have: so
@@ -141,7 +141,7 @@ def open_folder(path: str, names: tuple[str, ...]) -> Samples:
     sizes = [len(photos[name]) for name in folders]
     labels = np.repeat(np.array([numbers[called[name]] for name in folders], np.int64), sizes)
     paths = Paths([photo for name in folders for photo in photos[name]])
-    return Samples(paths, labels, names or in_order(own), path)
+    return Dataset(paths, labels, names or in_order(own), path)
 
 
 def photos_in(folder: str, passed: PassedOver) -> Iterator[str]:
@@ -235,7 +235,7 @@ def find_photos(path: str | PathLike, lost: bool = False) -> list[str]:
     return found
 
 
-def missing(samples: Samples, limit: int = 10) -> list[str]:
+def missing(samples: Dataset, limit: int = 10) -> list[str]:
     """Where the first `limit` photos stand that are no files, and what else they are, if any."""
     found = islice(samples.paths.missing(), limit)
     return [f"{samples.where(index)}{what_else(samples.paths[index])}" for index in found]
@@ -250,7 +250,7 @@ def what_else(path: str) -> str:
     return f" is {special_kind(mode) or 'a folder'}"
 
 
-def check(samples: Samples, num_classes: int, what: str) -> None:
+def check(samples: Dataset, num_classes: int, what: str) -> None:
     """UserError unless names and labels fit `num_classes`; `what` ("train") begins the message."""
     setting = f"model.num_classes is {num_classes}"
     if samples.names and len(samples.names) != num_classes:
@@ -279,7 +279,7 @@ def check(samples: Samples, num_classes: int, what: str) -> None:
         raise UserError(f"{what}: {place}: label {label}{more} but {setting}; {fix}")
 
 
-def summary(samples: Samples) -> list[str]:
+def summary(samples: Dataset) -> list[str]:
     """Lines to print: total, classes, photos per class (above 20 classes only the extremes)."""
     counts = samples.counts(samples.classes)
     names = [visible(samples.class_name(label)) for label in range(len(counts))]
@@ -297,7 +297,7 @@ def summary(samples: Samples) -> list[str]:
     return lines + ([f"  {len(absent):,} without photos: {at_most(absent)}"] if absent else [])
 
 
-def numbered_as(samples: Samples, names: Sequence[str], classes: int | None, whose: str) -> Samples:
+def numbered_as(samples: Dataset, names: Sequence[str], classes: int | None, whose: str) -> Dataset:
     """The samples numbered as `whose` (a data set, a network's file) numbers its classes.
 
     Names are compared where both sides have some, and numbers that are names with numbers; what is
@@ -328,7 +328,7 @@ def numbered_as(samples: Samples, names: Sequence[str], classes: int | None, who
     return replace(samples, labels=labels, names=own)
 
 
-def values_as(samples: Samples, names: tuple[str, ...], whose: str) -> tuple[np.ndarray, str]:
+def values_as(samples: Dataset, names: tuple[str, ...], whose: str) -> tuple[np.ndarray, str]:
     """The labels of a list without names as `names` number the classes, and what to say."""
     values, which = np.unique(samples.labels, return_inverse=True)
     texts = list(map(str, values.tolist()))
@@ -347,7 +347,7 @@ def values_as(samples: Samples, names: tuple[str, ...], whose: str) -> tuple[np.
     return labels, f"note: {samples.source}: label {first} is taken for {names[first]!r} of {whose}"
 
 
-def columns_as(samples: Samples, names: tuple[str, ...], whose: str) -> Samples:
+def columns_as(samples: Dataset, names: tuple[str, ...], whose: str) -> Dataset:
     """Samples with any number of labels each, their columns in the order of `names`."""
     if not samples.names or not names:
         return samples
@@ -360,7 +360,7 @@ def columns_as(samples: Samples, names: tuple[str, ...], whose: str) -> Samples:
     return replace(samples, labels=samples.labels[:, np.argsort(found)], names=names)
 
 
-def require_numbers(samples: Samples) -> None:
+def require_numbers(samples: Dataset) -> None:
     """UserError for labels that number no classes; `samples` say how many classes there are."""
     found = ids_in_words(samples)
     if found:
@@ -370,7 +370,7 @@ def require_numbers(samples: Samples) -> None:
         )
 
 
-def ids_in_words(samples: Samples) -> str:
+def ids_in_words(samples: Dataset) -> str:
     """What the labels look like where they are few and far apart, else nothing."""
     if samples.names or samples.labels.ndim == 2 or not len(samples):
         return ""
@@ -383,7 +383,7 @@ def ids_in_words(samples: Samples) -> str:
     )
 
 
-def note_numbers(samples: Samples, counted: bool = True) -> None:
+def note_numbers(samples: Dataset, counted: bool = True) -> None:
     """Say how classes are numbered where that may surprise.
 
     Args:
@@ -405,7 +405,7 @@ def note_numbers(samples: Samples, counted: bool = True) -> None:
         )
 
 
-def one_class(samples: Samples) -> str:
+def one_class(samples: Dataset) -> str:
     """What is wrong with photos that all are of one class, and advice; "" where they are not."""
     labels = samples.labels
     if labels.ndim == 2 or not len(labels) or labels.min() != labels.max():
@@ -430,8 +430,8 @@ def one_class(samples: Samples) -> str:
 
 
 def split(
-    samples: Samples, holdout: float, seed: int, whole: bool = False
-) -> tuple[Samples, Samples]:
+    samples: Dataset, holdout: float, seed: int, whole: bool = False
+) -> tuple[Dataset, Dataset]:
     """Hold out a share of every class: (train, held_out), the same for the same files and seed.
 
     Each class with two photos or more has at least one on both sides. A photo that is listed twice

@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 
 from ppcls.data import batch_transforms, decode
-from ppcls.data.batch_transforms import BatchOp
+from ppcls.data.batch_transforms import BatchTransform
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.samples import Samples
-from ppcls.data.transforms import Size, TrainOp, apply, side
-from ppcls.data.unlabeled import Joined
+from ppcls.data.samples import Dataset
+from ppcls.data.transforms import Size, Transform, apply, side
+from ppcls.data.unlabeled import JoinedDataset
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Pace, Progress
@@ -64,18 +64,18 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class TrainView:
+class TrainPipeline:
     """How training sees photos: through random operations, seeded per epoch and showing of a photo.
 
     The size of a batch and the operations that mix photos of `classes` classes are seeded per epoch
     and first showing of the batch. Showings are given as virtual indices.
     """
 
-    ops: tuple[TrainOp, ...]
+    ops: tuple[Transform, ...]
     size: Size
     channels: int
     seed: int
-    batch_ops: tuple[BatchOp, ...] = ()
+    batch_ops: tuple[BatchTransform, ...] = ()
     classes: int = 0
     skip: bool = False  # photos that cannot be read
 
@@ -93,7 +93,7 @@ class TrainView:
 
 
 @dataclass(frozen=True)
-class EvalView:
+class EvalPipeline:
     """How evaluation sees a photo: always the same."""
 
     preprocess: Preprocess
@@ -110,8 +110,8 @@ class EvalView:
         return batch
 
 
-View = TrainView | EvalView
-Part = tuple[Samples | Joined, View]
+Pipeline = TrainPipeline | EvalPipeline
+Part = tuple[Dataset | JoinedDataset, Pipeline]
 
 
 def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
@@ -145,7 +145,7 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
     return view.mix(batch, epoch, first)
 
 
-class Reader:
+class Loader:
     """Batches of several data sets (`parts`), read ahead by `workers` processes."""
 
     def __init__(self, parts: Mapping[str, Part], workers: int):
@@ -289,7 +289,7 @@ def work(name: str, indices: np.ndarray, epoch: int) -> Batch:
 
 
 def step_batches(
-    reader: Reader, name: str, steps: Sequence[np.ndarray], batch_size: int, epoch: int
+    reader: Loader, name: str, steps: Sequence[np.ndarray], batch_size: int, epoch: int
 ) -> Iterator[list[Batch]]:
     """For each step, given as virtual indices, its batches; the last one may be smaller.
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from ppcls.data import datasets, decode
 from ppcls.data.class_names import NUMBERED, read_class_names
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.data.shards import NAMES, SUFFIX
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import locked, read_file, write_text
@@ -49,7 +49,7 @@ class Tables:
     bytes, `places` its (file, number there); groups of equal `windows` (int64 [groups]) are mixed.
     """
 
-    samples: Samples
+    samples: Dataset
     files: list["ParquetFile"]
     places: list[tuple[int, int]]
     starts: np.ndarray
@@ -116,7 +116,7 @@ def open_parquet(pattern: str, labels: str | PathLike | None = None) -> Tables:
         names = names or class_names(file)
         texts += [f"{path}:{row}" for row in range(len(numbers[-1]))]
         files.append(file)
-    samples = Samples(Paths(texts), np.concatenate(numbers), names, pattern)
+    samples = Dataset(Paths(texts), np.concatenate(numbers), names, pattern)
     places = [(i, k) for i, file in enumerate(files) for k in range(file.num_row_groups)]
     groups = [files[file].metadata.row_group(number) for file, number in places]
     starts = np.cumsum([0] + [group.num_rows for group in groups])
@@ -234,7 +234,7 @@ def part_named(source: str, name: str) -> str:
 
 def opened(
     source: str, labels: str | PathLike | None, several: bool, seed: int
-) -> tuple[Samples, np.ndarray, Callable[[int], bytes]]:
+) -> tuple[Dataset, np.ndarray, Callable[[int], bytes]]:
     """The data set, the order in which to write its photos, and what reads one."""
     rng = np.random.default_rng(seed)
     if is_parquet(source):
@@ -249,7 +249,7 @@ def opened(
     return samples, rng.permutation(len(samples)), partial(read_photo, samples)
 
 
-def read_photo(samples: Samples, index: int) -> bytes:
+def read_photo(samples: Dataset, index: int) -> bytes:
     return decode.read_bytes(samples.paths[index])
 
 
@@ -329,7 +329,7 @@ def is_one_line_of(line: str, name: str) -> bool:
 
 
 def write_all(
-    samples: Samples,
+    samples: Dataset,
     order: np.ndarray,
     read: Callable[[int], bytes],
     target: Path,
@@ -359,7 +359,7 @@ def write_all(
         write_text(record_file(target, name), text)
 
 
-def add(tar: tarfile.TarFile, number: int, samples: Samples, index: int, data: bytes) -> None:
+def add(tar: tarfile.TarFile, number: int, samples: Dataset, index: int, data: bytes) -> None:
     """A photo and its label, under the number of its place in the shuffled order."""
     for key, content in members(samples, index, data):
         member = tarfile.TarInfo(f"{number:06}{key}")
@@ -368,7 +368,7 @@ def add(tar: tarfile.TarFile, number: int, samples: Samples, index: int, data: b
         tar.addfile(member, io.BytesIO(content))
 
 
-def members(samples: Samples, index: int, data: bytes) -> Iterator[tuple[str, bytes]]:
+def members(samples: Dataset, index: int, data: bytes) -> Iterator[tuple[str, bytes]]:
     """The endings and contents of a photo's members: no time or owner of any makes it differ."""
     ending = decode.kind_of(data[: decode.HEAD])
     if ending not in decode.readable():

@@ -11,8 +11,8 @@ import numpy as np
 from pydantic import Field
 
 from ppcls.config.node import NotNegative, Share, node
-from ppcls.data.samples import Samples
-from ppcls.data.unlabeled import Joined
+from ppcls.data.samples import Dataset
+from ppcls.data.unlabeled import JoinedDataset
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import at_most, plural
 
@@ -28,7 +28,7 @@ class Shuffle:
     kind: Literal["shuffle"] = "shuffle"
 
     def draw(
-        self, samples: Samples, classes: int, total: int, rng: np.random.Generator
+        self, samples: Dataset, classes: int, total: int, rng: np.random.Generator
     ) -> np.ndarray:
         """The first `total` photos of the data set, shuffled again each time through: int64."""
         rounds = max(1, -(-total // len(samples)))
@@ -46,7 +46,7 @@ class Balanced:
     power: Share = 1.0
 
     def draw(
-        self, samples: Samples, classes: int, total: int, rng: np.random.Generator
+        self, samples: Dataset, classes: int, total: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Indices int64 [total] in random order. UserError: a class without photos."""
         counts = class_counts(samples, classes, self.kind)
@@ -71,7 +71,7 @@ class Weighted:
             raise ValueError("weights are all 0: raise one of them")
 
     def draw(
-        self, samples: Samples, classes: int, total: int, rng: np.random.Generator
+        self, samples: Dataset, classes: int, total: int, rng: np.random.Generator
     ) -> np.ndarray:
         """Indices int64 [total] in random order. UserError: weights that do not fit the data."""
         counts = class_counts(samples, classes, self.kind)
@@ -93,7 +93,7 @@ class Weighted:
 Sampler = Annotated[Shuffle | Balanced | Weighted, Field(discriminator="kind")]
 
 
-def class_counts(samples: Samples, classes: int, kind: str) -> np.ndarray:
+def class_counts(samples: Dataset, classes: int, kind: str) -> np.ndarray:
     """Photos per class; UserError where a photo may have several classes."""
     if samples.labels.ndim > 1:
         raise UserError(
@@ -151,7 +151,7 @@ class EpochSampler:
     """
 
     sampler: Sampler
-    samples: Samples | Joined
+    samples: Dataset | JoinedDataset
     classes: int
     photos_per_step: int
     drop_last: bool = True
@@ -166,7 +166,7 @@ class EpochSampler:
         seed = self.seed
         samples = self.samples
         classes = self.classes
-        if isinstance(samples, Joined):
+        if isinstance(samples, JoinedDataset):
             sizes = self.with_labels, self.without
             return mixed_steps(self.sampler, samples, classes, sizes, seed, epoch)[: self.limit]
         shown = epoch_photos(self.sampler, samples, classes, self.repeats, seed, epoch)
@@ -180,7 +180,7 @@ def train_order(shown: np.ndarray, batch: int, drop_last: bool) -> list[np.ndarr
 
 
 def epoch_photos(
-    sampler: Sampler, samples: Samples, classes: int, repeats: int, seed: int, epoch: int
+    sampler: Sampler, samples: Dataset, classes: int, repeats: int, seed: int, epoch: int
 ) -> np.ndarray:
     """The virtual indices of an epoch, int64, as many as there are photos.
 
@@ -199,7 +199,12 @@ def epoch_photos(
 
 
 def mixed_steps(
-    sampler: Sampler, samples: Joined, classes: int, sizes: tuple[int, int], seed: int, epoch: int
+    sampler: Sampler,
+    samples: JoinedDataset,
+    classes: int,
+    sizes: tuple[int, int],
+    seed: int,
+    epoch: int,
 ) -> list[np.ndarray]:
     """The virtual indices of an epoch's steps, each of so many photos with labels and without.
 

@@ -206,7 +206,7 @@ def plain_files(folder: str) -> set[bytes]:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class Dataset:
     """A data set without its pixels: paths, labels and names (() when unknown).
 
     `labels` are int64 [N], or uint8 [N, classes] of 0 and 1 where a photo may have several.
@@ -235,11 +235,11 @@ class Samples:
         path = self.paths[index]
         return path if self.lines is None else f"{self.source}:{self.lines[index]} ({path})"
 
-    def subset(self, indices: Sequence[int] | np.ndarray) -> "Samples":
+    def subset(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
         """The photos at `indices`, in that order, with the same names."""
         indices = np.asarray(indices, np.int64)
         lines = None if self.lines is None else self.lines[indices]
-        return Samples(
+        return Dataset(
             self.paths.take(indices), self.labels[indices], self.names, self.source, lines
         )
 

@@ -20,7 +20,7 @@ import numpy as np
 from ppcls.data import lists
 from ppcls.data.class_names import in_order, label_numbers, read_class_names
 from ppcls.data.decode import AVIF, HEIF, SUFFIXES, readable
-from ppcls.data.samples import Members, Paths, Samples
+from ppcls.data.samples import Dataset, Members, Paths
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import open_plain, require_plain, write_whole
@@ -344,7 +344,7 @@ def open_shards(
     several: bool = False,
     local: Callable[[str], str] = str,
     number_labels: bool = False,
-) -> Samples:
+) -> Dataset:
     """The photos of tar files in WebDataset's layout, in the order in which they stand there.
 
     Args:
@@ -370,7 +370,7 @@ def open_shards(
     if number_labels and not names and not several:
         names = in_order({text for one in found for text in set(one.labels)})
     labels = np.concatenate(list(label_parts(files, found, names, several)))
-    return Samples(members(files, found), labels, names, path)
+    return Dataset(members(files, found), labels, names, path)
 
 
 def members(files: tuple[str, ...], found: list[Index]) -> Members:

@@ -520,7 +520,7 @@ class RandomApply:
 
     op: Literal["random_apply"] = "random_apply"
     prob: Share = 0.5
-    ops: tuple["TrainOp", ...]
+    ops: tuple["Transform", ...]
 
     def __post_init__(self):
         if not self.ops:
@@ -535,7 +535,7 @@ class OneOf:
     """One of `ops`, drawn in proportion to `weights` (null: evenly)."""
 
     op: Literal["one_of"] = "one_of"
-    ops: tuple["TrainOp", ...]
+    ops: tuple["Transform", ...]
     weights: tuple[NotNegative, ...] | None = None
 
     def __post_init__(self):
@@ -555,7 +555,7 @@ class OneOf:
         return self.ops[chosen](image, rng, size)
 
 
-TrainOp = Annotated[
+Transform = Annotated[
     RandomResizedCrop
     | HorizontalFlip
     | VerticalFlip
@@ -586,7 +586,7 @@ rebuild_dataclass(OneOf)  # type: ignore
 
 
 def run(
-    ops: Sequence[TrainOp], image: np.ndarray, rng: np.random.Generator, size: int
+    ops: Sequence[Transform], image: np.ndarray, rng: np.random.Generator, size: int
 ) -> np.ndarray:
     """The image after all ops, of whatever size they leave."""
     for op in ops:
@@ -595,7 +595,7 @@ def run(
 
 
 def apply(
-    ops: Sequence[TrainOp], image: np.ndarray, rng: np.random.Generator, size: int
+    ops: Sequence[Transform], image: np.ndarray, rng: np.random.Generator, size: int
 ) -> np.ndarray:
     """The image uint8 [H, W, C] after all ops: uint8 [size, size, C].
 

@@ -13,7 +13,7 @@ import numpy as np
 from ppcls.config.node import PathText, Share, node
 from ppcls.data.datasets import photos_in, require_open, say_passed_over
 from ppcls.data.folders import PassedOver, with_passed_over
-from ppcls.data.samples import Members, Paths, Samples
+from ppcls.data.samples import Dataset, Members, Paths
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded, read_text
 from ppcls.utils.text import plural, quoted
@@ -52,7 +52,7 @@ class Unlabeled:
         return photos - without, without
 
 
-def open_unlabeled(path: str | PathLike) -> Samples:
+def open_unlabeled(path: str | PathLike) -> Dataset:
     """The photos of a folder or a list, without labels (all are -1).
 
     A list file (.txt, .tsv, .lst) has a path in each line, which starts at the list's own folder
@@ -65,7 +65,7 @@ def open_unlabeled(path: str | PathLike) -> Samples:
     return samples
 
 
-def find_unlabeled(path: str | PathLike) -> Samples:
+def find_unlabeled(path: str | PathLike) -> Dataset:
     """As `open_unlabeled`, but without a look whether the photos exist."""
     path = existing(expanded(path))
     if not os.path.exists(path):
@@ -91,7 +91,7 @@ def find_unlabeled(path: str | PathLike) -> Samples:
         )
     if not len(paths):
         raise UserError(f"data.unlabeled.photos: {path} has no photos")
-    return Samples(paths, np.full(len(paths), NO_LABEL), (), path, lines)
+    return Dataset(paths, np.full(len(paths), NO_LABEL), (), path, lines)
 
 
 def listed(path: str) -> Paths:
@@ -104,7 +104,7 @@ def listed(path: str) -> Paths:
     return Paths.packed(text.replace(b"\n", b"\0"), ends.astype(np.int64), root)
 
 
-def lost_line(samples: Samples, index: int) -> str:
+def lost_line(samples: Dataset, index: int) -> str:
     """What is wrong with a line that is not the path of a photo."""
     whole = samples.paths[index]
     place = samples.where(index)
@@ -138,11 +138,11 @@ class Chained:
 
 
 @dataclass(frozen=True, eq=False)
-class Joined:
+class JoinedDataset:
     """Photos with labels and, after them, those without, read as one data set."""
 
-    labeled: Samples
-    unlabeled: Samples
+    labeled: Dataset
+    unlabeled: Dataset
 
     def __len__(self) -> int:
         return len(self.labels)

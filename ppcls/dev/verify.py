@@ -17,7 +17,7 @@ from ppcls.dev import golden
 from ppcls.dev.golden import Figures
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.metrics import relative_error
 from ppcls.models import complexity, registry
 from ppcls.models.residual_specs import ResidualSpec, built_otherwise
@@ -243,6 +243,6 @@ def check_export(row: Row, net: nn.Layer, side: int, logits: np.ndarray) -> None
     with tempfile.TemporaryDirectory() as folder:
         spec = paddle.static.InputSpec([None, 3, side, side], "float32", "image")
         paddle.jit.save(net, str(Path(folder) / "inference"), input_spec=[spec])
-        opened = open_folder(Path(folder), {"crop": side, "resize": side})
+        opened = open_exported(Path(folder), {"crop": side, "resize": side})
         exported = open_engine(opened, Settings("onednn")).run(image(side))[0]
     row.compare("exported", relative_error(exported, logits), EXPORT_LIMIT)

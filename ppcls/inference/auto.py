@@ -13,7 +13,7 @@ import numpy as np
 
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import ENGINES, installed, open_engine
-from ppcls.inference.exported_model import Folder
+from ppcls.inference.exported_model import ExportedModel
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import read_file, write_text
@@ -51,7 +51,7 @@ def timed(
     return times
 
 
-def example(folder: Folder, batch: int) -> np.ndarray:
+def example(folder: ExportedModel, batch: int) -> np.ndarray:
     """Noise as photos would come: uint8 [N, H, W, C], or normalised float32 [N, C, H, W]."""
     preprocess = folder.manifest.preprocess
     side = preprocess.crop
@@ -87,14 +87,14 @@ class Trial:
         settling: seconds of untimed runs before them.
     """
 
-    open: Callable[[Folder, Settings], Engine] = open_engine
+    open: Callable[[ExportedModel, Settings], Engine] = open_engine
     clock: Clock = time.perf_counter
     seconds: float = SECONDS
     settling: float = SETTLE
 
 
 def choose(
-    folder: Folder, wanted: Settings, threads: int | None, trial: Trial | None = None
+    folder: ExportedModel, wanted: Settings, threads: int | None, trial: Trial | None = None
 ) -> Engine:
     """Open the folder with the engine, and on a CPU the number of threads, that is fastest.
 
@@ -127,7 +127,7 @@ def candidates(wanted: Settings, threads: int | None) -> Iterator[Settings]:
 
 
 def measure(
-    folder: Folder, tried: list[Settings], fewer: bool, trial: Trial
+    folder: ExportedModel, tried: list[Settings], fewer: bool, trial: Trial
 ) -> tuple[Engine, dict[str, float]]:
     """The fastest, and milliseconds of each.
 
@@ -183,7 +183,7 @@ def duel(engines: list[Engine], images: np.ndarray, trial: Trial) -> list[float]
 # --------------------------------------------------------------------------- what is remembered
 
 
-def situation(folder: Folder, wanted: Settings, threads: int | None) -> str:
+def situation(folder: ExportedModel, wanted: Settings, threads: int | None) -> str:
     """What the choice depends on: the machine, what is installed, and what is asked for."""
     return ", ".join(
         [
@@ -212,7 +212,7 @@ def installed_version(package: str) -> str | None:
         return None
 
 
-def read(folder: Folder) -> dict[str, Any]:
+def read(folder: ExportedModel) -> dict[str, Any]:
     """Choices by situation; {} where there are none or they cannot be read."""
     try:
         choices = from_json(read_file(folder.cache() / FILE))
@@ -229,7 +229,7 @@ def whole(choice: Any) -> bool:
     return choice["engine"] in ENGINES and counts
 
 
-def remember(folder: Folder, key: str, choice: dict[str, Any]) -> None:
+def remember(folder: ExportedModel, key: str, choice: dict[str, Any]) -> None:
     text = json.dumps(read(folder) | {key: choice}, indent=1) + "\n"
     try:
         write_text(folder.cache() / FILE, text)

@@ -165,7 +165,7 @@ PREPROCESS = tuple(field.name for field in dataclass_fields(Preprocess))
 
 
 @dataclass(frozen=True)
-class Folder:
+class ExportedModel:
     """What is there; of `program` (with `params` beside it), `onnx` and `openvino` at least one."""
 
     path: Path
@@ -215,7 +215,7 @@ class Folder:
         raise UserError(f"{problem}; set PPCLS_HOME to a folder")
 
 
-def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
+def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedModel:
     """Look at a folder.
 
     Args:
@@ -234,11 +234,11 @@ def open_folder(path: Path, given: dict[str, Any] | None = None) -> Folder:
         params = f"{program.stem}.pdiparams"
         raise UserError(f"{path}: {program.name} is there and {params} is not; copy it again")
     if program and program.name in INT8_PROGRAMS:
-        found = Folder(path, replace(about, precision="int8"), program)
+        found = ExportedModel(path, replace(about, precision="int8"), program)
         check_graph(found)
         return found
     onnx, openvino = (path / name for name in (ONNX, OPENVINO))
-    found = Folder(
+    found = ExportedModel(
         path,
         about,
         program,
@@ -373,7 +373,7 @@ def network_files(path: Path) -> list[Path]:
     return [path / name for name in NAMES if (path / name).is_file()]
 
 
-def check_graph(folder: Folder) -> None:
+def check_graph(folder: ExportedModel) -> None:
     """Refuse files that are cut short or are not those that were exported."""
     sizes = folder.manifest.about.get("files") or {}
     if not isinstance(sizes, dict):

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ppcls.inference import exported_model as stored
-from ppcls.inference.exported_model import ONNX, Folder
+from ppcls.inference.exported_model import ONNX, ExportedModel
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import remove
@@ -74,7 +74,7 @@ def add_weights(onnx_file: Path, program: Path, params: Path) -> None:
 Loaded = TypeVar("Loaded")
 
 
-def onnx_of(folder: Folder) -> Path:
+def onnx_of(folder: ExportedModel) -> Path:
     """The folder's ONNX file; made from Paddle's program, and kept, where there is none."""
     if folder.onnx:
         return folder.onnx
@@ -86,7 +86,7 @@ def onnx_of(folder: Folder) -> Path:
     return path
 
 
-def with_onnx(folder: Folder, load: Callable[[Path], Loaded]) -> Loaded:
+def with_onnx(folder: ExportedModel, load: Callable[[Path], Loaded]) -> Loaded:
     """What `load` makes of the folder's ONNX file; one that was kept and is refused is made anew.
 
     Raises:

@@ -20,7 +20,7 @@ from ppcls.inference.auto import choose
 from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
 from ppcls.inference.engines.pool import LastingThreads
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.inference.inputs import Photo, each, find, is_one, name_of, open_photo, path_of
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.utils import environment
@@ -118,7 +118,7 @@ class Predictor:
         self.threads = threads
         name = inputs.folder_name(folder)
         with user_errors(str(name)):
-            self.folder = open_folder(Path(expanded(name)), in_place(given))
+            self.folder = open_exported(Path(expanded(name)), in_place(given))
             self.manifest = self.folder.manifest
             self.engine = self.opened(replace(settings, device=device_for(device)))
         self.output = self.manifest.output

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ppcls.data.datasets import find_parts, find_photos, missing, numbered_as, open_samples
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.inference import exported_model
 from ppcls.inference.auto import Clock, example, settle, timed
 from ppcls.inference.engines.base import Engine, Settings, need
@@ -27,9 +27,9 @@ from ppcls.inference.exported_model import (
     ONNX,
     ONNX_DATA,
     OPENVINO,
-    Folder,
+    ExportedModel,
     Origin,
-    open_folder,
+    open_exported,
     sizes,
 )
 from ppcls.inference.formats import onnx_of, to_openvino
@@ -234,7 +234,7 @@ class Score:
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
+class AccuracyCheck:
     """Photos, the float network's answers on them and, None when unknown, the right ones: classes
     int64 [N], or 0 and 1 [N, classes] in multilabel.
     """
@@ -261,7 +261,9 @@ class Judge:
         return "--photos, to calibrate with more"
 
 
-def labelled(source: Path, manifest: Manifest, in_float: Engine, skip: bool = False) -> Judge:
+def labelled(
+    source: Path, manifest: Manifest, in_float: Engine, skip: bool = False
+) -> AccuracyCheck:
     """UserError for photos whose classes are not the network's and, unless `skip`, missing ones."""
     source = Path(find_parts(None, str(source))[1] or source)
     samples = open_samples(source, several=manifest.task == "multilabel")
@@ -273,10 +275,10 @@ def labelled(source: Path, manifest: Manifest, in_float: Engine, skip: bool = Fa
     known = answers(in_float, manifest, paths, skip)
     labels = labels[known.places]
     paths = [paths[place] for place in known.places]
-    return Judge(str(source), paths, labels, manifest, known.found)
+    return AccuracyCheck(str(source), paths, labels, manifest, known.found)
 
 
-def numbers(samples: Samples, names: Sequence[str], classes: int) -> np.ndarray:
+def numbers(samples: Dataset, names: Sequence[str], classes: int) -> np.ndarray:
     """The photos' labels as the network numbers its classes: by name where it knows the names."""
     if samples.labels.ndim == 2:
         if samples.classes != classes:
@@ -305,7 +307,7 @@ def unlabelled(
     manifest: Manifest,
     in_float: Engine,
     skip: bool = False,
-) -> Judge:
+) -> AccuracyCheck:
     """Photos that are not calibrated with or, where those are fewer, all."""
     used = set(chosen)
     others = [path for path in found if path not in used]
@@ -313,7 +315,7 @@ def unlabelled(
     paths = [paths[i] for i in spread(len(paths), COMPARED)]
     known = answers(in_float, manifest, paths, skip)
     paths = [paths[place] for place in known.places]
-    return Judge(str(source), paths, None, manifest, known.found)
+    return AccuracyCheck(str(source), paths, None, manifest, known.found)
 
 
 def spread(total: int, count: int) -> list[int]:
@@ -400,7 +402,7 @@ def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list
 
 
 def milliseconds(
-    engines: dict[str, Engine], folder: Folder, clock: Clock = time.perf_counter
+    engines: dict[str, Engine], folder: ExportedModel, clock: Clock = time.perf_counter
 ) -> dict[str, dict[str, float]]:
     """By batch size the median of each engine, timed by turns, on noise."""
     measured = {}
@@ -466,7 +468,7 @@ def quantize(
     """
     check_engine(engine)
     skip = one_of("on_error", on_error, ON_ERROR) == "skip"
-    folder = open_folder(source)
+    folder = open_exported(source)
     if folder.manifest.precision != "fp32":
         raise UserError(f"{source}: is in {folder.manifest.precision} already; give a float export")
     output = (output or source.resolve().with_name(f"{source.resolve().name}-int8")).resolve()
@@ -528,7 +530,7 @@ def check_engine(engine: str) -> None:
         need(module, module, "deploy", engine)
 
 
-def open_for(folder: Folder, engine: str) -> Engine:
+def open_for(folder: ExportedModel, engine: str) -> Engine:
     """The folder opened with what runs it here."""
     settings = Settings(RUNS_IN.get(engine, engine), threads=environment.threads())
     return open_engine(folder, settings)
@@ -538,7 +540,7 @@ def open_for(folder: Folder, engine: str) -> Engine:
 class Candidate:
     """A network in INT8: its folder, the layers left in float, how well it does."""
 
-    folder: Folder
+    folder: ExportedModel
     in_float: Sequence[str]
     score: Score
 
@@ -547,10 +549,10 @@ class Candidate:
 class Job:
     """A network to quantize for an engine, and the folder to write it into."""
 
-    folder: Folder
+    folder: ExportedModel
     engine: str
     quantizer: Quantizer
-    judge: Judge
+    judge: AccuracyCheck
     temporary: Path
     clock: Clock = time.perf_counter
 
@@ -583,7 +585,9 @@ class Job:
         onnx = self.temporary / ONNX
         xml = self.temporary / OPENVINO
         self.quantizer.write(onnx, in_float)
-        made = Folder(self.temporary, replace(self.folder.manifest, precision="int8"), onnx=onnx)
+        made = ExportedModel(
+            self.temporary, replace(self.folder.manifest, precision="int8"), onnx=onnx
+        )
         if self.engine == "openvino":
             to_openvino(onnx, xml)
             onnx.unlink()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # a recipe is checked before paddle is imported
 
 
 @dataclass(frozen=True)
-class Seen:
+class Outputs:
     """A network's answers to a batch.
 
     Attributes:
@@ -29,13 +29,13 @@ class Seen:
     logits: Tensor
     features: Sequence[Tensor] = ()
 
-    def detached(self) -> Seen:
+    def detached(self) -> Outputs:
         """The same numbers, through which no gradient flows."""
-        return Seen(self.logits.detach(), [feature.detach() for feature in self.features])
+        return Outputs(self.logits.detach(), [feature.detach() for feature in self.features])
 
 
 # Student, teacher, targets -> loss. Targets are labels int64 [N] or shares float [N, classes].
-Compare = Callable[[Seen, Seen, "Tensor"], "Tensor"]
+Compare = Callable[[Outputs, Outputs, "Tensor"], "Tensor"]
 
 
 # --------------------------------------------------------------------------
@@ -54,7 +54,7 @@ class SoftCrossEntropy:
     temperature: Positive = 1.0
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         return soft_cross_entropy(student.logits, teacher.logits, self.temperature).mean()
 
 
@@ -67,7 +67,7 @@ class KL:
     temperature: Positive = 1.0
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         return softened_kl(student.logits, teacher.logits, self.temperature).mean()
 
 
@@ -82,7 +82,7 @@ class JS:
     weight: NotNegative = 1.0
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         import paddle
         from paddle.nn import functional as F
 
@@ -106,7 +106,7 @@ class SymmetricKL:
     act: Literal["softmax", "sigmoid"] = "softmax"
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         from paddle.nn import functional as F
 
         act = F.sigmoid if self.act == "sigmoid" else F.softmax
@@ -130,7 +130,7 @@ class DKD:
     others: NotNegative = 0.5  # the paper's for ImageNet with temperature 1
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         import paddle
         from paddle.nn import functional as F
 
@@ -161,7 +161,7 @@ class WSL:
     temperature: Positive = 2.0
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         from paddle.nn import functional as F
 
         shares = shares_of(targets, student.logits)
@@ -190,7 +190,7 @@ class SKD:
     length: Positive | None = None
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         (z, _), (t, lengths) = (direction(seen.logits) for seen in (student, teacher))
         length = self.length or lengths.mean()
         return softened_kl(z * length, t * length, self.temperature).mean()
@@ -251,7 +251,7 @@ class DIST:
     intra: NotNegative = 2.0
     features: ClassVar[bool] = False
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         from paddle.nn import functional as F
 
         p, q = (F.softmax(seen.logits / self.temperature, -1) for seen in (student, teacher))
@@ -275,7 +275,7 @@ class RKD:
     angle: NotNegative = 2.0  # the paper weighs them 25 and 50
     features: ClassVar[bool] = True
 
-    def __call__(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         from paddle.nn import functional as F
 
         own, guide = (between(pooled(seen.features[-1])) for seen in (student, teacher))

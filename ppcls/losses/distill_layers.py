@@ -11,7 +11,7 @@ from ppcls.losses.distill import (
     Compare,
     DistillLoss,
     FeatureL2,
-    Seen,
+    Outputs,
     Widths,
     pooled,
     unit,
@@ -27,7 +27,7 @@ class Hint(nn.Layer):
         self.stage = stage
         self.align = align(student, teacher)
 
-    def forward(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         own = self.align(student.features[self.stage])
         return squares(own - teacher.features[self.stage]) / 2
 
@@ -46,7 +46,7 @@ class Generator(nn.Layer):
             nn.Conv2D(teacher, teacher, 3, padding=1),
         )
 
-    def forward(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         own = self.align(student.features[self.stage])
         count, _, height, width = own.shape
         shown = (paddle.rand([count, 1, height, width]) >= self.masked).astype(own.dtype)
@@ -60,7 +60,7 @@ class Projectors(nn.Layer):
         super().__init__()
         self.linears = nn.LayerList([nn.Linear(student, teacher) for _ in range(count)])
 
-    def forward(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         own = pooled(student.features[-1])
         mean = paddle.stack([F.relu(linear(own)) for linear in self.linears]).mean(0)
         cosines = (unit(mean)[0] * unit(pooled(teacher.features[-1]))[0]).sum(-1)
@@ -96,7 +96,7 @@ class Attention(nn.Layer):
             for widths in (teacher, student)
         )
 
-    def forward(self, student: Seen, teacher: Seen, targets: Tensor) -> Tensor:
+    def forward(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
         attention = self.attention(student, teacher)  # [N, teacher's stages, student's stages]
         total = paddle.zeros([], attention.dtype)
         for row, guide in enumerate(teacher.features):
@@ -105,7 +105,7 @@ class Attention(nn.Layer):
             total += (attention[:, row] * (own - wanted).square().sum(-1)).sum(-1).mean()
         return total
 
-    def attention(self, student: Seen, teacher: Seen) -> Tensor:
+    def attention(self, student: Outputs, teacher: Outputs) -> Tensor:
         """The weight of each stage of the student for each of the teacher; a row adds up to 1."""
         own, guide = ([pooled(f) for f in seen.features] for seen in (student, teacher))
         queries = [layer(f) for layer, f in zip(self.queries, guide, strict=True)]

@@ -157,7 +157,7 @@ class Asymmetric:
         return photos.sum() if self.reduction == "sum" else photos.mean()
 
 
-ManyLabelsLoss = Annotated[BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")]
+MultiLabelLoss = Annotated[BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")]
 AnyLoss = Annotated[
     CrossEntropy | Focal | BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")
 ]

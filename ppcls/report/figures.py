@@ -8,7 +8,7 @@ import numpy as np
 
 from ppcls import metrics
 from ppcls.data.loader import Batch
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.utils.errors import UserError
 
 
@@ -24,14 +24,14 @@ class Outcomes:
         losses: float64 [N], cross entropy in nats.
     """
 
-    samples: Samples
+    samples: Dataset
     probabilities: np.ndarray
     predicted: np.ndarray
     ranks: np.ndarray
     losses: np.ndarray
 
     @classmethod
-    def to_fill(cls, samples: Samples, classes: int) -> "Outcomes":
+    def to_fill(cls, samples: Dataset, classes: int) -> "Outcomes":
         """Room for the answers to these photos, each of which is then to be added.
 
         Raises:

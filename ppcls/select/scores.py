@@ -46,7 +46,7 @@ LIST_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class Photos:
+class ImageList:
     """Photos in the order of a file with one a line.
 
     Attributes:
@@ -70,7 +70,7 @@ class Photos:
                 yield os.path.join(self.root, expanded(path) if path[:2] == "~/" else path)
 
 
-def open_photos(given: str, output: Path) -> Photos:
+def open_images(given: str, output: Path) -> ImageList:
     """The photos of a folder, which are written beside the output first, or of a list.
 
     Raises:
@@ -83,10 +83,10 @@ def open_photos(given: str, output: Path) -> Photos:
         raise UserError(f"--photos {given}: no such folder or list file")
     if path.suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"--photos {given}: a list with a path a line ends in .txt, .tsv or .lst")
-    return open_list(Photos(path, os.path.abspath(path.parent), walked=False))
+    return open_list(ImageList(path, os.path.abspath(path.parent), walked=False))
 
 
-def open_walked(folder: str, file: Path) -> Photos:
+def open_walked(folder: str, file: Path) -> ImageList:
     """The photos of a folder, looked for unless that was done before."""
     if file.exists():
         said = read_header(file, LIST_FORMAT, FOREIGN)["folder"]
@@ -95,7 +95,7 @@ def open_walked(folder: str, file: Path) -> Photos:
                 f"{file}: holds the photos of {said}, not of {folder}: give another --output, or "
                 f"delete {file.with_suffix('')} and what lies beside it under that name"
             )
-        photos = counted(Photos(file, folder, walked=True))
+        photos = counted(ImageList(file, folder, walked=True))
         say(
             f"{plural(photos.count, 'photo')} of {folder}, as {file} says; another --output "
             "looks again"
@@ -112,12 +112,12 @@ def open_walked(folder: str, file: Path) -> Photos:
         if not found:
             raise with_passed_over(f"--photos {folder}: no photos in it ({EXPECTED})", passed)
     say_passed_over(folder, passed)
-    photos = counted(Photos(file, folder, walked=True))
+    photos = counted(ImageList(file, folder, walked=True))
     say(f"{plural(photos.count, 'photo')} of {folder}, listed in {file}")
     return photos
 
 
-def counted(photos: Photos) -> Photos:
+def counted(photos: ImageList) -> ImageList:
     """With the number and the digest of its own file's lines."""
     # the header is none
     digest = hashlib.sha256()
@@ -126,10 +126,10 @@ def counted(photos: Photos) -> Photos:
         while block := file.read(LIST_BLOCK):
             digest.update(block)
             count += block.count(b"\n")
-    return Photos(photos.file, photos.root, True, count, digest.hexdigest())
+    return ImageList(photos.file, photos.root, True, count, digest.hexdigest())
 
 
-def open_list(photos: Photos) -> Photos:
+def open_list(photos: ImageList) -> ImageList:
     """A list, its lines checked and counted."""
     digest = hashlib.sha256()
     count = 0
@@ -148,7 +148,7 @@ def open_list(photos: Photos) -> Photos:
             f"{photos.file}:1: {first} does not exist, nor do the next; relative paths start "
             "beside the list"
         )
-    return Photos(photos.file, photos.root, False, count, digest.hexdigest())
+    return ImageList(photos.file, photos.root, False, count, digest.hexdigest())
 
 
 def check_line(line: bytes, place: str, root: str) -> None:

@@ -17,13 +17,13 @@ from ppcls.check.check_data import require_target
 from ppcls.check.survey import Album, Demands, chunks, in_order, survey
 from ppcls.config.load import to_plain
 from ppcls.data.datasets import require_numbers
-from ppcls.data.loader import TrainView
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.loader import TrainPipeline
+from ppcls.data.samples import Dataset, Paths
 from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.recipe import Recipe
 from ppcls.report.plots import BLUE, new_figure, png
 from ppcls.select.choose import Away, Chosen, choose
-from ppcls.select.scores import Photos, Scores, beside, line_of, look, open_photos
+from ppcls.select.scores import ImageList, Scores, beside, line_of, look, open_images
 from ppcls.tasks import Distill, Exported, Network, Peer
 from ppcls.train.distill import Guide, together
 from ppcls.train.open_data import class_names, located, open_part
@@ -45,12 +45,12 @@ NORMS = ("mean", "std")  # each teacher's own
 
 
 @dataclass(frozen=True)
-class Judge:
+class TeacherScorer:
     """The teachers of a recipe, which look at photos as its evaluation does."""
 
     nodes: list[Network | Exported]
     student: Student  # whose samples are none
-    evaluation: Samples | None
+    evaluation: Dataset | None
     precision: Precision
     workers: int
 
@@ -70,7 +70,7 @@ class Judge:
             "hash": HASH,
         }
 
-    def score(self, photos: Photos, scores: Scores) -> None:
+    def score(self, photos: ImageList, scores: Scores) -> None:
         """Look at the photos that have no score yet.
 
         Raises:
@@ -93,7 +93,7 @@ class Judge:
                 scores.add(seen.records, seen.reasons)
 
 
-def open_judge(recipe: Recipe) -> Judge:
+def open_scorer(recipe: Recipe) -> TeacherScorer:
     """Choose the device and open the evaluation photos; teachers are opened to score.
 
     Training photos are opened only where nothing else says how many classes there are.
@@ -129,11 +129,11 @@ def open_judge(recipe: Recipe) -> Judge:
         recipe.task.several,
         recipe.preprocess,
         names,
-        TrainView((), recipe.preprocess.crop, model.in_channels, recipe.seed),
+        TrainPipeline((), recipe.preprocess.crop, model.in_channels, recipe.seed),
         recipe.eval.batch_size,
-        Samples(Paths(), np.empty(0, np.int64), names, ""),
+        Dataset(Paths(), np.empty(0, np.int64), names, ""),
     )
-    return Judge(nodes, student, evaluation, precision, data.workers)
+    return TeacherScorer(nodes, student, evaluation, precision, data.workers)
 
 
 def teachers_of(recipe: Recipe) -> list[Network | Exported]:
@@ -233,7 +233,7 @@ def draw_counts(axes: "Axes", counts: np.ndarray, per_class: int) -> None:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Criteria:
     """Which photos: how many of each class, how sure, how many bits from evaluation photos."""
 
     per_class: int
@@ -245,7 +245,7 @@ def select_unlabeled(
     recipe: Recipe,
     given: str,
     output: Path,
-    wish: Wish,
+    wish: Criteria,
     picture: Path | None = None,
     overwrite: bool = False,
 ) -> None:
@@ -262,9 +262,9 @@ def select_unlabeled(
     """
     require_output(output)
     require_target("--sheet", picture, ".png", overwrite)
-    judge = open_judge(recipe)
+    judge = open_scorer(recipe)
     about = judge.header()
-    photos = open_photos(given, output)
+    photos = open_images(given, output)
     about |= {"photos": photos.count, "list": photos.digest, "root": photos.root}
     scores = Scores(output, about, photos.count, recipe.eval.batch_size)
     try:
@@ -308,9 +308,9 @@ def require_output(output: Path) -> None:
         raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
 
 
-def away(judge: Judge, bits: int) -> Away | None:
+def away(judge: TeacherScorer, bits: int) -> Away | None:
     """What to keep away from: the evaluation photos, if there are any."""
-    evaluation: Samples | None = judge.evaluation
+    evaluation: Dataset | None = judge.evaluation
     if evaluation is None:
         return None
     demands = Demands(judge.student.channels)
@@ -323,7 +323,7 @@ def away(judge: Judge, bits: int) -> Away | None:
     return Away(seen.records, bits)
 
 
-def write(chosen: Chosen, photos: Photos, output: Path) -> None:
+def write(chosen: Chosen, photos: ImageList, output: Path) -> None:
     """The list of the chosen photos, whole or not at all."""
     folder = os.path.dirname(os.path.abspath(output))
     paths = photos.paths()

@@ -9,7 +9,7 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ppcls.api import create_model
-from ppcls.losses.distill import Compare, Seen
+from ppcls.losses.distill import Compare, Outputs
 from ppcls.losses.distill_layers import build
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill, Peer
@@ -17,7 +17,7 @@ from ppcls.train.step import Objective, Precision
 from ppcls.train.teachers import Look, NetworkTeacher, Student, looking, open_teacher
 
 # Images, and which photos of the data set they are (int64 [N]), to what teachers make of them.
-Guide = Callable[[Tensor, np.ndarray], Seen]
+Guide = Callable[[Tensor, np.ndarray], Outputs]
 # Logits and targets to a loss.
 LabelsLoss = Callable[[Tensor, Tensor], Tensor]
 
@@ -38,9 +38,9 @@ def together(guides: Sequence[Guide]) -> Guide:
     if len(guides) == 1:
         return guides[0]
 
-    def guide(images: Tensor, indices: np.ndarray) -> Seen:
+    def guide(images: Tensor, indices: np.ndarray) -> Outputs:
         logs = [F.log_softmax(each(images, indices).logits, axis=-1) for each in guides]
-        return Seen(paddle.stack(logs).logsumexp(axis=0) - math.log(len(logs)))
+        return Outputs(paddle.stack(logs).logsumexp(axis=0) - math.log(len(logs)))
 
     return guide
 
@@ -66,7 +66,7 @@ class Learning:
     def __call__(
         self, images: Tensor, targets: Tensor, indices: np.ndarray
     ) -> tuple[Tensor, Tensor]:
-        own = Seen(*self.student(images))
+        own = Outputs(*self.student(images))
         with paddle.no_grad():
             guide = self.guide(images, indices)
         return self.loss(own, guide, targets), own.logits
@@ -91,7 +91,7 @@ class Mutual:
     def __call__(
         self, images: Tensor, targets: Tensor, indices: np.ndarray
     ) -> tuple[Tensor, Tensor]:
-        first, second = (Seen(*student(images)) for student in self.students)
+        first, second = (Outputs(*student(images)) for student in self.students)
         own, others = self.losses
         loss = own(first, second.detached(), targets)
         loss = loss + others(second, first.detached(), targets)
@@ -108,7 +108,7 @@ class StudentLoss:
         self.labels_loss = labels_loss or task.loss
         self.labels_weight = task.labels_weight
 
-    def __call__(self, own: Seen, guide: Seen, targets: Tensor) -> Tensor:
+    def __call__(self, own: Outputs, guide: Outputs, targets: Tensor) -> Tensor:
         terms = [weight * compare(own, guide, targets) for weight, compare in self.compared]
         if self.labels_weight:
             terms.append(self.labels_weight * where_known(self.labels_loss, own.logits, targets))

@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls.data.loader import Batch, EvalView, Reader
-from ppcls.data.samples import Samples
-from ppcls.metrics import Tally
+from ppcls.data.loader import Batch, EvalPipeline, Loader
+from ppcls.data.samples import Dataset
+from ppcls.metrics import Meter
 from ppcls.models.layers import Normalize
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
@@ -25,8 +25,8 @@ Keep = Callable[[Batch, np.ndarray], None]
 
 @paddle.no_grad()
 def evaluate(
-    network: nn.Layer, batches: Iterable[Batch], tally: Tally, keep: Keep | None = None
-) -> Tally:
+    network: nn.Layer, batches: Iterable[Batch], tally: Meter, keep: Keep | None = None
+) -> Meter:
     """Let the tally take in all batches and return it; the network is left in evaluation mode.
 
     Args:
@@ -66,7 +66,7 @@ def describe(scores: dict[str, float]) -> str:
 
 
 def score(
-    trained: Trained, samples: Samples, report: Path | None = None, overwrite: bool = False
+    trained: Trained, samples: Dataset, report: Path | None = None, overwrite: bool = False
 ) -> dict[str, float]:
     """Evaluate and print; returns the scores that training gives.
 
@@ -97,13 +97,13 @@ def score(
     return scores
 
 
-def run(trained: Trained, samples: Samples, keep: Keep | None = None) -> dict[str, float]:
+def run(trained: Trained, samples: Dataset, keep: Keep | None = None) -> dict[str, float]:
     preprocess = trained.recipe.preprocess
     data = trained.recipe.data
     task = trained.recipe.task
     network = Normalize.before(trained.net, preprocess.scale, preprocess.offset)
-    view = EvalView(preprocess, data.on_error == "skip")
-    reader = Reader({"eval": (samples, view)}, data.workers)
+    view = EvalPipeline(preprocess, data.on_error == "skip")
+    reader = Loader({"eval": (samples, view)}, data.workers)
     tally = task.tally(trained.classes, trained.thresholds)
     skipped: list[str] = []
     try:

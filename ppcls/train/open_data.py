@@ -7,9 +7,9 @@ from pathlib import Path
 from ppcls.data import builtin, datasets
 from ppcls.data.class_names import read_class_names
 from ppcls.data.datasets import split
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.data.shards import is_shards, is_web, open_shards
-from ppcls.data.unlabeled import Joined
+from ppcls.data.unlabeled import JoinedDataset
 from ppcls.recipe import Data
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
@@ -28,15 +28,15 @@ LAYOUT = (
 class Datasets:
     """The opened data of a run; `names` are the class names, () when unknown."""
 
-    train: Samples
-    eval: Samples | None
+    train: Dataset
+    eval: Dataset | None
     names: tuple[str, ...]
-    unlabeled: Samples | None = None
+    unlabeled: Dataset | None = None
 
     @property
-    def shown(self) -> Samples | Joined:
+    def shown(self) -> Dataset | JoinedDataset:
         """All photos that training shows."""
-        return self.train if self.unlabeled is None else Joined(self.train, self.unlabeled)
+        return self.train if self.unlabeled is None else JoinedDataset(self.train, self.unlabeled)
 
     def digests(self) -> dict[str, str]:
         """What a resumed run must find again: how many photos, and which."""
@@ -44,7 +44,7 @@ class Datasets:
         return {k: f"{len(v)} photos ({v.digest()})" for k, v in parts.items() if v is not None}
 
 
-def hold_out(train: Samples, share: float, seed: int) -> tuple[Samples, Samples]:
+def hold_out(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     rest, held = split(train, share, seed)
     if not len(held):
         raise UserError(
@@ -66,7 +66,7 @@ def located(data: Data) -> Data:
     return replace(data, builtin=None, train=str(folder / "train"), eval=str(folder / "eval"))
 
 
-def open_part(key: str, path: str | None, data: Data, several: bool) -> Samples:
+def open_part(key: str, path: str | None, data: Data, several: bool) -> Dataset:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
     if is_shards(path):
@@ -78,7 +78,7 @@ def open_part(key: str, path: str | None, data: Data, several: bool) -> Samples:
     return datasets.open_samples(path, data.root, data.labels, several, data.number_labels)
 
 
-def require_photos(key: str, samples: Samples) -> None:
+def require_photos(key: str, samples: Dataset) -> None:
     lost = datasets.missing(samples)
     if lost:
         raise UserError(f"{key}: photos that do not exist: {'; '.join(lost)}")

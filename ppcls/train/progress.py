@@ -28,7 +28,7 @@ Aside = Literal["evaluation", "save"]
 
 
 @dataclass
-class Plan:
+class Remaining:
     """What a run has still to do.
 
     `evaluation_steps` guesses how many steps an evaluation takes as long as; the first one tells.
@@ -52,10 +52,10 @@ class Mean:
         self.seconds += (seconds - self.seconds) / min(self.count, MEMORY)
 
 
-class Outlook:
+class TimeLeft:
     """Counts what this process does of a run, and says what that promises for the rest."""
 
-    def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic):
+    def __init__(self, plan: Remaining, clock: Callable[[], float] = time.monotonic):
         self.plan = plan
         self.clock = clock
         self.evaluates = bool(plan.evaluations)

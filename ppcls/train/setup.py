@@ -23,10 +23,10 @@ from ppcls.config.tree import differences
 from ppcls.data import datasets
 from ppcls.data.class_names import renamed, same_names
 from ppcls.data.datasets import one_class, split, summary
-from ppcls.data.loader import EvalView, Part, Reader, TrainView, load_batch
+from ppcls.data.loader import EvalPipeline, Loader, Part, TrainPipeline, load_batch
 from ppcls.data.preprocess import KEYS, Preprocess
 from ppcls.data.sampler import EpochSampler
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import open_unlabeled
 from ppcls.metrics import Score
@@ -81,7 +81,7 @@ FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an eva
 LOSSES = {"cross_entropy": "cross entropy", "bce": "binary cross entropy"}
 
 
-def open_inputs(
+def open_datasets(
     recipe: Recipe, names: Sequence[str] = (), whose: str = ""
 ) -> tuple[Recipe, Datasets]:
     """Open and check the data.
@@ -140,7 +140,7 @@ def open_listed(
 
 def open_eval(
     recipe: Recipe, classes: int, names: Sequence[str] | None = None, whose: str = ""
-) -> Samples:
+) -> Dataset:
     """The evaluation photos alone, as `open_inputs` chooses them, for a network of `classes`.
 
     Args:
@@ -226,10 +226,10 @@ def listed(values: Mapping[str, Any], keys: Collection[str]) -> str:
     return ", ".join(f"{key} {text(values[key])}" for key in KEYS if key in keys)
 
 
-def train_view(recipe: Recipe) -> TrainView:
+def train_pipeline(recipe: Recipe) -> TrainPipeline:
     train = recipe.train
     model = recipe.model
-    return TrainView(
+    return TrainPipeline(
         train.ops,
         recipe.train_size,
         model.in_channels,
@@ -240,8 +240,8 @@ def train_view(recipe: Recipe) -> TrainView:
     )
 
 
-def eval_view(recipe: Recipe) -> EvalView:
-    return EvalView(recipe.preprocess, recipe.data.on_error == "skip")
+def eval_pipeline(recipe: Recipe) -> EvalPipeline:
+    return EvalPipeline(recipe.preprocess, recipe.data.on_error == "skip")
 
 
 # --------------------------------------------------------------------------
@@ -477,10 +477,10 @@ def build_trainer(
         precision.scale,
         processes,
     )
-    parts: dict[str, Part] = {"train": (inputs.shown, train_view(recipe))}
+    parts: dict[str, Part] = {"train": (inputs.shown, train_pipeline(recipe))}
     eval_steps = 0.0
     if inputs.eval is not None:
-        parts["eval"] = (inputs.eval, eval_view(recipe))
+        parts["eval"] = (inputs.eval, eval_pipeline(recipe))
         larger = recipe.preprocess.crop / max(sides(recipe.train_size))
         eval_steps = FORWARD * len(inputs.eval) * larger**2 / batch
     total_steps = epochs * epoch_steps
@@ -499,7 +499,7 @@ def build_trainer(
         stopping_early=lambda found: bool(stop and stop.reached(found, recipe.best, patience)),
         average=train.ema.build(net) if train.ema else None,
         sampler=sampler,
-        reader=Reader(parts, recipe.data.workers),
+        reader=Loader(parts, recipe.data.workers),
         batch_size=train.batch_size,
         new_meter=partial(task.tally, classes),
         options=Options(
@@ -568,7 +568,7 @@ def student(recipe: Recipe, inputs: Datasets) -> Student:
         recipe.task.several,
         recipe.preprocess,
         inputs.names,
-        train_view(recipe),
+        train_pipeline(recipe),
         train.batch_size,
         inputs.shown,
     )
@@ -610,7 +610,7 @@ def teach(recipe: Recipe, output: Path, top: int | None = None, which: int = 0) 
             "names one with task: {kind: distill, teacher: {name: NAME, weights: FILE}}"
         )
     select(recipe.device)
-    recipe, inputs = open_inputs(recipe)
+    recipe, inputs = open_datasets(recipe)
     node = replace(fixed[which], cache=None)
     taught = student(recipe, inputs)
     return keep_answers(node, taught, recipe.data.workers, output, top or TOP)
@@ -649,7 +649,7 @@ def first_alone(
         if processes.first == turn:
             names = tuple(record.labels) if record else names_of_weights(recipe)
             whose = str(recipe.model.weights if record is None else recipe.folder / LATEST)
-            found = open_inputs(recipe, names, whose)
+            found = open_datasets(recipe, names, whose)
             for network in networks:
                 weights = getattr(network, "weights", None)
                 if weights:
@@ -728,7 +728,7 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
 
 def check_ops(recipe: Recipe, inputs: Datasets) -> None:
     """The training ops must fit together at every size: seen on the first photo."""
-    view = train_view(recipe)
+    view = train_pipeline(recipe)
     for size in sides(recipe.train_size):
         load_batch((inputs.train, replace(view, size=size)), np.zeros(1, np.int64), 0)
 
@@ -886,7 +886,7 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
     return Trained(recipe, net, names, source.path, scores, tuple(thresholds))
 
 
-def eval_samples(trained: Trained) -> Samples:
+def eval_samples(trained: Trained) -> Dataset:
     """The evaluation photos of a trained network's recipe, with labels as it numbers its classes.
 
     Raises:

@@ -162,7 +162,7 @@ class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
 
 
 @dataclass(frozen=True)
-class Done:
+class StepResult:
     """What a step came to in all processes: mean loss, right answers out of how many, photos."""
 
     loss: float
@@ -201,7 +201,7 @@ class TrainStep:
         self.scale = scale
         self.processes = processes or Processes()
 
-    def __call__(self, batches: Sequence[Batch], photos: int, rate: float) -> Done:
+    def __call__(self, batches: Sequence[Batch], photos: int, rate: float) -> StepResult:
         """Do one step on this process's batches, out of so many photos in all processes.
 
         Args:
@@ -235,7 +235,7 @@ class TrainStep:
         if self.settled(factor):
             self.optimizer.step()
         self.optimizer.clear_grad()
-        return Done(value, right, int(known), photos)
+        return StepResult(value, right, int(known), photos)
 
     def settled(self, factor: float) -> bool:
         """Unscale and clip the gradients; False: float16 overflowed, so no step."""

@@ -13,15 +13,15 @@ from paddle import Tensor, nn
 from ppcls.api import create_model
 from ppcls.config.load import from_plain, to_plain
 from ppcls.data.class_names import first_clash, read_class_names, same_names
-from ppcls.data.loader import Reader, TrainView, eval_order
+from ppcls.data.loader import Loader, TrainPipeline, eval_order
 from ppcls.data.preprocess import Preprocess
-from ppcls.data.samples import Samples
+from ppcls.data.samples import Dataset
 from ppcls.data.transforms import sides
-from ppcls.data.unlabeled import Joined
+from ppcls.data.unlabeled import JoinedDataset
 from ppcls.inference.auto import CANDIDATES
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.inference.predictor import Predictor
-from ppcls.losses.distill import Seen
+from ppcls.losses.distill import Outputs
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Exported, Network
 from ppcls.train.answers import FORMAT, Writing, open_answers, unpack
@@ -37,7 +37,7 @@ STILL = ("resize", "resize_short", "center_crop", "pad")  # the same in every ep
 FLIPS = ("horizontal_flip",)  # for which the answer to the photo that is not flipped serves
 
 
-def still_view(view: TrainView) -> TrainView:
+def still_pipeline(view: TrainPipeline) -> TrainPipeline:
     """A view of training photos without flips.
 
     Raises:
@@ -57,10 +57,10 @@ def still_view(view: TrainView) -> TrainView:
             "teacher.cache"
         )
     ops = tuple(op for op in view.ops if op.op not in FLIPS)
-    return TrainView(ops, view.size, view.channels, view.seed)
+    return TrainPipeline(ops, view.size, view.channels, view.seed)
 
 
-def seen_as(view: TrainView) -> dict[str, Any]:
+def seen_as(view: TrainPipeline) -> dict[str, Any]:
     """What a header says of a view."""
     ops = [to_plain(op) for op in view.ops]
     return {"ops": ops, "size": view.size, "channels": view.channels}
@@ -107,9 +107,9 @@ class Student:
     several: bool
     preprocess: Preprocess
     names: tuple[str, ...]
-    view: TrainView
+    view: TrainPipeline
     batch_size: int
-    samples: Samples | Joined
+    samples: Dataset | JoinedDataset
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class TeacherFiles:
 def find_teacher(node: Network | Exported, student: Student) -> TeacherFiles:
     """Look at the files of a teacher."""
     if isinstance(node, Exported):
-        folder = open_folder(Path(node.folder))
+        folder = open_exported(Path(node.folder))
         about = folder.manifest
         digests = [download.digest(path) for path in folder.files]
         digest = hashlib.sha256("".join(digests).encode()).hexdigest()
@@ -180,8 +180,8 @@ class NetworkTeacher:
         except UserError as error:
             raise UserError(f"task.teacher: {error}") from None
 
-    def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
-        return Seen(*self.look(images))
+    def __call__(self, images: Tensor, indices: np.ndarray) -> Outputs:
+        return Outputs(*self.look(images))
 
     def digest(self) -> str:
         """Changes with any bit of its parameters and statistics."""
@@ -227,8 +227,8 @@ class ExportedTeacher:
         if answer.shape[1] != classes:
             raise other_classes(self.source, answer.shape[1], classes)
 
-    def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
-        return Seen(paddle.to_tensor(np.log(np.maximum(self.answer(images.numpy()), LEAST))))
+    def __call__(self, images: Tensor, indices: np.ndarray) -> Outputs:
+        return Outputs(paddle.to_tensor(np.log(np.maximum(self.answer(images.numpy()), LEAST))))
 
     def answer(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities [N, classes] of uint8 [N, H, W, C]."""
@@ -255,8 +255,8 @@ class CachedTeacher:
         self.names = found.names
         self.classes = student.classes
 
-    def __call__(self, images: Tensor, indices: np.ndarray) -> Seen:
-        return Seen(paddle.to_tensor(unpack(self.records[indices], self.classes)))
+    def __call__(self, images: Tensor, indices: np.ndarray) -> Outputs:
+        return Outputs(paddle.to_tensor(unpack(self.records[indices], self.classes)))
 
     def digest(self) -> str:
         """Changes with any bit of the file."""
@@ -278,7 +278,7 @@ def answers_header(found: TeacherFiles, student: Student) -> dict[str, Any]:
         "weights": found.digest,
         "mean": list(found.preprocess.mean),
         "std": list(found.preprocess.std),
-        **seen_as(still_view(student.view)),
+        **seen_as(still_pipeline(student.view)),
         "photos": len(student.samples),
         "data": student.samples.digest(),
         "classes": student.classes,
@@ -334,7 +334,7 @@ def keep_answers(
         UserError: photos are shown otherwise in each epoch, or `output` cannot be written or holds
             something else.
     """
-    view = still_view(student.view)
+    view = still_pipeline(student.view)
     teacher = open_teacher(node, student, Precision("fp32", "O1"))
     about = answers_header(find_teacher(node, student), student)
     top = min(top, student.classes)
@@ -347,7 +347,7 @@ def keep_answers(
     if writing.done < len(samples):
         first = writing.done // size
         writing.cut(first * size)
-    reader = Reader({"train": (samples, view)}, workers)
+    reader = Loader({"train": (samples, view)}, workers)
     batches = reader.batches("train", order[first:])
     try:
         for batch in Progress(batches, f"teacher {teacher.name}", len(order), first):

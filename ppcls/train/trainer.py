@@ -13,18 +13,18 @@ import numpy as np
 import paddle
 from paddle import nn
 
-from ppcls.data.loader import Batch, Reader, step_batches
+from ppcls.data.loader import Batch, Loader, step_batches
 from ppcls.data.sampler import EpochSampler
-from ppcls.metrics import Score, Tally, goodness
+from ppcls.metrics import Meter, Score, goodness
 from ppcls.optim.ema import Average
 from ppcls.train import checkpoint, curves, run_folder
 from ppcls.train.checkpoint import Record
 from ppcls.train.curves import Course
 from ppcls.train.distributed import PeerError, Processes
 from ppcls.train.evaluate import describe, evaluate, noting
-from ppcls.train.progress import Outlook, Plan
+from ppcls.train.progress import Remaining, TimeLeft
 from ppcls.train.run_folder import Skipped
-from ppcls.train.step import Done, NotFinite, Objective, TrainStep
+from ppcls.train.step import NotFinite, Objective, StepResult, TrainStep
 from ppcls.utils import log
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import say
@@ -37,7 +37,7 @@ SHOWN = 20  # steps whose mean loss is shown beside the bar
 Evaluations = list[dict[str, float]]  # the scores of each, and the "step" it was made at
 
 
-class Window:
+class TrainMeter:
     """Sums over the steps between two records; evaluations do not count as time."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
@@ -52,7 +52,7 @@ class Window:
     def start_clock(self) -> None:
         self.mark = self.clock()
 
-    def add(self, done: Done | None) -> None:
+    def add(self, done: StepResult | None) -> None:
         """Take in a step; None: one without a photo that could be read, which only took time."""
         if done:
             self.losses.append(done.loss)
@@ -146,9 +146,9 @@ class Trainer:
     stopping_early: Callable[[Evaluations], bool] = lambda evaluations: False
     average: Average | None = None
     sampler: EpochSampler
-    reader: Reader
+    reader: Loader
     batch_size: int
-    new_meter: Callable[[], Tally]
+    new_meter: Callable[[], Meter]
     options: Options
     folder: Path
     about: Mapping[str, Any]
@@ -162,8 +162,8 @@ class Trainer:
     thresholds: list[float] = field(default_factory=list, init=False)
 
     def __post_init__(self):
-        self.window = Window()  # since the last record
-        self.epoch_window = Window()
+        self.window = TrainMeter()  # since the last record
+        self.epoch_window = TrainMeter()
         self.recent: deque[float] = deque(maxlen=SHOWN)  # losses
         self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
@@ -207,7 +207,7 @@ class Trainer:
     def run(self) -> bool:
         """Train to the end; False when a signal ended the run early, its state saved."""
         scalars = log.Scalars(self.folder, self.step) if self.processes.first else log.NoScalars()
-        self.outlook = Outlook(self.plan())
+        self.outlook = TimeLeft(self.plan())
         self.pace = log.Pace()
         with Interrupt() as self.interrupt, scalars as self.scalars:
             try:
@@ -247,7 +247,7 @@ class Trainer:
         progress = log.Progress(steps, name, len(order), start, self.pace)
         self.set_training()
         self.window.start_clock()
-        self.epoch_window = Window()
+        self.epoch_window = TrainMeter()
         for batches, photos in progress:
             self.count(self.advance(batches, photos))
             progress.note = self.note()
@@ -297,7 +297,7 @@ class Trainer:
         self.stopping = any(asked)
         return sum(counts)
 
-    def advance(self, batches: Sequence[Batch], photos: int) -> Done | None:
+    def advance(self, batches: Sequence[Batch], photos: int) -> StepResult | None:
         """One optimizer step on this process's batches, of so many photos in all; maybe none."""
         rate = self.schedule(self.step, self.evaluations)
         paddle.seed(step_seed(self.options.seed, self.step, self.processes.rank))
@@ -374,7 +374,7 @@ class Trainer:
 
     # ------------------------------------------------------------------ what it says
 
-    def plan(self) -> Plan:
+    def plan(self) -> Remaining:
         """What is left to do from the step on that the run has come to."""
         options = self.options
         step = self.step
@@ -384,9 +384,9 @@ class Trainer:
             every = options.eval_every
             evaluations = -(-options.epochs // every) - step // options.epoch_steps // every
         saves = -(-total // options.save_every) - step // options.save_every
-        return Plan(total - step, evaluations, saves, options.eval_steps)
+        return Remaining(total - step, evaluations, saves, options.eval_steps)
 
-    def count(self, done: Done | None) -> None:
+    def count(self, done: StepResult | None) -> None:
         """Take a step into what is said and recorded; None: there was no photo to learn from."""
         self.window.add(done)
         self.epoch_window.add(done)
@@ -413,7 +413,7 @@ class Trainer:
             images_per_second=self.window.speed,
             **self.window.scores(self.options.watched),
         )
-        self.window = Window()
+        self.window = TrainMeter()
 
     def tell_epoch(self, epoch: int) -> None:
         """A line on an epoch that has ended: its scores, training loss, time and speed."""

@@ -18,7 +18,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.dev.facts import ROOT, published
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.models import complexity
 from ppcls.utils.errors import UserError
 
@@ -210,9 +210,9 @@ def test_percentiles_and_agreement(measured, off, agrees):
     place = measured[0] / "exported/EfficientNetLite0"
     cell = Cell("EfficientNetLite0", "", "onednn", "fp32", 1, 4)
     job = measure.Job(by_name("EfficientNetLite0"), (cell,), QUICK, place, {1: 100.0}, 0.0)
-    image, engine = measure.image(224), open_engine(open_folder(place), Settings("onednn"))
+    image, engine = measure.image(224), open_engine(open_exported(place), Settings("onednn"))
     expected = engine.run(image) / np.float32(1 + off)
-    about = measure.Subject(job, open_folder(place), image, expected, 10**9)
+    about = measure.Subject(job, open_exported(place), image, expected, 10**9)
     (contender,) = measure.group(about.job.cells, "cpu")
     measure.open_contender(about, contender)
     times = np.random.default_rng(0).uniform(0.1, 0.3, 57)
@@ -241,7 +241,7 @@ def test_engines_that_do_not_fit_together_run_one_after_the_other(
 ):
     model = of_folder(measured[0] / "exported/EfficientNetLite0")
     plan = Plan([model], ["onednn", "openvino"], ["fp32"], [1], [1], QUICK)
-    size = open_folder(model.folder).size()
+    size = open_exported(model.folder).size()
     free = -(-times * measure.HELD * size // 1024)
     describe(monkeypatch, "/proc/meminfo", f"MemAvailable: {free} kB\n")
     job = measure.Job(model, tuple(plan.cells(model)), QUICK, model.folder, {}, 0.0)

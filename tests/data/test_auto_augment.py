@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ppcls.data import auto_augment
 from ppcls.data.auto_augment import AugMix, AutoAugment, RandAugment, TrivialAugment
-from ppcls.data.transforms import TrainOp
+from ppcls.data.transforms import Transform
 
 # "AutoAugment policy found on reduced ImageNet", with the ranges of the operations' table.
 PAPER = """
@@ -291,4 +291,4 @@ def test_augmix_changes_are_the_authors(level):
 )
 def test_mistakes_are_refused(given, words):
     with pytest.raises(ValidationError, match=words):
-        TypeAdapter(TrainOp).validate_python(given)
+        TypeAdapter(Transform).validate_python(given)

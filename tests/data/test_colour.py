@@ -7,7 +7,7 @@ from PIL import Image, ImageEnhance
 from pydantic import TypeAdapter, ValidationError
 
 from ppcls.data import pixels
-from ppcls.data.transforms import ColorJitter, GaussianBlur, Grayscale, Lighting, TrainOp
+from ppcls.data.transforms import ColorJitter, GaussianBlur, Grayscale, Lighting, Transform
 
 assert ppcls
 
@@ -178,4 +178,4 @@ def test_alpha_is_left_alone(op):
 )
 def test_mistakes_are_refused(given, words):
     with pytest.raises(ValidationError, match=words):
-        TypeAdapter(TrainOp).validate_python(given)
+        TypeAdapter(Transform).validate_python(given)

@@ -9,7 +9,7 @@ import pytest
 
 from ppcls.data import datasets
 from ppcls.data.datasets import split
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.utils.errors import UserError
 
 
@@ -39,7 +39,7 @@ def listed(sizes, names=(), source="list.txt"):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     labels = np.random.default_rng(0).permutation(labels)
     paths = Paths([f"photos/{i:05}.jpg" for i in range(len(labels))])
-    return Samples(paths, labels, names, source, np.arange(len(labels)) + 1)
+    return Dataset(paths, labels, names, source, np.arange(len(labels)) + 1)
 
 
 def test_paths_are_a_sequence_of_text():
@@ -160,7 +160,7 @@ def test_missing_photos(tree, tmp_path):
 
 def test_check_labels_against_num_classes():
     labels = np.array([0, 2, 1, 3])
-    samples = Samples(["a.jpg", "b c.jpg", "c.jpg", "d.jpg"], labels, (), "list.txt", labels + 10)
+    samples = Dataset(["a.jpg", "b c.jpg", "c.jpg", "d.jpg"], labels, (), "list.txt", labels + 10)
     datasets.check(samples, 4, "train")
     datasets.check(samples, 5, "train")
     assert message(datasets.check, samples, 3, "eval") == (
@@ -203,12 +203,12 @@ def test_split_depends_on_files_and_seed_only():
     order = np.random.default_rng(1).permutation(len(samples))
     assert set(split(samples.subset(order), 0.3, 1)[1].paths) == held
     assert set(split(samples, 0.3, 2)[1].paths) != held
-    moved = Samples(Paths(["/else/" + p for p in samples.paths]), samples.labels, (), "x")
+    moved = Dataset(Paths(["/else/" + p for p in samples.paths]), samples.labels, (), "x")
     assert {p.removeprefix("/else/") for p in split(moved, 0.3, 1)[1].paths} == held
 
 
 def test_split_of_a_fixed_list_never_changes():
-    samples = Samples(Paths([f"{i}.jpg" for i in range(10)]), np.zeros(10, np.int64), (), "x")
+    samples = Dataset(Paths([f"{i}.jpg" for i in range(10)]), np.zeros(10, np.int64), (), "x")
     assert list(split(samples, 0.3, 0)[1].paths) == ["2.jpg", "4.jpg", "6.jpg"]
 
 

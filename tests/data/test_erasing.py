@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from ppcls.data.transforms import Cutout, GridMask, HideAndSeek, RandomErasing, TrainOp
+from ppcls.data.transforms import Cutout, GridMask, HideAndSeek, RandomErasing, Transform
 
 MEAN = np.array([124, 116, 104])  # of ImageNet: 255 * (0.485, 0.456, 0.406), rounded
 
@@ -189,4 +189,4 @@ def test_modes_by_default():
 )
 def test_mistakes_are_refused(given, words):
     with pytest.raises(ValidationError, match=words):
-        TypeAdapter(TrainOp).validate_python(given)
+        TypeAdapter(Transform).validate_python(given)

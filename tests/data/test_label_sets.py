@@ -6,7 +6,7 @@ import pytest
 from ppcls.data import datasets
 from ppcls.data.batch_transforms import Mixup
 from ppcls.data.datasets import split
-from ppcls.data.loader import Batch, TrainView
+from ppcls.data.loader import Batch, TrainPipeline
 from ppcls.utils.errors import UserError
 
 
@@ -147,7 +147,7 @@ def test_held_out_photos_have_every_class():
 def test_photos_with_several_labels_are_mixed_as_they_are():
     labels = np.array([[1, 1, 0], [0, 1, 0]], np.uint8)
     images = np.array([100, 200], np.uint8).reshape(2, 1, 1, 1)
-    view = TrainView((), 1, 1, 0, (Mixup(alpha=1.0),), 3)
+    view = TrainPipeline((), 1, 1, 0, (Mixup(alpha=1.0),), 3)
     mixed = view.mix(Batch(images, labels, np.arange(2)), 0, 0)
     share = float(mixed.shares[0, 0])  # of the first photo in the first
     assert mixed.shares[:, 1].tolist() == [1, 1]

@@ -8,7 +8,7 @@ import pytest
 from ppcls.data import decode
 from ppcls.data.batch_transforms import CutMix, Mixup
 from ppcls.data.datasets import open_samples
-from ppcls.data.loader import EvalView, Reader, TrainView, eval_order
+from ppcls.data.loader import EvalPipeline, Loader, TrainPipeline, eval_order
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import train_order
 from ppcls.data.transforms import HorizontalFlip, MultiScale, Progressive, RandomResizedCrop, apply
@@ -16,8 +16,8 @@ from ppcls.utils.errors import DataError, UserError
 
 MIXED = (Mixup(prob=0.5), CutMix(prob=0.5))
 OPS = (RandomResizedCrop(), HorizontalFlip())
-TRAIN = TrainView(OPS, size=24, channels=3, seed=3, batch_ops=MIXED, classes=2)
-EVAL = EvalView(Preprocess(resize=28, crop=24))
+TRAIN = TrainPipeline(OPS, size=24, channels=3, seed=3, batch_ops=MIXED, classes=2)
+EVAL = EvalPipeline(Preprocess(resize=28, crop=24))
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def reader(workdir):
     readers = []
 
     def reader(workers):
-        readers.append(Reader({"train": (samples, TRAIN), "eval": (samples, EVAL)}, workers))
+        readers.append(Loader({"train": (samples, TRAIN), "eval": (samples, EVAL)}, workers))
         return readers[-1]
 
     yield reader

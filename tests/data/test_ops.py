@@ -24,7 +24,7 @@ from ppcls.data.transforms import (
     RandomResizedCrop,
     Resize,
     Rotation,
-    TrainOp,
+    Transform,
     VerticalFlip,
     apply,
 )
@@ -116,7 +116,7 @@ def test_every_op_draws_equally_often_whatever_the_image(op):
 
 @pytest.mark.parametrize("op", OPS, ids=repr)
 def test_every_op_is_a_node_that_is_read_back(op):
-    adapter = TypeAdapter(TrainOp)
+    adapter = TypeAdapter(Transform)
     assert adapter.validate_python(adapter.dump_python(op)) == op
     assert adapter.validate_python(adapter.dump_python(op, mode="json")) == op
     assert pickle.loads(pickle.dumps(op)) == op
@@ -208,4 +208,4 @@ def test_mistakes_in_nested_ops_are_placed(tmp_path, line, mistake):
 )
 def test_mistakes_are_refused(given, words):
     with pytest.raises(ValidationError, match=words):
-        TypeAdapter(TrainOp).validate_python(given)
+        TypeAdapter(Transform).validate_python(given)

@@ -5,7 +5,7 @@ import pytest
 
 from ppcls.data import datasets
 from ppcls.data.lists import read_list, read_plain
-from ppcls.data.samples import BLOCK, Paths, Samples
+from ppcls.data.samples import BLOCK, Dataset, Paths
 from ppcls.utils.errors import UserError
 
 NAMES = ("cat", "golden retriever")
@@ -86,12 +86,12 @@ def test_blocks_change_nothing(times):
     texts = ["a/b/1.jpg", "2.jpg", "/x/ö.jpg", "a/bad\udcff.jpg", "a/b/1.jpg", "", "a//c.jpg"]
     texts *= times
     labels = np.arange(len(texts))
-    samples = Samples(Paths(texts, "root/"), labels, (), "x")
+    samples = Dataset(Paths(texts, "root/"), labels, (), "x")
     whole = [text if text.startswith("/") else f"root/{text}" for text in texts]
     assert list(samples.paths) == [samples.paths[i] for i in range(len(texts))] == whole
     assert samples.digest() == old_digest(whole, labels)
     order = np.array([len(texts) - 1, 0, 0, 3])
     assert list(samples.subset(order).paths) == [whole[i] for i in order]
-    none = Samples(Paths([]), labels[:0], (), "x")
+    none = Dataset(Paths([]), labels[:0], (), "x")
     assert none.digest() == old_digest([], labels[:0])
     assert (list(none.paths), datasets.missing(none)) == ([], [])

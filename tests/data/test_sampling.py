@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ppcls.data.sampler import Balanced, Shuffle, Weighted, earlier, epoch_photos, quotas
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.utils.errors import UserError
 
 NAMES = ("ant", "bee", "cat")
@@ -15,7 +15,7 @@ NAMES = ("ant", "bee", "cat")
 def samples(*counts, names=NAMES):
     """Photos in a mixed order, so many of each class."""
     labels = np.random.default_rng(9).permutation(np.repeat(np.arange(len(counts)), counts))
-    return Samples(Paths([f"{i}.png" for i in range(len(labels))]), labels, names, "photos")
+    return Dataset(Paths([f"{i}.png" for i in range(len(labels))]), labels, names, "photos")
 
 
 def shown(sampler, data, epoch=0, seed=5, repeats=1, classes=3):
@@ -123,7 +123,7 @@ def test_what_does_not_fit_the_data():
 
 @pytest.mark.parametrize("sampler", [Balanced(), Weighted(weights=(1, 1, 1))])
 def test_photos_of_several_classes_are_only_shuffled(sampler):
-    many = Samples(Paths(["0.png", "1.png"]), np.ones((2, 3), np.float32), NAMES, "photos")
+    many = Dataset(Paths(["0.png", "1.png"]), np.ones((2, 3), np.float32), NAMES, "photos")
     with pytest.raises(UserError, match=r"^train.sampler: \w+ needs one label for each photo"):
         shown(sampler, many)
     assert sorted(shown(Shuffle(), many).tolist()) == [0, 1]

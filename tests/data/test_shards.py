@@ -12,7 +12,7 @@ from shard_contents import contents, message
 from ppcls.cli import main
 from ppcls.data import shards
 from ppcls.data.datasets import open_samples
-from ppcls.data.loader import EvalView, Reader, eval_order
+from ppcls.data.loader import EvalPipeline, Loader, eval_order
 from ppcls.data.make_shards import make_shards as write
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.samples import Member
@@ -67,10 +67,10 @@ def test_workers_read_the_same_pixels(workdir):
     write("photos/train", workdir / "shards", 20_000)
     samples = open_samples(f"shards/train-{{000000..{len(os.listdir('shards')) - 3:06}}}.tar")
     folder = open_samples("photos/train")
-    view = EvalView(Preprocess(resize=36, crop=32))
+    view = EvalPipeline(Preprocess(resize=36, crop=32))
     found = []
     for opened, workers in ((folder, 0), (samples, 0), (samples, 1)):
-        reader = Reader({"eval": (opened, view)}, workers)
+        reader = Loader({"eval": (opened, view)}, workers)
         try:
             batches = list(reader.batches("eval", eval_order(12, 5)))
         finally:
@@ -207,7 +207,7 @@ def test_a_link_is_no_photo(tmp_path):
 def test_a_broken_photo_is_named_and_so_is_a_changed_shard(tar):
     path = tar(("1.jpg", b"\xff\xd8broken"), ("1.cls", b"0"))
     samples = open_samples(path)
-    reader = Reader({"eval": (samples, EvalView(Preprocess(resize=36, crop=32)))}, 0)
+    reader = Loader({"eval": (samples, EvalPipeline(Preprocess(resize=36, crop=32)))}, 0)
     with pytest.raises(DataError, match=f"^{path}:1.jpg: (?!{path})"):
         list(reader.batches("eval", eval_order(1, 1)))
     os.truncate(path, 515)

@@ -16,7 +16,7 @@ from ppcls.data.transforms import (
     Resize,
     ResizeShort,
     Rotation,
-    TrainOp,
+    Transform,
     VerticalFlip,
     apply,
 )
@@ -77,7 +77,7 @@ def test_every_op_draws_equally_often_whatever_the_image(op):
 
 @pytest.mark.parametrize("op", OPS, ids=repr)
 def test_every_op_is_a_node_that_is_read_back_by_its_name(op):
-    adapter = TypeAdapter(TrainOp)
+    adapter = TypeAdapter(Transform)
     assert adapter.validate_python(adapter.dump_python(op)) == op
     assert adapter.validate_python({"op": op.op}) == type(op)()
     assert pickle.loads(pickle.dumps(op)) == op
@@ -298,4 +298,4 @@ def test_apply_names_ops_that_end_in_another_size(ops, words):
 )
 def test_mistakes_are_refused(given, words):
     with pytest.raises(ValidationError, match=words):
-        TypeAdapter(TrainOp).validate_python(given)
+        TypeAdapter(Transform).validate_python(given)

@@ -8,19 +8,19 @@ import pytest
 from PIL import Image
 
 from ppcls.data.batch_transforms import one_hot
-from ppcls.data.loader import EvalView, load_batch
+from ppcls.data.loader import EvalPipeline, load_batch
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Balanced, Shuffle, mixed_steps
-from ppcls.data.samples import Paths, Samples
-from ppcls.data.unlabeled import Joined, Unlabeled, open_unlabeled
+from ppcls.data.samples import Dataset, Paths
+from ppcls.data.unlabeled import JoinedDataset, Unlabeled, open_unlabeled
 from ppcls.utils.errors import UserError
 
 
 def joined(labels, without):
     names = Paths([f"{i}.png" for i in range(len(labels))])
-    known = Samples(names, np.array(labels), ("ant", "bee"), "known")
+    known = Dataset(names, np.array(labels), ("ant", "bee"), "known")
     others = Paths([f"u{i}.png" for i in range(without)])
-    return Joined(known, Samples(others, np.full(without, -1), (), "others"))
+    return JoinedDataset(known, Dataset(others, np.full(without, -1), (), "others"))
 
 
 @pytest.fixture
@@ -110,10 +110,10 @@ def test_few_labels_come_again_and_as_the_sampler_says():
 
 def test_a_batch_knows_which_photos_have_labels(photos):
     more = open_unlabeled(photos / "more")
-    labeled = Samples(Paths([str(photos / "more/a.png")]), np.array([1]), ("ant", "bee"), "known")
-    both = pickle.loads(pickle.dumps(Joined(labeled, more)))
+    labeled = Dataset(Paths([str(photos / "more/a.png")]), np.array([1]), ("ant", "bee"), "known")
+    both = pickle.loads(pickle.dumps(JoinedDataset(labeled, more)))
     assert len(both) == 4
-    batch = load_batch((both, EvalView(Preprocess(resize=8, crop=8))), np.array([3, 0, 1]), 0)
+    batch = load_batch((both, EvalPipeline(Preprocess(resize=8, crop=8))), np.array([3, 0, 1]), 0)
     assert batch.labels.tolist() == [-1, 1, -1]
     assert batch.known.tolist() == [1]
     assert both.where(0).endswith("a.png")

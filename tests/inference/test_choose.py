@@ -12,7 +12,7 @@ from described_machine import describe
 from ppcls.inference.auto import FILE, Trial, choose
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
@@ -62,7 +62,7 @@ def machine(monkeypatch):
 
 @pytest.fixture
 def place(copy):
-    return open_folder(copy("inference.json", "inference.pdiparams", "inference.yml"))
+    return open_exported(copy("inference.json", "inference.pdiparams", "inference.yml"))
 
 
 def set_threads(monkeypatch, count):
@@ -247,7 +247,7 @@ def test_a_network_of_zeros_is_no_division_by_zero(machine, place):
 
 def test_real_engines(copy, images):
     """Whichever is fastest here, its numbers are those of the engine named."""
-    place = open_folder(copy())  # nothing to convert
+    place = open_exported(copy())  # nothing to convert
     inputs = place.manifest.preprocess.normalize(images)
     chosen = choose(place, WANTED, None, Trial(seconds=0.004))
     (choice,) = remembered(place).values()

@@ -13,7 +13,7 @@ from described_machine import describe
 from ppcls.inference.engines import paddle_inference
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
@@ -22,7 +22,7 @@ GPU = ("tensorrt", "onnxruntime-tensorrt")
 
 
 def opened(folder, engine, **settings):
-    return open_engine(open_folder(folder), Settings(engine, **settings))
+    return open_engine(open_exported(folder), Settings(engine, **settings))
 
 
 def refused(folder, engine, **settings):
@@ -252,10 +252,10 @@ def test_what_paddle2onnx_cannot_convert_ends_in_a_line(copy):
     program = place / "inference.json"
     program.write_text(program.read_text().replace('"1.relu"', '"1.relu_of_the_future"'))
     with pytest.raises(UserError, match=r"inference.json: paddle2onnx cannot convert it .*unsupp"):
-        open_engine(open_folder(place, {"crop": 32}), Settings("onnxruntime"))
+        open_engine(open_exported(place, {"crop": 32}), Settings("onnxruntime"))
     assert not [path for path in place.rglob("*") if "onnx" in path.name]
     with pytest.raises(UserError, match="is damaged, or of a version of Paddle that the installed"):
-        open_engine(open_folder(place, {"crop": 32}), Settings("onednn"))
+        open_engine(open_exported(place, {"crop": 32}), Settings("onednn"))
 
 
 def test_settings_say_what_runs():

@@ -13,7 +13,7 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.inference import exported_model
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.utils.errors import UserError
 
 PADDLE = ("inference.json", "inference.pdiparams")
@@ -38,13 +38,13 @@ CROP = {"crop": 32, "resize": 36}  # in place of inference.yml
 def refused(path, given=None, engine="onednn"):
     """The one line with which opening the folder, or the network in it, ends."""
     with pytest.raises(UserError) as caught:
-        open_engine(open_folder(path, given), Settings(engine))
+        open_engine(open_exported(path, given), Settings(engine))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_whole_folder(exported):
-    found = open_folder(exported)
+    found = open_exported(exported)
     names = [*PADDLE, "inference.onnx", *OPENVINO]
     assert [path.name for path in found.files] == names
     assert found.size() == max((exported / name).stat().st_size for name in names)
@@ -66,7 +66,7 @@ def test_files_cut_short(copy, name, known):
         if known:
             assert f"has {left} bytes, inference.yml says {len(data)}" in words
     file.write_bytes(data)
-    open_engine(open_folder(place, None if known else CROP), Settings(ENGINES[name]))
+    open_engine(open_exported(place, None if known else CROP), Settings(ENGINES[name]))
 
 
 def test_files_of_another_export(copy):
@@ -83,7 +83,7 @@ def test_an_inference_yml_cut_anywhere(copy):
     for left in [0, 1, *range(2, len(text), 7), *(m.end() for m in re.finditer(": ?", text))]:
         (place / "inference.yml").write_text(text[:left])
         try:
-            open_folder(place)
+            open_exported(place)
             read += 1
         except UserError as error:
             words.append(str(error))
@@ -106,7 +106,7 @@ def test_an_inference_yml_cut_anywhere(copy):
 def test_files_missing(copy, exported, tmp_path, names, words):
     place = copy(*names) if names else tmp_path
     with pytest.raises(UserError) as caught:
-        open_folder(place)
+        open_exported(place)
     assert str(caught.value).startswith(str(place))
     assert words in str(caught.value)
 
@@ -143,7 +143,7 @@ def test_weights_that_are_fewer_than_the_program_has(copy):
 
 def test_flags_in_place_of_inference_yml(copy, exported):
     place = copy(*PADDLE)
-    found = open_folder(place, {**CROP, "mean": None, "labels": ["ant", "bee"]})
+    found = open_exported(place, {**CROP, "mean": None, "labels": ["ant", "bee"]})
     assert found.manifest.preprocess == Preprocess(resize=36, crop=32)
     assert found.manifest.labels == ("ant", "bee")
     assert found.manifest.output is None  # seen from the first results
@@ -151,7 +151,7 @@ def test_flags_in_place_of_inference_yml(copy, exported):
 
 
 def test_flags_in_place_of_parts_of_inference_yml(exported):
-    found = open_folder(exported, {"resize": 40, "std": [0.5, 0.5, 0.5], "labels": ["a", "b"]})
+    found = open_exported(exported, {"resize": 40, "std": [0.5, 0.5, 0.5], "labels": ["a", "b"]})
     assert found.manifest.preprocess == Preprocess(resize=40, crop=32, std=(0.5, 0.5, 0.5))
     assert found.manifest.labels == ("a", "b")
     assert found.manifest.output == "probabilities"
@@ -175,7 +175,7 @@ def test_labels_out_of_a_file(exported, tmp_path, capsys):
 
     def labels(text):
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
-        return open_folder(exported, {"labels": str(file)}).manifest.labels
+        return open_exported(exported, {"labels": str(file)}).manifest.labels
 
     assert labels("0 tench\n1 great white shark\n") == ("tench", "great white shark")
     assert (
@@ -189,21 +189,21 @@ def test_labels_out_of_a_file(exported, tmp_path, capsys):
         with pytest.raises(UserError, match=r"names.txt"):
             labels(text)
     with pytest.raises(UserError, match=r"gone.txt: No such file"):
-        open_folder(exported, {"labels": tmp_path / "gone.txt"})
+        open_exported(exported, {"labels": tmp_path / "gone.txt"})
 
 
 def test_the_cache_is_beside_the_network_and_of_these_files(copy):
     place = copy()
-    first = open_folder(place).cache()
+    first = open_exported(place).cache()
     assert first.parent == place / exported_model.CACHE
-    assert open_folder(place).cache() == first
+    assert open_exported(place).cache() == first
     os.utime(place / "inference.onnx", ns=(1, 1))
-    assert open_folder(place).cache() != first
+    assert open_exported(place).cache() != first
 
 
 def test_where_the_folder_is_read_only_the_cache_is_ppcls_s_own(copy, home, monkeypatch):
     place = copy()
-    found = open_folder(place)
+    found = open_exported(place)
     if os.geteuid():
         place.chmod(0o500)
     else:  # root may write anywhere
@@ -216,7 +216,7 @@ def test_where_the_folder_is_read_only_the_cache_is_ppcls_s_own(copy, home, monk
 
 
 def test_where_nothing_can_be_written_a_line_says_so(copy, home, monkeypatch):
-    found = open_folder(copy())
+    found = open_exported(copy())
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     home.write_text("a file where a folder should be")
     with pytest.raises(UserError, match=r"engines/.*: cannot be made .*; set PPCLS_HOME"):
@@ -229,7 +229,7 @@ def test_the_form_of_others(copy, images):
     document = yaml.safe_load((place / "inference.yml").read_text())
     del document["ppcls"]
     (place / "inference.yml").write_text(yaml.safe_dump(document))
-    found = open_folder(place)
+    found = open_exported(place)
     assert found.manifest.output is None
     assert found.manifest.labels == ("ant", "bee")
     inputs = found.manifest.preprocess.normalize(images)
@@ -288,7 +288,7 @@ def test_paddleclas_export_says_no_name(copy, run, tmp_path):
     """Its inference.yml has Global only where a name for PaddleX was given."""
     place = copy(*PADDLE, "inference.yml")
     paddleclas(place)
-    assert open_folder(place).manifest.model == "copy"
+    assert open_exported(place).manifest.model == "copy"
     write_photo(tmp_path / "photo.png", 1)
     photo = tmp_path / "photo.png"
     code, out, err = run("predict", "--model-dir", place, "--engine", "onednn", photo)
@@ -296,7 +296,7 @@ def test_paddleclas_export_says_no_name(copy, run, tmp_path):
     assert "ant" in out or "bee" in out
     for other in (None, {}, {"use_gpu": False}):
         paddleclas(place, Global=other)
-        assert open_folder(place).manifest.labels == ("ant", "bee")
+        assert open_exported(place).manifest.labels == ("ant", "bee")
 
 
 def test_flags_say_what_an_inference_yml_cannot(copy):
@@ -304,7 +304,7 @@ def test_flags_say_what_an_inference_yml_cannot(copy):
     ops = [{"ResizeImage": {"size": [36, 32]}}]
     for before in ({"transform_ops": ops}, {}):
         paddleclas(place, PreProcess=before)
-        found = open_folder(place, {"resize": 36, "crop": 32}).manifest
+        found = open_exported(place, {"resize": 36, "crop": 32}).manifest
         assert (found.preprocess, found.labels) == (Preprocess(resize=36, crop=32), ("ant", "bee"))
     paddleclas(place, PreProcess={"transform_ops": ops})
     assert "--resize 256 --crop 224 and the like" in refused(place)
@@ -321,7 +321,7 @@ def test_paddleclas_int8_is_taken_where_it_is(copy, images, beside):
         if not beside:
             (place / name).unlink()
     (place / "inference.onnx").unlink()
-    found = open_folder(place)
+    found = open_exported(place)
     assert [path.name for path in found.files] == [
         "inference_int8.json",
         "inference_int8.pdiparams",

@@ -3,7 +3,7 @@
 import pytest
 
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.inference.manifest import Manifest
 from ppcls.utils.errors import UserError
 
@@ -22,7 +22,7 @@ def refusal(folder, text: str) -> str:
     (folder / "inference.yml").write_text(text, encoding="utf-8")
     (folder / "inference.onnx").write_bytes(b"x")
     with pytest.raises(UserError) as caught:
-        open_folder(folder)
+        open_exported(folder)
     line = str(caught.value)
     assert line.startswith(f"{folder / 'inference.yml'}: ")
     assert line.isprintable()
@@ -81,17 +81,17 @@ def test_aliases_that_are_meant_and_twenty_thousand_names_are_read(tmp_path):
     assert "&first" in text
     (tmp_path / "inference.yml").write_text(text + "again: [*first, *first]\n")
     (tmp_path / "inference.onnx").write_bytes(b"x")
-    assert len(open_folder(tmp_path).manifest.labels) == 20_001
+    assert len(open_exported(tmp_path).manifest.labels) == 20_001
     large = text + "again: [" + "*first, " * 5000 + "]\n"
     (tmp_path / "inference.yml").write_text(large)
-    assert open_folder(tmp_path).manifest.labels[0] == "tench"
+    assert open_exported(tmp_path).manifest.labels[0] == "tench"
 
 
 def test_the_text_of_openvino_is_read_once_through(tmp_path):
     (tmp_path / "inference.yml").write_text(PLAIN)
     (tmp_path / "inference.xml").write_text("<data " * 200_000 + 'offset="1" ' * 100_000)
     (tmp_path / "inference.bin").write_bytes(b"x")
-    assert open_folder(tmp_path).openvino
+    assert open_exported(tmp_path).openvino
     (tmp_path / "inference.xml").write_text('<data size="2" x="y" offset="3"/>')
     with pytest.raises(UserError, match="cut short, 5 bytes are needed"):
-        open_folder(tmp_path)
+        open_exported(tmp_path)

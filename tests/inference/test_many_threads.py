@@ -10,7 +10,7 @@ import pytest
 import ppcls
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
@@ -61,7 +61,7 @@ def test_a_network_on_all_cores_has_one_copy_beside_its_own(exported, images, en
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_alone_may_be_called_from_new_threads(exported, small, images, engine):
     inputs = small.recipe.preprocess.normalize(images)
-    opened = open_engine(open_folder(exported), Settings(engine))
+    opened = open_engine(open_exported(exported), Settings(engine))
     expected = opened.run(inputs)
     for found in in_fresh_threads(8, lambda n: opened.run(inputs)):
         np.testing.assert_array_equal(found, expected)

@@ -13,7 +13,7 @@ from ppcls.inference import manifest
 from ppcls.inference import quantize as judging
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.inference.predictor import softmax
 from ppcls.inference.quantize import SCHEMES, Job, Quantizer, Score, prepare, quantize
 from ppcls.utils import environment
@@ -50,7 +50,7 @@ class Scripted:
 
 def search(exported, photos, place, judge):
     """The network in INT8 that is found for a budget of a tenth."""
-    folder, paths = open_folder(exported), sorted(map(str, photos.rglob("*.png")))
+    folder, paths = open_exported(exported), sorted(map(str, photos.rglob("*.png")))
     inputs = (prepare(folder.manifest, [path]) for path in paths)
     assert folder.onnx
     quantizer = Quantizer(folder.onnx, SCHEMES["onnxruntime"], inputs, len(paths))
@@ -78,7 +78,7 @@ def test_a_folder_in_int8(exported, photos, tmp_path, capsys, engine):
     made = quick(exported, photos, engine, tmp_path / "made", photos, budget=0.5)
     files = {"onnxruntime": ["inference.onnx"], "openvino": ["inference.bin", "inference.xml"]}
     assert sorted(p.name for p in made.iterdir()) == [*files[engine], "inference.yml"]
-    folder, before = open_folder(made), open_folder(exported)
+    folder, before = open_exported(made), open_exported(exported)
     about = folder.manifest.about
     assert (before.manifest.precision, folder.manifest.precision) == ("fp32", "int8")
     assert about["files"] == {name: (made / name).stat().st_size for name in files[engine]}
@@ -121,7 +121,7 @@ def test_tensorrt_reads_symmetric_activations_and_float_biases(exported, photos,
             assert takes_int8(node, producers)
             assert values[node.input[2]].dtype == np.float32
             assert values[producers[producers[node.input[1]].input[0]].input[0]].dtype == np.float32
-    folder, before = open_folder(made), open_folder(exported)
+    folder, before = open_exported(made), open_exported(exported)
     images = prepare(before.manifest, sorted(map(str, photos.rglob("*.png"))))
     difference = outputs(folder, "onnxruntime", images) - outputs(before, "onnxruntime", images)
     assert np.abs(difference).max() < CLOSE
@@ -129,7 +129,7 @@ def test_tensorrt_reads_symmetric_activations_and_float_biases(exported, photos,
 
 def test_pixels_are_normalised_in_float(pixels_in, photos, tmp_path):
     made = quick(pixels_in, photos, "onnxruntime", tmp_path / "made", budget=1)
-    folder, before = open_folder(made), open_folder(pixels_in)
+    folder, before = open_exported(made), open_exported(pixels_in)
     assert (folder.manifest.input, folder.manifest.output) == ("uint8", "logits")
     assert folder.manifest.dynamic_size
     images = prepare(before.manifest, sorted(map(str, photos.rglob("*.png"))))
@@ -155,7 +155,7 @@ def test_sensitive_layers_stay_float(exported, photos, tmp_path):
 
 
 def test_layers_are_ranked_by_the_harm_they_do_alone(exported, photos):
-    folder = open_folder(exported)
+    folder = open_exported(exported)
     images = prepare(folder.manifest, sorted(map(str, photos.rglob("*.png"))))
     singles = (images[i : i + 1] for i in range(6))
     assert folder.onnx
@@ -169,7 +169,7 @@ def test_layers_are_ranked_by_the_harm_they_do_alone(exported, photos):
 
 
 def test_ranges_are_means_over_photos(exported):
-    folder = open_folder(exported)
+    folder = open_exported(exported)
     images = np.random.default_rng(0).normal(0, 1, (5, 1, 3, 32, 32)).astype(np.float32)
     images[3] *= 1000  # an odd one
     assert folder.onnx
@@ -183,7 +183,7 @@ def test_weights_are_narrower_where_sums_would_overflow(exported, monkeypatch, f
     describe(monkeypatch, "/proc/cpuinfo", flags)
     bits = bits if environment.X86 else 8
     images = np.zeros((1, 1, 3, 32, 32), np.float32)
-    source = open_folder(exported).onnx
+    source = open_exported(exported).onnx
     assert source
     assert Quantizer(source, SCHEMES["openvino"], images, 1).weight_bits == bits
     assert Quantizer(source, SCHEMES["onnxruntime-tensorrt"], images, 1).weight_bits == 8
@@ -205,7 +205,7 @@ def test_an_earlier_folder_outlives_a_failure(exported, photos, tmp_path):
     with pytest.raises(UserError, match=r"0\.png"):
         quick(exported, photos, "onnxruntime", made, budget=1)
     assert (made / "inference.onnx").read_bytes() == before
-    assert open_folder(made).manifest.precision == "int8"
+    assert open_exported(made).manifest.precision == "int8"
 
 
 def test_what_is_refused(exported, photos, tmp_path, copy):
@@ -251,7 +251,7 @@ def test_labels_are_the_networks_numbers(photos, tmp_path, capsys):
 
 
 def test_photos_to_compare_on_are_others_if_there_are_enough(exported, photos):
-    folder = open_folder(exported)
+    folder = open_exported(exported)
     engine = open_engine(folder, Settings("onnxruntime"))
     found = sorted(map(str, photos.rglob("*.png")))
     for chosen, expected in ((found[:2], found[2:]), (found[:4], found)):
@@ -278,7 +278,7 @@ def test_broken_photos_are_skipped_where_that_is_asked(
     evaluate = source if labelled else None
     quick(exported, source, "onnxruntime", tmp_path / "made", evaluate, budget=1, on_error="skip")
     assert "2 photos to calibrate with cannot be read: " in capsys.readouterr().out
-    about = open_folder(tmp_path / "made").manifest.about["int8"]
+    about = open_exported(tmp_path / "made").manifest.about["int8"]
     assert about["calibrated_on"] == f"4 photos of {source}"
     assert about["compared_on"] == f"4 photos of {source}"
     for path in photos.rglob("*.png"):

@@ -6,12 +6,12 @@ import pytest
 from ppcls.inference import auto
 from ppcls.inference.engines.base import Engine, Opened, Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 
 
 @pytest.mark.parametrize("source", ["exported", "pixels_in"])
 def test_the_example_is_what_the_network_takes(source, request):
-    found = open_folder(request.getfixturevalue(source))
+    found = open_exported(request.getfixturevalue(source))
     images = auto.example(found, 2)
     assert open_engine(found, Settings("onednn")).run(images).shape == (2, 2)
 

@@ -5,7 +5,8 @@ import paddle
 import pytest
 from paddleclas_rows import TRUTH, between
 
-from ppcls.losses.distill import Seen
+from ppcls.losses.distill import Outputs
+from ppcls.losses.distill_layers import build
 
 rng = np.random.default_rng(3)
 Z, T = rng.normal(0, 2, (2, 6, 1000))  # logits of student and teacher
@@ -79,13 +80,13 @@ ROWS = [
 @pytest.mark.parametrize(("name", "keys", "expected"), ROWS)
 def test_logits(old, name, keys, expected):
     (node,) = old.distilled([TRUTH, *between(**{f"Distillation{name}": keys})]).task.losses
-    own, guide = (Seen(paddle.to_tensor(x)) for x in (Z, T))
+    own, guide = (Outputs(paddle.to_tensor(x)) for x in (Z, T))
     value = node.weight * float(node(own, guide, paddle.to_tensor(LABELS)))
     assert value == pytest.approx(expected, rel=1e-5)
 
 
 def seen(features):
-    return Seen(paddle.zeros([2, 2]), [paddle.to_tensor(features.astype("float32"))])
+    return Outputs(paddle.zeros([2, 2]), [paddle.to_tensor(features.astype("float32"))])
 
 
 def test_distances_of_features(old):

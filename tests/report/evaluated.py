@@ -12,7 +12,7 @@ from PIL import Image
 from small_network import Small, trained
 
 from ppcls.data.loader import Batch
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
 from ppcls.train import evaluate
@@ -73,7 +73,7 @@ def many(folder, classes=130, count=300) -> figures.Report:
     random = np.random.default_rng(3)
     write_photo(folder / "one.png", 0, (300, 500, 3))
     labels = random.integers(0, classes, count)
-    samples = Samples(Paths([str(folder / "one.png")] * count), labels, (), "list.txt")
+    samples = Dataset(Paths([str(folder / "one.png")] * count), labels, (), "list.txt")
     outcomes = Outcomes.to_fill(samples, classes)
     logits = random.normal(0, 3, (count, classes)).astype(np.float32)
     logits[np.arange(count), labels] += 6

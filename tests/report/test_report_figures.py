@@ -7,15 +7,15 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 from ppcls.data.loader import Batch
-from ppcls.data.samples import Paths, Samples
+from ppcls.data.samples import Dataset, Paths
 from ppcls.report import figures, plots
 from ppcls.report.figures import Outcomes
 from ppcls.utils.errors import UserError
 
 
-def photos(labels) -> Samples:
+def photos(labels) -> Dataset:
     labels = np.asarray(labels, np.int64)
-    return Samples(Paths([f"{i}.png" for i in range(len(labels))]), labels, (), "photos")
+    return Dataset(Paths([f"{i}.png" for i in range(len(labels))]), labels, (), "photos")
 
 
 def answered(logits, labels) -> Outcomes:
@@ -84,7 +84,7 @@ def test_there_is_no_report_on_what_is_no_number():
 
 
 def test_there_is_no_report_on_several_labels():
-    samples = Samples(Paths(["a.png"]), np.ones((1, 3), np.int64), (), "list.txt")
+    samples = Dataset(Paths(["a.png"]), np.ones((1, 3), np.int64), (), "list.txt")
     with pytest.raises(UserError, match=r"^list.txt: .*several labels each"):
         Outcomes.to_fill(samples, 3)
 

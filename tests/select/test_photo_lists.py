@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.select.scores import line_of, open_photos, unfit
+from ppcls.select.scores import line_of, open_images, unfit
 from ppcls.utils.errors import UserError
 
 OUTPUT = Path("out.txt")
@@ -23,22 +23,22 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_listed_once_with_odd_names(folder):
-    photos = open_photos("wild", OUTPUT)
+    photos = open_images("wild", OUTPUT)
     names = sorted([*ODD, "photos/1.jpg"])
     assert list(photos.paths()) == [f"{folder}/wild/{name}" for name in names]
     assert list(photos.paths(5)) == [f"{folder}/wild/{name}" for name in names[5:]]
     assert photos.count == len(names)
     Path("wild/new.jpg").touch()
-    assert open_photos("wild/", OUTPUT) == photos
+    assert open_images("wild/", OUTPUT) == photos
     Path("out.txt.photos").unlink()
-    assert open_photos("wild", OUTPUT).count == photos.count + 1
-    assert open_photos("wild", OUTPUT).digest != photos.digest
+    assert open_images("wild", OUTPUT).count == photos.count + 1
+    assert open_images("wild", OUTPUT).digest != photos.digest
 
 
 def test_a_list_has_a_path_a_line(folder):
     lines = f"1.jpg\r\n  2 3\t\n{folder}/wild/b.jpg\n../../wild/away.jpg"
     Path("wild/photos/list.txt").write_bytes(b"\xef\xbb\xbf" + lines.encode())
-    photos = open_photos("wild/photos/list.txt", OUTPUT)
+    photos = open_images("wild/photos/list.txt", OUTPUT)
     here = f"{folder}/wild/photos"
     found = [f"{here}/1.jpg", f"{here}/2 3", f"{folder}/wild/b.jpg", f"{here}/../../wild/away.jpg"]
     assert list(photos.paths()) == found
@@ -61,7 +61,7 @@ MISTAKES = {
 def test_lines_that_are_no_paths(folder, text):
     Path("wild/list.txt").write_text(text)
     with pytest.raises(UserError) as raised:
-        open_photos("wild/list.txt", OUTPUT)
+        open_images("wild/list.txt", OUTPUT)
     assert MISTAKES[text] in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -69,7 +69,7 @@ def test_lines_that_are_no_paths(folder, text):
 def test_a_file_of_another_kind_is_left_alone(folder):
     Path("out.txt.photos").write_text("mine\n")
     with pytest.raises(UserError, match=r"out\.txt\.photos: not a file of `ppcls select-unlabel"):
-        open_photos("wild", OUTPUT)
+        open_images("wild", OUTPUT)
 
 
 def test_names_that_no_list_can_hold():

@@ -11,7 +11,7 @@ from paddle import nn
 from ppcls.config.load import from_plain
 from ppcls.optim.parameters import freeze, groups
 from ppcls.recipe import Recipe
-from ppcls.train.setup import build_model, build_trainer, open_inputs
+from ppcls.train.setup import build_model, build_trainer, open_datasets
 from ppcls.utils.errors import UserError
 
 PLAIN = {
@@ -61,7 +61,7 @@ def test_groups_frozen_parts_and_checkpoints_are_the_same():
 
 
 def test_a_gpu_gets_them_and_a_cpu_says_why_not(workdir, monkeypatch):
-    asked, inputs = open_inputs(recipe("train.sync_norms=true"))
+    asked, inputs = open_datasets(recipe("train.sync_norms=true"))
     with pytest.raises(UserError, match=r"^train.sync_norms: .* on GPUs only .* on cpu: -o train"):
         build_trainer(asked, inputs)
     monkeypatch.setattr(paddle, "get_device", lambda: "gpu:0")

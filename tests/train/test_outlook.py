@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.train.progress import Outlook, Plan
+from ppcls.train.progress import Remaining, TimeLeft
 from ppcls.utils.text import duration
 
 
@@ -15,7 +15,7 @@ class Run:
 
     def __init__(self, plan):
         self.now = 0.0
-        self.outlook = Outlook(plan, clock=lambda: self.now)
+        self.outlook = TimeLeft(plan, clock=lambda: self.now)
 
     def steps(self, count, seconds):
         for _ in range(count):
@@ -28,7 +28,7 @@ class Run:
 
 
 def test_it_is_said_once_and_has_evaluations_in_it(capsys):
-    run = Run(Plan(steps=187, evaluations=3, saves=3, evaluation_steps=20))
+    run = Run(Remaining(steps=187, evaluations=3, saves=3, evaluation_steps=20))
     run.steps(2, 50)  # the first ones are slower, which says nothing of the others
     run.steps(60, 2)
     first = capsys.readouterr().out.splitlines()
@@ -42,7 +42,7 @@ def test_it_is_said_once_and_has_evaluations_in_it(capsys):
 
 
 def test_it_is_said_again_when_the_first_evaluation_takes_long(capsys):
-    run = Run(Plan(steps=120, evaluations=2, evaluation_steps=5))
+    run = Run(Remaining(steps=120, evaluations=2, evaluation_steps=5))
     run.steps(60, 1)
     assert "about 2.0 minutes to train" in capsys.readouterr().out
     run.aside("evaluation", 90)
@@ -55,7 +55,7 @@ def test_it_is_said_again_when_the_first_evaluation_takes_long(capsys):
 
 
 def test_it_is_said_again_when_steps_become_slower(capsys):
-    run = Run(Plan(steps=1000))
+    run = Run(Remaining(steps=1000))
     run.steps(100, 1)
     run.steps(300, 3)
     said = capsys.readouterr().out.splitlines()
@@ -65,7 +65,7 @@ def test_it_is_said_again_when_steps_become_slower(capsys):
 
 
 def test_slow_steps_are_not_waited_for(capsys):
-    run = Run(Plan(steps=50))
+    run = Run(Remaining(steps=50))
     run.steps(3, 60)
     assert capsys.readouterr().out.startswith("about 47.0 minutes to train; ")
 

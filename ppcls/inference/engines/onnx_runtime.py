@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 
 from ppcls.inference.engines.base import Opened, Settings, free, need, refuse_precision
-from ppcls.inference.exported_model import Folder
+from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.formats import with_onnx
 from ppcls.utils.errors import UserError
 
 ERRORS_ALONE = 3  # severity of what it logs
 
 
-def load(folder: Folder, settings: Settings) -> Opened:
+def load(folder: ExportedModel, settings: Settings) -> Opened:
     """Open the folder's ONNX file, made from Paddle's program where there is none."""
     gpu = settings.device == "gpu"
     need("onnxruntime", "onnxruntime", "deploy-gpu" if gpu else "deploy", settings.engine)
@@ -50,7 +50,7 @@ def load(folder: Folder, settings: Settings) -> Opened:
     return Opened(call, free(given.shape), "uint8" if given.type == "tensor(uint8)" else "float32")
 
 
-def providers_for(folder: Folder, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
+def providers_for(folder: ExportedModel, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
     """Execution providers with their options, the preferred one first."""
     cpu = ("CPUExecutionProvider", {})
     if settings.device == "cpu":

@@ -14,7 +14,7 @@ import numpy as np
 
 from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
 from ppcls.inference.engines.pool import Call
-from ppcls.inference.exported_model import Folder
+from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.formats import openvino_model, with_onnx
 from ppcls.utils.errors import UserError
 
@@ -47,14 +47,14 @@ def kept() -> Iterator[None]:
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
-def load(folder: Folder, settings: Settings) -> Opened:
+def load(folder: ExportedModel, settings: Settings) -> Opened:
     """Open the folder's OpenVINO files or else its ONNX file, made where there is none."""
     need("openvino", "openvino", "deploy", settings.engine)
     with kept():
         return load_here(folder, settings)
 
 
-def load_here(folder: Folder, settings: Settings) -> Opened:
+def load_here(folder: ExportedModel, settings: Settings) -> Opened:
     import openvino
 
     if settings.device != "cpu":

@@ -11,7 +11,7 @@ import numpy as np
 
 from ppcls.inference.engines.base import Opened, Settings, free, refuse_precision
 from ppcls.inference.engines.pool import Call
-from ppcls.inference.exported_model import Folder
+from ppcls.inference.exported_model import ExportedModel
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
@@ -53,13 +53,13 @@ DATA = re.compile(
 IMAGE_AXES = 4
 
 
-def load(folder: Folder, settings: Settings) -> Opened:
+def load(folder: ExportedModel, settings: Settings) -> Opened:
     """Open with Paddle Inference: engine paddle or onednn on the CPU, paddle on a GPU."""
     program, params = program_of(folder, settings)
     return open_program(configure(program, params, settings), program, folder.manifest.input)
 
 
-def program_of(folder: Folder, settings: Settings) -> tuple[Path, Path]:
+def program_of(folder: ExportedModel, settings: Settings) -> tuple[Path, Path]:
     if not folder.program:
         raise UserError(
             f"{folder.path}: engine {settings.engine} needs inference.json and "

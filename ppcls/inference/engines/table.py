@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ppcls.inference.engines.base import Engine, Settings, need
-from ppcls.inference.exported_model import Folder
+from ppcls.inference.exported_model import ExportedModel
 from ppcls.utils.errors import UserError
 
 
@@ -30,7 +30,7 @@ ENGINES = {
 EXTRAS = {"paddle": ("paddlepaddle", "cpu"), "onnxruntime": ("onnxruntime", "deploy")}
 
 
-def open_engine(folder: Folder, settings: Settings) -> Engine:
+def open_engine(folder: ExportedModel, settings: Settings) -> Engine:
     """Open the network with an engine.
 
     Raises:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from ppcls.inference.engines.base import Opened, Settings, refuse_precision
 from ppcls.inference.engines.paddle_inference import GPU_MEMORY_MB, open_program, program_of
-from ppcls.inference.exported_model import Folder
+from ppcls.inference.exported_model import ExportedModel
 from ppcls.utils.errors import UserError
 
 WORKSPACE_BYTES = 1 << 30
 SUBGRAPH = 3  # operations at least in a part that TensorRT takes over
 
 
-def load(folder: Folder, settings: Settings) -> Opened:
+def load(folder: ExportedModel, settings: Settings) -> Opened:
     refuse_precision(settings, "fp32", "fp16")
     program, params = program_of(folder, settings)
     check_installed()
@@ -44,7 +44,7 @@ def check_installed() -> None:
         )
 
 
-def shapes(folder: Folder, batch: int) -> tuple[list[int], ...]:
+def shapes(folder: ExportedModel, batch: int) -> tuple[list[int], ...]:
     """Smallest, usual and largest input, as TensorRT plans for."""
     about = folder.manifest
     side = about.preprocess.crop
@@ -53,7 +53,7 @@ def shapes(folder: Folder, batch: int) -> tuple[list[int], ...]:
     return [1, *image], [batch, *image], [batch, *image]
 
 
-def convert(folder: Folder, program: Path, settings: Settings, built: Path) -> None:
+def convert(folder: ExportedModel, program: Path, settings: Settings, built: Path) -> None:
     from paddle import tensorrt  # type: ignore  # not in the CPU wheel
 
     smallest, usual, largest = shapes(folder, settings.batch)
@@ -84,7 +84,7 @@ def configure(program: Path, params: Path):
     return config
 
 
-def load_old(folder: Folder, program: Path, params: Path, settings: Settings) -> Opened:
+def load_old(folder: ExportedModel, program: Path, params: Path, settings: Settings) -> Opened:
     from paddle import inference
 
     config = configure(program, params)

@@ -14,7 +14,7 @@ from cut_run import cut
 from ppcls.config.load import load
 from ppcls.models.layers import Normalize
 from ppcls.recipe import Recipe
-from ppcls.train.setup import build_model, build_objective, build_trainer, open_inputs, train
+from ppcls.train.setup import build_model, build_objective, build_trainer, open_datasets, train
 from ppcls.train.step import Objective, Precision
 from ppcls.weights import files
 
@@ -73,7 +73,7 @@ def test_six_steps_equal_three_and_three(trained, workdir, monkeypatch, case):
 
 def first_objective(*given):
     """A run's network and objective before its first step, and photos and labels."""
-    made, inputs = open_inputs(recipe(*given))
+    made, inputs = open_datasets(recipe(*given))
     paddle.seed(0)
     net = build_model(made, None)
     whole = Normalize.before(net, made.preprocess.scale, made.preprocess.offset)
@@ -117,7 +117,7 @@ def test_a_teacher_has_its_own_normalisation_and_takes_no_part(trained, run):
     loss_of = -(shares * paddle.nn.functional.log_softmax(logits)).sum(-1).mean()
     assert float(loss) == pytest.approx(float(loss_of), rel=1e-5)
     names = {p.name for p in teacher.net.parameters()}
-    trainer = build_trainer(*open_inputs(recipe(*given, other)))
+    trainer = build_trainer(*open_datasets(recipe(*given, other)))
     assert not names & {p.name for p in trainer.train_step.parameters}
 
 
@@ -134,7 +134,7 @@ def test_an_exported_teacher_says_what_the_network_says(exported):
 def test_a_teacher_that_changed_ends_the_run(trained):
     given = recipe(*options(NETWORK), "train.epochs=1", "output=runs/other")
     Path("runs/other").mkdir()
-    trainer = build_trainer(*open_inputs(given))
+    trainer = build_trainer(*open_datasets(given))
     statistic = trainer.objective.teachers[0].net.state_dict()["stem.norm._mean"]
     statistic.set_value(statistic + 1e-6)
     with pytest.raises(AssertionError, match=r"the teacher runs/small/best.safetensors changed"):

@@ -5,7 +5,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.losses.distill import AFD, MGD, PEFD, RKD, FeatureL2, Seen
+from ppcls.losses.distill import AFD, MGD, PEFD, RKD, FeatureL2, Outputs
 from ppcls.losses.distill_layers import build
 from ppcls.utils.errors import UserError
 
@@ -33,7 +33,7 @@ def computed(loss, own, guide):
     own = [paddle.to_tensor(f, stop_gradient=False) for f in own]
     logits = paddle.zeros([len(own[0]), 2])
     guide = [paddle.to_tensor(f) for f in guide]
-    value = loss(Seen(logits, own), Seen(logits, guide), paddle.zeros([len(own[0])], "int64"))
+    value = loss(Outputs(logits, own), Outputs(logits, guide), paddle.zeros([len(own[0])], "int64"))
     value.backward()
     return float(value), [np.zeros(f.shape) if f.grad is None else f.grad.numpy() for f in own]
 

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls.losses.distill import DIST, DKD, JS, KL, SKD, WSL, Seen, SoftCrossEntropy, SymmetricKL
+from ppcls.losses.distill import DIST, DKD, JS, KL, SKD, WSL, Outputs, SoftCrossEntropy, SymmetricKL
 
 rng = np.random.default_rng(0)
 OWN, GUIDE = rng.normal(0, 2, (6, 5)), rng.normal(0, 3, (6, 5))
@@ -113,7 +113,7 @@ def slope(function, at, width=1e-5):
 
 def computed(loss, own, guide, targets):
     own = paddle.to_tensor(own, stop_gradient=False)
-    value = loss(Seen(own), Seen(paddle.to_tensor(guide)), paddle.to_tensor(targets))
+    value = loss(Outputs(own), Outputs(paddle.to_tensor(guide)), paddle.to_tensor(targets))
     value.backward()
     return float(value), own.grad.numpy()
 

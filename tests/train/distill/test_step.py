@@ -6,7 +6,7 @@ import pytest
 from paddle.nn import functional as F
 
 from ppcls.config.load import from_plain
-from ppcls.losses.distill import Seen
+from ppcls.losses.distill import Outputs
 from ppcls.models import registry
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill
@@ -26,10 +26,12 @@ def task(**given):
 
 
 def test_several_teachers_are_the_mean_of_their_probabilities():
-    guide = together([lambda images, indices: Seen(LOGITS), lambda images, indices: Seen(OTHERS)])
+    guide = together(
+        [lambda images, indices: Outputs(LOGITS), lambda images, indices: Outputs(OTHERS)]
+    )
     found = F.softmax(guide(IMAGES, INDICES).logits).numpy()
     np.testing.assert_allclose(found, (F.softmax(LOGITS) + F.softmax(OTHERS)).numpy() / 2)
-    alone = together([lambda images, indices: Seen(LOGITS)])
+    alone = together([lambda images, indices: Outputs(LOGITS)])
     assert alone(IMAGES, INDICES).logits is LOGITS
 
 
@@ -40,7 +42,10 @@ def test_a_step_is_the_weighted_sum_of_its_losses():
     )
     made = task(losses=[{"kind": "kl", "weight": 3}, {"kind": "kl"}], labels_weight=0.5)
     step = Learning(
-        made, lambda images: (LOGITS, ()), lambda images, indices: Seen(OTHERS), list(made.losses)
+        made,
+        lambda images: (LOGITS, ()),
+        lambda images, indices: Outputs(OTHERS),
+        list(made.losses),
     )
     loss, logits = step(IMAGES, LABELS, INDICES)
     assert float(loss) == pytest.approx(float(4 * kl + labels / 2))
