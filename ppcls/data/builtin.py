@@ -25,7 +25,7 @@ FIX = "--to FOLDER, or make room"
 SEED = 2018  # of the split; a written folder never depends on a run's own seed
 
 
-class Photo(NamedTuple):
+class MadeImage(NamedTuple):
     """One photo to write: its file name, class, the group it is split within, how to save it."""
 
     file: str
@@ -45,7 +45,7 @@ class BuiltIn:
     licence: str
     source: str
     package: str
-    photos: Callable[[], list[Photo]]
+    photos: Callable[[], list[MadeImage]]
 
 
 def write(name: str, to: str | PathLike) -> Path:
@@ -149,7 +149,7 @@ def photo_count(to: Path) -> int:
     return sum(1 for part in ("train", "eval") for _ in to.glob(f"{part}/*/*.png"))
 
 
-def write_parts(name: str, photos: list[Photo], to: Path) -> None:
+def write_parts(name: str, photos: list[MadeImage], to: Path) -> None:
     """Write train/ and eval/, divided within each stratum, and the README."""
     known = TABLE[name]
     strata = sorted({photo.stratum for photo in photos})
@@ -172,7 +172,7 @@ def title(name: str) -> str:
     return f"Written by ppcls: the data set {name}"
 
 
-def digits() -> list[Photo]:
+def digits() -> list[MadeImage]:
     """scikit-learn's handwritten digits, grey values 0..16 stretched to 0..255."""
     package_folder("sklearn", "scikit-learn")
     from sklearn.datasets import load_digits  # a slow import that only this function needs
@@ -180,12 +180,12 @@ def digits() -> list[Photo]:
     values, labels = load_digits(return_X_y=True)
     pixels = np.round(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return [
-        Photo(f"digit{i:04}.png", str(label), str(label), Image.fromarray(image).save)
+        MadeImage(f"digit{i:04}.png", str(label), str(label), Image.fromarray(image).save)
         for i, (image, label) in enumerate(zip(pixels, labels, strict=True))
     ]
 
 
-def solar_cells() -> list[Photo]:
+def solar_cells() -> list[MadeImage]:
     """The package's own files; split within class and cell type (mono- or polycrystalline)."""
     folder = package_folder("elpv_dataset", "elpv-dataset") / "data"
     photos = []
@@ -193,7 +193,7 @@ def solar_cells() -> list[Photo]:
         file, probability, cell_type = line.split()
         name = "defective" if float(probability) >= 0.5 else "functional"
         save = partial(shutil.copyfile, folder / file)
-        photos.append(Photo(Path(file).name, name, f"{name} {cell_type}", save))
+        photos.append(MadeImage(Path(file).name, name, f"{name} {cell_type}", save))
     return photos
 
 

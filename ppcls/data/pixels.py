@@ -49,8 +49,8 @@ def resize(
         resized = cv2.resize(image, (width, height), interpolation=CV2[interpolation])
     else:
         shape = (image.shape[1], image.shape[0])
-        photo = Image.frombytes(MODES[image.shape[2]], shape, image.tobytes())
-        resized = np.array(photo.resize((width, height), PIL[interpolation]))
+        drawn = Image.frombytes(MODES[image.shape[2]], shape, image.tobytes())
+        resized = np.array(drawn.resize((width, height), PIL[interpolation]))
     return resized.reshape(height, width, image.shape[2])
 
 

@@ -113,14 +113,14 @@ def shown(value: Any) -> str:
 # --------------------------------------------------------------------------
 # What counts as a photo: files by name, what files hold, Pillow's images and arrays
 
-Photo = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
+ImageInput = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 ONE = (str, PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview)
 loading = threading.Lock()  # one of Pillow's images may be given twice, and reads its file lazily
 
 
-def find(photos: Photo | Iterable[Photo], skip: bool = False) -> list[Photo]:
+def find(photos: ImageInput | Iterable[ImageInput], skip: bool = False) -> list[ImageInput]:
     """Each photo as it is; folders and list files as the photos they hold.
 
     Raises:
@@ -129,7 +129,7 @@ def find(photos: Photo | Iterable[Photo], skip: bool = False) -> list[Photo]:
     return list(each(photos, skip))
 
 
-def each(photos: Photo | Iterable[Photo], skip: bool = False) -> Iterator[Photo]:
+def each(photos: ImageInput | Iterable[ImageInput], skip: bool = False) -> Iterator[ImageInput]:
     """As `find`, one at a time."""
     for photo in [photos] if is_one(photos) else photos:  # type: ignore
         if isinstance(photo, (str, PathLike)):
@@ -158,7 +158,7 @@ def path_of(photo: Any) -> str | None:
     return str(photo) if isinstance(photo, (str, PathLike)) else None
 
 
-def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
+def open_photo(photo: ImageInput, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
     """A photo as uint8 [crop, crop, C].
 
     Raises:
@@ -175,7 +175,7 @@ def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -
         raise DataError(reason if named else f"{name}: {reason}") from None
 
 
-def pixels_of(photo: Photo, channels: int, name: str) -> np.ndarray:
+def pixels_of(photo: ImageInput, channels: int, name: str) -> np.ndarray:
     """A photo as uint8 [H, W, channels]."""
     if isinstance(photo, (str, PathLike)):
         if not os.fspath(photo):

@@ -21,7 +21,7 @@ from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
 from ppcls.inference.engines.pool import LastingThreads
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.exported_model import open_exported
-from ppcls.inference.inputs import Photo, each, find, is_one, name_of, open_photo, path_of
+from ppcls.inference.inputs import ImageInput, each, find, is_one, name_of, open_photo, path_of
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
@@ -57,7 +57,7 @@ class Prediction:
 class Batch:
     """Photos that run together; `first` is the place of the first among all, None: it is alone."""
 
-    photos: Sequence[Photo]
+    photos: Sequence[ImageInput]
     first: int | None
 
     def name(self, place: int) -> str:
@@ -148,7 +148,7 @@ class Predictor:
 
     def predict(
         self,
-        photos: Photo | Iterable[Photo],
+        photos: ImageInput | Iterable[ImageInput],
         topk: int | None = None,
         batch_size: int | None = None,
         on_error: str = "stop",
@@ -174,7 +174,7 @@ class Predictor:
 
     def stream(
         self,
-        photos: Photo | Iterable[Photo],
+        photos: ImageInput | Iterable[ImageInput],
         topk: int | None = None,
         batch_size: int | None = None,
         on_error: str = "stop",
@@ -363,7 +363,7 @@ def in_place(given: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def batched(photos: Iterable[Photo], size: int, alone: bool) -> Iterator[Batch]:
+def batched(photos: Iterable[ImageInput], size: int, alone: bool) -> Iterator[Batch]:
     rest = iter(photos)
     first = 0
     while batch := list(islice(rest, size)):

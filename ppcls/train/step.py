@@ -201,8 +201,8 @@ class TrainStep:
         self.scale = scale
         self.processes = processes or Processes()
 
-    def __call__(self, batches: Sequence[Batch], photos: int, rate: float) -> StepResult:
-        """Do one step on this process's batches, out of so many photos in all processes.
+    def __call__(self, batches: Sequence[Batch], total: int, rate: float) -> StepResult:
+        """Do one step on this process's batches, `total` photos of all processes.
 
         Args:
             rate: the learning rate.
@@ -216,7 +216,7 @@ class TrainStep:
         right = 0.0
         known = 0.0
         for batch in batches:
-            share = len(batch.images) / photos
+            share = len(batch.images) / total
             images = paddle.to_tensor(batch.images)
             targets = paddle.to_tensor(batch.targets)
             loss, logits = self.step(images, targets, batch.indices)
@@ -235,7 +235,7 @@ class TrainStep:
         if self.settled(factor):
             self.optimizer.step()
         self.optimizer.clear_grad()
-        return StepResult(value, right, int(known), photos)
+        return StepResult(value, right, int(known), total)
 
     def settled(self, factor: float) -> bool:
         """Unscale and clip the gradients; False: float16 overflowed, so no step."""

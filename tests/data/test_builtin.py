@@ -137,7 +137,7 @@ def few(count=8, broken=None):
             raise OSError("disk full")
         path.write_bytes(b"png")
 
-    return [builtin.Photo(f"{i}.png", "ab"[i % 2], "ab"[i % 2], save) for i in range(count)]
+    return [builtin.MadeImage(f"{i}.png", "ab"[i % 2], "ab"[i % 2], save) for i in range(count)]
 
 
 @pytest.fixture
