@@ -1,8 +1,8 @@
-"""Damaged photos of every format, and what reading says of them, in a process of its own.
+"""Damaged images of every format, and what reading says of them, in a process of its own.
 
     python tests/damaged_photos.py 10000
 
-Photo number n is the same in every run. A photo that ends the process or takes longer than the
+Image number n is the same in every run. An image that ends the process or takes longer than the
 limit is told apart, and the rest goes on in a fresh process.
 """
 
@@ -28,7 +28,7 @@ from PIL import Image
 from ppcls.data import decode
 from ppcls.utils.errors import UserError
 
-SECONDS = 60.0  # for one photo, on a busy machine; none needs two of the processor's own
+SECONDS = 60.0  # for one image, on a busy machine; none needs two of the processor's own
 # Pillow's mode and options by format; the modes are what each can hold.
 ENCODINGS = [
     ("JPEG", "RGB", {"quality": 80}),
@@ -167,7 +167,7 @@ OFTEN = np.array([4, 6, 2, 0.3, 1, 2, 2, 2, 1])
 
 
 def damaged(number: int) -> tuple[str, str, bytes]:
-    """Photo `number`: its format, what was done to it, and its bytes."""
+    """Image `number`: its format, what was done to it, and its bytes."""
     rng = np.random.default_rng([2024, number])
     kind, data = photo(rng)
     damage = DAMAGES[rng.choice(len(DAMAGES), p=OFTEN / OFTEN.sum())]
@@ -191,12 +191,12 @@ def verdict(path: Path, data: bytes, channels: int) -> str:
 
 
 def work(jobs: Connection) -> None:
-    """Read each photo that comes; sends back its verdict, CPU seconds and the peak memory in MB."""
+    """Read each image that comes; sends back its verdict, CPU seconds and the peak memory in MB."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libjpeg's remarks
     with tempfile.TemporaryDirectory() as folder:
         while True:
             suffix, data, channels = jobs.recv()
-            path = Path(folder) / f"photo.{suffix}"
+            path = Path(folder) / f"image.{suffix}"
             start = time.process_time()
             said = verdict(path, data, channels)
             seconds = time.process_time() - start
@@ -206,7 +206,7 @@ def work(jobs: Connection) -> None:
 
 @dataclass
 class Tally:
-    """What was said of the photos; each extreme with the photo's number, format and damage."""
+    """What was said of the images; each extreme with the image's number, format and damage."""
 
     verdicts: Counter = field(default_factory=Counter)
     by_damage: Counter = field(default_factory=Counter)
@@ -226,7 +226,7 @@ class Tally:
 
 @contextmanager
 def reader() -> Iterator[Connection]:
-    """A fresh process that reads photos; ended at the end, whatever it does."""
+    """A fresh process that reads images; ended at the end, whatever it does."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=work, args=(there,), daemon=True)
@@ -243,7 +243,7 @@ Started = Callable[[], AbstractContextManager[Connection]]
 
 
 def read_all(first: int, last: int, limit: float = SECONDS, started: Started = reader) -> Tally:
-    """Read photos `first` to `last` - 1; a process that ends or hangs is replaced.
+    """Read images `first` to `last` - 1; a process that ends or hangs is replaced.
 
     `started`: what starts one.
     """
@@ -275,7 +275,7 @@ def main() -> int:
     options = parser.parse_args()
     start = time.perf_counter()
     tally = read_all(options.first, options.first + options.count)
-    print(f"{options.count} photos in {time.perf_counter() - start:.0f} s: {dict(tally.verdicts)}")
+    print(f"{options.count} images in {time.perf_counter() - start:.0f} s: {dict(tally.verdicts)}")
     for key, count in sorted(tally.by_damage.items()):
         print(f"  {' '.join(key):45} {count}")
     print(f"slowest: {tally.slowest[0]:.3f} s of CPU time: {tally.slowest[1:]}")

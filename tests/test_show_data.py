@@ -33,7 +33,7 @@ def place(drawn: np.ndarray, view: np.ndarray) -> tuple[int, int]:
 
 
 def words(path) -> list[str]:
-    """What is written on a sheet, a line for each photo."""
+    """What is written on a sheet, a line for each image."""
     return Image.open(path).text["Description"].splitlines()
 
 
@@ -45,7 +45,7 @@ def recipe(workdir):
 def test_photos_stand_beside_what_they_become_in_each_epoch(run, recipe):
     code, out, _ = run("show-data", "-c", recipe, "--count", 5, "--epochs", 3)
     assert code == 0
-    assert out == "sheet.png: 5 of 12 photos at 32x32, 3 epochs of training\n"
+    assert out == "sheet.png: 5 of 12 images at 32x32, 3 epochs of training\n"
     drawn = rgb("sheet.png")
     loaded, inputs = open_datasets(load(Recipe, recipe))
     reader = Loader({"train": (inputs.train, train_pipeline(loaded))}, 0)
@@ -61,7 +61,7 @@ def test_photos_stand_beside_what_they_become_in_each_epoch(run, recipe):
 def test_evaluation_has_one_view(run, recipe):
     code, out, _ = run("show-data", "-c", recipe, "--eval", "--output", "new/eval.png")
     assert code == 0
-    assert out == "new/eval.png: 6 of 6 photos at 32x32, evaluation\n"
+    assert out == "new/eval.png: 6 of 6 images at 32x32, evaluation\n"
     drawn = rgb("new/eval.png")
     loaded, inputs = open_datasets(load(Recipe, recipe))
     reader = Loader({"eval": (inputs.eval, eval_pipeline(loaded))}, 0)
@@ -72,7 +72,7 @@ def test_evaluation_has_one_view(run, recipe):
 def test_words_are_the_label_and_the_file_and_epochs_count_from_1(run, recipe):
     run("show-data", "-c", recipe, "--count", 4, "--epochs", 2)
     files = ["ant | 0.png", "ant | 3.png", "bee | 1.png", "bee | 5.png"]
-    assert words("sheet.png") == [f"photo | epoch 1 | epoch 2: {file}" for file in files]
+    assert words("sheet.png") == [f"image | epoch 1 | epoch 2: {file}" for file in files]
 
 
 def test_words_stand_close_under_their_own_photo_and_far_from_the_next(run, recipe):
@@ -85,14 +85,14 @@ def test_words_stand_close_under_their_own_photo_and_far_from_the_next(run, reci
     next_tops = sorted({top for top, _ in places})[1:]
     assert next_tops  # several rows
     for top, left in places:
-        bottom, first = top + SHOWN, left - SHOWN - 4  # the words begin beneath the photo
+        bottom, first = top + SHOWN, left - SHOWN - 4  # the words begin beneath the image
         below = [other for other in next_tops if other > top]
         band = drawn[bottom : below[0] if below else len(drawn), first : left + SHOWN]
         ink = np.flatnonzero((band < 200).any(axis=(1, 2)))
         assert ink.min() < 8
         if below:
             clear = len(band) - 1 - ink.max()
-            assert clear > ink.max() - 16  # the last line's top is nearer to its own photo, too
+            assert clear > ink.max() - 16  # the last line's top is nearer to its own image, too
 
 
 @pytest.mark.parametrize("size", [32, 64, 224])
@@ -120,7 +120,7 @@ def test_long_names_keep_their_beginning_and_end(run, recipe, workdir):
     code, _, _ = run("show-data", "-c", recipe, "--count", 1, "--epochs", 1)
     assert code == 0
     assert Image.open("sheet.png").width < 400
-    assert words("sheet.png") == [f"photo | epoch 1: ant | {name}"]
+    assert words("sheet.png") == [f"image | epoch 1: ant | {name}"]
 
 
 def test_a_sheet_is_not_replaced_without_leave(run, recipe):
@@ -162,7 +162,7 @@ def test_sizes_and_samplers_are_shown_as_they_train(run, recipe):
     given += ["train.sampler={kind: weighted, weights: [0, 1]}"]
     command = ("show-data", "-c", recipe, "--count", 1, "--epochs", 2, "-o", *given)
     code, out, _ = run(*command)
-    assert (code, out) == (0, "sheet.png: 1 of 12 photos at 24 to 32 px, 2 epochs of training\n")
+    assert (code, out) == (0, "sheet.png: 1 of 12 images at 24 to 32 px, 2 epochs of training\n")
     drawn, loaded = rgb("sheet.png"), load(Recipe, recipe, given)
     loaded, inputs = open_datasets(loaded)
     bottoms = set()
@@ -187,9 +187,9 @@ def test_mistakes_are_said(run, recipe, workdir):
     assert code == 2
     assert "sheet.jpg: would be" in err
     assert "more than 50; ask for less" in err
-    code, _, err = run("show-data", "-c", recipe, "-o", "train.ops=[{op: pad, pixels: 2}]")
+    code, _, err = run("show-data", "-c", recipe, "-o", "train.transforms=[{op: pad, pixels: 2}]")
     assert code == 2
-    assert "train.ops must end in an image of 32x32; pad gave 44x52" in err
+    assert "train.transforms must end in an image of 32x32; pad gave 44x52" in err
     code, _, err = run("show-data", "-c", recipe, "--eval", "-o", "data.eval=null")
     assert code == 2
     assert "data.eval is not given" in err

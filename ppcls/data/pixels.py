@@ -29,7 +29,7 @@ PIL = {
 }
 # To Pillow CMYK is four channels like any other; RGBA's colours it would weight by alpha.
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-# A photo a few pixels wide, enlarged beyond this side, would fill the memory.
+# An image a few pixels wide, enlarged beyond this side, would fill the memory.
 LONGEST = 1 << 15
 # Boxes tried before `random_box` gives up.
 TRIES = 10

@@ -73,7 +73,7 @@ def align(student: int, teacher: int) -> nn.Layer:
 
 
 def squares(difference: Tensor) -> Tensor:
-    """The sum of squares of each photo, the mean over the photos."""
+    """The sum of squares of each image, the mean over the images."""
     return difference.square().sum(axis=[1, 2, 3]).mean()
 
 

@@ -280,9 +280,9 @@ class Processes:
         if self.link:
             self.link.leave(reason)
 
-    def part(self, photos: np.ndarray) -> np.ndarray:
-        """Its share of a step's photos: equal parts, in order, the first ones maybe larger."""
-        return np.array_split(photos, self.count)[self.rank]
+    def part(self, images: np.ndarray) -> np.ndarray:
+        """Its share of a step's images: equal parts, in order, the first ones maybe larger."""
+        return np.array_split(images, self.count)[self.rank]
 
     def own(self, items: Sequence[Item]) -> Sequence[Item]:
         """Its share of items that are dealt out one by one; `dealt` puts results together."""

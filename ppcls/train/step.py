@@ -163,16 +163,16 @@ class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to in all processes: mean loss, right answers out of how many, photos."""
+    """What a step came to in all processes: mean loss, right answers out of how many, images."""
 
     loss: float
     right: float
-    known: int  # photos with labels
-    photos: int
+    known: int  # images with labels
+    images: int
 
 
 class TrainStep:
-    """From batches to changed weights; the gradient is that of the mean over all their photos."""
+    """From batches to changed weights; the gradient is that of the mean over all their images."""
 
     def __init__(
         self,
@@ -202,7 +202,7 @@ class TrainStep:
         self.processes = processes or Processes()
 
     def __call__(self, batches: Sequence[Batch], total: int, rate: float) -> StepResult:
-        """Do one step on this process's batches, `total` photos of all processes.
+        """Do one step on this process's batches, `total` images of all processes.
 
         Args:
             rate: the learning rate.

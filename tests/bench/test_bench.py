@@ -52,7 +52,7 @@ def measured(tmp_path_factory):
     """A small network, measured with two engines; the folder, and whether all agreed."""
     output = tmp_path_factory.mktemp("bench")
     plan = make_plan(["EfficientNetLite0"], [], QUICK, [1, 2], ["onednn", "openvino"], threads=[1])
-    return output, plan, benchmark.benchmark(plan, output, keep=True, photo_seconds=0)
+    return output, plan, benchmark.benchmark(plan, output, keep=True, image_seconds=0)
 
 
 # --------------------------------------------------------------------------- plan
@@ -182,7 +182,7 @@ def test_a_folder_with_an_engine_that_is_missing(measured, tmp_path, capsys):
     output, _, _ = measured
     folder = output / "exported/EfficientNetLite0"
     plan = make_plan([], [folder], QUICK, [1], ["onednn", "tensorrt"], threads=[1])
-    assert benchmark.benchmark(plan, tmp_path, photo_seconds=0)
+    assert benchmark.benchmark(plan, tmp_path, image_seconds=0)
     said = " ".join(capsys.readouterr().out.split())  # the folder's name is long: lines are broken
     assert "tensorrt fp32, batch 1: engine tensorrt: runs on a GPU" in said
     found = list(csv.DictReader(io.StringIO((tmp_path / benchmark.CSV).read_text())))
@@ -265,10 +265,10 @@ def test_an_engine_that_kills_its_process_stops_no_other(measured, monkeypatch, 
 
 
 def test_the_time_of_photos(tmp_path):
-    photo = measure.make_photo(tmp_path)
+    photo = measure.make_image(tmp_path)
     assert cv2.imread(str(photo)).shape == (375, 500, 3)
     small, large = (
-        measure.time_photos(Preprocess(resize=n, crop=n), [photo], seconds=0) for n in (64, 640)
+        measure.time_images(Preprocess(resize=n, crop=n), [photo], seconds=0) for n in (64, 640)
     )
     assert small["normalize_ms"] < large["normalize_ms"]
 

@@ -1,4 +1,4 @@
-"""The perceptual hash against its formula, and a photo changed against the photo and others."""
+"""The perceptual hash against its formula, and an image changed against the image and others."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Damaged photos of every format give pixels or a UserError that names them, in time and memory."""
+"""Damaged images of every format give pixels or a UserError that names them, in time and memory."""
 
 from contextlib import contextmanager
 

@@ -1,4 +1,4 @@
-"""Reading photos: every mode and depth against its own numbers, every broken file refused."""
+"""Reading images: every mode and depth against its own numbers, every broken file refused."""
 
 import io
 import struct
@@ -481,7 +481,7 @@ def test_more_pixels_than_pillow_allows_are_refused(kind):
     ("data", "words"),
     [
         (b"", "empty file"),
-        (b"some text, no photo", "not a JPEG"),
+        (b"some text, no image", "not a JPEG"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n", "not a JPEG"),
         (bytes(1000), "not a JPEG"),
     ],
@@ -581,16 +581,16 @@ def test_opencv_keeps_to_one_thread():
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("options", [{}, {"progressive": True, "optimize": True}])
 def test_a_jpeg_too_short_for_its_size_is_refused_at_once(options):
-    """libjpeg fills with grey what is missing: for seconds, where a header claims a huge photo."""
+    """libjpeg fills with grey what is missing: for seconds, where a header claims a huge image."""
     data = bytearray(encode(colours(), "JPEG", **options))
     frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
     data[frame + 5 : frame + 9] = struct.pack(">HH", 5000, 20000)
-    with pytest.raises(UserError, match=r"photo: .*bytes cannot hold 20000x5000 pixels"):
+    with pytest.raises(UserError, match=r"image: .*bytes cannot hold 20000x5000 pixels"):
         rgb(bytes(data))
 
 
 def test_the_emptiest_jpeg_is_long_enough_for_its_size():
-    """A photo of one colour, saved as small as a JPEG can be."""
+    """An image of one colour, saved as small as a JPEG can be."""
     image = Image.new("L", (4096, 4096))
     data = encode(image, "JPEG", progressive=True, optimize=True, quality=1)
     assert 4096 * 4096 / len(data) > 0.4 * decode.DENSEST

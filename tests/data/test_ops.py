@@ -164,9 +164,9 @@ def test_a_recipe_holds_ops_in_ops(tmp_path):
         "        {op: one_of, ops: [{op: cutout}, {op: hide_and_seek, mode: pixel}]}]}\n"
     )
     recipe = load(Recipe, path)
-    assert recipe.train.ops == (RandomResizedCrop(), NESTED)
+    assert recipe.train.transforms == (RandomResizedCrop(), NESTED)
     assert from_plain(Recipe, to_plain(recipe), "checkpoint") == recipe
-    changed = load(Recipe, path, ["train.ops.1.ops.2.ops.0.holes=3"])
+    changed = load(Recipe, path, ["train.transforms.1.ops.2.ops.0.holes=3"])
     assert changed.train.ops[1].ops[2].ops[0] == Cutout(holes=3)
 
 
@@ -175,18 +175,21 @@ def test_a_recipe_holds_ops_in_ops(tmp_path):
     [
         (
             "{op: random_apply, ops: [{op: pad, pixels: 1},\n      {op: color_jitter, hues: 0.1}]}",
-            "{path}:10: unknown key 'train.ops.1.ops.1.hues'; did you mean 'hue'?",
+            "{path}:10: unknown key 'train.transforms.1.ops.1.hues'; did you mean 'hue'?",
         ),
         (
             "{op: one_of, ops: [{op: random_apply, ops: [{op: cutou}]}]}",
-            "{path}:9: train.ops.1.ops.0.ops.0.op: unknown 'cutou'; did you mean 'cutout'?",
+            "{path}:9: train.transforms.1.ops.0.ops.0.op: unknown 'cutou'; did you mean 'cutout'?",
         ),
         (
             "{op: one_of, weights: [1], ops: [{op: cutout}, {op: lighting}]}",
-            "{path}:9: train.ops.1: 1 weight for 2 ops: give each one",
+            "{path}:9: train.transforms.1: 1 weight for 2 ops: give each one",
         ),
-        ("{op: random_apply}", "{path}:9: missing key 'ops' under 'train.ops.1'"),
-        ("{op: random_apply, ops: []}", "{path}:9: train.ops.1: ops is empty: name one op or more"),
+        ("{op: random_apply}", "{path}:9: missing key 'ops' under 'train.transforms.1'"),
+        (
+            "{op: random_apply, ops: []}",
+            "{path}:9: train.transforms.1: ops is empty: name one op or more",
+        ),
     ],
 )
 def test_mistakes_in_nested_ops_are_placed(tmp_path, line, mistake):

@@ -1,4 +1,4 @@
-"""Photos of few bytes that stand for much: refused before memory or time is spent on them."""
+"""Images of few bytes that stand for much: refused before memory or time is spent on them."""
 
 import io
 import struct
@@ -48,7 +48,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarn
 
 def test_a_tiff_of_135_million_pixels_in_some_bytes(tmp_path):
     data = tiff(32, 4_234_264)
-    assert "32x4234264 pixels in 174 bytes, which no photo has" in refusal(tmp_path / "a.tif", data)
+    assert "32x4234264 pixels in 174 bytes, which no image has" in refusal(tmp_path / "a.tif", data)
 
 
 ENCODINGS = [
@@ -65,7 +65,7 @@ def test_a_large_picture_of_one_colour_is_no_photo(tmp_path, kind, mode, options
     """What is large and real has many more bytes; what is small may be of one colour."""
     side = 6000
     data = save(Image.new(mode, (side, side)), kind, **options)
-    found = f"{side}x{side} pixels in {len(data):,} bytes, which no photo has"
+    found = f"{side}x{side} pixels in {len(data):,} bytes, which no image has"
     assert side * side > decode.DENSEST * len(data)
     assert found in refusal(tmp_path / "a", data)
     small = save(Image.new(mode, (2000, 2000)), kind, **options)
@@ -125,7 +125,7 @@ def bmp_rle(side: int, runs: bytes) -> bytes:
 def test_run_lengths_of_a_bmp_are_bounded(tmp_path):
     """Pillow fills them up in Python: ten seconds for a hundred million pixels."""
     data = bmp_rle(10_000, b"\1\1\0\0" * 100_000 + b"\0\1")
-    assert "which no photo has" in refusal(tmp_path / "a.bmp", data)
+    assert "which no image has" in refusal(tmp_path / "a.bmp", data)
 
 
 def chunk(name: bytes, data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""The photos below a folder, in the order of their paths."""
+"""The images below a folder, in the order of their paths."""
 
 import os
 from pathlib import Path

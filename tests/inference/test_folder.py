@@ -100,7 +100,7 @@ def test_an_inference_yml_cut_anywhere(copy):
         (("inference.yml", "inference.json"), "inference.json is there and inference.pdiparams is"),
         (("inference.yml", "inference.pdiparams"), "no inference.json and inference.pdiparams"),
         (("inference.yml", "inference.xml"), "inference.bin: should be there, too; copy it again"),
-        (PADDLE, "has no inference.yml; say how photos are prepared: --resize 256 --crop 224"),
+        (PADDLE, "has no inference.yml; say how images are prepared: --resize 256 --crop 224"),
     ],
 )
 def test_files_missing(copy, exported, tmp_path, names, words):
@@ -162,8 +162,8 @@ def test_flags_in_place_of_parts_of_inference_yml(exported):
     [
         ({"crop": 288}, "resize 36 is below crop 288"),
         ({"std": [0.5]}, "mean has 3 values and std 1"),
-        ({"std": [0.5, 0, 0.5]}, "how photos are prepared: .*greater than 0"),
-        ({"crpo": 32}, "how photos are prepared: .*crpo"),
+        ({"std": [0.5, 0, 0.5]}, "how images are prepared: .*greater than 0"),
+        ({"crpo": 32}, "how images are prepared: .*crpo"),
     ],
 )
 def test_flags_that_cannot_be(exported, given, words):

@@ -1,4 +1,4 @@
-"""What `Predictor.predict` takes for a photo, and the one line that answers everything else."""
+"""What `Predictor.predict` takes for an image, and the one line that answers everything else."""
 
 import io
 
@@ -93,7 +93,7 @@ def test_images_of_pillow_are_turned_as_files_are(predictor, images, orientation
 
 
 def odd(images, tmp_path):
-    """What is no photo, and words of the line that says so."""
+    """What is no image, and words of the line that says so."""
     data = encoded(Image.fromarray(images[0]))
     closed = Image.open(io.BytesIO(data))
     closed.close()
@@ -102,7 +102,7 @@ def odd(images, tmp_path):
     vanished = Image.open(tmp_path / "gone.png")
     vanished.fp.close()
     return [
-        (None, "None is no photo (OpenCV's imread gives it for a file it cannot read)"),
+        (None, "None is no image (OpenCV's imread gives it for a file it cannot read)"),
         (paddle.to_tensor(images[0]), "Tensor; give value.numpy(), uint8 [H, W, C]"),
         (io.BytesIO(data), "BytesIO; give its name or file.read()"),
         ((tmp_path / "a.png").open("rb"), "BufferedReader; give its name or file.read()"),
@@ -117,12 +117,12 @@ def odd(images, tmp_path):
         (Image.open(io.BytesIO(data[: len(data) // 2])), "closed, truncated or damaged"),
         (Image.new("RGB", (0, 4)), "closed, truncated or damaged"),
         (b"", "empty file"),
-        (b"no photo", "not a JPEG, PNG, WebP"),
-        (data[: len(data) // 2], "truncated or damaged photo"),
+        (b"no image", "not a JPEG, PNG, WebP"),
+        (data[: len(data) // 2], "truncated or damaged image"),
         ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address; download it"),
-        ("", "a photo's name is empty"),
+        ("", "an image's name is empty"),
         ("a\0.png", "cannot be read"),
-        (3, "is a int; a photo is a file's name or bytes, a Pillow image or a numpy array"),
+        (3, "is a int; an image is a file's name or bytes, a Pillow image or a numpy array"),
         (True, "is a bool"),
         ({"path": "a.png"}, "is a dict"),
         (object(), "is a object"),
@@ -139,7 +139,7 @@ def test_what_is_no_photo_is_one_line_with_its_place(predictor, images, tmp_path
             assert words in message
             assert "\n" not in message
             if not isinstance(photo, str):
-                assert message.startswith("photos[1]" if given is not photo else "the photo given")
+                assert message.startswith("images[1]" if given is not photo else "the image given")
 
 
 def test_what_is_no_photo_is_skipped_with_its_error(predictor, images, tmp_path):
@@ -158,13 +158,13 @@ def test_what_is_no_photo_is_skipped_with_its_error(predictor, images, tmp_path)
         for result, (_, words) in zip(results[1::2], wrong, strict=True):
             assert (result.classes, result.labels, result.scores) == ([], [], [])
             assert words in result.error
-    assert predictor.predict(None, on_error="skip")[0].error.startswith("the photo given: None")
+    assert predictor.predict(None, on_error="skip")[0].error.startswith("the image given: None")
 
 
 def test_lists_in_lists(predictor, images):
-    with pytest.raises(UserError, match=r"^photos\[1\]: is a list; give one flat list of photos"):
+    with pytest.raises(UserError, match=r"^images\[1\]: is a list; give one flat list of images"):
         predictor.predict([images[0], [images[1]]])
-    with pytest.raises(UserError, match=r"^photos\[0\]: is a list"):
+    with pytest.raises(UserError, match=r"^images\[0\]: is a list"):
         predictor.predict(images[0].tolist())
 
 
@@ -228,7 +228,7 @@ def test_wrong_arguments_of_predict(predictor, images):
         with pytest.raises(UserError, match=rf"^{name} \(.*\) should be a whole number from 1$"):
             predictor.predict(images[0], **{name: value})
         with pytest.raises(UserError, match=rf"^{name} \("):
-            predictor.stream([images[0]], **{name: value})  # said at once, not at the first photo
+            predictor.stream([images[0]], **{name: value})  # said at once, not at the first image
     with pytest.raises(UserError, match=r"on_error \('skipp'\) is unknown; did you mean 'skip'"):
         predictor.predict(images[0], on_error="skipp")
 

@@ -20,7 +20,7 @@ FORMS = ("x.csv", "x.json", "x.jsonl")
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of 20 photos, none of them broken."""
+    """A folder of 20 images, none of them broken."""
     folder = tmp_path / "photos"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -32,7 +32,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def predict(exported, photos, run, tmp_path):
-    """`code, out, err = predict("x.csv", …)`: of the folder, unless photos are given."""
+    """`code, out, err = predict("x.csv", …)`: of the folder, unless images are given."""
 
     def predict(save, *options, photos=photos, batch_size=4):
         photos = photos if isinstance(photos, list) else [photos]
@@ -43,7 +43,7 @@ def predict(exported, photos, run, tmp_path):
 
 
 def rows(path):
-    """Path, labels and error of each photo in a file of any form, finished or not."""
+    """Path, labels and error of each image in a file of any form, finished or not."""
     name = path.name.removesuffix(".incomplete")
     if name.endswith(".csv"):
         with path.open(newline="") as file:
@@ -115,7 +115,7 @@ def test_broken_photos_are_skipped_and_counted(predict, photos, tmp_path, save, 
     assert all(bool(row[1]) != bool(row[2]) for row in found)
     assert all("truncated or damaged" in row[2] for row in found if row[2])
     assert out.count("skipped: ") == 4
-    assert f"note: 4 of 20 photos could not be predicted; they are in {tmp_path / save}" in out
+    assert f"note: 4 of 20 images could not be predicted; they are in {tmp_path / save}" in out
 
 
 def test_many_skipped_photos_do_not_flood_the_screen(predict, photos, tmp_path):
@@ -124,7 +124,7 @@ def test_many_skipped_photos_do_not_flood_the_screen(predict, photos, tmp_path):
     code, out, _ = predict("x.csv", "--on-error", "skip")
     assert code == 0
     assert out.count("skipped: ") == 11
-    assert "note: 19 of 20 photos could not be predicted" in out
+    assert "note: 19 of 20 images could not be predicted" in out
 
 
 def test_all_photos_skipped_is_a_mistake(predict, photos, tmp_path):
@@ -132,7 +132,7 @@ def test_all_photos_skipped_is_a_mistake(predict, photos, tmp_path):
         break_photo(photos, number)
     code, _, err = predict("x.csv", "--on-error", "skip")
     assert code == 2
-    assert "none of 20 photos could be predicted" in err
+    assert "none of 20 images could be predicted" in err
     assert len(rows(tmp_path / "x.csv")) == 20
 
 
@@ -181,7 +181,7 @@ def test_a_torn_end_is_cut_off(predict, photos, tmp_path, save):
     for end, behind in [*((end, b"") for end in ends), (last + 9, b"\0" * 99), (last, b'"\xff\n')]:
         side.write_bytes(data[:end] + behind)
         about.write_bytes(origin)
-        assert predict(save, "--resume")[0] == 2  # at the photo that is still broken
+        assert predict(save, "--resume")[0] == 2  # at the image that is still broken
         assert rows(side) == whole
 
 
@@ -229,7 +229,7 @@ def test_resume_wants_the_same_photos_and_settings(predict, photos, tmp_path):
     (photos / "00.png").rename(photos / "99.png")
     code, _, err = predict("x.csv", "--resume")
     assert code == 2
-    assert "its photo 1 is " in err
+    assert "its image 1 is " in err
     assert "00.png, of those to predict " in err
     assert (tmp_path / "x.csv.incomplete").read_bytes() == before
     (photos / "99.png").rename(photos / "00.png")
@@ -243,7 +243,7 @@ def test_what_was_stopped_may_go_on_skipping(predict, photos, tmp_path):
     assert predict("x.csv")[0] == 2
     code, out, _ = predict("x.csv", "--resume", "--on-error", "skip")
     assert code == 0
-    assert "note: 1 of 20 photos could not be predicted" in out
+    assert "note: 1 of 20 images could not be predicted" in out
     assert [bool(row[2]) for row in rows(tmp_path / "x.csv")] == [n == 10 for n in range(20)]
 
 
@@ -318,7 +318,7 @@ sys.exit(main(command))
 
 @pytest.fixture
 def process(exported, photos, tmp_path):
-    """Run `predict` on many photos in a process that sends itself a signal on its way."""
+    """Run `predict` on many images in a process that sends itself a signal on its way."""
     listed = tmp_path / "list.txt"
     listed.write_text("".join(f"{path}\n" for path in sorted(photos.iterdir())) * 400)
 

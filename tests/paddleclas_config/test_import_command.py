@@ -25,7 +25,7 @@ def test_it_writes_a_recipe_and_lists_the_rest(here, old, run):
     *remarks, last = out.splitlines()
     assert last == "old.ppcls.yaml: ResNet18, 1 remark"
     assert remarks[0].startswith("old.yaml:")
-    assert ": Optimizer.lr.learning_rate: taken as chosen for 256 photos a step" in remarks[0]
+    assert ": Optimizer.lr.learning_rate: taken as chosen for 256 images a step" in remarks[0]
     written = (here / "old.ppcls.yaml").read_text()
     assert "Optimizer.lr.learning_rate: taken as" in written
     assert load(Recipe, here / "old.ppcls.yaml").train.epochs == 20

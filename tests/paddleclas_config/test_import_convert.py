@@ -96,20 +96,20 @@ def test_data(old, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = old.convert().data
     assert (data.train, data.eval, data.root) == ("photos/train.txt", "photos/val.txt", None)
-    assert (data.labels, data.workers) == (None, 4)
+    assert (data.class_names, data.workers) == (None, 4)
     post = {"name": "Topk", "topk": 5, "class_id_map_file": "ppcls/utils/imagenet1k_label_list.txt"}
-    assert old.set("Infer.PostProcess", post).convert().data.labels == "imagenet"
+    assert old.set("Infer.PostProcess", post).convert().data.class_names == "imagenet"
     old.set("Arch.class_num", 10)
-    assert old.convert().data.labels is None
+    assert old.convert().data.class_names is None
     assert "ImageNet's names for 10 classes" in old.remarks["Infer.PostProcess.class_id_map_file"]
     old.set("Infer.PostProcess.class_id_map_file", "./mine/names.txt")
     old.set(f"{TRAIN}.image_root", "./elsewhere").set(f"{TRAIN}.delimiter", ";")
-    assert old.convert().data.labels is None  # which training does without
+    assert old.convert().data.class_names is None  # which training does without
     assert "there is no such file" in old.remarks["Infer.PostProcess.class_id_map_file"]
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/names.txt").write_text("ant\n")
     data = old.convert().data
-    assert (data.root, data.labels) == ("elsewhere", "mine/names.txt")
+    assert (data.root, data.class_names) == ("elsewhere", "mine/names.txt")
     assert "elsewhere" in old.remarks["DataLoader.Eval.dataset.image_root"]
     assert f"{TRAIN}.delimiter" in old.remarks
 
@@ -119,7 +119,7 @@ def test_several_labels_a_photo(old):
     assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "bce")
     assert recipe.train.without == ()
     assert "mAP and F1 are" in old.remarks["Metric.Eval.0.TopkAcc"]
-    assert any("several labels a photo" in remark for remark in old.remarks.values())
+    assert any("several labels an image" in remark for remark in old.remarks.values())
     recipe = old.set("Loss.Train", [{"MultiLabelAsymmetricLoss": {"weight": 1.0}}]).convert()
     assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "asymmetric")
     old.set(f"{TRAIN}.name", "ImageNetDataset").set("Global.use_multilabel", True)
@@ -275,5 +275,5 @@ def test_labels_that_are_numbered_anew(old, tmp_path, monkeypatch):
     old.set(f"{TRAIN}.relabel", True)
     old.set("Infer.PostProcess", {"name": "Topk", "topk": 5, "class_id_map_file": "names.txt"})
     data = old.convert().data
-    assert (data.number_labels, data.labels) == (True, None)
+    assert (data.number_labels, data.class_names) == (True, None)
     assert "class_id_map_file is left out" in old.remarks[f"{TRAIN}.relabel"]

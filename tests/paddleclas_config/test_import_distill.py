@@ -12,7 +12,7 @@ PATTERNS = {"return_patterns": ["blocks[7]"]}
 SHAPES = [[64, 56, 56], [128, 28, 28], [256, 14, 14], [512, 7, 7]]
 TEACHER = {"kind": "network", "name": "ResNet34", "weights": "true", "cache": None}
 PEER = {"kind": "peer", "name": "ResNet18", "weights": None}
-STAGE = 512 * 7 * 7  # numbers that the last stage of both gives for a photo of 224 px
+STAGE = 512 * 7 * 7  # numbers that the last stage of both gives for an image of 224 px
 
 
 def pair(base, **keys):

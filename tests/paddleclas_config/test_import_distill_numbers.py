@@ -20,13 +20,13 @@ def logs(z):
 
 
 def kl(z, t, temperature=1):
-    """T ** 2 * KL(q || p), the mean over the photos."""
+    """T ** 2 * KL(q || p), the mean over the images."""
     p, q = logs(z / temperature), logs(t / temperature)
     return temperature**2 * (np.exp(q) * (q - p)).sum(-1).mean()
 
 
 def cross(z, t, temperature=1):
-    """T ** 2 * -sum q log p of each photo."""
+    """T ** 2 * -sum q log p of each image."""
     return -(temperature**2) * (np.exp(logs(t / temperature)) * logs(z / temperature)).sum(-1)
 
 

@@ -44,7 +44,7 @@ def test_a_loss_of_one_label_goes_not_with_several(old):
     old.set("DataLoader.Train.dataset.name", "MultiLabelDataset")
     recipe = old.distilled([MANY, *between(DistillationDKDLoss={})])
     assert (recipe.task.kind, recipe.task.loss.kind) == ("multilabel", "bce")
-    assert "one label a photo" in old.remarks["Loss.Train.1.DistillationDKDLoss"]
+    assert "one label an image" in old.remarks["Loss.Train.1.DistillationDKDLoss"]
     assert "counts 1 here" in old.said("MultiLabelLoss.weight")
 
 

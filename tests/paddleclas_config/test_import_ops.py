@@ -1,4 +1,4 @@
-"""Ops on photos and batches: what a recipe says of each, and what is remarked."""
+"""Ops on images and batches: what a recipe says of each, and what is remarked."""
 
 import pytest
 from paddleclas_rows import subset
@@ -12,7 +12,7 @@ TRAIN = "DataLoader.Train.dataset"
 
 def added(recipe):
     """The ops beside the two of every test."""
-    return [to_plain(op) for op in recipe.train.ops[2:]]
+    return [to_plain(op) for op in recipe.train.transforms[2:]]
 
 
 def half(*ops):
@@ -94,7 +94,7 @@ OP_ROWS = [
         "one value for all channels",
     ),
     ("Padv2", {"size": 231, "pad_mode": 2}, [{"op": "pad", "pixels": [7, 7, 0, 0]}], ""),
-    ("Padv2", {"size": 220}, [], "not known before a photo is read"),
+    ("Padv2", {"size": 220}, [], "not known before an image is read"),
     ("RandomErasing", {"EPSILON": 0.0}, [], ""),
     ("ColorJitter", {"hue": 0.1, "prob": 0}, [], ""),
     (
@@ -213,8 +213,8 @@ def test_sizes_of_training_and_evaluation(old):
 def test_a_resize_before_a_crop_keeps_the_shape(old):
     ops = [{"ResizeImage": {"size": 256}}, {"RandomCropImage": {"size": 224}}]
     recipe = old.set(f"{TRAIN}.transform_ops", ops).convert()
-    assert [op.op for op in recipe.train.ops] == ["resize_short", "random_crop"]
-    assert recipe.train.ops[0].pixels == 256
+    assert [op.op for op in recipe.train.transforms] == ["resize_short", "random_crop"]
+    assert recipe.train.transforms[0].pixels == 256
     assert recipe.train_size == 224
     assert "keeps its shape" in old.remarks[f"{TRAIN}.transform_ops.0.ResizeImage.size"]
 
@@ -251,7 +251,7 @@ BATCH_ROWS = [
 @pytest.mark.parametrize(("given", "expected"), BATCH_ROWS)
 def test_batch_ops(old, given, expected):
     recipe = old.set(f"{TRAIN}.batch_transform_ops", [given]).convert()
-    assert [(op.op, op.alpha, op.prob) for op in recipe.train.batch_ops] == expected
+    assert [(op.op, op.alpha, op.prob) for op in recipe.train.batch_transforms] == expected
     hybrid = "MixupCutmixHybrid" in given
     assert recipe.task.loss.smoothing == (0.1 if hybrid else 0.0)
     assert not any("batch_transform_ops" in key for key in old.remarks)
@@ -264,7 +264,7 @@ def test_probabilities_above_one_are_a_mistake(old):
         old.convert()
     mixed["MixupOperator"]["prob"] = 0.5
     old.set(f"{TRAIN}.batch_transform_ops", [{"OpSampler": {"class_num": 1000, **mixed}}])
-    assert [op.op for op in old.convert().train.batch_ops] == ["mixup", "cutmix"]
+    assert [op.op for op in old.convert().train.batch_transforms] == ["mixup", "cutmix"]
     assert not any("class_num" in key for key in old.remarks)
 
 
@@ -284,7 +284,7 @@ def test_preprocess(old):
     found = old.set(key, ops).convert().preprocess
     assert (found.resize, found.crop) == (240, 224)
     assert (found.interpolation, found.backend, found.mean) == ("bicubic", "pil", (0.5, 0.5, 0.5))
-    assert "photos are RGB" in old.remarks[f"{key}.0.DecodeImage.to_rgb"]
+    assert "images are RGB" in old.remarks[f"{key}.0.DecodeImage.to_rgb"]
     assert "as for evaluation" in old.remarks[f"{TRAIN}.transform_ops.3.NormalizeImage.mean"]
     ops[1:3] = [{"ResizeImage": {"size": 224}}, {"Pad": {"padding": 4}}]
     found = old.set(key, ops).convert().preprocess

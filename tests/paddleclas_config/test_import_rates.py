@@ -74,7 +74,7 @@ def test_every_step_has_the_rate_it_has_there(old, name, given, by_epoch, built)
     keys = {"name": name, **given, "by_epoch": by_epoch, peak: PEAK}
     keys.pop("unused", None)
     recipe = old.set("Optimizer.lr", keys).set("Global.epochs", EPOCHS).convert(cards=1)
-    schedule, photos = recipe.train.schedule, recipe.train.photos_per_step
+    schedule, photos = recipe.train.schedule, recipe.train.images_per_step
     there, expected = built(), []
     for _epoch in range(EPOCHS):
         for _ in range(STEPS):

@@ -201,7 +201,7 @@ def test_schedules(old, name, given, expected):
     assert rates(recipe, expected) == pytest.approx(list(expected.values()))
     texts = [text for key, text in old.remarks.items() if key.startswith("Optimizer")]
     assert len(texts) == 1
-    assert "taken as chosen for 256 photos a step (4 cards of 64" in texts[0]
+    assert "taken as chosen for 256 images a step (4 cards of 64" in texts[0]
 
 
 def test_a_plateau_counts_evaluations(old):
@@ -240,5 +240,5 @@ def test_the_batch_of_the_learning_rate(old):
     recipe = old.convert(cards=1)
     assert recipe.train.accumulate == 2
     assert recipe.train.schedule.for_batch == 128
-    assert recipe.train.schedule.scale(recipe.train.photos_per_step) == 1
-    assert "128 photos a step (1 card of 128" in old.remarks["Optimizer.lr.learning_rate"]
+    assert recipe.train.schedule.scale(recipe.train.images_per_step) == 1
+    assert "128 images a step (1 card of 128" in old.remarks["Optimizer.lr.learning_rate"]

@@ -57,12 +57,12 @@ def test_the_page_needs_nothing_from_outside(scores):
 
 def test_the_page_says_the_figures_and_no_name_is_a_tag(scores):
     page = Page("report/report.html")
-    for value in (f"{100 * scores['top1']:.2f}\u00a0%", f"{scores['loss']:.4f}", "no photos"):
+    for value in (f"{100 * scores['top1']:.2f}\u00a0%", f"{scores['loss']:.4f}", "no images"):
         assert value in page.text
     assert "\ncat & <b>dog</b>" in page.text  # in the table of classes
     assert ": cat & <b>dog</b>" in page.text  # in the contact sheet
     row = page.text[page.text.index("\nfox") :].splitlines()[1]
-    assert row == f"foxno photos{read_json()['classes'][WITHOUT]['predicted']}4"
+    assert row == f"foxno images{read_json()['classes'][WITHOUT]['predicted']}4"
     values = [cell["data-value"] for cell in page.all("td") if "data-value" in cell]
     assert len(values) == 7 * 7
 

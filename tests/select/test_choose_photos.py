@@ -1,4 +1,4 @@
-"""The choice against one that sorts all photos in plain Python."""
+"""The choice against one that sorts all images in plain Python."""
 
 import tracemalloc
 
@@ -12,7 +12,7 @@ CLASSES = 5
 
 
 def made(count, seed=0, classes=CLASSES):
-    """Records with ties, copies and photos that could not be read."""
+    """Records with ties, copies and images that could not be read."""
     rng = np.random.default_rng(seed)
     rows = np.zeros(count, RECORD)
     rows["pixels"] = rng.integers(0, max(2, count // 2), count)  # 0: left out
@@ -31,7 +31,7 @@ def written(path, rows):
 
 
 def plain(rows, per_class, least, away):
-    """Photos taken one by one, the surest first, while their class has room."""
+    """Images taken one by one, the surest first, while their class has room."""
     taken, have, pixels = [], [0] * 99, set()
     order = sorted(range(len(rows)), key=lambda i: (-float(rows["confidence"][i]), i))
     for i in order:
@@ -71,7 +71,7 @@ def test_as_plain_sorting_does(tmp_path, block, waiting, per_class):
             assert (found.rows[name] == rows[name][expected]).all()
         read = rows["pixels"] != 0
         below = read & ~near & (rows["confidence"] < np.float32(0.3))
-        assert (found.photos, found.left_out) == (300, (~read).sum())
+        assert (found.images, found.left_out) == (300, (~read).sum())
         assert (found.near, found.below) == (near.sum(), below.sum())
         chosen = set(rows["pixels"][expected].tolist())
         copies = sum(pixels in chosen for pixels in rows["pixels"].tolist()) - len(expected)
@@ -114,4 +114,4 @@ def test_two_million_photos_in_little_memory(tmp_path):
     tracemalloc.stop()
     assert (found.rows["place"] == expected).all()
     assert size == 96_000_000
-    assert peak < 25_000_000  # blocks and candidates: as much for any number of photos
+    assert peak < 25_000_000  # blocks and candidates: as much for any number of images

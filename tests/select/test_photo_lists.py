@@ -1,4 +1,4 @@
-"""Lists of photos: what a line may be, and where reading goes on."""
+"""Lists of images: what a line may be, and where reading goes on."""
 
 import os
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_list_has_a_path_a_line(folder):
 
 
 MISTAKES = {
-    "": "list.txt: lists no photos",
+    "": "list.txt: lists no images",
     "b.jpg\n\nb.jpg": "list.txt:2: blank line",
     "b.jpg\nb.jpg\t3": "list.txt:2: a label stands behind b.jpg",
     "b.jpg\nb.jpg  12\n": "list.txt:2: a label stands behind b.jpg",

@@ -36,7 +36,7 @@ def content(output):
 
 @pytest.fixture
 def whole(tmp_path):
-    """What an uninterrupted run of ten photos leaves."""
+    """What an uninterrupted run of ten images leaves."""
     fill(Scores(tmp_path / "whole.txt", HEADER, 10, 3), 10)
     return content(tmp_path / "whole.txt")
 

@@ -1,4 +1,4 @@
-"""The whole command with tiny teachers, against scores computed one photo at a time."""
+"""The whole command with tiny teachers, against scores computed one image at a time."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ FILES = (*BESIDE, "out.txt.skipped")
 
 
 def probabilities(paths, weights=("teacher.safetensors",)):
-    """float64 [N, classes]: the mean of the teachers', from networks run photo by photo."""
+    """float64 [N, classes]: the mean of the teachers', from networks run image by image."""
     rows = []
     nets = [create_model("EfficientNetLite0", CLASSES, each) for each in weights]
     for path in paths:
@@ -76,7 +76,7 @@ def test_the_surest_photos_of_each_class_are_listed(select):
     scores = np.frombuffer(Path("out.txt.scores").read_bytes().partition(b"\n")[2], RECORD)
     assert (scores["label"] == shares.argmax(1)).all()
     np.testing.assert_allclose(scores["confidence"], shares.max(1), rtol=1e-4)
-    assert f"{PHOTOS} photos\n" in out
+    assert f"{PHOTOS} images\n" in out
     assert not Path("out.txt.skipped").exists()
     picture = np.asarray(Image.open("sheet.png"))
     assert picture.shape[1] > 800
@@ -91,9 +91,9 @@ def test_the_words_at_the_end(select):
     assert code == 0
     mean = shares.max(1).mean()
     assert out.splitlines()[-3:] == [
-        f"{PHOTOS} photos",
+        f"{PHOTOS} images",
         f"4 classes have fewer than 50: {', '.join(few)}",
-        f"out.txt: {PHOTOS} photos of {(counts > 0).sum()} classes, mean confidence {mean:.4f}",
+        f"out.txt: {PHOTOS} images of {(counts > 0).sum()} classes, mean confidence {mean:.4f}",
     ]
 
 
@@ -120,7 +120,7 @@ def test_another_number_of_photos_scores_none_anew(select):
     assert "5 are below the least confidence" in out
     code, _, err = select("--least", "1")
     assert code == 2
-    assert "no photo is left to choose (23 photos: 23 are below the least" in err
+    assert "no image is left to choose (23 images: 23 are below the least" in err
     assert len(err.splitlines()) == 1
 
 
@@ -138,7 +138,7 @@ def test_near_evaluation_photos_and_copies_are_left_out(select):
     code, out, _ = select(per_class=99)
     assert code == 0
     assert listed() == before
-    assert "28 photos: 3 are evaluation photos, or nearly, 2 are copies of chosen ones" in out
+    assert "28 images: 3 are evaluation images, or nearly, 2 are copies of chosen ones" in out
 
 
 def test_blank_photos_are_near_to_none(select):
@@ -150,7 +150,7 @@ def test_blank_photos_are_near_to_none(select):
 
 def test_photos_that_cannot_be_read_are_left_out_and_listed(select):
     good = wild()
-    Path("wild/0.png").write_text("no photo")
+    Path("wild/0.png").write_text("no image")
     Path("wild/part1/0.jpg").write_bytes(Path(good[1]).read_bytes()[:-9])
     Path("wild/a\nb.png").write_bytes(Path(good[0]).read_bytes())
     Path(os.fsdecode(b"wild/\xff.png")).write_bytes(Path(good[0]).read_bytes())
@@ -158,7 +158,7 @@ def test_photos_that_cannot_be_read_are_left_out_and_listed(select):
     code, out, err = select(per_class=99)
     assert (code, err) == (0, "")
     assert listed() == good
-    assert "27 photos: 4 cannot be read (out.txt.skipped)" in out
+    assert "27 images: 4 cannot be read (out.txt.skipped)" in out
     lines = Path("out.txt.skipped").read_bytes().splitlines()
     here = os.fsencode(os.getcwd())
     assert [line.partition(b"\t")[0] for line in lines] == [
@@ -189,11 +189,11 @@ def test_a_list_of_paths_gives_what_its_folder_gives(select):
 @pytest.mark.parametrize("batches", range(0, 7, 3))
 @pytest.mark.parametrize("torn", [0, 100])
 def test_a_run_that_was_cut_ends_as_one_that_was_not(select, batches, torn):
-    Path("wild/part0/broken.png").write_text("no photo")
-    Path("wild/part1/broken.png").write_text("no photo")
+    Path("wild/part0/broken.png").write_text("no image")
+    Path("wild/part1/broken.png").write_text("no image")
     assert select()[0] == 0
     whole = {name: Path(name).read_bytes() for name in FILES}
-    # What a run leaves that dies in writing what came of a batch of four photos.
+    # What a run leaves that dies in writing what came of a batch of four images.
     header, _, data = whole["out.txt.scores"].partition(b"\n")
     records = np.frombuffer(data, RECORD)[: 4 * batches]
     lost = int((records["pixels"] == 0).sum())
@@ -205,7 +205,7 @@ def test_a_run_that_was_cut_ends_as_one_that_was_not(select, batches, torn):
     Image.fromarray(scene(7)).save("wild/new.png")
     code, out, _ = select()
     assert code == 0
-    assert "25 photos of " in out
+    assert "25 images of " in out
     assert "as out.txt.photos says" in out
     assert {name: Path(name).read_bytes() for name in FILES} == whole
 
@@ -263,30 +263,30 @@ def test_other_photos_are_refused(select):
     assert select()[0] == 0
     code, _, err = select(photos="scored")
     assert code == 2
-    assert f"out.txt.photos: holds the photos of {os.getcwd()}/wild, not of" in err
+    assert f"out.txt.photos: holds the images of {os.getcwd()}/wild, not of" in err
     Path("list.txt").write_text(wild()[0])
     code, _, err = select(photos="list.txt")
     assert code == 2
-    assert "photos: 23 -> 1" in err
+    assert "images: 23 -> 1" in err
 
 
 MISTAKES = {
     "no teacher": ({"-o": "task={kind: classify}"}, "task.teacher: there is none that could score"),
     "peer": (
         {"-o": "task={kind: distill, labels_weight: 1, teacher: {kind: peer, name: ResNet18}}"},
-        "task.teacher: there is none that could score photos",
+        "task.teacher: there is none that could score images",
     ),
     "weights": (
         {"-o": "task.teacher={name: EfficientNetLite0, weights: away.safetensors}"},
         "away.safetensors: no such file",
     ),
     "photos": ({"--photos": "nowhere"}, "--photos nowhere: no such folder or list file"),
-    "empty": ({"--photos": "empty"}, "/empty: no photos in it (JPEG"),
+    "empty": ({"--photos": "empty"}, "/empty: no images in it (JPEG"),
     "labels": ({"--photos": "eval.txt"}, "eval.txt:1: a label stands behind scored/0.png"),
     "csv": ({"--photos": "x.csv"}, "a list with a path a line ends in .txt"),
     "foreign": ({"--output": "eval.txt"}, "eval.txt: exists and is not from here"),
-    "no suffix": ({"--output": "out"}, "out: a list of photos ends in .txt"),
-    "suffix": ({"--output": "out.csv"}, "out.csv: a list of photos ends in .txt"),
+    "no suffix": ({"--output": "out"}, "out: a list of images ends in .txt"),
+    "suffix": ({"--output": "out.csv"}, "out.csv: a list of images ends in .txt"),
     "unwritable": ({"--output": "eval.txt/out.txt"}, "eval.txt/out.txt: cannot be written"),
     "sheet": ({"--sheet": "sheet.jpg"}, "sheet.jpg: the file name should end in .png"),
     "evaluation": ({"-o": "data.eval=away.txt"}, "data.eval: away.txt does not exist"),
@@ -313,14 +313,14 @@ def test_a_mistake_is_one_line(place, run, mistake):
 def test_without_evaluation_photos_it_goes_on(select):
     code, out, _ = select("-o", "data.eval=null", per_class=99)
     assert code == 0
-    assert "the recipe has no evaluation photos (data.eval)" in out
+    assert "the recipe has no evaluation images (data.eval)" in out
     assert len(listed()) == PHOTOS
 
 
 def test_classes_are_counted_where_nothing_says_them(select):
     shutil.copy("eval.txt", "train.txt")
     code, _, err = select(
-        "-o", "model.num_classes=null", "data.labels=null", "data.train=train.txt"
+        "-o", "model.num_classes=null", "data.class_names=null", "data.train=train.txt"
     )
     assert (code, err) == (0, "")
 
@@ -354,7 +354,7 @@ def test_an_exported_teacher_chooses_what_its_network_does(exported, run):
     assert all(line.startswith("photos/train/") for line in listed())
     code, _, err = run(*command, "--output", "x.txt", "-o", task, "preprocess.crop=34")
     assert code == 2
-    assert "exported/small takes photos of 32 px and they are 34 px" in err
+    assert "exported/small takes images of 32 px and they are 34 px" in err
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""When runs end early, what is best, what is kept, and photos that cannot be read."""
+"""When runs end early, what is best, what is kept, and images that cannot be read."""
 
 import json
 from pathlib import Path
@@ -50,7 +50,7 @@ def test_a_run_that_gets_no_better_stops_and_is_finished(workdir, run):
 
 @pytest.mark.parametrize("score", ["top1", "loss"])
 def test_the_best_weights_are_those_of_the_score_asked_for(workdir, run, score):
-    """All photos are soon named right, and the loss goes on falling."""
+    """All images are soon named right, and the loss goes on falling."""
     photos = [f"photos/train/ant/{i}.png 0\n" for i in range(6)]
     Path("list.txt").write_text("".join([*photos, "photos/train/bee/0.png 1\n"]))
     Path("ants.txt").write_text("".join(photos))
@@ -95,22 +95,22 @@ def test_the_last_checkpoints_are_kept(workdir, run):
 
 
 def test_photos_that_cannot_be_read_are_left_out_and_listed(workdir, run, monkeypatch):
-    Path("photos/train/bee/3.png").write_bytes(b"no photo")
+    Path("photos/train/bee/3.png").write_bytes(b"no image")
     Path("photos/eval/ant/1.png").write_bytes(b"")
-    options = ("data.on_error=skip", "train.batch_ops=[{op: mixup}]")
+    options = ("data.on_error=skip", "train.batch_transforms=[{op: mixup}]")
     code, out, _ = run(*TRAIN, *options, "output=runs/whole")
     assert code == 0
     lines = Path("runs/whole/skipped.txt").read_text().splitlines()
     assert len(lines) == 2
     assert any(line.startswith("photos/train/bee/3.png: not a JPEG") for line in lines)
     assert any(line.startswith("photos/eval/ant/1.png: empty file") for line in lines)
-    assert "2 photos cannot be read and are left out" in out
-    # 5 photos of 6 are scored: shares are fifths.
+    assert "2 images cannot be read and are left out" in out
+    # 5 images of 6 are scored: shares are fifths.
     assert all(round(5 * r["top1"], 9) == round(5 * r["top1"]) for r in evals("whole"))
     code, out, _ = run("eval", "-c", "recipe.yaml", "-o", *options, "output=runs/whole")
     assert code == 0
-    assert "on 5 photos" in out
-    assert "1 photo cannot be read" in out
+    assert "on 5 images" in out
+    assert "1 image cannot be read" in out
     with monkeypatch.context() as patch:
         cut(patch, step=4)
         with pytest.raises(SystemExit):
@@ -124,7 +124,7 @@ def test_photos_that_cannot_be_read_are_left_out_and_listed(workdir, run, monkey
 def test_what_a_step_that_diverges_saw_is_kept(workdir, run):
     code, _, err = run(*TRAIN, "train.schedule.lr=1e30", "train.schedule.warmup=0", "output=runs/d")
     assert code == 2
-    assert "its photos are listed in runs/d/not_finite.txt" in err
+    assert "its images are listed in runs/d/not_finite.txt" in err
     places = Path("runs/d/not_finite.txt").read_text().splitlines()
     assert len(places) == 4
     assert all(Path(place).is_file() for place in places)

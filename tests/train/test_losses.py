@@ -171,7 +171,7 @@ def test_a_confident_mistake_keeps_its_slope():
 
 
 def test_the_asymmetric_loss_is_that_of_its_own_code():
-    """A sum over photos and classes whose powers are constants: numpy, at PaddleClas's numbers."""
+    """A sum over images and classes whose powers are constants: numpy, at PaddleClas's numbers."""
     logits = rng.normal(0, 2, (16, 5))
     many = (rng.random((16, 5)) < 0.4).astype("float64")
 
@@ -209,5 +209,5 @@ def test_balanced_weights_come_from_the_counts(node):
     assert node(weights=(1, 2, 3)).build(counts).weights == (1, 2, 3)
     with pytest.raises(UserError, match="2 values for 3 classes"):
         node(weights=(1, 2)).build(counts)
-    with pytest.raises(UserError, match=r"class 1, of which data.train has no photo \(1 such\)"):
+    with pytest.raises(UserError, match=r"class 1, of which data.train has no image \(1 such\)"):
         node(weights="balanced").build(np.array([1, 0, 2]))

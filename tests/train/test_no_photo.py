@@ -1,4 +1,4 @@
-"""Steps, epochs and evaluations without a single photo that could be read."""
+"""Steps, epochs and evaluations without a single image that could be read."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ EACH = ("train.log_every=1", "train.epochs=1")
 def break_photos(pattern):
     broken = sorted(Path().glob(pattern))
     for path in broken:
-        path.write_bytes(b"no photo")
+        path.write_bytes(b"no image")
     return len(broken)
 
 
@@ -37,7 +37,7 @@ CASES = {
     "away from it": ("train.log_every=5",),
     "the epoch's last": ("train.log_every=1", "train.batch_size=3", "train.drop_last=false"),
     "several batches": (*EACH, "train.accumulate=2", "train.sampler={kind: balanced}"),
-    "mixed": (*EACH, "train.batch_ops=[{op: mixup}]", "train.drop_last=false"),
+    "mixed": (*EACH, "train.batch_transforms=[{op: mixup}]", "train.drop_last=false"),
     "averaged": (*EACH, "train.ema={decay: 0.9}", "train.clip_norm=1"),
     "twice": ("train.log_every=1", "train.batch_size=2", "train.repeats=2"),
 }
@@ -48,7 +48,7 @@ def test_a_step_without_a_photo_is_passed_over(workdir, run, case):
     assert break_photos("photos/train/bee/[345].png") == 3
     code, out, err = run(*TRAIN, *CASES[case], "output=runs/a")
     assert (code, err) == (0, "")
-    assert "3 photos cannot be read and are left out" in out
+    assert "3 images cannot be read and are left out" in out
     assert len(Path("runs/a/skipped.txt").read_text().splitlines()) == 3
     found = records("a", "train")
     assert all("lr" in record and "images_per_second" in record for record in found)
@@ -68,7 +68,7 @@ def test_photos_without_labels_may_be_all_that_a_step_has(trained, workdir, run)
     teacher = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
     options = (
         f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: dist}}], labels_weight: 1}}",
-        "data.unlabeled={photos: list.txt, share: 0.5}", "train.batch_size=2", "train.log_every=1",
+        "data.unlabeled={images: list.txt, share: 0.5}", "train.batch_size=2", "train.log_every=1",
     )  # fmt: skip
     code, _, err = run(*TRAIN, *options, "output=runs/d")
     assert (code, err) == (0, "")
@@ -92,7 +92,7 @@ def test_an_epoch_without_any_photo_ends_the_run_in_one_line(workdir, run):
     count = break_photos("photos/train/*/*.png")
     code, _, err = run(*TRAIN, *EACH, "output=runs/e")
     assert code == 2
-    assert f"data.train: none of {count} photos could be read, such as photos/train/" in err
+    assert f"data.train: none of {count} images could be read, such as photos/train/" in err
     assert len(err.splitlines()) == 1
     assert len(Path("runs/e/skipped.txt").read_text().splitlines()) == count
 
@@ -108,7 +108,7 @@ def test_photos_that_go_in_mid_run_take_nothing_with_them(finished, workdir, run
     break_photos("photos/train/*/*.png")
     code, _, err = run(*TRAIN, *options, "--resume")
     assert code == 2
-    assert "none of 12 photos could be read" in err
+    assert "none of 12 images could be read" in err
     assert "saved runs/f/latest.safetensors; to go on: the same command with --resume" in err
     shutil.rmtree("photos/train")
     shutil.move("photos/kept", "photos/train")
@@ -125,11 +125,11 @@ def test_an_evaluation_without_any_photo_keeps_what_was_learnt(workdir, run):
     count = break_photos("photos/eval/*/*.png")
     code, _, err = run(*TRAIN, "output=runs/g")
     assert code == 2
-    assert f"data.eval: none of {count} photos could be read" in err
+    assert f"data.eval: none of {count} images could be read" in err
     assert "saved runs/g/latest.safetensors" in err
     code, _, err = run("eval", "--weights", "runs/g/latest.safetensors")
     assert code == 2
-    assert "data.eval: no photo of photos/eval can be read: photos/eval/ant/0.png" in err
+    assert "data.eval: no image of photos/eval can be read: photos/eval/ant/0.png" in err
 
 
 def test_a_score_without_a_value_ends_the_run_with_its_name(workdir, run):

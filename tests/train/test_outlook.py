@@ -83,7 +83,7 @@ def test_times_in_words(seconds, text):
 
 LINE = (
     r"epoch {}: top-1 [\d.]+ %, loss ([\d.]+)( \(best\))?; "
-    r"training loss ([\d.]+), \d+ seconds? at [\d.e+]+ photos/s(; \d+ seconds? left)?"
+    r"training loss ([\d.]+), \d+ seconds? at [\d.e+]+ images/s(; \d+ seconds? left)?"
 )
 
 

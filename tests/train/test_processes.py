@@ -23,7 +23,7 @@ TOGETHER = ["-o", "train.batch_size=2", "output=runs/together"]
 FROZEN = [
     "model.name=ResNet18_vd",
     "model.freeze=['*.norm.*']",
-    "train.ops=[{op: resize}]",
+    "train.transforms=[{op: resize}]",
     "train.drop_last=false",
 ]
 
@@ -83,14 +83,14 @@ def children(pid):
 
 
 def test_two_processes_compute_what_one_does(workdir):
-    # 10 photos in steps of 4: the last step has one photo for each process.
+    # 10 images in steps of 4: the last step has one image for each process.
     for part, name in (("ant", 5), ("bee", 5)):
         (workdir / f"photos/train/{part}/{name}.png").unlink()
     assert run(*ALONE, *FROZEN)[0] == 0
     code, out, err = run("--processes", "2", *TOGETHER, *FROZEN)
     assert code == 0, err
     assert "on cpu (1 thread), 2 processes" in out
-    assert "2 epochs of 3 steps of 4 photos (2 batches)" in out
+    assert "2 epochs of 3 steps of 4 images (2 batches)" in out
     alone, together = records("alone", "train"), records("together", "train")
     assert [r["step"] for r in together] == [1, 2, 3, 4, 5, 6]
     for one, two in zip(alone, together, strict=True):
@@ -100,7 +100,7 @@ def test_two_processes_compute_what_one_does(workdir):
     for name, value in weights["alone"].items():
         if not name.startswith("optimizer/"):
             np.testing.assert_allclose(weights["together"][name], value, atol=1e-4, err_msg=name)
-    # The same weights give the same score to the last digit, however the photos are dealt out.
+    # The same weights give the same score to the last digit, however the images are dealt out.
     same = ["model.weights=runs/alone/latest.safetensors", "train.schedule.lr=1e-30"]
     same += ["train.epochs=1", "eval.batch_size=2", *FROZEN, "train.schedule.warmup=0"]
     assert run(*ALONE[:2], *same, "output=runs/one")[0] == 0
@@ -119,11 +119,11 @@ def test_two_processes_learn_from_a_teacher_what_one_does(workdir):
     files.write_safetensors(workdir / "teacher.safetensors", tensors, {})
     teacher = "{name: ResNet18_vd, weights: teacher.safetensors}"
     task = f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: js}}], labels_weight: 1}}"
-    given = [*FROZEN, task, "data.unlabeled={photos: photos/train, share: 0.5}"]
+    given = [*FROZEN, task, "data.unlabeled={images: photos/train, share: 0.5}"]
     assert run(*ALONE, *given)[0] == 0
     code, out, err = run("--processes", "2", *TOGETHER, *given)
     assert code == 0, err
-    assert "12 photos without labels; a step shows 2 with and 2 without" in out
+    assert "12 images without labels; a step shows 2 with and 2 without" in out
     alone, together = records("alone", "train"), records("together", "train")
     assert len(alone) == 12
     for one, two in zip(alone, together, strict=True):
@@ -157,7 +157,7 @@ def test_statistics_are_averaged_and_a_stopped_run_goes_on_exactly(workdir):
 
 @pytest.mark.slow
 def test_a_broken_photo_ends_all_with_its_name(workdir):
-    (workdir / "photos/train/bee/3.png").write_bytes(b"no photo")
+    (workdir / "photos/train/bee/3.png").write_bytes(b"no image")
     code, out, err = run("--processes", "2", *TOGETHER)
     assert code == 2
     assert err.count("photos/train/bee/3.png: not a JPEG") == 1
@@ -302,7 +302,7 @@ def test_processes_without_their_launcher_end(workdir):
 
 @pytest.mark.slow
 def test_a_mistake_that_one_process_alone_finds_is_told_once(workdir):
-    """Its photos are not where the others have theirs."""
+    """Its images are not where the others have theirs."""
     text = Path("recipe.yaml").read_text()
     away = workdir / "away"
     away.mkdir()

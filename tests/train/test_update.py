@@ -59,7 +59,7 @@ def test_uneven_parts_are_the_whole(targets, loss):
     np.testing.assert_allclose(weights(parts), weights(whole), atol=1e-6)
     assert again.loss == pytest.approx(done.loss, rel=1e-6)
     assert again.right == done.right
-    assert again.photos == done.photos == 10
+    assert again.images == done.images == 10
 
 
 def test_clipping_is_of_all_gradients_together():

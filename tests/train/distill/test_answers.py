@@ -9,7 +9,7 @@ import pytest
 from ppcls.train.answers import FORMAT, Writing, open_answers, pack, unpack
 from ppcls.utils.errors import UserError
 
-STILL = "train.ops=[{op: resize_short}, {op: center_crop}, {op: horizontal_flip}]"
+STILL = "train.transforms=[{op: resize_short}, {op: center_crop}, {op: horizontal_flip}]"
 NETWORK = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
 TASK = f"task={{kind: distill, teacher: {NETWORK}, losses: [{{kind: kl}}]}}"
 FILE = "answers.bin"
@@ -49,7 +49,7 @@ def test_a_file_that_was_cut_goes_on_with_whole_records(tmp_path):
     assert writing.done == 0
     writing.add(logits[:3])
     writing.close()
-    with pytest.raises(UserError, match="has answers to 3 of 4 photos: `ppcls teach` goes on"):
+    with pytest.raises(UserError, match="has answers to 3 of 4 images: `ppcls teach` goes on"):
         open_answers(path, header())
     path.write_bytes(path.read_bytes()[:-1])
     writing = Writing(path, header())
@@ -61,7 +61,7 @@ def test_a_file_that_was_cut_goes_on_with_whole_records(tmp_path):
     with pytest.raises(UserError, match=r"than are wanted \(teacher: x -> y\): write"):
         open_answers(path, header(teacher="y"))
     with pytest.raises(UserError, match=r"4 -> 5\): give another --output, or delete it"):
-        Writing(path, header(photos=5))
+        Writing(path, header(images=5))
 
 
 def test_other_files_are_refused(tmp_path):
@@ -84,7 +84,7 @@ def test_a_run_learns_from_kept_answers_as_from_the_teacher(trained, run):
     given = [TASK, still, "train.epochs=1"]
     code, out, _ = run("teach", "-c", "recipe.yaml", "-o", *given, "--output", FILE)
     assert code == 0
-    assert f"{FILE}: EfficientNetLite0's answers to 12 photos, 2 classes each" in out
+    assert f"{FILE}: EfficientNetLite0's answers to 12 images, 2 classes each" in out
     whole = Path(FILE).read_bytes()
     Path(FILE).write_bytes(whole[:-25])  # cut in the second batch of four
     assert run("teach", "-c", "recipe.yaml", "-o", *given, "--output", FILE)[0] == 0
@@ -94,19 +94,19 @@ def test_a_run_learns_from_kept_answers_as_from_the_teacher(trained, run):
     code, out, _ = run("train", "-c", "recipe.yaml", "-o", *cached)
     assert code == 0
     assert f"teacher EfficientNetLite0, {FILE}" in out
-    # From the second step on, batch norms of four photos have blown up what float16 rounded.
+    # From the second step on, batch norms of four images have blown up what float16 rounded.
     assert losses("runs/kept")[0] == pytest.approx(losses("runs/live")[0], rel=1e-2)
     refused(run, cached)
 
 
 REFUSED = {
     "task.losses=[{kind: rkd}]": "rkd compares features",
-    "train.ops=[{op: random_resized_crop}]": "random_resized_crop changes them",
-    "train.batch_ops=[{op: mixup}]": "mixup changes them",
-    "train.size={kind: multi_scale, sizes: [32, 40]}": "for one size of photos",
+    "train.transforms=[{op: random_resized_crop}]": "random_resized_crop changes them",
+    "train.batch_transforms=[{op: mixup}]": "mixup changes them",
+    "train.size={kind: multi_scale, sizes: [32, 40]}": "for one size of images",
     "train.size=40": "size: 32 -> 40",
-    "train.ops=[{op: resize}]": "holds other answers than are wanted (ops",
-    "data.train=photos/eval": "photos: 12 -> 6",
+    "train.transforms=[{op: resize}]": "holds other answers than are wanted (ops",
+    "data.train=photos/eval": "images: 12 -> 6",
     "task.teacher.weights=runs/small/latest.safetensors": "weights: ",
     "task.teacher.cache=recipe.yaml": "holds no answers of a teacher",
     "task.teacher.cache=away.bin": "away.bin: cannot be read",
@@ -122,7 +122,7 @@ def refused(run, cached):
         assert words in err, err
         assert len(err.splitlines()) == 1, err
         assert not Path("runs/other").exists()
-    # A flip is answered as the photo that is not flipped.
+    # A flip is answered as the image that is not flipped.
     given = [*cached[:1], STILL, *cached[2:-1], "output=runs/flipped"]
     assert run("train", "-c", "recipe.yaml", "-o", *given)[0] == 0
 

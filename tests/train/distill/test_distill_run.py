@@ -72,7 +72,7 @@ def test_six_steps_equal_three_and_three(trained, workdir, monkeypatch, case):
 
 
 def first_objective(*given):
-    """A run's network and objective before its first step, and photos and labels."""
+    """A run's network and objective before its first step, and images and labels."""
     made, inputs = open_datasets(recipe(*given))
     paddle.seed(0)
     net = build_model(made, None)
@@ -167,7 +167,7 @@ MISTAKES = {
     "{name: ResNet18, weights: runs/small/best.safetensors}": "task.teacher: runs/small/best",
     "{name: EfficientNetLite0, weights: no.pdparams}": "no.pdparams: no such file",
     "{folder: away}": "away: does not exist",
-    "{folder: photos}": "photos: has no inference.yml",
+    "{folder: images}": "images: has no inference.yml",
     f"[{NETWORK}, {PEER}]": "a peer teaches alone",
     "[]": "give at least one teacher",
 }
@@ -185,7 +185,7 @@ def test_a_teacher_that_cannot_be_had_is_one_line(trained, run, teacher):
 def test_a_teacher_of_other_classes_is_one_line(exported, run):
     Path("labels.txt").write_text("ant\nbee\ncat\n")
     command = ["train", "-c", "recipe.yaml", "-o", *options(NETWORK), "output=runs/other"]
-    three = ["model.num_classes=3", "data.labels=labels.txt"]
+    three = ["model.num_classes=3", "data.class_names=labels.txt"]
     code, _, err = run(*command, *three)
     assert code == 2
     assert err == (
@@ -197,11 +197,11 @@ def test_a_teacher_of_other_classes_is_one_line(exported, run):
     assert code == 2
     assert err.startswith("error: task.teacher: exported/small has 2 classes and the student 3: ")
     Path("labels.txt").write_text("bee\nant\n")
-    code, _, err = run(*command, "data.labels=labels.txt")
+    code, _, err = run(*command, "data.class_names=labels.txt")
     assert "its class 0 is 'ant', the student's 'bee'" in err
     given = [*options(EXPORTED), "output=runs/other", "train.size=40"]
     code, _, err = run("train", "-c", "recipe.yaml", "-o", *given)
-    assert "exported/small takes photos of 32 px and they are 40 px: export it with" in err
+    assert "exported/small takes images of 32 px and they are 40 px: export it with" in err
     assert not Path("runs/other").exists()
 
 
@@ -233,9 +233,9 @@ def test_an_objective_of_labels_alone_has_nothing_beside_it(workdir):
 
 @pytest.mark.slow
 def test_two_processes_learn_what_one_does(trained):
-    """Losses that compare no photos with one another, and no dropout or statistics of parts."""
+    """Losses that compare no images with one another, and no dropout or statistics of parts."""
     losses = "[{kind: kl}, {kind: pefd}, {kind: feature_l2, weight: 1e-3}]"
-    given = options(NETWORK, losses, "train.ops=[{op: resize}]", "model.name=ResNet18_vd")
+    given = options(NETWORK, losses, "train.transforms=[{op: resize}]", "model.name=ResNet18_vd")
     given += ["model.freeze=['*.norm.*']", "train.epochs=1"]
     command = [sys.executable, "-m", "ppcls", "train", "-c", "recipe.yaml"]
     for more, parts in (("one", []), ("two", ["--processes", "2"])):

@@ -155,7 +155,7 @@ def test_afd():
         queries = [linear_norm(f.mean((2, 3)), q) for f, q in zip(GUIDE, loss.queries, strict=True)]
         keys = [linear_norm(f.mean((2, 3)), k) for f, k in zip(own, loss.keys, strict=True)]
         mixed = linear_norm(np.maximum(np.concatenate(keys), 0), loss.bilinear)
-        mixed = mixed.reshape(2, 4, 2, 7)  # the student's stage, photo, the teacher's, width
+        mixed = mixed.reshape(2, 4, 2, 7)  # the student's stage, image, the teacher's, width
         places = loss.teacher_place.numpy() @ loss.student_place.numpy().T
         total = 0
         for n in range(4):

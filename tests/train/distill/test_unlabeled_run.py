@@ -1,4 +1,4 @@
-"""Runs on photos with labels and without."""
+"""Runs on images with labels and without."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from ppcls.weights import files
 
 TEACHER = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
 TASK = f"task={{kind: distill, teacher: {TEACHER}, losses: [{{kind: js}}], labels_weight: 1}}"
-MORE = "data.unlabeled={photos: more, share: 0.5}"
+MORE = "data.unlabeled={images: more, share: 0.5}"
 
 
 def recipe(*given):
@@ -26,7 +26,7 @@ def recipe(*given):
 
 @pytest.fixture
 def more(trained, workdir):
-    """The training photos once more, without their labels."""
+    """The training images once more, without their labels."""
     folder = workdir / "more"
     folder.mkdir()
     for number, photo in enumerate(sorted((workdir / "photos/train").rglob("*.png"))):
@@ -64,15 +64,18 @@ def test_a_run_cut_and_resumed(more, workdir, monkeypatch):
     assert all(0 <= share <= 1 for share in shares)
     assert set(json.loads(whole.metadata["ppcls"])["data"]) == {"train", "eval", "unlabeled"}
     (more / "late.png").write_bytes((more / "0.png").read_bytes())
-    with pytest.raises(ValueError, match=r"data\.unlabeled: 12 photos"):
+    with pytest.raises(ValueError, match=r"data\.unlabeled: 12 images"):
         train(recipe(*given, "output=runs/cut"), resume=True)
 
 
 MISTAKES = {
     "no teacher": (["task={kind: classify}"], "data.unlabeled needs a teacher"),
-    "labels": (["task.losses=[{kind: dkd}]"], "dkd needs the label of every photo"),
+    "labels": (["task.losses=[{kind: dkd}]"], "dkd needs the label of every image"),
     "repeats": (["train.repeats=2", "train.batch_size=4"], "-o train.repeats=1"),
-    "mixing": (["train.batch_ops=[{op: mixup}]"], "would mix photos with labels and without"),
+    "mixing": (
+        ["train.batch_transforms=[{op: mixup}]"],
+        "would mix images with labels and without",
+    ),
 }
 
 
@@ -85,7 +88,7 @@ def test_what_does_not_fit(case, trained, workdir):
 
 def test_the_command_says_what_is_wrong_with_the_list(more, workdir, run):
     (workdir / "more.txt").write_text("more/0.png 1\n")
-    wrong = "data.unlabeled={photos: more.txt, share: 0.5}"
+    wrong = "data.unlabeled={images: more.txt, share: 0.5}"
     code, _, err = run(
         *("train", "-c", "recipe.yaml", "-o", TASK, "-o", wrong, "-o", "output=runs/new")
     )
