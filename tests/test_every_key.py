@@ -465,7 +465,7 @@ WHOLE = {"step.every": ({"every": "1 epochs"}, {"every": "2 epochs"})}
 EXEMPT = {
     "output": "where a run writes: every run here is found there, and one test has two places",
     "train.amp_level": "a CPU has nothing narrow: tests/train/test_precision.py looks at casts",
-    "train.sync_norms": "one process has nothing to share: tests/train/test_network.py",
+    "train.sync_norms": "one process has nothing to share: tests/train/test_setup.py",
 }
 
 

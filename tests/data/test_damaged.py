@@ -3,7 +3,7 @@
 from contextlib import contextmanager
 
 import pytest
-from damaged_photos import DAMAGES, ENCODINGS, Tally, damaged, read_all, reader
+from damaged_images import DAMAGES, ENCODINGS, Tally, damaged, read_all, reader
 
 # 179 million pixels are accepted; Pillow and the array hold 4 and up to 7 bytes of each at once.
 MEGABYTES = 2500

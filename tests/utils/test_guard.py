@@ -12,7 +12,7 @@ import pytest
 import ppcls
 from ppcls.utils.errors import UserError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 COMMAND = ("models", "x")
 DETAILS = re.compile(r" \(details: (.*)\)\n")
 

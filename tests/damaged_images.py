@@ -1,6 +1,6 @@
 """Damaged images of every format, and what reading says of them, in a process of its own.
 
-    python tests/damaged_photos.py 10000
+    python tests/damaged_images.py 10000
 
 Image number n is the same in every run. An image that ends the process or takes longer than the
 limit is told apart, and the rest goes on in a fresh process.

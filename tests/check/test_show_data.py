@@ -202,7 +202,7 @@ def test_mistakes_are_said(run, recipe, workdir):
 
 
 def test_the_script_is_the_command(recipe):
-    script = Path(__file__).parent.parent / "tools/show_data.py"
+    script = Path(__file__).parents[2] / "tools/show_data.py"
     arguments = [sys.executable, script, "-c", recipe, "--count", "1", "--output", "one.png"]
     subprocess.run(arguments, check=True, capture_output=True)
     assert Path("one.png").is_file()
