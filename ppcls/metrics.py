@@ -1,4 +1,4 @@
-"""Scores of a classifier."""
+"""Scores of a classifier, and the meters that add them up over batches."""
 
 from __future__ import annotations
 

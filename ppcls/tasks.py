@@ -1,4 +1,4 @@
-"""Who may teach: a network of ppcls, an exported one, or a second student."""
+"""Tasks: what a model learns (classify, multilabel, distill), and who may teach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network by its name as an exported folder, without trained weights."""
+"""Exported models without weights, the machine, reading of images, engines timed by turns."""
 
 import ctypes
 import gc

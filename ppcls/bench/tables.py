@@ -1,4 +1,4 @@
-"""The tables: Markdown in the layout of the published ones, and CSV."""
+"""What a benchmark found, as tables (Markdown, CSV), as plots, and as docs/benchmarks.md."""
 
 import math
 import textwrap

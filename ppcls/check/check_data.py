@@ -1,4 +1,4 @@
-"""Findings as lines for people, as a table, and as a sheet of pictures."""
+"""`ppcls check-data`: findings as lines for people, as a table, and as sheets of images."""
 
 import time
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,6 @@
-"""Pairs of near perceptual hashes, without comparing each with each.
+"""What is wrong with a data set: doubles, leaks, near copies, odd images and labels.
+
+Pairs of near perceptual hashes, without comparing each with each.
 
 Each of the 16 bands of 16 bits brings together the images that are equal in it; only those are
 compared in all 256 bits. A pair that differs in at most 15 bits is equal in one band for certain.

@@ -1,4 +1,6 @@
-"""What is kept of one image: digests, a perceptual hash, its size and what is odd about it.
+"""Every image looked at once: digests, a perceptual hash, its size and what is odd about it.
+
+What is kept of one image: digests, a perceptual hash, its size and what is odd about it.
 
 The perceptual hash is the signs of an image's 256 lowest frequencies (a discrete cosine transform
 of the image in grey, 32x32), without the mean: 256 bits that saving, resizing and brightness

@@ -1,4 +1,4 @@
-"""List files: paths, labels and class names, every mistake with its line."""
+"""List files: paths with labels or sets of labels, every mistake with its line."""
 
 import codecs
 import csv

@@ -1,4 +1,6 @@
-"""Images in parquet files, as the Hugging Face hub has them; read to make shards of.
+"""A data set as tar shards, from folders, lists or parquet files.
+
+Images in parquet files, as the Hugging Face hub has them; read to make shards of.
 
 A column `image` of {bytes, path} or bytes, and a column `label` of integers, whose class names
 stand in the schema's metadata. An image can be had only with its whole group of rows, often 1,000:

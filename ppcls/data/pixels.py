@@ -1,4 +1,4 @@
-"""Resizing, cropping and warping of uint8 images [H, W, C], by OpenCV or Pillow."""
+"""Changes of uint8 images [H, W, C]: resizing, cropping, warping, colours, by OpenCV or Pillow."""
 
 import math
 from collections.abc import Callable, Sequence

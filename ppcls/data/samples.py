@@ -1,4 +1,4 @@
-"""Where images are: millions of paths in little memory, as files or as parts of larger files."""
+"""Paths and labels: millions of paths in little memory, as files or parts of such."""
 
 import os
 import zlib

@@ -1,4 +1,6 @@
-"""What is in a tar of images (WebDataset's layout), and where: read once, then kept in the cache.
+"""Tar shards as a data set, read through an index that is kept.
+
+What is in a tar of images (WebDataset's layout), and where: read once, then kept in the cache.
 
 An image `000123.jpg` has a label beside it, `000123.cls` (one class, in text) or, without one,
 `000123.txt` (`0,1,0`). What stands before a name's first dot tells what belongs together; other

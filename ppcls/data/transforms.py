@@ -1,4 +1,4 @@
-"""Sides in pixels of the training images, where they are not the same in every batch."""
+"""Transforms of training images, as a recipe lists them, and the sizes they end in."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How long an engine takes, where several run by turns."""
+"""`--engine auto`: which engine is fastest on this machine, measured by turns and remembered."""
 
 import json
 import platform

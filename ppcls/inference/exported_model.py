@@ -1,4 +1,6 @@
-"""`.pdiparams` files: what is where, and whether all is there.
+"""An exported model: the files of its folder, whether they are whole, and how a folder is replaced.
+
+`.pdiparams` files: what is where, and whether all is there.
 
 Paddle itself loads one that is cut short without a word.
 """

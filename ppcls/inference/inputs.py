@@ -1,4 +1,4 @@
-"""Checks of what is given to `Predictor`: a mistake is one line that names the argument."""
+"""What `Predictor` is given: images of many kinds as arrays, and arguments checked."""
 
 import operator
 import os

@@ -1,4 +1,6 @@
-"""An ONNX network in INT8, by ONNX Runtime's quantizer: what is quantized stands between
+"""INT8: an exported model quantized, compared with its original, and written where it is good.
+
+An ONNX network in INT8, by ONNX Runtime's quantizer: what is quantized stands between
 QuantizeLinear and DequantizeLinear (QDQ), the rest stays float.
 
 The range of an activation is the mean over calibration images of each one's least and greatest

@@ -1,4 +1,6 @@
-"""Predictions written as they come, so that nothing is lost, and gone on with behind the last.
+"""Predictions for people and in files that grow row by row and are gone on with.
+
+Predictions written as they come, so that nothing is lost, and gone on with behind the last.
 
 While they are being made they stand in `x.csv.incomplete`, which `x.csv.incomplete.run` says the
 origin of; in the end they take the place of `x.csv` by one rename. A kill can tear the last record

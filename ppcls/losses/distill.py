@@ -1,4 +1,4 @@
-"""What a loss of distillation compares: a batch as a network sees it."""
+"""Losses between student and teacher, as a recipe names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The layers of losses between features; each is called with student, teacher and targets."""
+"""Losses between features as layers that train beside the student."""
 
 import paddle
 from paddle import Tensor, nn

@@ -1,4 +1,4 @@
-"""`DataLoader`, `Infer` and the recipe's `data`: where images and class names are."""
+"""A config of PaddleClas to a recipe of ours, with remarks on what differs."""
 
 import math
 import os

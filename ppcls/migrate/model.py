@@ -1,4 +1,4 @@
-"""`Arch`: the network, its classes and the weights it starts from."""
+"""PaddleClas's `Arch`: the network, its classes, weights and features; student and teachers."""
 
 import math
 import re

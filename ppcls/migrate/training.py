@@ -1,4 +1,4 @@
-"""`Optimizer.lr`: the peak learning rate, its warm-up and how it decays."""
+"""PaddleClas's schedules, optimizers and losses."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the conversions of training ops have in common."""
+"""PaddleClas's transforms, of training and evaluation, of images and batches."""
 
 import re
 from collections.abc import Callable

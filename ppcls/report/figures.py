@@ -1,4 +1,4 @@
-"""What a network said of each image."""
+"""What a network said of each image, and the figures made of that."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How a report's page looks, and its one script: tables sorted by a click on a heading."""
+"""A report's files: the page, its tables and images, CSV and JSON, and their folder."""
 
 import base64
 import csv

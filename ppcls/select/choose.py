@@ -1,4 +1,4 @@
-"""Which images are near the evaluation images: hashes looked up by their bands."""
+"""Which images a student learns from: the surest of each class, none near the evaluation images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The files beside the list that is made."""
+"""Images without labels, and the file of what the teachers say of each."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Who scores images: a recipe's teachers, with what of its data they have to know."""
+"""`ppcls select-unlabeled`: from teachers and images without labels to a list."""
 
 import os
 from collections.abc import Iterator

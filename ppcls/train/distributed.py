@@ -1,4 +1,6 @@
-"""What keeps processes that train together in touch: who is there, who has gone, who is silent.
+"""Processes that train together: what they tell one another, and how they learn that one has gone.
+
+What keeps processes that train together in touch: who is there, who has gone, who is silent.
 
 Beside the sums that Paddle computes, each process has a thread that sends a beat to process 0, and
 process 0 to all, and that reads what comes. All `meet` before they compute something together:

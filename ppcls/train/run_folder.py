@@ -1,4 +1,4 @@
-"""Images that a run could not read and left out, as `data.on_error: skip` asks."""
+"""A run's folder: one run at a time, an old one put aside, what could not be read or is no number."""
 
 from __future__ import annotations
 

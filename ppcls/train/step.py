@@ -1,4 +1,6 @@
-"""Narrow floats where the device computes in them; weights and optimizer stay float32.
+"""One optimizer step: the objective, narrow floats, gradients, the update.
+
+Narrow floats where the device computes in them; weights and optimizer stay float32.
 
 The network runs under `paddle.amp.auto_cast`, which casts a weight when it is used: the float32
 weights are the master copy, and checkpoints are the same at every precision. The loss is float32.
