@@ -1,4 +1,4 @@
-"""A run's folder: one run at a time, an old one put aside, what could not be read or is no number."""
+"""A run's folder: one run at a time, an old one put aside, what was not read or is no number."""
 
 from __future__ import annotations
 
