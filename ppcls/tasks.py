@@ -217,7 +217,7 @@ class Classify:
         Targets are labels int64 [N] or shares float [N, classes]; `counts`: how many images of each
         class there are.
         """
-        return step_of(self.loss.build(counts), network)
+        return step_of(self.loss.build(counts) if counts else self.loss, network)
 
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
         return TopKMeter(classes)
@@ -250,7 +250,7 @@ class MultiLabel:
 
     def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """As of `Classify`; targets are 0 and 1, or between where images were mixed."""
-        return step_of(self.loss.build(counts), network)
+        return step_of(self.loss.build(counts) if counts else self.loss, network)
 
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
         return MultiLabelMeter(thresholds)

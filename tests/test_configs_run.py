@@ -88,7 +88,7 @@ def overrides(recipe: Recipe) -> list[str]:
     for teacher in getattr(recipe.task, "teacher", ()):  # one in each config
         given["task.teacher.name"] = small(teacher.name)
         given["task.teacher.weights"] = weights(recipe, teacher.name)
-    for part in ("builtin", "root", "labels"):
+    for part in ("builtin", "root", "class_names"):
         given[f"data.{part}"] = "null"
     if recipe.data.unlabeled:
         given["data.unlabeled.images"] = "unlabeled.txt"

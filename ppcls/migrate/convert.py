@@ -218,7 +218,7 @@ def put_images(draft: Draft, root: Section) -> None:
     draft.put("train.size", size if size != seen["crop"] else None, training)
     draft.put("train.transforms", train.ops, training, "transform_ops")
     for index, source in enumerate(train.sources):
-        draft.tree.places[("train", "ops", index)] = root.page.place(source.at)
+        draft.tree.places[("train", "transforms", index)] = root.page.place(source.at)
     shape = root.section("Global").get("image_shape")
     if shape and (not isinstance(shape, list) or shape[1:] != [seen["crop"]] * 2):
         text = f"an export takes images of preprocess.crop, {seen['crop']}"
@@ -383,7 +383,8 @@ def metrics(root: Section, many: bool) -> None:
 
 ORDER = ("model", "data", "preprocess", "task", "train", "eval", "device", "seed", "output")
 TRAIN = (
-    "epochs", "batch_size", "drop_last", "accumulate", "size", "ops", "batch_ops", "optimizer",
+    "epochs", "batch_size", "drop_last", "accumulate", "size", "transforms", "batch_transforms",
+    "optimizer",
     "decay_norms", "decay_biases", "lr_scale", "clip_norm", "schedule", "ema", "precision",
     "amp_level", "log_every", "save_every", "without",
 )  # fmt: skip

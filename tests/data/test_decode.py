@@ -405,7 +405,7 @@ def test_damaged_exif_says_nothing():
     cmyk = Image.fromarray(colours()).convert("CMYK")
     data = encode(cmyk, "JPEG", exif=exif(6)[: exif(6).index(TURN) + 6])
     script = (
-        "import sys; from ppcls.data import images as i; i.decode(sys.stdin.buffer.read(), 3, '')"
+        "import sys; from ppcls.data import decode as i; i.decode(sys.stdin.buffer.read(), 3, '')"
     )
     command = [sys.executable, "-W", "error", "-c", script]
     done = subprocess.run(command, input=data, capture_output=True, check=True)
@@ -585,7 +585,7 @@ def test_a_jpeg_too_short_for_its_size_is_refused_at_once(options):
     data = bytearray(encode(colours(), "JPEG", **options))
     frame = max(data.find(b"\xff\xc0"), data.find(b"\xff\xc2"))
     data[frame + 5 : frame + 9] = struct.pack(">HH", 5000, 20000)
-    with pytest.raises(UserError, match=r"image: .*bytes cannot hold 20000x5000 pixels"):
+    with pytest.raises(UserError, match=r"photo: .*bytes cannot hold 20000x5000 pixels"):
         rgb(bytes(data))
 
 

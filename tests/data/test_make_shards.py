@@ -65,7 +65,7 @@ def test_other_shards_are_left_alone(workdir):
     write("photos/train", target, 20_000)
     text = message(write, "photos/train", target, 20_000, seed=1)
     assert text.startswith(f"{target}/train.shards.json: of other shards (seed 0, not 1)")
-    assert "images 12, not 6" in message(write, "photos/eval", target, 20_000)
+    assert "photos 12, not 6" in message(write, "photos/eval", target, 20_000)
     write("photos/eval", target, 20_000, name="val")
     (target / "train.shards.json").unlink()
     assert f"{target}: holds other shards, train-000000.tar" in message(
@@ -112,13 +112,14 @@ def test_webdataset_reads_what_we_write_and_we_what_it_writes(workdir):
 
 def parquet_file(path, photos, labels, names=("ant", "bee"), rows=3):
     pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
 
     table = pyarrow.table(
         {"image": [{"bytes": data, "path": None} for data in photos], "label": labels}
     )
     about = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
     table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
-    make_shards.write_table(table, path, row_group_size=rows)
+    parquet.write_table(table, path, row_group_size=rows)
 
 
 def test_parquet_files_become_shards(workdir):

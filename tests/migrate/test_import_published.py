@@ -42,7 +42,7 @@ def fill(old, name):
     recipe = to_plain(load(Recipe, ROOT / f"configs/{name}.yaml"))
     train, seen = recipe["train"], recipe["preprocess"]
     normalize = {"scale": "1.0/255.0", "mean": seen["mean"], "std": seen["std"], "order": ""}
-    extra = [{"AutoAugment": None} for op in train["ops"] if op["op"] == "auto_augment"]
+    extra = [{"AutoAugment": None} for op in train["transforms"] if op["op"] == "auto_augment"]
     crop = {"size": train["size"] or seen["crop"], "use_log_aspect": True}
     flip = {"RandFlipImage": {"flip_code": 1}}
     ops = [{"DecodeImage": {"to_rgb": True}}, {"RandCropImage": crop}, flip, *extra]
@@ -55,7 +55,7 @@ def fill(old, name):
         old.set(place.format(part, "cls_label_path"), f"./dataset/ILSVRC2012/{file}_list.txt")
     old.set(place.format("Train", "transform_ops"), [*ops, {"NormalizeImage": normalize}])
     old.set(place.format("Eval", "transform_ops"), shown)
-    mixed = [{"MixupOperator": {"alpha": op["alpha"]}} for op in train["batch_ops"]]
+    mixed = [{"MixupOperator": {"alpha": op["alpha"]}} for op in train["batch_transforms"]]
     old.set(place.format("Train", "batch_transform_ops"), mixed)
     old.set("DataLoader.Train.sampler.batch_size", train["batch_size"])
     old.set("DataLoader.Eval.sampler.batch_size", recipe["eval"]["batch_size"])

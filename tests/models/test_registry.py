@@ -92,8 +92,8 @@ def test_regnet_x_4gf_has_the_published_shape():
 def test_names_and_specs_need_no_paddle():
     code = """
 import sys
-from ppcls.models import zoo
-assert zoo.spec_of(zoo.list_models("*_vd")[0]).resolution == 224
+from ppcls.models import registry
+assert registry.spec_of(registry.list_models("*_vd")[0]).resolution == 224
 assert "paddle" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

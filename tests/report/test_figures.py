@@ -36,7 +36,7 @@ def test_calibration_by_hand():
     confidences, right = np.array([0.95, 0.6, 0.97, 0.55]), np.array([True, True, False, True])
     ece, bins = figures.calibration(confidences, right)
     assert ece == pytest.approx(0.5 * 0.46 + 0.5 * 0.425)
-    assert [one.images for one in bins] == [0] * 8 + [2] + [0] * 5 + [2]
+    assert [one.photos for one in bins] == [0] * 8 + [2] + [0] * 5 + [2]
     assert (bins[8].low, bins[8].high) == (8 / 15, 9 / 15)
     assert (bins[8].confidence, bins[8].accuracy) == (pytest.approx(0.575), 1)
     assert (bins[0].confidence, bins[0].accuracy) == (None, None)
@@ -52,7 +52,7 @@ def test_calibration_agrees_with_numpys_histograms():
     )
     ece, bins = figures.calibration(confidences, right)
     assert ece == pytest.approx(np.abs(sums - hits).sum() / 1000)
-    assert sum(one.images for one in bins) == 1000
+    assert sum(one.photos for one in bins) == 1000
 
 
 def test_answers_are_the_softmax_of_the_logits():
@@ -94,7 +94,7 @@ def test_pairs_and_mistakes_come_in_order():
     report = made(
         np.eye(3)[said] * [[3], [1], [2], [1], [9], [4], [4], [5]], [0] * 4 + [1] * 3 + [2]
     )
-    pairs = [(pair.true, pair.predicted, pair.images) for pair in report.pairs]
+    pairs = [(pair.true, pair.predicted, pair.photos) for pair in report.pairs]
     assert pairs == [(0, 1, 4), (1, 2, 2), (1, 0, 1)]
     assert report.worst[0] == 4
     assert report.worst[-2:] == [1, 3]

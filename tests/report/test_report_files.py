@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from evaluated import NAMES, SMALL, WITHOUT, many, read_json, read_rows
+from evaluated import NAMES, SMALL, WITHOUT, many, read_json, read_rows, score
 from sklearn import metrics as sk
 from small_network import Small
 
 from ppcls.data.loader import Batch
 from ppcls.metrics import TopKMeter
 from ppcls.report import figures, page
-from ppcls.train.evaluate import describe, evaluate, score
+from ppcls.train.evaluate import describe, evaluate
 
 
 def test_the_figures_are_those_that_evaluation_prints(network, capsys):
@@ -156,7 +156,7 @@ def test_without_names_classes_are_numbers_and_a_data_sets_names_are_second(netw
     score(replace(network, names=()), Path("report"))
     assert [one["name"] for one in read_json()["classes"]] == list("0123456")
     Path("names.txt").write_text("\n".join("tuvwxyz"))
-    data = replace(network.recipe.data, labels="names.txt")
+    data = replace(network.recipe.data, class_names="names.txt")
     named = replace(network, names=(), recipe=replace(network.recipe, data=data))
     score(named, Path("report"))
     assert [one["name"] for one in read_json()["classes"]] == list("tuvwxyz")

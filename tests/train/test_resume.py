@@ -152,7 +152,7 @@ def age(path):
         "lr_scale",
         "ema",
         "precision",
-        "batch_ops",
+        "batch_transforms",
         "sampler",
         "repeats",
         "sync_norms",
@@ -160,6 +160,8 @@ def age(path):
     ):
         del record["recipe"]["train"][key]
     del record["recipe"]["task"]["loss"]["weights"]
+    for part, old, new in (("train", "ops", "transforms"), ("data", "labels", "class_names")):
+        record["recipe"][part][old] = record["recipe"][part].pop(new)
     files.write_safetensors(path, checkpoint.tensors, {"ppcls": json.dumps(record)})
 
 
