@@ -2,7 +2,7 @@
 
 The stages run by turns, batch after batch, in this process. Goals: decode, crop and flip at 75 % of
 decoding alone; the whole recipe 1.8 times as fast as a plain pipeline that decodes, crops, flips,
-normalises each photo in float32, stacks and mixes. What it normalises the recipe leaves to the
+normalises each image in float32, stacks and mixes. What it normalises the recipe leaves to the
 device, where it is one pass over the batch: that is timed here too, and counted by train.py.
 
     python benchmarks/data.py [--photos FOLDER] [--config configs/ResNet50_vd.yaml] [--turns 15]
@@ -31,16 +31,16 @@ from ppcls.recipe import Recipe
 from ppcls.train.setup import train_pipeline
 
 ROOT = Path(__file__).resolve().parent.parent
-MADE = (500, 375)  # pixels of scikit-learn's photos here, as large as ImageNet's are on average
+MADE = (500, 375)  # pixels of scikit-learn's images here, as large as ImageNet's are on average
 MEAN, STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 AREA, RATIO, ALPHA = (0.08, 1.0), (3 / 4, 4 / 3), 0.2
 
-Stage = Callable[[np.ndarray, int], object]  # the photos of a batch, the turn
+Stage = Callable[[np.ndarray, int], object]  # the images of a batch, the turn
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", help="a folder; without it, scikit-learn's two photos")
+    parser.add_argument("--photos", help="a folder; without it, scikit-learn's two images")
     parser.add_argument("--config", default=str(ROOT / "configs/ResNet50_vd.yaml"))
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--turns", type=int, default=15)
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def make_photos(folder: Path) -> list[Path]:
-    for source in builtin.sample_photos():
+    for source in builtin.sample_images():
         small = cv2.resize(cv2.imread(str(source)), MADE, interpolation=cv2.INTER_AREA)
         cv2.imwrite(str(folder / source.name), small)
     return sorted(folder.iterdir())
@@ -141,7 +141,7 @@ def report(seconds: dict[str, list[tuple[float, float]]], size: int) -> None:
     times = {name: np.array(own) for name, own in seconds.items()}
     for name, own in times.items():
         cpu, wall = size / np.median(own, axis=0)
-        print(f"{name:20} {cpu:7.0f} photos/s of CPU time, {wall:7.0f} of wall time")
+        print(f"{name:20} {cpu:7.0f} images/s of CPU time, {wall:7.0f} of wall time")
     ratios = {
         "decode, crop, flip against decode alone (goal 75 %)": ("decode", "decode, crop, flip"),
         "recipe against plain (goal 1.8)": ("plain", "recipe"),

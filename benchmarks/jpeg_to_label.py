@@ -1,8 +1,8 @@
-"""How much of the bare engine's speed is left from photo files to class names?
+"""How much of the bare engine's speed is left from image files to class names?
 
-`Predictor.stream` over photo files, and its engine alone on batches that are ready, by turns:
+`Predictor.stream` over image files, and its engine alone on batches that are ready, by turns:
 
-    python benchmarks/jpeg_to_label.py --model-dir exported/x PHOTOS [--engine auto] [--turns 5]
+    python benchmarks/jpeg_to_label.py --model-dir exported/x IMAGES [--engine auto] [--turns 5]
 """
 
 import argparse
@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--count", type=int, default=160, help="photos a turn")
+    parser.add_argument("--count", type=int, default=160, help="images a turn")
     parser.add_argument("--turns", type=int, default=5)
     options = parser.parse_args()
     predictor = Predictor(
@@ -49,7 +49,7 @@ def main() -> None:
         bare.append(len(photos) / (time.perf_counter() - start))
     files, engine = float(np.median(whole)), float(np.median(bare))
     print(
-        f"{predictor.engine.settings}, batch {size}: {files:.1f} photos/s from files, "
+        f"{predictor.engine.settings}, batch {size}: {files:.1f} images/s from files, "
         f"{engine:.1f} images/s by the engine alone: {files / engine:.1%}"
     )
 

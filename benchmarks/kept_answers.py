@@ -64,17 +64,17 @@ def measure(options: argparse.Namespace, folder: Path) -> str:
     return (
         f"{options.teacher} teaches {options.student}, {macs[0] / macs[1]:.1f} x as large in "
         f"multiply-adds, "
-        f"{options.batch_size} photos of {options.size} px a step: live {wall:.3f} s, "
+        f"{options.batch_size} images of {options.size} px a step: live {wall:.3f} s, "
         f"kept {wall_kept:.3f} s: {wall / wall_kept:.2f} x as fast "
         f"({cpu / cpu_kept:.2f} x by CPU time)\n"
         f"first loss: live {first[0]:.7f}, kept {first[1]:.7f}, "
         f"relative difference {abs(first[1] / first[0] - 1):.1e}; writing the answers to "
-        f"{len(found) * options.batch_size} photos took {teaching:.1f} s"
+        f"{len(found) * options.batch_size} images took {teaching:.1f} s"
     )
 
 
 def make_recipe(options: argparse.Namespace, folder: Path, cache: str | None = None) -> Recipe:
-    """The recipe of a run on scikit-learn's two photos, listed by turns."""
+    """The recipe of a run on scikit-learn's two images, listed by turns."""
     weights = folder / "teacher.safetensors"
     if not weights.exists():
         photos = [photo.name for photo in make_photos(folder)]

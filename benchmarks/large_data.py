@@ -105,7 +105,7 @@ def many_files(folder: Path, size: int) -> Runs:
 
 
 def many_classes(folder: Path, size: int) -> Runs:
-    """So many classes of two photos: one to train on and one to evaluate."""
+    """So many classes of two images: one to train on and one to evaluate."""
     for part in ("train", "val"):
         for number in range(size):
             photos(folder / part / f"class {number:05}", 1)
@@ -114,7 +114,7 @@ def many_classes(folder: Path, size: int) -> Runs:
 
 
 def long_list(folder: Path, size: int) -> Runs:
-    """A list of so many photos, of which a thousand files stand for all."""
+    """A list of so many images, of which a thousand files stand for all."""
     photos(folder / "photos", min(size, 1000))
     names = sorted(os.listdir(folder / "photos"))
     lines = [f"photos/{names[i % len(names)]} {i % 10}\n" for i in range(size)]
@@ -125,7 +125,7 @@ def long_list(folder: Path, size: int) -> Runs:
 
 
 def many_predictions(folder: Path, size: int) -> Runs:
-    """So many photos of a folder."""
+    """So many images of a folder."""
     yield from exported(folder, 1)
     photos(folder / "photos", size)
     model, photos_folder = str(folder / "exported"), str(folder / "photos")
@@ -137,7 +137,7 @@ def many_predictions(folder: Path, size: int) -> Runs:
 
 
 def many_epochs(folder: Path, size: int) -> Runs:
-    """So many epochs of twelve photos."""
+    """So many epochs of twelve images."""
     for what, command in exported(folder, size):
         if command[0] == "train":
             yield f"epochs: {what}", command

@@ -1,7 +1,7 @@
 """Do two training processes with one core each beat one with two, on this machine?
 
-Both train the same network on the same photos, by turns, with the same number of photos a step;
-printed are the photos a second of the whole trainer, without its first steps.
+Both train the same network on the same images, by turns, with the same number of images a step;
+printed are the images a second of the whole trainer, without its first steps.
 
     python benchmarks/processes.py --models ResNet50_vd,EfficientNetLite0 --size 224 --batch-size 8
 """
@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--models", default="ResNet50_vd,EfficientNetLite0")
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--batch-size", type=int, default=8, help="photos a step")
+    parser.add_argument("--batch-size", type=int, default=8, help="images a step")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -55,7 +55,7 @@ def write_photos(folder: Path, options: argparse.Namespace) -> None:
 
 
 def speed(folder: Path, model: str, count: int, options: argparse.Namespace) -> float:
-    """Photos a second of one short run."""
+    """Images a second of one short run."""
     recipe = folder / "recipe.yaml"
     recipe.write_text(
         f"model: {{name: {model}}}\n"

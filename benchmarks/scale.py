@@ -41,7 +41,7 @@ def main() -> None:
     step, saving = options.step or seconds, options.checkpoint or writing
     bandwidth = options.bandwidth or between_two()
     print(
-        f"{options.model}, {options.batch_size} photos of {options.size} px a device: a step "
+        f"{options.model}, {options.batch_size} images of {options.size} px a device: a step "
         f"{step:.3f} s, {size / 1e6:.0f} MB of gradients at {bandwidth / 1e9:.2f} GB/s between "
         f"two, a checkpoint {saving:.2f} s"
     )
@@ -111,7 +111,7 @@ def add_up() -> float:
 
 def table(step: float, size: int, bandwidth: float, saving: float, batch: int) -> str:
     """What so many devices would do, a line each."""
-    lines = ["| devices | photos a step | photos/s | efficiency | ImageNet epoch | checkpoints |"]
+    lines = ["| devices | images a step | images/s | efficiency | ImageNet epoch | checkpoints |"]
     lines.append("|---:|---:|---:|---:|---:|---:|")
     for count in DEVICES:
         adding = 2 * (count - 1) / count * size / bandwidth

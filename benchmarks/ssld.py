@@ -1,9 +1,9 @@
 """What SSLD gains in small: a student alone on few labels, its teacher, and what it was taught.
 
 For each seed, by the commands that a user would type: the teacher and the student alone learn from
-the same few labelled photos, the student for more steps than with its teacher; the teacher chooses
-photos out of all of the training part, whose labels are not read; the student learns from both. The
-seed also says which photos are the labelled ones. Prints top-1 on the held-out photos after the
+the same few labelled images, the student for more steps than with its teacher; the teacher chooses
+images out of all of the training part, whose labels are not read; the student learns from both. The
+seed also says which images are the labelled ones. Prints top-1 on the held-out images after the
 last epoch, and how long each took.
 
     python benchmarks/ssld.py [digits] [solar_cells] [--seeds 0 1 2] [--folder runs/ssld]
@@ -24,7 +24,7 @@ COLUMNS = ("student alone", "teacher", "student with SSLD")
 
 @dataclass(frozen=True)
 class Study:
-    """A data set, which photos are chosen (of each class; near), epochs of the student alone."""
+    """A data set, which images are chosen (of each class; near), epochs of the student alone."""
 
     data: str
     per_class: int
@@ -75,7 +75,7 @@ def measure(study: Study, seed: int, folder: Path) -> list[tuple[float, float]]:
     begun = time.monotonic()
     run("tools/select_unlabeled.py", student, *photos, "--output", str(chosen), "-o", *taught)
     choosing = time.monotonic() - begun
-    times.append(choosing + train(student, places[2], *taught, f"data.unlabeled.photos={chosen}"))
+    times.append(choosing + train(student, places[2], *taught, f"data.unlabeled.images={chosen}"))
     return list(zip(map(last_score, places), times, strict=True))
 
 

@@ -1,13 +1,13 @@
 """How much of the bare speed of forward, backward and update does the trainer keep?
 
-The whole trainer over photo files (workers, hand-over, normalising on the device, loss, accuracy,
+The whole trainer over image files (workers, hand-over, normalising on the device, loss, accuracy,
 progress, log; no evaluation, no checkpoint) and a loop in plain Paddle with the same network,
 optimizer and batch size on float32 input that is ready in memory do their steps by turns, in one
 process and on one thread unless told otherwise. The trainer is to lose at most 3 %.
 
 CPU time is this process's, so without the workers', and survives busy neighbours; wall time has
 the waiting for workers in it, who may go on during the bare step, which only hides how long they
-take where they take longer than a step: so photos/s of one worker are printed, too.
+take where they take longer than a step: so images/s of one worker are printed, too.
 
     python benchmarks/train.py [--model ResNet50_vd …] [--batch-size 8] [--size 224] [--steps 20]
 """
@@ -78,7 +78,7 @@ def make_recipe(model: str, folder: Path, options: argparse.Namespace) -> Recipe
 
 
 def write_list(folder: Path, count: int) -> Path:
-    """scikit-learn's two photos at 500 x 375, listed by turns."""
+    """scikit-learn's two images at 500 x 375, listed by turns."""
     names = [photo.name for photo in make_photos(folder)]
     lines = [f"{names[i % len(names)]}\t{i % CLASSES}\n" for i in range(count)]
     (folder / "list.txt").write_text("".join(lines))
@@ -135,10 +135,10 @@ def measure(recipe: Recipe, inputs: Datasets) -> str:
     speeds = [batch / np.median(times, axis=0) for times in found]
     cpu, wall = np.median(found[0] / found[1], axis=0)
     return (
-        f"{recipe.model.name}, {batch} photos of {recipe.train_size} px a step: "
+        f"{recipe.model.name}, {batch} images of {recipe.train_size} px a step: "
         f"bare {speeds[0][0]:.2f}, trainer {speeds[1][0]:.2f} images/s of CPU time: {cpu:.1%}; "
         f"bare {speeds[0][1]:.2f}, trainer {speeds[1][1]:.2f} of wall time: {wall:.1%}; "
-        f"{read_speed(recipe, inputs):.0f} photos/s by one worker"
+        f"{read_speed(recipe, inputs):.0f} images/s by one worker"
     )
 
 

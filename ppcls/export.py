@@ -16,7 +16,7 @@ from ppcls.inference import exported_model, formats, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
-from ppcls.inference.inputs import open_photo
+from ppcls.inference.inputs import open_image
 from ppcls.inference.predictor import link
 from ppcls.models import registry
 from ppcls.models.fuse import fused
@@ -28,12 +28,12 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import did_you_mean, plural, visible
 
-CHECKED = 8  # photos that the exported and the trained network are compared on
+CHECKED = 8  # images that the exported and the trained network are compared on
 TOLERANCE = 1e-4  # largest difference of a probability …
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
 
-# PaddleX's names of networks that are here, and of its own that give a photo several labels.
+# PaddleX's names of networks that are here, and of its own that give an image several labels.
 PADDLEX = tuple(f"ResNet{depth}" for depth in (18, 34, 50, 101, 152))
 PADDLEX += tuple(f"ResNet{depth}_vd" for depth in (18, 34, 50, 101, 152, 200))
 PADDLEX_SEVERAL = (
@@ -75,18 +75,18 @@ class Form:
 def export(
     trained: Trained,
     output: Path,
-    photos: Sequence[str] = (),
+    images: Sequence[str] = (),
     form: Form | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write the network and `inference.yml` into the folder `output`.
 
     The files are written beside `output`, every format is compared with the trained network on
-    real photos, and only then do they take its place. An earlier export of the same weights is
+    real images, and only then do they take its place. An earlier export of the same weights is
     replaced.
 
     Args:
-        photos: photos to compare on; default: of the evaluation data, else scikit-learn's two.
+        images: images to compare on; default: of the evaluation data, else scikit-learn's two.
         form: default: Paddle's format, float32 in, probabilities out.
         overwrite: replace an export of other weights, too.
 
@@ -100,7 +100,7 @@ def export(
     origin = Origin(trained.recipe.model.name, str(trained.source))
     with staged(output, origin, overwrite) as temporary:
         write(trained, form, temporary)
-        found = [str(p) for p in photos] or check_photos(trained)
+        found = [str(p) for p in images] or check_images(trained)
         check = compare(trained, form, temporary, found)
         about = describe(trained, form, {"check": check, "files": sizes(temporary)})
         (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
@@ -142,23 +142,23 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
         files.params.unlink()
 
 
-def check_photos(trained: Trained) -> list[str]:
-    """Evaluation photos spread over the data set or, where it is not here, scikit-learn's two."""
+def check_images(trained: Trained) -> list[str]:
+    """Evaluation images spread over the data set or, where it is not here, scikit-learn's two."""
     try:
         samples = eval_samples(trained)
     except UserError as error:
         why = "; ".join(error.lines)
-        say(f"note: compared on scikit-learn's sample photos, for lack of evaluation data: {why}")
-        return [str(path) for path in builtin.sample_photos()]
+        say(f"note: compared on scikit-learn's sample images, for lack of evaluation data: {why}")
+        return [str(path) for path in builtin.sample_images()]
     chosen = np.linspace(0, len(samples) - 1, min(CHECKED, len(samples))).astype(int)
     return [samples.paths[index] for index in chosen]
 
 
-def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]) -> dict[str, Any]:
-    """All on the same photos; an error when a format differs by more than the tolerance."""
+def compare(trained: Trained, form: Form, temporary: Path, images: Sequence[str]) -> dict[str, Any]:
+    """All on the same images; an error when a format differs by more than the tolerance."""
     preprocess = trained.recipe.preprocess
     task = trained.recipe.task.answers
-    pixels = np.stack([open_photo(photo, preprocess) for photo in photos])
+    pixels = np.stack([open_image(image, preprocess) for image in images])
     inputs = preprocess.normalize(pixels)
     rounding = np.float32(1) + np.finfo(np.float32).eps
     trained.net.eval()
@@ -178,12 +178,12 @@ def compare(trained: Trained, form: Form, temporary: Path, photos: Sequence[str]
             raise UserError(
                 f"the exported network ({format}) differs from {trained.source} by "
                 f"{differences[format]:.2g} in a probability on "
-                f"{plural(len(photos), 'photo')} (at most "
+                f"{plural(len(images), 'image')} (at most "
                 f"{allowed:.2g} is allowed); nothing was exported"
             )
     largest = max(differences.values())
     return {
-        "photos": len(photos),
+        "photos": len(images),
         "largest_difference": largest,
         "allowed": allowed,
         "formats": differences,
@@ -202,7 +202,7 @@ def run(temporary: Path, format: str, given: np.ndarray) -> np.ndarray:
 
 def words(check: dict[str, Any]) -> str:
     return (
-        f"on {plural(check['photos'], 'photo')} its probabilities differ from the trained "
+        f"on {plural(check['photos'], 'image')} its probabilities differ from the trained "
         "network's by "
         f"{check['largest_difference']:.1e} at most (allowed: {check['allowed']:.1e})"
     )
@@ -254,7 +254,7 @@ def check_paddlex(trained: Trained, form: Form) -> None:
     preprocess = recipe.preprocess
     known = PADDLEX_SEVERAL if several else PADDLEX
     if name not in known:
-        kind = "several labels a photo" if several else "one label a photo"
+        kind = "several labels an image" if several else "one label an image"
         raise UserError(
             f"--paddlex-name: PaddleX has no network {visible(name)!r} of {kind}"
             f"{did_you_mean(name, known)}; it knows {', '.join(known)}"
@@ -262,7 +262,7 @@ def check_paddlex(trained: Trained, form: Form) -> None:
     reasons = {
         "float32 images: leave out --input uint8": form.input != "float32",
         "probabilities: leave out --logits": form.output != "probabilities",
-        "photos of three channels": preprocess.channels != 3,
+        "images of three channels": preprocess.channels != 3,
         "Paddle's or ONNX's format": not {"paddle", "onnx"} & set(form.formats),
     }
     for reason, holds in reasons.items():
@@ -270,8 +270,8 @@ def check_paddlex(trained: Trained, form: Form) -> None:
             raise UserError(f"--paddlex-name: PaddleX takes {reason}")
     if several and preprocess.resize != preprocess.crop:
         raise UserError(
-            "--paddlex-name: PaddleX does not cut the middle out of a photo of several labels: "
-            f"-o preprocess.resize={preprocess.crop}, as the crop, and photos that are square"
+            "--paddlex-name: PaddleX does not cut the middle out of an image of several labels: "
+            f"-o preprocess.resize={preprocess.crop}, as the crop, and images that are square"
         )
     if several or registry.spec_of(name) != registry.spec_of(recipe.model.name):
         say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.name}")

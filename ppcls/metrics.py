@@ -1,4 +1,4 @@
-"""Scores of a classifier."""
+"""Scores of a classifier, and the meters that add them up over batches."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ranks(num_classes: int) -> tuple[int, ...]:
 
 
 def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of each class the area under precision over recall, as the sum of steps; NaN without photos.
+    """Of each class the area under precision over recall, as the sum of steps; NaN without images.
 
     Args:
         scores: float [N, classes], higher for likelier.
@@ -58,7 +58,7 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
-    """mAP: the mean of `average_precisions` over the classes that have photos; NaN for none."""
+    """mAP: the mean of `average_precisions` over the classes that have images; NaN for none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN
         return float(np.nanmean(average_precisions(scores, labels)))
@@ -75,7 +75,7 @@ def best_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """For each class the threshold whose F1 is highest; a score above it means yes.
 
     Thresholds lie midway between two scores (or a score and 0), of equal F1 the one nearest to the
-    middle of all; 0.5 for a class that all photos or none have.
+    middle of all; 0.5 for a class that all images or none have.
 
     Args:
         scores: probabilities [N, classes].
@@ -124,7 +124,7 @@ class Meter(Protocol):
         ...
 
     def thresholds(self) -> list[float]:
-        """Of each class the probability above which a photo has it; [] where one class wins."""
+        """Of each class the probability above which an image has it; [] where one class wins."""
         ...
 
 
@@ -133,7 +133,7 @@ class TopKMeter:
 
     def __init__(self, classes: int):
         self.ranks = ranks(classes)
-        self.parts: list[tuple[list[int], float, int]] = []  # right by rank, loss, photos
+        self.parts: list[tuple[list[int], float, int]] = []  # right by rank, loss, images
 
     def add(self, logits: Tensor, labels: np.ndarray) -> None:
         import paddle
@@ -161,7 +161,7 @@ class TopKMeter:
 
     @staticmethod
     def right(logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many photos are right; a mixed one, shares [N, classes], by its largest share."""
+        """How many images are right; a mixed one, shares [N, classes], by its largest share."""
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
         return correct(logits, labels, 1)
 
@@ -169,7 +169,7 @@ class TopKMeter:
 class MultiLabelMeter:
     """Mean average precision, macro F1 at the thresholds, and mean binary cross entropy.
 
-    `given`: thresholds of the classes; (): those with the best F1 on these very photos.
+    `given`: thresholds of the classes; (): those with the best F1 on these very images.
     """
 
     def __init__(self, given: Sequence[float] = ()):
@@ -209,5 +209,5 @@ class MultiLabelMeter:
 
     @staticmethod
     def right(logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many photos are right, each by the share of its labels that are."""
+        """How many images are right, each by the share of its labels that are."""
         return float(((logits > 0) == (targets > 0.5)).mean(axis=1).sum())

@@ -3,7 +3,7 @@
 import math
 from dataclasses import field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
@@ -24,8 +24,8 @@ from ppcls.config.node import (
     Workers,
     node,
 )
-from ppcls.data import batch_transforms
 from ppcls.data.batch_transforms import BatchTransform
+from ppcls.data.batch_transforms import check as check_batch_transforms
 from ppcls.data.builtin import NAMES
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Sampler, Shuffle
@@ -63,19 +63,19 @@ class Model:
 
 @node
 class Data:
-    """Photos and labels: folders with one sub-folder per class, list files, or tar shards."""
+    """Images and labels: folders with one sub-folder per class, list files, or tar shards."""
 
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
     train: PathText | None = None
     eval: PathText | None = None
     root: PathText | None = None  # where relative paths of list files start; None: beside the list
-    labels: PathText | None = None  # a file of class names, or "imagenet"
+    class_names: PathText | None = None  # a file of class names, or "imagenet"
     number_labels: Flag = False  # labels of lists are names, as ids are: number them in order
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
     labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
-    unlabeled: Unlabeled | None = None  # more photos to train on, for task.kind: distill
-    on_error: Literal["stop", "skip"] = "stop"  # at a photo that cannot be read
-    workers: Workers = 2  # processes that read photos; 0: the training one
+    unlabeled: Unlabeled | None = None  # more images to train on, for task.kind: distill
+    on_error: Literal["stop", "skip"] = "stop"  # at an image that cannot be read
+    workers: Workers = 2  # processes that read images; 0: the training one
 
     def __post_init__(self):
         if self.builtin and (self.train or self.eval):
@@ -85,13 +85,13 @@ class Data:
             )
         if self.eval and self.holdout:
             raise ValueError(
-                "holdout takes evaluation photos from train: give eval or holdout, "
+                "holdout takes evaluation images from train: give eval or holdout, "
                 "-o data.eval=null or -o data.holdout=0"
             )
-        if self.number_labels and self.labels:
+        if self.number_labels and self.class_names:
             raise ValueError(
-                "number_labels makes names of the labels, and labels names the classes: give one, "
-                "-o data.labels=null or -o data.number_labels=false"
+                "number_labels makes names of the labels, and class_names names the classes: give "
+                "one, -o data.class_names=null or -o data.number_labels=false"
             )
         if self.holdout == 1:
             raise ValueError("holdout=1 leaves nothing to train on; 0.2 keeps a fifth")
@@ -106,11 +106,11 @@ class Train:
     epochs: Count
     batch_size: Count
     drop_last: Flag = True  # leave out an epoch's last, smaller batch
-    sampler: Sampler = Shuffle()  # which photos an epoch shows, and how often
-    repeats: Times = 1  # showings of a drawn photo in a step, each augmented differently
+    sampler: Sampler = Shuffle()  # which images an epoch shows, and how often
+    repeats: Times = 1  # showings of a drawn image in a step, each augmented differently
     size: AnySize | None = None  # side of the training images; None: that of evaluation
-    ops: tuple[Transform, ...] = (RandomResizedCrop(), HorizontalFlip())
-    batch_ops: tuple[BatchTransform, ...] = ()  # mix photos; one at most is applied to a batch
+    transforms: tuple[Transform, ...] = (RandomResizedCrop(), HorizontalFlip())
+    batch_transforms: tuple[BatchTransform, ...] = ()  # of which one at most is applied
     optimizer: AnyOptimizer = Momentum()
     schedule: Schedule
     accumulate: Count = 1  # batches to one optimizer step, as if they were one batch
@@ -130,11 +130,11 @@ class Train:
     save_every: Duration = Span(1, "epochs")
 
     def __post_init__(self):
-        batch_transforms.check(self.batch_ops)
+        check_batch_transforms(self.batch_transforms)
         if self.batch_size % self.repeats:
             raise ValueError(
                 f"a batch_size of {self.batch_size} is no multiple of repeats: {self.repeats}; "
-                "all showings of a photo belong into one batch"
+                "all showings of an image belong into one batch"
             )
         warmup = self.schedule.warmup
         longest = {"epochs": self.epochs, "percent": 100, "steps": math.inf}[warmup.unit]
@@ -146,14 +146,14 @@ class Train:
             raise ValueError("save_every should be more than 0, such as 1 epoch or 500 steps")
 
     @property
-    def photos_per_step(self) -> int:
-        """How many photos one optimizer step learns from."""
+    def images_per_step(self) -> int:
+        """How many images one optimizer step learns from."""
         return self.batch_size * self.accumulate
 
 
 @node
 class Eval:
-    """When and in what batches the evaluation photos are classified."""
+    """When and in what batches the evaluation images are classified."""
 
     batch_size: Count = 64
     every: Count = 1  # epochs
@@ -163,6 +163,14 @@ class Eval:
 @node
 class Recipe:
     """Everything a run is made from; written into the run's folder and its checkpoints."""
+
+    # Keys of version 0.1 and what they are called now; both work.
+    renamed: ClassVar[dict[str, str]] = {
+        "data.labels": "data.class_names",
+        "data.unlabeled.photos": "data.unlabeled.images",
+        "train.ops": "train.transforms",
+        "train.batch_ops": "train.batch_transforms",
+    }
 
     model: Model
     data: Data = field(default_factory=Data)
@@ -192,14 +200,14 @@ class Recipe:
             )
         if self.data.number_labels and self.task.several:
             raise ValueError(
-                "data.number_labels is for lists with one label a photo: "
+                "data.number_labels is for lists with one label an image: "
                 "-o data.number_labels=false"
             )
         if self.data.unlabeled:
             self.check_unlabeled()
 
     def check_unlabeled(self) -> None:
-        """ValueError where photos without labels do not fit the rest."""
+        """ValueError where images without labels do not fit the rest."""
         if not isinstance(self.task, Distill):
             raise ValueError(
                 f"data.unlabeled needs a teacher that says what they show, and task.kind is "
@@ -207,21 +215,21 @@ class Recipe:
             )
         if self.task.several:
             raise ValueError(
-                "data.unlabeled goes with one label a photo: -o data.unlabeled=null, or "
+                "data.unlabeled goes with one label an image: -o data.unlabeled=null, or "
                 "task.kind=distill"
             )
         needy = [loss.kind for loss in self.task.losses if isinstance(loss, WITH_LABELS)]
         if needy:
             raise ValueError(
-                f"{needy[0]} needs the label of every photo and data.unlabeled has none: "
+                f"{needy[0]} needs the label of every image and data.unlabeled has none: "
                 "another of task.losses, such as symmetric_kl or kl, or -o data.unlabeled=null"
             )
         if self.train.repeats > 1:
-            raise ValueError("data.unlabeled shows each photo once: -o train.repeats=1")
-        if self.train.batch_ops and self.task.labels_weight:
+            raise ValueError("data.unlabeled shows each image once: -o train.repeats=1")
+        if self.train.batch_transforms and self.task.labels_weight:
             raise ValueError(
-                "train.batch_ops would mix photos with labels and without: "
-                "-o task.labels_weight=0 or train.batch_ops=[]"
+                "train.batch_transforms would mix images with labels and without: "
+                "-o task.labels_weight=0 or train.batch_transforms=[]"
             )
 
     @property
@@ -245,8 +253,8 @@ HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_e
 HARMLESS |= {"train.keep", "train.early_stop", "train.without", "train.recompute"}
 HARMLESS |= {"eval.batch_size", "data.on_error"}
 # Where things lie that are compared by what they are, or that a run only starts from.
-HARMLESS |= {"data.builtin", "data.train", "data.eval", "data.root", "data.labels"}
-HARMLESS |= {"data.unlabeled.photos", "model.weights", "model.new_head"}
+HARMLESS |= {"data.builtin", "data.train", "data.eval", "data.root", "data.class_names"}
+HARMLESS |= {"data.unlabeled.images", "model.weights", "model.new_head"}
 LENGTH = "train.epochs"  # may change, too: the schedule is then that of the new length
 
 

@@ -1,4 +1,4 @@
-"""Who may teach: a network of ppcls, an exported one, or a second student."""
+"""Tasks: what a model learns (classify, multilabel, distill), and who may teach."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ Teachers = Annotated[tuple[Teacher, ...], BeforeValidator(listed)]
 
 @node
 class Distill:
-    """One label per photo, learnt from a teacher and, where `labels_weight` is above 0, labels.
+    """One label per image, learnt from a teacher and, where `labels_weight` is above 0, labels.
 
     The loss is the sum of `losses`, each times its weight, and of `loss`, against the labels, times
     `labels_weight`. Of several teachers the probabilities are averaged.
@@ -137,13 +137,13 @@ class Distill:
         return TopKMeter.scored(classes)
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many photos are right, as `OneLabel` counts."""
+        """How many images are right, as `OneLabel` counts."""
         return TopKMeter.right(logits, targets)
 
 
 @node
 class DistillMultiLabel(Distill):
-    """Any number of labels per photo, learnt from one teacher's logits and from the labels.
+    """Any number of labels per image, learnt from one teacher's logits and from the labels.
 
     The teacher is a network that gives several labels, too, or a second student.
     """
@@ -166,7 +166,7 @@ class DistillMultiLabel(Distill):
         Distill.__post_init__(self)
         needy = [loss.kind for loss in self.losses if isinstance(loss, WITH_LABELS)]
         if needy:
-            raise ValueError(f"{needy[0]} needs one label a photo: another of losses")
+            raise ValueError(f"{needy[0]} needs one label an image: another of losses")
         (first, *others) = self.teacher
         network = isinstance(first, Network) and not first.cache
         if others or not (network or self.peer):
@@ -183,25 +183,25 @@ class DistillMultiLabel(Distill):
         return MultiLabelMeter.scored()
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many photos are right, as `ManyLabels` counts."""
+        """How many images are right, as `ManyLabels` counts."""
         return MultiLabelMeter.right(logits, targets)
 
 
 # --------------------------------------------------------------------------
 # What a training step computes, and what evaluation counts
 
-# Images, targets, and which photos of the data set they are -> loss, logits
+# Images, targets, and which images of the data set they are -> loss, logits
 Step = Callable[["Tensor", "Tensor", np.ndarray], "tuple[Tensor, Tensor]"]
 
 
 @node
 class Classify:
-    """One label per photo, learnt from the labels alone."""
+    """One label per image, learnt from the labels alone."""
 
     kind: Literal["classify"] = "classify"
     loss: AnyLoss = CrossEntropy()
     answers: ClassVar[str] = "classify"  # as an exported network's `task`
-    several: ClassVar[bool] = False  # labels per photo
+    several: ClassVar[bool] = False  # labels per image
     best: ClassVar[metrics.Score] = "top1"  # the score that chooses the best weights
     watched: ClassVar[str] = "top1"  # the score of training steps
 
@@ -214,7 +214,7 @@ class Classify:
     def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """The function from images uint8 [N, H, W, C] and targets to loss and logits.
 
-        Targets are labels int64 [N] or shares float [N, classes]; `counts`: how many photos of each
+        Targets are labels int64 [N] or shares float [N, classes]; `counts`: how many images of each
         class there are.
         """
         return step_of(self.loss.build(counts), network)
@@ -227,13 +227,13 @@ class Classify:
         return TopKMeter.scored(classes)
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many photos are right, as `OneLabel` counts."""
+        """How many images are right, as `OneLabel` counts."""
         return TopKMeter.right(logits, targets)
 
 
 @node
 class MultiLabel:
-    """Any number of labels per photo, each a yes or no of its own."""
+    """Any number of labels per image, each a yes or no of its own."""
 
     kind: Literal["multilabel"] = "multilabel"
     loss: MultiLabelLoss = BinaryCrossEntropy()
@@ -249,7 +249,7 @@ class MultiLabel:
         return {"kind": "bce", **value} if isinstance(value, dict) else value
 
     def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
-        """As of `Classify`; targets are 0 and 1, or between where photos were mixed."""
+        """As of `Classify`; targets are 0 and 1, or between where images were mixed."""
         return step_of(self.loss.build(counts), network)
 
     def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
@@ -260,7 +260,7 @@ class MultiLabel:
         return MultiLabelMeter.scored()
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many photos are right, as `ManyLabels` counts."""
+        """How many images are right, as `ManyLabels` counts."""
         return MultiLabelMeter.right(logits, targets)
 
 
@@ -273,7 +273,7 @@ def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
 
 
 def named_task(value: Any) -> Any:
-    """A task without a kind learns one label per photo."""
+    """A task without a kind learns one label per image."""
     return {"kind": "classify", **value} if isinstance(value, dict) else value
 
 

@@ -1,4 +1,4 @@
-"""A small set of photos, a small recipe, and the command line in this process."""
+"""A small set of images, a small recipe, and the command line in this process."""
 
 import io
 import os
@@ -45,7 +45,7 @@ def furnish(folder):
 
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
-    """A working directory with 12 photos to train on, 6 to evaluate, and `recipe.yaml`."""
+    """A working directory with 12 images to train on, 6 to evaluate, and `recipe.yaml`."""
     monkeypatch.chdir(tmp_path)
     furnish(tmp_path)
     return tmp_path

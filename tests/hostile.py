@@ -36,7 +36,7 @@ NUMBER = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?")
 
 
 def furnish(folder):
-    """Photos to train on and to evaluate, of two classes, and `recipe.yaml`."""
+    """Images to train on and to evaluate, of two classes, and `recipe.yaml`."""
     for part, names in (("train", PHOTOS), ("eval", PHOTOS[:8])):
         for label, name in enumerate(CLASSES):
             for i, photo in enumerate(names):
@@ -51,7 +51,7 @@ def furnish(folder):
 
 
 def write(path, seed):
-    """A photo under a name that OpenCV may not take."""
+    """An image under a name that OpenCV may not take."""
     made = path.parent / f"{seed}.made.png"
     write_photo(made, seed)
     made.rename(path)

@@ -1,4 +1,4 @@
-"""Photos that tests make for themselves."""
+"""Images that tests make for themselves."""
 
 from pathlib import Path
 
@@ -7,14 +7,14 @@ import numpy as np
 
 
 def write_photo(path: Path, seed: int, shape: tuple[int, int, int] = (48, 40, 3)) -> None:
-    """A photo of random pixels, different for each seed."""
+    """An image of random pixels, different for each seed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
     assert cv2.imwrite(str(path), pixels)
 
 
 def scene(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
-    """Random colours uint8 [height, width, 3], the finer the weaker, as in photos."""
+    """Random colours uint8 [height, width, 3], the finer the weaker, as in images."""
     rng, photo = np.random.default_rng(seed), np.full((height, width, 3), 110.0)
     for cells in (2, 4, 8, 16, 32):
         grid = rng.normal(0, 60 / cells**0.5, (cells, cells, 3))

@@ -32,7 +32,7 @@ class Small(nn.Layer):
 
 
 def settle(net: nn.Layer, seed: int = 0, channels: int = 3) -> nn.Layer:
-    """Random statistics and scales in every norm, and a classifier that tells photos apart."""
+    """Random statistics and scales in every norm, and a classifier that tells images apart."""
     random = np.random.default_rng(seed)
     for layer in net.sublayers(include_self=True):
         if isinstance(layer, nn.BatchNorm2D):
@@ -53,7 +53,7 @@ def settle(net: nn.Layer, seed: int = 0, channels: int = 3) -> nn.Layer:
 
 
 def trained(net: nn.Layer | None = None, names: tuple[str, ...] = ("ant", "bee")) -> Trained:
-    """A settled network with a recipe of photos of SIDE pixels."""
+    """A settled network with a recipe of images of SIDE pixels."""
     paddle.seed(0)
     recipe = {
         "model": {"name": "EfficientNetLite0", "num_classes": 2},

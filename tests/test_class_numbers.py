@@ -50,7 +50,12 @@ def runs(tmp_path_factory):
     """A run on lists of numbers, and one on folders as version 0.1 numbered them."""
     folder = tmp_path_factory.mktemp("numbers")
     furnish(folder)
-    old = ["data.train=t/train", "data.eval=t/val", "data.labels=as_text.txt", "output=runs/old"]
+    old = [
+        "data.train=t/train",
+        "data.eval=t/val",
+        "data.class_names=as_text.txt",
+        "output=runs/old",
+    ]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for overrides in ([], ["-o", *old]):
@@ -90,9 +95,9 @@ def test_the_same_photos_have_the_same_scores(place, scores, name):
     assert scores(name, "data.eval=t/val")[0] == expected
     for labels in ("as_text.txt", "words.txt"):
         for data in ("val.txt", "t/val"):
-            assert scores(name, f"data.eval={data}", f"data.labels={labels}")[0] == expected
+            assert scores(name, f"data.eval={data}", f"data.class_names={labels}")[0] == expected
     (place / "plain.txt").write_text("".join(f"word{label}\n" for label in range(CLASSES)))
-    found, out = scores(name, "data.eval=val.txt", "data.labels=plain.txt")
+    found, out = scores(name, "data.eval=val.txt", "data.class_names=plain.txt")
     assert found == expected
     if name == "old":
         assert "note: plain.txt: class 9 of runs/old/best.safetensors is called 'word9'" in out
@@ -119,7 +124,7 @@ def test_the_best_is_chosen_by_the_right_numbering(place, run):
     code, out, _ = run("train", "-c", "recipe.yaml", *swapped)
     assert code == 0
     assert "numbers and stand in order of value (0, 1, 2, …), not of text (0, 1, 10, …)" in out
-    labels = ["-o", "data.labels=null", "data.eval=val.txt"]
+    labels = ["-o", "data.class_names=null", "data.eval=val.txt"]
     _, out, _ = run(
         "eval", "-c", "recipe.yaml", "--weights", "runs/swapped/best.safetensors", *labels
     )
@@ -130,7 +135,7 @@ def test_the_best_is_chosen_by_the_right_numbering(place, run):
 def test_old_runs_hold_out_and_go_on_as_they_did(place, run):
     """A run whose checkpoint has another order than its folders have now."""
     data = ["data.train=t/train", "data.eval=null", "data.holdout=0.5", "output=runs/held"]
-    labels = "data.labels=as_text.txt"
+    labels = "data.class_names=as_text.txt"
     assert run("train", "-c", "recipe.yaml", "-o", *data, labels, "train.batch_size=6")[0] == 0
     best = ("--weights", "runs/held/best.safetensors")
     _, out, _ = run("eval", "-c", "recipe.yaml", *best, "-o", *data)
@@ -145,7 +150,7 @@ def test_old_runs_hold_out_and_go_on_as_they_did(place, run):
 
 def test_names_of_an_export(place, run, no_stacks):
     weights = ("--weights", "runs/old/best.safetensors")
-    options = ["-o", "data.labels=words.txt"]
+    options = ["-o", "data.class_names=words.txt"]
     assert run("export", "-c", "recipe.yaml", *weights, "--output", "exp", *options)[0] == 0
     document = yaml.safe_load((place / "exp/inference.yml").read_text())
     assert document["PostProcess"]["Topk"]["label_list"] == [f"word{name}" for name in AS_TEXT]
@@ -197,7 +202,7 @@ def test_labels_from_one(place, run):
     _, _, err = run("train", "-c", "recipe.yaml", *data, "model.num_classes=12")
     assert "labels count from 0: -o data.number_labels=true numbers these so" in err
     _, out, _ = run("check-data", "train_ones.txt")
-    assert "labels run from 1 to 12 and classes count from 0, so class 0 has no photos" in out
+    assert "labels run from 1 to 12 and classes count from 0, so class 0 has no images" in out
 
 
 @pytest.mark.parametrize("labels", ["7", "-1", "1.0"])
@@ -206,7 +211,7 @@ def test_one_label_alone(place, run, labels):
     (place / "one.txt").write_text(re.sub(r"\d+$", labels, text, flags=re.MULTILINE))
     code, _, err = run("train", "-c", "recipe.yaml", "-o", "data.train=one.txt", "output=runs/x")
     assert code == 2
-    assert ("all 24 photos of one.txt are of one class" in err) == (labels == "7")
+    assert ("all 24 images of one.txt are of one class" in err) == (labels == "7")
     assert not (place / "runs/x").exists()
 
 
@@ -217,7 +222,7 @@ def test_a_folder_too_high(place, run):
     for evaluation in ("data.eval=t/val", "data.eval=up"):
         code, _, err = run("train", "-c", "recipe.yaml", *data, evaluation)
         assert code == 2
-        assert "all 24 photos of up are of one class, 'digits', but up/digits has the" in err
+        assert "all 24 images of up are of one class, 'digits', but up/digits has the" in err
         assert "is -o data.train=up/digits meant?" in err
     code, out, _ = run("check-data", "up")
     assert code == 1
@@ -241,7 +246,7 @@ def test_training_from_weights_keeps_their_numbering(place, run):
         options = [
             *weights,
             f"data.train={train}",
-            "train.ops=[{op: resize_short}, {op: center_crop}]",
+            "train.transforms=[{op: resize_short}, {op: center_crop}]",
         ]
         code, _, err = run("train", "-c", "recipe.yaml", "--overwrite", "-o", *options)
         assert code == 0, err
@@ -257,4 +262,4 @@ def test_a_teacher_of_another_numbering_is_refused(place, run):
         code, _, err = run("train", "-c", "recipe.yaml", *task, f"data.train={train}")
         assert code == 2
         assert "its class 2 is '10', the student's '2'" in err
-        assert "or give the student a file of the teacher's names, -o data.labels=FILE" in err
+        assert "or give the student a file of the teacher's names, -o data.class_names=FILE" in err

@@ -195,8 +195,8 @@ def test_one_is_not_several(run, workdir):
     for folder in ("photos/eval/bee", "photos/train/bee"):
         (workdir / folder).rmdir()
     _, out, _ = run("check-data", "photos/eval")
-    assert "1 photo, 1 class\n" in out
-    assert "1 photo looked at" in out
+    assert "1 image, 1 class\n" in out
+    assert "1 image looked at" in out
     assert out.endswith(": 1 finding\n")  # that there is one class
 
 

@@ -87,17 +87,17 @@ STRIKES_BACK = {  # arXiv:2110.00476, table 2
 def test_modern_recipes(network, name):
     recipe = load(Recipe, ROOT / f"configs/modern/{network}_{name}.yaml")
     train, loss = recipe.train, recipe.task.loss
-    applied = [op for op in train.ops if op.op == "random_apply"]
+    applied = [op for op in train.transforms if op.op == "random_apply"]
     changes = [(apply.prob, *(op.magnitude for op in apply.ops)) for apply in applied]
     magnitude = changes[0][1]
-    mixup, cutmix = train.batch_ops
+    mixup, cutmix = train.batch_transforms
     found = (train.epochs, train.schedule.lr, train.optimizer.weight_decay, loss.smoothing)
     found += (recipe.model.drop_path or 0.0, recipe.train_size, magnitude, mixup.alpha)
     assert found == STRIKES_BACK[name]
     assert changes == [(0.5, magnitude)] * 2
     assert (mixup.prob, cutmix.prob, cutmix.alpha) == (0.5, 0.5, 1.0)
     photos = 2048 if name == "a3" else 2064  # a multiple of the repeats
-    assert (train.photos_per_step, train.schedule.for_batch) == (photos, 2048)
+    assert (train.images_per_step, train.schedule.for_batch) == (photos, 2048)
     assert (recipe.preprocess.resize, recipe.preprocess.crop) == (236, 224)
     kinds = (recipe.model.name, loss.kind, train.optimizer.kind, train.schedule.decay.kind)
     assert kinds == (network, "bce", "lamb", "cosine")
@@ -121,7 +121,7 @@ def test_students_of_ssld(name):
     assert loss.kind == "symmetric_kl"  # as its code, not its paper
     train = recipe.train
     assert (train.epochs, train.schedule.lr, train.schedule.for_batch) == (360, 0.4, 1024)
-    assert (train.optimizer.weight_decay, train.batch_ops) == (7e-5, ())
+    assert (train.optimizer.weight_decay, train.batch_transforms) == (7e-5, ())
     assert recipe.data.unlabeled.share == 0.75
     assert recipe.output == f"runs/ssld/{name}"
 
@@ -151,7 +151,9 @@ def test_fix_trains_the_classifier_alone():
 def test_what_the_published_recipes_mix_and_augment():
     def ops(name):
         train = load(Recipe, ROOT / f"configs/{name}.yaml").train
-        return [op.op for op in train.ops][2:], [(op.op, op.alpha) for op in train.batch_ops]
+        return [op.op for op in train.transforms][2:], [
+            (op.op, op.alpha) for op in train.batch_transforms
+        ]
 
     assert ops("ResNet50") == ([], [])
     assert ops("ResNet50_vc") == ([], [])

@@ -1,6 +1,6 @@
 """What a config says is what a run of it is made from.
 
-A config of each kind is trained for a moment, with a small network, a few photos and few epochs:
+A config of each kind is trained for a moment, with a small network, a few images and few epochs:
 the recipe in the run's folder, its learning rates, the optimizer's slots, the weights that moved
 and what the run says of itself are those of the config.
 """
@@ -32,7 +32,7 @@ SLOTS = {
     "lion": {"momentum"},
 }
 SLOTS |= dict.fromkeys(("adamw", "lamb"), SLOTS["adam"])
-BATCH = 6  # photos, a multiple of all repeats
+BATCH = 6  # images, a multiple of all repeats
 
 
 def small(name: str) -> str:
@@ -59,7 +59,7 @@ def kinds() -> list[str]:
 
 
 def weights(recipe: Recipe, name: str) -> str:
-    """Those of the small network in place of one, for photos of as many channels."""
+    """Those of the small network in place of one, for images of as many channels."""
     return f"{small(name)}-{recipe.model.in_channels}/latest.safetensors"
 
 
@@ -91,13 +91,13 @@ def overrides(recipe: Recipe) -> list[str]:
     for part in ("builtin", "root", "labels"):
         given[f"data.{part}"] = "null"
     if recipe.data.unlabeled:
-        given["data.unlabeled.photos"] = "unlabeled.txt"
+        given["data.unlabeled.images"] = "unlabeled.txt"
     return [f"{key}={value}" for key, value in given.items()]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A working directory with photos, and weights of both small networks."""
+    """A working directory with images, and weights of both small networks."""
     folder = tmp_path_factory.mktemp("tiny")
     tiny_run.write_files(folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -141,7 +141,7 @@ def check_rates(recipe: Recipe, seen: tiny_run.Seen) -> None:
     steps = total // train.epochs
     assert total == train.epochs * steps > 0
     assert seen.rates == {
-        step + 1: train.schedule(step, steps, total, train.photos_per_step) for step in range(total)
+        step + 1: train.schedule(step, steps, total, train.images_per_step) for step in range(total)
     }
 
 

@@ -123,7 +123,7 @@ STILL = ("data.train=fewer.txt", "train.epochs=4", "train.schedule.lr=1e-9")  # 
 KEPT = "kept/latest.safetensors"
 NETWORK = f"{{name: EfficientNetLite0, weights: {KEPT}}}"
 DISTILL = f"task={{kind: distill, teacher: {NETWORK}, losses: [{{kind: kl}}], labels_weight: 0}}"
-UNLABELED = (DISTILL, "data.unlabeled={photos: unlabeled.txt, share: 0.5}")
+UNLABELED = (DISTILL, "data.unlabeled={images: unlabeled.txt, share: 0.5}")
 DECAYED = ("train.optimizer={kind: momentum, weight_decay: 0.5}",)
 SKEWED = ("data.train=skewed.txt",)
 NAMED = ("data.train=named.txt", "data.eval=null")
@@ -150,14 +150,14 @@ RUNS = {
     "data.train": Shown("train.txt", "eval.txt"),
     "data.eval": Runs("eval.txt", "other_eval.txt", "said", see=tiny_run.evaluate),
     "data.root": Shown("null", "others"),
-    "data.labels": Shown("null", "names.txt"),
+    "data.class_names": Shown("null", "names.txt"),
     "data.number_labels": Runs("false", "true", "code", NAMED, see=tiny_run.show),
     "data.holdout": Runs("0.0", "0.4", "code", ("data.eval=null",), see=tiny_run.show_eval),
     "data.labeled": Shown("1.0", "0.5"),
     "data.unlabeled": Runs(
-        "null", "{photos: unlabeled.txt, share: 0.5}", "weights", (DISTILL,), slow=True
+        "null", "{images: unlabeled.txt, share: 0.5}", "weights", (DISTILL,), slow=True
     ),
-    "data.unlabeled.photos": Runs("unlabeled.txt", "more.txt", "weights", UNLABELED, slow=True),
+    "data.unlabeled.images": Runs("unlabeled.txt", "more.txt", "weights", UNLABELED, slow=True),
     "data.unlabeled.share": Runs("0.5", "0.25", "weights", UNLABELED, slow=True),
     "data.on_error": Runs("stop", "skip", "code", ("data.train=broken.txt",)),
     "data.workers": Runs("0", "1", "children", same=("weights", "slots", "scores"), slow=True),
@@ -173,8 +173,8 @@ RUNS = {
     "train.sampler": Runs("{kind: shuffle}", "{kind: balanced}", "weights", SKEWED),
     "train.repeats": Runs("1", "2", "weights"),
     "train.size": Shown("null", "40"),
-    "train.ops": Shown("[{op: resize}]", FLIPPED),
-    "train.batch_ops": Runs("[]", "[{op: mixup}]", "weights"),
+    "train.transforms": Shown("[{op: resize}]", FLIPPED),
+    "train.batch_transforms": Runs("[]", "[{op: mixup}]", "weights"),
     "train.optimizer": Runs("{kind: momentum}", "{kind: lion}", "slots"),
     "train.accumulate": Runs("1", "2", "steps"),
     "train.clip_norm": Runs("null", "0.01", "weights"),
@@ -270,7 +270,7 @@ for _op in ("mixup", "cutmix", "fmix"):
         f"[{{op: {_op}, prob: 1.0}}]",
         f"[{{op: {_op}, prob: 0.0}}]",
         "weights",
-        at="train.batch_ops",
+        at="train.batch_transforms",
         slow=True,
     )
 
@@ -311,7 +311,7 @@ for _kind, _values in TWO_NETWORKS.items():
             slow=True,
         )
 
-RESIZED = "train.ops=[{op: resize}]"  # for answers are kept of photos that never change
+RESIZED = "train.transforms=[{op: resize}]"  # for answers are kept of images that never change
 PEER = "{kind: peer, name: EfficientNetLite0}"
 TEACHERS = {
     "network.name": (NETWORK, "{name: ResNet18, weights: kept18/latest.safetensors}"),
@@ -465,7 +465,7 @@ WHOLE = {"step.every": ({"every": "1 epochs"}, {"every": "2 epochs"})}
 EXEMPT = {
     "output": "where a run writes: every run here is found there, and one test has two places",
     "train.amp_level": "a CPU has nothing narrow: tests/train/test_precision.py looks at casts",
-    "train.sync_norms": "one process has nothing to share: tests/train/test_network.py",
+    "train.sync_norms": "one process has nothing to share: tests/train/test_setup.py",
 }
 
 
@@ -507,8 +507,8 @@ def planned(schedule: Any) -> Any:
 
 
 CALLS = {
-    "train.ops": applied,
-    "train.batch_ops": mixed,
+    "train.transforms": applied,
+    "train.batch_transforms": mixed,
     "task.loss": lost,
     "train.schedule.decay": rates,
 }

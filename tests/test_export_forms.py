@@ -47,7 +47,7 @@ paddle.jit.save(network, sys.argv[1] + "/inference", input_spec=[spec])
 
 @pytest.fixture(scope="module")
 def lite0(tmp_path_factory):
-    """A checkpoint, and what its network says of any photos."""
+    """A checkpoint, and what its network says of any images."""
     paddle.seed(0)
     net = small_network.settle(create_model("EfficientNetLite0", 2))
     path = tmp_path_factory.mktemp("lite0") / "lite0.safetensors"
@@ -64,7 +64,7 @@ def place(workdir, lite0):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The small network in Paddle's format, and photos."""
+    """The small network in Paddle's format, and images."""
     place = tmp_path_factory.mktemp("small")
     for seed in range(2):
         write_photo(place / f"{seed}.png", seed)
@@ -95,7 +95,7 @@ def test_all_formats_of_pixels_of_any_size_to_logits(place, lite0, run):
     form = ("--format", *formats, "--input", "uint8", "--dynamic-size", "--logits")
     code, out, err = run(*EXPORT, *form)
     assert code == 0, err
-    assert "on 6 photos its probabilities differ from the trained network's by" in out
+    assert "on 6 images its probabilities differ from the trained network's by" in out
     assert names(place / "exported") == {"inference.yml"}.union(*FILES.values())
     own = yaml.safe_load((place / "exported/inference.yml").read_text())["ppcls"]
     assert own["network"] == {
@@ -217,7 +217,7 @@ def test_check_photos_are_named(small, tmp_path):
         (tmp_path / "gone.png", "no such file"),
         (tmp_path / "broken.png", "not a JPEG, PNG"),
         (tmp_path / "line.png", "an image of 5000x1 pixels is too narrow"),
-        (tmp_path, "is a folder; name a photo in it"),
+        (tmp_path, "is a folder; name an image in it"),
     ):
         with pytest.raises(UserError) as caught:
             export(trained, tmp_path / "small", [*photos, str(photo)])

@@ -58,7 +58,7 @@ def test_a_name_may_be_asked_for(trained, run):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["ResNet5O"], "no network 'ResNet5O' of one label a photo; did you mean 'ResNet50'?"),
+        (["ResNet5O"], "no network 'ResNet5O' of one label an image; did you mean 'ResNet50'?"),
         (["ResNet50_ML"], "no network 'ResNet50_ML' of one label"),
         (["ResNet50", "--input", "uint8"], "leave out --input uint8"),
         (["ResNet50", "--logits"], "leave out --logits"),

@@ -17,7 +17,7 @@ from photos import write_photo
 from PIL import Image
 
 from ppcls.cli import main
-from ppcls.data.datasets import find_photos, open_samples
+from ppcls.data.datasets import find_images, open_samples
 from ppcls.inference.predictor import Predictor
 from ppcls.report import sheets
 from ppcls.utils.text import to_json
@@ -35,7 +35,7 @@ output: runs/small
 
 
 def furnish(folder):
-    """12 photos to train on, 6 to evaluate, and `recipe.yaml`."""
+    """12 images to train on, 6 to evaluate, and `recipe.yaml`."""
     for part, count in (("train", 6), ("eval", 3)):
         for label, name in enumerate(("ant", "bee")):
             for i in range(count):
@@ -45,7 +45,7 @@ def furnish(folder):
 
 
 def rename(folder):
-    """The classes of `furnish` under foreign names, and a photo of each, too."""
+    """The classes of `furnish` under foreign names, and an image of each, too."""
     for part in ("train", "eval"):
         for old, new in (("ant", RED), ("bee", GREEN)):
             os.rename(folder / "photos" / part / old, folder / "photos" / part / new)
@@ -65,7 +65,7 @@ def said(folder, *arguments, encoding="utf-8"):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run on such photos, evaluated and exported, and what was said."""
+    """A run on such images, evaluated and exported, and what was said."""
     folder = tmp_path_factory.mktemp("foreign")
     furnish(folder)
     rename(folder)
@@ -131,7 +131,7 @@ def test_a_broken_photo_with_such_a_name_is_left_out_and_listed(tmp_path):
     furnish(tmp_path)
     rename(tmp_path)
     broken = tmp_path / "photos" / "train" / RED / f"0{GREEN}.png"
-    broken.write_bytes(b"no photo")
+    broken.write_bytes(b"no image")
     given = ("-c", "recipe.yaml")
     code, out = said(tmp_path, "train", *given)
     assert code == 2
@@ -188,7 +188,7 @@ def test_a_locale_that_is_not_utf8(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
     out = done.stdout.decode("ascii")
     assert "\\u7ea2  " in out, done.stderr
-    assert "list.txt: 2 photos" in out
+    assert "list.txt: 2 images" in out
     assert "broken" not in out
 
 
@@ -210,7 +210,7 @@ def test_a_name_is_one_name_in_both_spellings(tmp_path, monkeypatch, own, other)
     assert open_samples("photos/train", labels="labels.txt").labels[-1] == 0 + (names[0] != "bee")
     Path("list.txt").write_text(f"photos/train/{other}/0.png\t{own}\n", encoding="utf-8")
     assert open_samples("list.txt", labels="labels.txt").labels.tolist() == [0]
-    assert len(find_photos("list.txt")) == 1
+    assert len(find_images("list.txt")) == 1
     assert said(tmp_path, "check-data", "list.txt")[0] == 0 or "broken" not in out
     Path("both.csv").write_text(
         f"path,label\nphotos/train/{other}/0.png,{own}\nphotos/train/{own}/1.png,{other}\n",
@@ -218,7 +218,7 @@ def test_a_name_is_one_name_in_both_spellings(tmp_path, monkeypatch, own, other)
     )
     both = open_samples("both.csv")
     assert (both.names, list(both.paths.missing())) == ((NFC,), [])
-    assert find_photos(f"photos/train/{other}") == find_photos(f"photos/train/{own}")
+    assert find_images(f"photos/train/{other}") == find_images(f"photos/train/{own}")
 
 
 def test_two_folders_of_one_name_are_refused(tmp_path, monkeypatch):

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.data.datasets import find_photos, open_samples
+from ppcls.data.datasets import find_images, open_samples
 from ppcls.utils import environment
 
 
 @pytest.fixture
 def home(workdir, monkeypatch):
-    """A home folder that holds the photos; the working directory is another one."""
+    """A home folder that holds the images; the working directory is another one."""
     home = workdir / "home"
     home.mkdir()
     shutil.move(workdir / "photos", home / "photos")
@@ -38,12 +38,12 @@ def test_on_the_command_line_and_in_a_recipe(home, run):
 
 def test_in_python_in_lists_and_in_the_environment(home, monkeypatch):
     assert len(open_samples("~/photos/train")) == 12
-    assert len(find_photos("~/photos/eval")) == 6
+    assert len(find_images("~/photos/eval")) == 6
     Path("list.txt").write_text("~/photos/train/ant/0.png 0\n~/photos/train/bee/1.png 1\n")
     samples = open_samples("list.txt")
     assert samples.paths[1] == str(home / "photos" / "train" / "bee" / "1.png")
     assert not list(samples.paths.missing())
-    assert find_photos("list.txt") == list(samples.paths)
+    assert find_images("list.txt") == list(samples.paths)
     for value, meant in (("~/kept", home / "kept"), ("~nobody_x/y", Path("~nobody_x/y"))):
         monkeypatch.setenv("PPCLS_HOME", value)
         assert environment.home() == meant

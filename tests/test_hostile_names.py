@@ -40,7 +40,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hostile")
     furnish(folder)
     broken = folder / "photos" / "train" / CLASSES[0] / "\x1b[31mbroken\n=1.png"
-    broken.write_bytes(b"no photo")
+    broken.write_bytes(b"no image")
     predict = ("predict", "--model-dir", "exported", "photos/eval", "--engine", "paddle")
     commands = {
         "train": ("train", "-c", "recipe.yaml", "-o", "data.on_error=skip"),
@@ -117,7 +117,7 @@ def test_a_page_has_no_tags_but_its_own(run):
 
 
 def test_predictions_with_such_names_are_gone_on_with(run, tmp_path):
-    """The file of a run that ended: the last photo is a folder's that is no photo any more."""
+    """The file of a run that ended: the last image is a folder's that is no image any more."""
     folder = run[0]
     photos = sorted(str(p.relative_to(folder)) for p in (folder / "photos/eval").rglob("*.png"))
     gone = tmp_path / "gone.png"

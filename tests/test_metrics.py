@@ -31,7 +31,7 @@ def test_only_ranks_below_the_class_count_mean_something():
 def test_mean_average_precision_is_that_of_scikit_learn_over_classes_with_photos():
     rng = np.random.default_rng(1)
     scores, labels = rng.random((60, 5)).round(1), rng.integers(0, 2, (60, 5))
-    labels[:, 3] = 0  # no photo shows it
+    labels[:, 3] = 0  # no image shows it
     own = metrics.average_precisions(scores, labels)
     assert np.isnan(own[3])
     rest = [0, 1, 2, 4]

@@ -50,7 +50,7 @@ RECIPE_MISTAKES = [
     ("train.optimizer.kind=adamm", ["unknown 'adamm'; did you mean 'adam'?"]),
     (
         "train.batch_size=13",
-        ["12 photos, fewer than one batch of 13", "train.batch_size=12", "drop_last"],
+        ["12 images, fewer than one batch of 13", "train.batch_size=12", "drop_last"],
     ),
     (
         "model.num_classes=3",
@@ -65,7 +65,10 @@ RECIPE_MISTAKES = [
     ("data.builtin=digit", ["unknown data set 'digit'"]),
     ("preprocess.crop=64", ["preprocess", "resize"]),
     ("model.in_channels=1", ["preprocess.mean and std have 3 values and model.in_channels is 1"]),
-    ("train.ops=[{op: horizontal_flip}]", ["train.ops must end in an image of 32x32"]),
+    (
+        "train.transforms=[{op: horizontal_flip}]",
+        ["train.transforms must end in an image of 32x32"],
+    ),
     ("model.weights=gone.safetensors", ["gone.safetensors: no such file"]),
     ("model.weights=recipe.yaml", ["recipe.yaml"]),
     ("model.freeze=[steem.*]", ["model.freeze: 'steem.*' matches no parameter; there are stem.*"]),
@@ -75,7 +78,7 @@ RECIPE_MISTAKES = [
     ("data.holdout=0.2", ["-o data.holdout=0.2: data: holdout", "give eval or holdout"]),
     ("train.schedule.warmup=3 epochs", ["a warm-up of 3 epochs is longer than the run of 2"]),
     ("train.save_every=0", ["save_every should be more than 0"]),
-    ("train.ops.0.scale=[0.5,1]", ["the file has no list train.ops; give it whole"]),
+    ("train.transforms.0.scale=[0.5,1]", ["the file has no list train.transforms; give it whole"]),
     ("train.sync_norms=true", ["train.sync_norms: Paddle synch", "on GPUs", "on cpu", "=false"]),
     (
         "train.sampler={kind: weighted, weights: [1, 2, 3]}",
@@ -83,7 +86,7 @@ RECIPE_MISTAKES = [
     ),
     (
         "train={ops: [{op: center_crop}], size: {kind: progressive, sizes: {0: 24, 1: 64}}}",
-        ["train.ops: center_crop cannot cut 64x64 out of an image of 40x48"],
+        ["train.transforms: center_crop cannot cut 64x64 out of an image of 40x48"],
     ),
     ("train.epochs=2024-13-01", ["should be a valid integer (got '2024-13-01')"]),
 ]
@@ -123,7 +126,7 @@ def test_mistakes_in_a_list(workdir, fails, text, words):
 
 def test_an_empty_class_folder(workdir, fails):
     (workdir / "photos/train/cat").mkdir()
-    fails(*TRAIN, words=["no photos", "cat"])
+    fails(*TRAIN, words=["no images", "cat"])
 
 
 def test_output_folder_not_writable(workdir, fails, monkeypatch):
@@ -142,7 +145,7 @@ def test_output_folder_not_writable(workdir, fails, monkeypatch):
 
 def broken(path, kind):
     data = path.read_bytes()
-    damaged = {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not a photo\n" * 9}
+    damaged = {"truncated": data[: len(data) // 2], "empty": b"", "text": b"not an image\n" * 9}
     path.write_bytes(damaged[kind])
 
 
@@ -200,7 +203,7 @@ def test_resuming_with_another_recipe_lists_what_differs(trained, fails):
 
 def test_resuming_with_other_data(trained, workdir, fails):
     (workdir / "photos/train/bee/5.png").unlink()
-    fails(*TRAIN, "--resume", words=["data.train: 12 photos", "11 photos"])
+    fails(*TRAIN, "--resume", words=["data.train: 12 images", "11 images"])
 
 
 def test_a_truncated_checkpoint(trained, workdir, fails):
@@ -273,7 +276,7 @@ def test_without_a_run_starting_weights_are_not_taken_for_trained_ones(workdir, 
 
 def test_class_names_that_are_too_few(trained, workdir, fails):
     (workdir / "names.txt").write_text("ant\nbee\ncow\n")
-    options = ["--weights", BEST, "-o", "data.labels=names.txt"]
+    options = ["--weights", BEST, "-o", "data.class_names=names.txt"]
     fails("export", *options, words=["there are 3 class names and the network has 2 classes"])
 
 
@@ -282,4 +285,4 @@ def test_a_holdout_of_nothing(workdir, fails):
         for i in range(1, 6):
             (workdir / f"photos/train/{name}/{i}.png").unlink()
     options = ["data.eval=null", "data.holdout=0.3", "train.batch_size=2"]
-    fails(*TRAIN, "-o", *options, words=["data.holdout: photos/train has too few photos"])
+    fails(*TRAIN, "-o", *options, words=["data.holdout: photos/train has too few images"])

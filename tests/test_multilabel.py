@@ -1,4 +1,4 @@
-"""Several labels per photo, from a list to predictions: coloured patches on grey noise."""
+"""Several labels per image, from a list to predictions: coloured patches on grey noise."""
 
 import csv
 import os
@@ -50,7 +50,7 @@ def patches(labels, rng):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Photos in lists, trained on once; the other tests look at what came out."""
+    """Images in lists, trained on once; the other tests look at what came out."""
     folder = tmp_path_factory.mktemp("patches")
     rng = np.random.default_rng(0)
     for part, count in (("train", 128), ("eval", 48)):
@@ -137,12 +137,12 @@ def test_predictions_are_the_classes_above_their_thresholds(here):
 
 @pytest.mark.slow
 def test_a_folder_for_paddlex(here, run):
-    """Under a name of a multi-label model, with one threshold: of several it takes a photo's."""
+    """Under a name of a multi-label model, with one threshold: of several it takes an image's."""
     command = ("export", "-c", "recipe.yaml", "--output", "exported_px")
     name = ("--paddlex-name", "ResNet50_ML")
     code, _, err = run(*command, *name, "-o", "preprocess.resize=36")
     assert code == 2
-    assert "does not cut the middle out of a photo of several labels: -o preprocess.resize=" in err
+    assert "does not cut the middle out of an image of several labels: -o preprocess.resize=" in err
     assert run(*command, *name)[0] == 0
     about = yaml.safe_load(Path("exported_px/inference.yml").read_text())
     after = about["PostProcess"]["MultiLabelThreshOutput"]
@@ -178,7 +178,7 @@ def test_int8_is_judged_label_by_label(here, run):
 
 @pytest.mark.slow
 def test_a_run_goes_on_bit_for_bit(here, run):
-    short = ["-o", "data.train=eval.csv", "train.epochs=2", "train.batch_ops=[{op: mixup}]"]
+    short = ["-o", "data.train=eval.csv", "train.epochs=2", "train.batch_transforms=[{op: mixup}]"]
     assert run("train", "-c", "recipe.yaml", *short, "output=runs/whole")[0] == 0
     with pytest.MonkeyPatch.context() as patch:
         at_step(patch, 4, lambda: os.kill(os.getpid(), signal.SIGTERM))
@@ -224,7 +224,7 @@ def test_the_loss_of_evaluation_by_hand():
     terms = [np.log(2), np.log1p(np.exp(2.0)), np.log1p(np.exp(-1.0)), np.log(2)]
     scores = tally.scores()
     assert scores["loss"] == pytest.approx(np.mean(terms), rel=1e-6)
-    # Class 0: found; class 1: asked for below its threshold, and the wrong photo above.
+    # Class 0: found; class 1: asked for below its threshold, and the wrong image above.
     assert scores["f1"] == pytest.approx(0.0)
     assert tally.thresholds() == [0.5, 0.5]
 
@@ -258,7 +258,7 @@ def test_several_labels_are_learnt_from_a_teacher_too(here, run, tmp_path, teach
 
 
 TEACHERS = [
-    (TAUGHT % (TEACHER + ", losses: [{kind: dkd}]"), "dkd needs one label a photo"),
+    (TAUGHT % (TEACHER + ", losses: [{kind: dkd}]"), "dkd needs one label an image"),
     (TAUGHT % "{folder: exported}", "of several labels one network teaches"),
     (TAUGHT % f"[{TEACHER}, {TEACHER}]", "of several labels one network teaches"),
 ]

@@ -61,8 +61,8 @@ def test_means(capsys, text):
 @pytest.mark.parametrize(
     ("item", "words"),
     [
-        ("train.ops.²=1", "train.ops"),
-        ("train.ops.\u0661=1", "train.ops"),
+        ("train.transforms.²=1", "train.transforms"),
+        ("train.transforms.\u0661=1", "train.transforms"),
         ("data.²=1", "unknown key"),
         ("train.epochs=²", "train.epochs: "),
         ("train.epochs=\u0661", "train.epochs: "),

@@ -1,4 +1,4 @@
-"""Train, evaluate, export, predict: the same photos, the same numbers all the way."""
+"""Train, evaluate, export, predict: the same images, the same numbers all the way."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ SCORES = re.compile(r"top-1 (\S+) %, loss (\S+)")
 
 
 def test_training_says_what_it_does(trained, workdir):
-    assert "photos/train: 12 photos, 2 classes" in trained
+    assert "photos/train: 12 images, 2 classes" in trained
     assert re.search(r"ant +6\n +bee +6\n", trained)
     assert "EfficientNetLite0: 3.37 M parameters, 2 classes, 32 px, on cpu" in trained
     assert "finished: runs/small/best.safetensors, runs/small/curves.png" in trained
@@ -47,7 +47,7 @@ def test_evaluation_repeats_the_score_of_training(trained, workdir, run):
     for options in (["-c", "recipe.yaml"], ["--weights", "runs/small/best.safetensors"]):
         code, out, _ = run("eval", *options)
         assert code == 0
-        assert "best.safetensors on 6 photos" in out
+        assert "best.safetensors on 6 images" in out
         assert SCORES.search(out).groups() == said[-1]
 
 
@@ -62,7 +62,7 @@ def test_the_recipe_in_the_run_folder_is_the_run(trained, workdir, run):
 
 
 def test_an_exported_folder_says_what_it_holds(exported, workdir):
-    assert "on 6 photos its probabilities differ from the trained network's by" in exported
+    assert "on 6 images its probabilities differ from the trained network's by" in exported
     folder = workdir / "exported/small"
     assert {path.name for path in folder.iterdir()} == {
         "inference.json", "inference.pdiparams", "inference.yml",
@@ -138,9 +138,9 @@ def test_mistakes_at_prediction_write_nothing(exported, workdir, run):
     (workdir / "list.txt").write_text("photos/eval/bee/0.png\nphotos/eval/bee/9.png 1\n")
     assert "list.txt:2: " in fails(*good, "list.txt")
     (workdir / "empty").mkdir()
-    assert "empty: no photos in this folder" in fails(*good, "empty")
+    assert "empty: no images in this folder" in fails(*good, "empty")
     assert "gone: does not exist" in fails("--model-dir", "gone", "photos/eval/bee")
-    assert "photos: has no inference.yml" in fails("--model-dir", "photos", "photos/eval/bee")
+    assert "images: has no inference.yml" in fails("--model-dir", "photos", "photos/eval/bee")
     (workdir / "exported/small/inference.json").unlink()
     assert "no inference.json" in fails(*good, "photos/eval/bee")
 
@@ -176,7 +176,7 @@ def test_an_export_replaces_only_an_export(exported, workdir, run):
     options = ("export", "-c", "recipe.yaml", "--output")
     code, _, err = run(*options, "photos")
     assert code == 2
-    assert "photos exists and is no exported folder" in err
+    assert "images exists and is no exported folder" in err
     assert run(*options, "exported/small")[0] == 0
     assert manifest.read(workdir / "exported/small").labels == ("ant", "bee")
 
@@ -185,8 +185,8 @@ def test_without_evaluation_data_scikit_learn_lends_its_photos(trained, workdir,
     options = ("-c", "recipe.yaml", "--output", "exported/x", "-o", "data.eval=null")
     code, out, _ = run("export", *options)
     assert code == 0
-    assert "note: compared on scikit-learn's sample photos" in out
-    assert "on 2 photos" in out
+    assert "note: compared on scikit-learn's sample images" in out
+    assert "on 2 images" in out
     assert len(list((workdir / "exported/x").iterdir())) == 3
 
 
@@ -194,10 +194,10 @@ def test_one_folder_of_photos_is_enough(workdir, run):
     split = ["data.eval=null", "data.holdout=0.34", "model.num_classes=null"]
     code, out, _ = run("train", "-c", "recipe.yaml", "-o", *split)
     assert code == 0
-    assert "photos/train: 8 photos, 2 classes" in out
+    assert "photos/train: 8 images, 2 classes" in out
     code, out, _ = run("eval", "--weights", "runs/small/best.safetensors")
     assert code == 0
-    assert "on 4 photos" in out
+    assert "on 4 images" in out
 
 
 def test_lists_without_names_predict_class_numbers(workdir, run):
@@ -212,7 +212,7 @@ def test_lists_without_names_predict_class_numbers(workdir, run):
     (result,) = predictor.predict("photos/eval/ant/0.png", topk=1)
     assert result.labels[0] in ("0", "1")
     (workdir / "names.txt").write_text("ant\nbee\n")
-    named = [*data, "data.labels=names.txt"]
+    named = [*data, "data.class_names=names.txt"]
     assert run("train", "-c", "recipe.yaml", "--overwrite", "-o", *named)[0] == 0
     assert run("export", "-c", "recipe.yaml", "--output", "exported/x", "-o", *named)[0] == 0
     predictor = ppcls.Predictor("exported/x", engine="onednn")

@@ -65,8 +65,8 @@ NASTY += ["hf://", "http://h:99999/x.pdparams", "https://\udcff/x", "ResNet18", 
 NASTY += ["512MB", "\u0665MB", "0GB", "999999999999999999999GB"]
 
 OVERRIDES = [
-    "train.ops.²=1",
-    "train.ops.0=1",
+    "train.transforms.²=1",
+    "train.transforms.0=1",
     "seed=²",
     "seed=" + "9" * 400,
     "=",
@@ -98,7 +98,7 @@ OVERRIDES += [
 OVERRIDES += [
     "data.train=http://a..b/x.tar",
     "data.train=x-{0..²}.tar",
-    "data.labels=deep.json",
+    "data.class_names=deep.json",
     "output=file",
 ]
 OVERRIDES += [

@@ -1,4 +1,4 @@
-"""Every command of the README runs as it stands there, on a few photos of one's own."""
+"""Every command of the README runs as it stands there, on a few images of one's own."""
 
 import re
 import shlex
@@ -14,7 +14,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines()]
 SET_UP = [line for line in COMMANDS if line.startswith("python3 -m venv")]  # run by .ci/run
-# Tests are short, on photos of noise.
+# Tests are short, on images of noise.
 EASIER = {
     "tools/train.py": ("-o", "train.epochs=1"),
     "tools/quantize.py": ("--budget", "1"),
@@ -31,7 +31,7 @@ def easier(words):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A clone as a user sees it, with eight photos of ants and bees."""
+    """A clone as a user sees it, with eight images of ants and bees."""
     folder = tmp_path_factory.mktemp("clone")
     for name in ("configs", "deploy", "ppcls", "tools"):
         (folder / name).symlink_to(ROOT / name)

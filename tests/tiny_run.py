@@ -30,10 +30,10 @@ preprocess: {resize: 36, crop: 32}
 train: {epochs: 1, batch_size: 4, log_every: 1, schedule: {lr: 0.001}}
 output: run
 """
-TRAIN, EVAL = 8, 5  # photos
+TRAIN, EVAL = 8, 5  # images
 TIMES = ("time", "images_per_second")
 OWN_FILES = r"^\.|^vdl"  # of a run's folder: what is not for people
-CLOCK = r"[\d.,]+ (seconds?|minutes?)( left)?|[\d.]+ photos/s"
+CLOCK = r"[\d.,]+ (seconds?|minutes?)( left)?|[\d.]+ images/s"
 
 
 @dataclass
@@ -63,11 +63,11 @@ class Seen:
 
 
 def write_files(folder: Path) -> None:
-    """Photos of three classes, lists of them, and `recipe.yaml`."""
+    """Images of three classes, lists of them, and `recipe.yaml`."""
     for index in range(TRAIN + EVAL):
         write_photo(folder / "photos" / f"{index}.png", index, (40, 36, 3))
         write_photo(folder / "others/photos" / f"{index}.png", 100 + index, (40, 36, 3))
-    (folder / "photos/broken.png").write_bytes(b"no photo")
+    (folder / "photos/broken.png").write_bytes(b"no image")
     write_list(folder / "train.txt", range(TRAIN))
     write_list(folder / "fewer.txt", range(5))
     write_list(folder / "skewed.txt", range(TRAIN), "00010002")
@@ -151,7 +151,7 @@ def read_records(path: Path, seen: Seen) -> None:
 
 
 def show(given: Sequence[str], *more: str) -> Seen:
-    """Draw what training sees of the first photos in the first epochs."""
+    """Draw what training sees of the first images in the first epochs."""
     options = ("--count", "4", "--epochs", "2", "--output", "sheet.png", "--overwrite", *more)
     overrides = ["-o", *given] if given else []
     seen = command("show-data", "-c", "recipe.yaml", *options, *overrides)
@@ -161,7 +161,7 @@ def show(given: Sequence[str], *more: str) -> Seen:
 
 
 def show_eval(given: Sequence[str]) -> Seen:
-    """Draw what evaluation sees of the first photos."""
+    """Draw what evaluation sees of the first images."""
     return show(given, "--eval")
 
 
@@ -173,5 +173,5 @@ def evaluate(given: Sequence[str]) -> Seen:
 
 
 def image(seed: int = 0) -> np.ndarray:
-    """Like a photo, of more colours than training's: uint8 [48, 40, 3]."""
+    """Like an image, of more colours than training's: uint8 [48, 40, 3]."""
     return scene(seed, 48, 40)

@@ -13,7 +13,7 @@ import numpy as np
 from ppcls.bench import measure, tables
 from ppcls.bench.measure import Job, Now, Result, serve
 from ppcls.bench.plan import Cell, Model, Plan, Record, Store, cells_of
-from ppcls.data.datasets import find_photos
+from ppcls.data.datasets import find_images
 from ppcls.utils import environment
 from ppcls.utils.log import Progress, say
 from ppcls.utils.text import plural
@@ -29,18 +29,18 @@ Found = dict[str, Any]
 def benchmark(
     plan: Plan,
     output: Path,
-    photo_folder: Path | None = None,
+    image_folder: Path | None = None,
     keep: bool = False,
     docs: bool = False,
-    photo_seconds: float = measure.SECONDS,
+    image_seconds: float = measure.SECONDS,
 ) -> bool:
     """Measure what the records in `output` lack; write JSON lines, CSV, Markdown and plots of all.
 
     Args:
-        photo_folder: photos to time reading with; default: a made-up one.
+        photo_folder: images to time reading with; default: a made-up one.
         keep: keep the exported networks, in `output`/exported.
         docs: also write docs/benchmarks.md, of all that the records hold.
-        photo_seconds: for which each step of preparing photos is timed.
+        photo_seconds: for which each step of preparing images is timed.
 
     Returns:
         Whether all engines agree with the networks they run, and any could be measured.
@@ -54,7 +54,7 @@ def benchmark(
         "conditions": asdict(plan.conditions),
     }
     store = Store(output / RECORDS, header)
-    measure_photos(plan, store, output, photo_folder, photo_seconds)
+    measure_images(plan, store, output, image_folder, image_seconds)
     todo = [(model, cells) for model in plan.models if (cells := missing(plan, model, store))]
     stream = measure_all(plan, todo, output / "exported", keep)
     progress = Progress(stream, "benchmark", sum(len(cells) for _, cells in todo))
@@ -77,15 +77,15 @@ def cell_record(model: Model, cell: Cell, found: Found) -> Record:
     return {"kind": "cell", **asdict(cell), "network": model.network, **sizes, **found}
 
 
-def measure_photos(
+def measure_images(
     plan: Plan, store: Store, output: Path, given: Path | None, seconds: float
 ) -> None:
-    """What each way of preparing photos takes, once."""
-    found = [Path(p) for p in find_photos(given)] if given else [measure.make_photo(output)]
+    """What each way of preparing images takes, once."""
+    found = [Path(p) for p in find_images(given)] if given else [measure.make_image(output)]
     for model in plan.models:
         about = {"kind": "photos", **measure.describe_images(model.preprocess, given)}
         if not store.has(about, "read_ms"):
-            times = measure.time_photos(model.preprocess, found, seconds)
+            times = measure.time_images(model.preprocess, found, seconds)
             store.write(about | {key: round(value, 3) for key, value in times.items()})
 
 

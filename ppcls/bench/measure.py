@@ -1,4 +1,4 @@
-"""A network by its name as an exported folder, without trained weights."""
+"""Exported models without weights, the machine, reading of images, engines timed by turns."""
 
 import ctypes
 import gc
@@ -145,18 +145,18 @@ def resident() -> int:
 
 
 # --------------------------------------------------------------------------
-# The time that photos take before and after the network
+# The time that images take before and after the network
 
-MADE = (375, 500)  # pixels of a made-up photo, as large as ImageNet's are on average
+MADE = (375, 500)  # pixels of a made-up image, as large as ImageNet's are on average
 BATCH = 8
 CLASSES = 1000
 TOPK = 5
 SECONDS = 0.5
-MOST = 64  # photos of a folder
+MOST = 64  # images of a folder
 
 
-def make_photo(folder: Path) -> Path:
-    """A JPEG that is about as detailed, and as large, as photos are."""
+def make_image(folder: Path) -> Path:
+    """A JPEG that is about as detailed, and as large, as images are."""
     noise = np.random.default_rng(0).standard_normal((*MADE, 3))
     smooth = cv2.GaussianBlur(noise, (0, 0), 2)
     pixels = np.clip(128 + 48 * smooth / smooth.std(), 0, 255).astype(np.uint8)
@@ -169,24 +169,24 @@ def describe_images(preprocess: Preprocess, given: Path | None) -> dict[str, Any
     """What the times depend on."""
     ways = asdict(preprocess)
     used = {key: ways[key] for key in ("resize", "crop", "interpolation", "backend")}
-    made = f"a made-up photo of {MADE[1]} x {MADE[0]}"
+    made = f"a made-up image of {MADE[1]} x {MADE[0]}"
     return {**used, "channels": preprocess.channels, "photos": str(given or made)}
 
 
-def time_photos(
-    preprocess: Preprocess, photos: Sequence[Path], seconds: float = SECONDS
+def time_images(
+    preprocess: Preprocess, images: Sequence[Path], seconds: float = SECONDS
 ) -> dict[str, float]:
-    """Milliseconds a photo, one thread: decoding, resizing and cropping; normalising and stacking
+    """Milliseconds an image, one thread: decoding, resizing and cropping; normalising and stacking
     in batches of 8; softmax and the five best of 1,000 classes in batches of 8. Each for
     so many `seconds`.
     """
-    pixels = [preprocess(decode.read(photo, preprocess.channels)) for photo in photos[:MOST]]
+    pixels = [preprocess(decode.read(image, preprocess.channels)) for image in images[:MOST]]
     batch = [pixels[i % len(pixels)] for i in range(BATCH)]
     logits = np.random.default_rng(0).standard_normal((BATCH, CLASSES), dtype=np.float32)
 
     def read() -> None:
-        for photo in photos[:MOST]:
-            preprocess(decode.read(photo, preprocess.channels))
+        for one in images[:MOST]:
+            preprocess(decode.read(one, preprocess.channels))
 
     def normalize() -> None:
         preprocess.normalize(np.stack(batch))

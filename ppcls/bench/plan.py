@@ -132,7 +132,7 @@ def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None
 
 
 def by_name(name: str) -> Model:
-    """A network of the zoo, with photos prepared as for its published figures."""
+    """A network of the zoo, with images prepared as for its published figures."""
     spec = registry.spec_of(name)
     side = registry.resolution(name)
     efficient = isinstance(spec, EfficientNetSpec)
@@ -152,7 +152,7 @@ def of_folder(path: Path) -> Model:
 
 
 # --------------------------------------------------------------------------
-# Records as JSON lines: a header, then one for each cell and each way of preparing photos
+# Records as JSON lines: a header, then one for each cell and each way of preparing images
 
 Record = dict[str, Any]
 

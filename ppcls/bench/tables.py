@@ -1,4 +1,4 @@
-"""The tables: Markdown in the layout of the published ones, and CSV."""
+"""What a benchmark found, as tables (Markdown, CSV), as plots, and as docs/benchmarks.md."""
 
 import math
 import textwrap
@@ -32,7 +32,7 @@ COLUMNS = (
 )
 DETAILS = COLUMNS[4:18]
 PUBLISHED = ("V100 fp32", "T4 fp32", "GPU not stated fp32")  # latencies that stand beside ours
-PHOTOS = ("resize", "crop", "interpolation", "read_ms", "normalize_ms", "postprocess_ms", "photos")
+IMAGES = ("resize", "crop", "interpolation", "read_ms", "normalize_ms", "postprocess_ms", "photos")
 FAILED = "FAILED"
 SCREEN = 100  # columns that the terminal's tables stay within
 SIDE_BY_SIDE = 3  # batch sizes of one table
@@ -54,7 +54,7 @@ def to_markdown(records: Sequence[Record], details: bool = False) -> str:
         lines += ["", f"## Latency, {plural(threads, 'thread')}, ms a batch", "", *latencies(own)]
     if compared:
         lines += ["", "## Agreement with the dynamic network", "", *agreement(compared)]
-    lines += ["", "## Photos, ms each, one thread", "", *photos(records)]
+    lines += ["", "## Images, ms each, one thread", "", *images(records)]
     if details:
         rows = [[in_markdown(str(cell[key])) for key in ("model", *DETAILS)] for cell in done]
         lines += ["", "## Details", "", *markdown_table(("network", *DETAILS), rows)]
@@ -74,7 +74,7 @@ def to_terminal(records: Sequence[Record]) -> list[str]:
         lines += ["", f"Median latency of a batch in ms, {plural(threads, 'thread')}"]
         for first in range(0, len(sizes), SIDE_BY_SIDE):
             lines += ["", *by_engine(own, sizes[first : first + SIDE_BY_SIDE])]
-    lines += ["", "One photo in ms, one thread", "", *photos_on_screen(records)]
+    lines += ["", "One image in ms, one thread", "", *images_on_screen(records)]
     if len(done) < len(cells):
         lines += ["", "Not measured", ""]
         for line in not_measured(cells):
@@ -117,9 +117,9 @@ def shortened(name: str, longest: int) -> str:
     return name if len(name) <= longest else f"{name[: longest - 1]}…"
 
 
-def photos_on_screen(records: Iterable[Record]) -> list[str]:
+def images_on_screen(records: Iterable[Record]) -> list[str]:
     heads = ("resize", "crop", "interpolation", "read", "normalise", "postprocess", "photos")
-    rows = [[str(r[key]) for key in PHOTOS] for r in records if r["kind"] == "photos"]
+    rows = [[str(r[key]) for key in IMAGES] for r in records if r["kind"] == "photos"]
     return columns([heads, *rows], left=(2, 6))
 
 
@@ -169,11 +169,11 @@ def published_networks() -> dict[str, dict]:
     return published() if (ROOT / "docs/published.json").is_file() else {}
 
 
-def photos(records: Iterable[Record]) -> list[str]:
+def images(records: Iterable[Record]) -> list[str]:
     header = ("resize", "crop", "interpolation", "decode, resize, crop", "normalise")
     header += ("postprocess", "photos")
     return markdown_table(
-        header, ([str(r[k]) for k in PHOTOS] for r in records if r["kind"] == "photos")
+        header, ([str(r[k]) for k in IMAGES] for r in records if r["kind"] == "photos")
     )
 
 

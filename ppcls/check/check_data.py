@@ -1,4 +1,4 @@
-"""Findings as lines for people, as a table, and as a sheet of pictures."""
+"""`ppcls check-data`: findings as lines for people, as a table, and as sheets of images."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -22,9 +22,9 @@ from ppcls.utils.log import say
 from ppcls.utils.text import plural, to_csv
 
 SHOWN = 10  # findings of a kind, on the screen
-NAMED = 3  # photos of a group, on the screen
+NAMED = 3  # images of a group, on the screen
 DRAWN = 50  # pairs on the sheets
-MANY = 0.05  # share of all photos from which near-duplicates need a word of explanation
+MANY = 0.05  # share of all images from which near-duplicates need a word of explanation
 COLUMNS = ("kind", "group", "part", "path", "line", "label", "detail")
 EXACT = ("leak", "two labels", "duplicate")
 DOUBTFUL = ("near leak", "near two labels", "near duplicate")  # which eyes must judge: drawn first
@@ -41,47 +41,47 @@ def lines(album: Album, found: Sequence[Finding]) -> Iterator[str]:
         yield from (f"  {describe(album, finding)}" for finding in shown)
         if len(own) > len(shown):
             yield f"  … and {len(own) - len(shown):,} more"
-    alike = {photo for f in found if f.kind in (*DOUBTFUL, "crowd") for photo in f.photos}
+    alike = {image for f in found if f.kind in (*DOUBTFUL, "crowd") for image in f.images}
     if len(alike) > MANY * len(album):
         yield (
-            f"note: {len(alike) / len(album):.0%} of the photos look much like another one. Photos "
+            f"note: {len(alike) / len(album):.0%} of the images look much like another one. Images "
             "taken alike of things that are alike do; look at --sheet, and if they differ, ask for "
             "less with --near 8 or --near 0. Series of shots do, too: keep each on one side."
         )
 
 
 def describe(album: Album, finding: Finding) -> str:
-    """One line: the places of the photos, with labels where they matter, and the detail."""
+    """One line: the places of the images, with labels where they matter, and the detail."""
     labelled = finding.kind.endswith("two labels")
     places = [
-        f"{album.where(photo)} [{album.label(photo)}]" if labelled else album.where(photo)
-        for photo in finding.photos[:NAMED]
+        f"{album.where(image)} [{album.label(image)}]" if labelled else album.where(image)
+        for image in finding.images[:NAMED]
     ]
-    more = len(finding.photos) - len(places)
+    more = len(finding.images) - len(places)
     places += [f"{more} more"] if more else []
     joined = (" = " if finding.kind in EXACT else " ~ ").join(places)
     return f"{joined}: {finding.detail}" if joined else finding.detail
 
 
 def table(album: Album, found: Sequence[Finding]) -> bytes:
-    """CSV with a row for each photo of each finding; `group` numbers the findings."""
+    """CSV with a row for each image of each finding; `group` numbers the findings."""
     return to_csv(rows(album, found), "\n").encode("utf-8", "surrogateescape")
 
 
 def rows(album: Album, found: Sequence[Finding]) -> Iterator[Sequence[Any]]:
     yield COLUMNS
     for group, finding in enumerate(found, 1):
-        for photo in finding.photos:
-            part, samples, index = album.find(photo)
+        for image in finding.images:
+            part, samples, index = album.find(image)
             line = "" if samples.lines is None else samples.lines[index]
-            place = [part, samples.paths[index], line, album.label(photo)]
+            place = [part, samples.paths[index], line, album.label(image)]
             yield [finding.kind, group, *place, finding.detail]
-        if not finding.photos:
+        if not finding.images:
             yield [finding.kind, group, "", "", "", "", finding.detail]
 
 
 def pair_sheet(album: Album, found: Sequence[Finding], output: Path, what: str) -> str:
-    """Draw a card for each pair, the first two photos of a group; the files' names, "" without any.
+    """Draw a card for each pair, the first two images of a group; the files' names, "" without any.
 
     Raises:
         UserError: a file that cannot be written.
@@ -98,13 +98,13 @@ def layout(pairs: int) -> sheets.Layout:
 
 
 def pair(album: Album, group: Finding) -> Card:
-    """Two photos, their files beneath, their labels where those matter, and the finding."""
-    two = group.photos[:2]
-    heads = ["/".join(Path(album.path(photo)).parts[-3:]) for photo in two]
-    more = len(group.photos) - len(two)
+    """Two images, their files beneath, their labels where those matter, and the finding."""
+    two = group.images[:2]
+    heads = ["/".join(Path(album.path(image)).parts[-3:]) for image in two]
+    more = len(group.images) - len(two)
     about = f"{group.kind}: {group.detail}" + (f", {more} more alike" if more else "")
-    labels = " | ".join(f"{album.part(photo)}: {album.label(photo)}" for photo in two)
-    return Card([decode.read(album.path(photo)) for photo in two], heads, (about, labels))
+    labels = " | ".join(f"{album.part(image)}: {album.label(image)}" for image in two)
+    return Card([decode.read(album.path(image)) for image in two], heads, (about, labels))
 
 
 def require_target(option: str, path: Path | None, suffix: str, overwrite: bool = False) -> None:
@@ -130,7 +130,7 @@ def check_data(
     sheet: Path | None,
     overwrite: bool = False,
 ) -> bool:
-    """Look at every photo, say what is found, write the files; True where nothing is wrong.
+    """Look at every image, say what is found, write the files; True where nothing is wrong.
 
     Raises:
         UserError: a file that is there already, or that cannot be written.
@@ -146,7 +146,7 @@ def check_data(
     for _, samples in album.labelled():
         say(*datasets.summary(samples))
     if more := album.parts.get(UNLABELED):
-        say(f"{more.source}: {plural(len(more), 'photo')} without labels")
+        say(f"{more.source}: {plural(len(more), 'image')} without labels")
     for line in lines(album, found):
         say(line)
     if output:
@@ -157,30 +157,30 @@ def check_data(
     wrong = sum(finding.kind in KINDS for finding in found)
     rate = f"{len(album) / seconds:,.0f} a second"
     many = plural(wrong, "finding") if wrong else "no findings"
-    say(f"{plural(len(album), 'photo')} looked at, {rate}: {many}")
+    say(f"{plural(len(album), 'image')} looked at, {rate}: {many}")
     return not wrong
 
 
 def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
-    """The photos a recipe trains on and is scored on, and what it asks of them."""
+    """The images a recipe trains on and is scored on, and what it asks of them."""
     recipe = replace(recipe, data=replace(recipe.data, labeled=1.0))  # all that there is
     recipe, inputs = open_listed(recipe)
     album = album_of(inputs.train, inputs.eval)
     if recipe.data.unlabeled:
-        album.parts[UNLABELED] = find_unlabeled(recipe.data.unlabeled.photos)
+        album.parts[UNLABELED] = find_unlabeled(recipe.data.unlabeled.images)
     largest = sides(recipe.train_size)[-1]
-    short = [op.pixels or largest for op in recipe.train.ops if isinstance(op, ResizeShort)]
+    short = [op.pixels or largest for op in recipe.train.transforms if isinstance(op, ResizeShort)]
     resize = max([recipe.preprocess.resize, *short])
     return album, Demands(recipe.model.in_channels, resize, recipe.preprocess.crop)
 
 
 def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
-    """The photos of one or two folders or lists: to train on, to be scored on."""
+    """The images of one or two folders or lists: to train on, to be scored on."""
     train, evaluation = datasets.find_parts(paths[0], paths[1] if len(paths) > 1 else None)
     given = [path for path in (train, evaluation) if path]
     opened, *rest = [datasets.open_samples(path) for path in given]
     ids = datasets.ids_in_words(opened)
-    if ids:  # a finding; and so that the photos can be looked at, names
+    if ids:  # a finding; and so that the images can be looked at, names
         ids += "; a recipe numbers them with data.number_labels: true"
         opened, *rest = [datasets.open_samples(path, number_labels=True) for path in given]
     datasets.note_numbers(opened)

@@ -1,6 +1,8 @@
-"""Pairs of near perceptual hashes, without comparing each with each.
+"""What is wrong with a data set: doubles, leaks, near copies, odd images and labels.
 
-Each of the 16 bands of 16 bits brings together the photos that are equal in it; only those are
+Pairs of near perceptual hashes, without comparing each with each.
+
+Each of the 16 bands of 16 bits brings together the images that are equal in it; only those are
 compared in all 256 bits. A pair that differs in at most 15 bits is equal in one band for certain.
 """
 
@@ -16,7 +18,7 @@ from ppcls.utils.text import plural
 
 # Bits of 256 in which near-duplicates may differ; docs/data.md has the measurements.
 NEAR = 32
-# Photos of one band that are alike are compared with the next in order, up to so many …
+# Images of one band that are alike are compared with the next in order, up to so many …
 REACH = 1000
 # … and each is linked with so many at most: enough to see that it is one of a crowd.
 LINKS = 20
@@ -66,7 +68,7 @@ def band_pairs(bands: np.ndarray, band: int, links: np.ndarray, reach: int) -> n
 
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
-    """For each of `count` photos the lowest one that `pairs` (int64 [P, 2 or 3]) link it with."""
+    """For each of `count` images the lowest one that `pairs` (int64 [P, 2 or 3]) link it with."""
     lowest = np.arange(count)
     while len(pairs):
         both = np.minimum(lowest[pairs[:, 0]], lowest[pairs[:, 1]])
@@ -80,28 +82,28 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
 
 
 # --------------------------------------------------------------------------
-# What a survey finds: broken photos, copies, leaks, and what else may surprise
+# What a survey finds: broken images, copies, leaks, and what else may surprise
 
-CROWD = 8  # photos above which a group is said to be alike by nature
+CROWD = 8  # images above which a group is said to be alike by nature
 UNEVEN = 10  # times the smallest class from which the largest is noted
 
 # In the order they are reported.
 KINDS = {
-    "broken": "photos that stop training, or are seen damaged: replace or remove them",
-    "leak": "the same photo to learn from and to be scored on: remove one",
-    "two labels": "the same photo in several classes: keep the right one",
-    "duplicate": "the same photo several times: all but one are a waste",
-    "near leak": "nearly the same photo to learn from and to be scored on: keep them on one side",
-    "near two labels": "nearly the same photo in several classes: is one of them mislabelled?",
-    "near duplicate": "nearly the same photo: saved, resized or shot again",
+    "broken": "images that stop training, or are seen damaged: replace or remove them",
+    "leak": "the same image to learn from and to be scored on: remove one",
+    "two labels": "the same image in several classes: keep the right one",
+    "duplicate": "the same image several times: all but one are a waste",
+    "near leak": "nearly the same image to learn from and to be scored on: keep them on one side",
+    "near two labels": "nearly the same image in several classes: is one of them mislabelled?",
+    "near duplicate": "nearly the same image: saved, resized or shot again",
     "one class": "there is nothing to tell apart, and training would be right for certain",
     "labels": "labels that number no classes",
-    "classes": "classes without photos",
+    "classes": "classes without images",
 }
 NOTES = {
-    "crowd": f"groups of more than {CROWD} photos that look alike: by nature, or one film's frames",
-    "uneven classes": f"the largest class has {UNEVEN} times the photos of the smallest, or more",
-    "blank": "photos of one colour; not compared with others",
+    "crowd": f"groups of more than {CROWD} images that look alike: by nature, or one film's frames",
+    "uneven classes": f"the largest class has {UNEVEN} times the images of the smallest, or more",
+    "blank": "images of one colour; not compared with others",
     "long": "one side more than 4 times the other",
     "small": "smaller than the recipe's crop: they are enlarged",
     "large": "above 67 million pixels: slow to read",
@@ -130,10 +132,10 @@ ODD = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One of KINDS or NOTES; `photos` are the indices in the album it is about."""
+    """One of KINDS or NOTES; `images` are the indices in the album it is about."""
 
     kind: str
-    photos: tuple[int, ...]
+    images: tuple[int, ...]
     detail: str
 
 
@@ -146,8 +148,8 @@ def findings(seen: Survey, near: int) -> list[Finding]:
     for group, bits in near_groups(seen.records, near):
         detail = f"{bits} of 256 bits differ"
         if len(group) > CROWD:
-            parts = " and ".join(sorted({seen.album.part(photo) for photo in group}, reverse=True))
-            found.append(Finding("crowd", group, f"{plural(len(group), 'photo')} of {parts}"))
+            parts = " and ".join(sorted({seen.album.part(image) for image in group}, reverse=True))
+            found.append(Finding("crowd", group, f"{plural(len(group), 'image')} of {parts}"))
         else:
             found += judged(seen.album, group, "near ", detail)
     if seen.album.labels:
@@ -162,12 +164,12 @@ def findings(seen: Survey, near: int) -> list[Finding]:
 
 
 def judged(album: Album, group: tuple[int, ...], near: str, detail: str) -> Iterator[Finding]:
-    """What is wrong with photos that are one: "near " or "" before each kind."""
-    parts = [album.part(photo) for photo in group]
+    """What is wrong with images that are one: "near " or "" before each kind."""
+    parts = [album.part(image) for image in group]
     known = [album.label(p) for p, part in zip(group, parts, strict=True) if part != UNLABELED]
     labels = [
-        known[0] if part == UNLABELED and known else album.label(photo)
-        for photo, part in zip(group, parts, strict=True)
+        known[0] if part == UNLABELED and known else album.label(image)
+        for image, part in zip(group, parts, strict=True)
     ]
     leaks = "eval" in parts and len(set(parts)) > 1
     mixed = len(set(labels)) > 1
@@ -175,30 +177,30 @@ def judged(album: Album, group: tuple[int, ...], near: str, detail: str) -> Iter
         yield Finding(f"{near}leak", contrasted(group, parts), detail)
     if mixed:
         yield Finding(f"{near}two labels", contrasted(group, labels), detail)
-    # A labelled photo may be shown without its label, too.
+    # A labelled image may be shown without its label, too.
     if not (leaks or mixed) and len(set(parts)) < len(group):
         yield Finding(f"{near}duplicate", group, detail)
 
 
 def contrasted(group: tuple[int, ...], values: list[str]) -> tuple[int, ...]:
-    """The group with a photo of another value than the first's brought to the second place."""
+    """The group with an image of another value than the first's brought to the second place."""
     other = next(i for i, value in enumerate(values) if value != values[0])
     return (group[0], group[other], *group[1:other], *group[other + 1 :])
 
 
 def how_equal(seen: Survey, group: tuple[int, ...]) -> str:
-    if len({seen.album.path(photo) for photo in group}) == 1:
+    if len({seen.album.path(image) for image in group}) == 1:
         return "listed several times"
     rows = seen.records[list(group)]
     return "same bytes" if len(np.unique(rows["bytes"])) == 1 else "same pixels"
 
 
-def shape(seen: Survey, photo: int) -> str:
-    return f"{seen.records['width'][photo]}x{seen.records['height'][photo]}"
+def shape(seen: Survey, image: int) -> str:
+    return f"{seen.records['width'][image]}x{seen.records['height'][image]}"
 
 
 def exact_groups(records: np.ndarray) -> list[tuple[int, ...]]:
-    """The photos with the same pixels, in groups of two and more, by their first photo."""
+    """The images with the same pixels, in groups of two and more, by their first image."""
     return grouped(records["pixels"], np.flatnonzero(records["pixels"]))
 
 
@@ -211,8 +213,8 @@ def grouped(keys: np.ndarray, rows: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def near_groups(records: np.ndarray, near: int) -> list[tuple[tuple[int, ...], int]]:
-    """Photos linked by hashes that differ in at most `near` bits, and the fewest bits; nearest
-    first. Groups whose pixels are all the same are left out, and so are blank photos.
+    """Images linked by hashes that differ in at most `near` bits, and the fewest bits; nearest
+    first. Groups whose pixels are all the same are left out, and so are blank images.
     """
     shows = np.flatnonzero((records["pixels"] != 0) & (records["odd"] & Odd.BLANK == 0))
     _, first, which = np.unique(records["pixels"][shows], return_index=True, return_inverse=True)
@@ -229,19 +231,19 @@ def near_groups(records: np.ndarray, near: int) -> list[tuple[tuple[int, ...], i
 
 
 def class_findings(part: str, samples: Dataset, album: Album) -> Iterator[Finding]:
-    """Photos of one class alone, labels that are ids, classes without photos, sizes far apart."""
+    """Images of one class alone, labels that are ids, classes without images, sizes far apart."""
     alone = one_class(samples) if part == "train" else ""
     if alone:
         yield Finding("one class", (), f"{part}: {alone}")
     counts = samples.counts(max(part.classes for part in album.parts.values()))
     for label in np.flatnonzero(counts == 0):
-        yield Finding("classes", (), f"{part}: no photo of class {class_name(album, int(label))}")
+        yield Finding("classes", (), f"{part}: no image of class {class_name(album, int(label))}")
     filled = np.flatnonzero(counts)
     low = filled[counts[filled].argmin()]
     high = filled[counts[filled].argmax()]
     if counts[high] >= UNEVEN * counts[low]:
         names = [
-            f"{class_name(album, int(c))} has {plural(int(counts[c]), 'photo')}"
+            f"{class_name(album, int(c))} has {plural(int(counts[c]), 'image')}"
             for c in (high, low)
         ]
         yield Finding("uneven classes", (), f"{part}: {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""Sheets of photos as the network will see them: `ppcls show-data -c recipe.yaml`."""
+"""Sheets of images as the network will see them: `ppcls show-data -c recipe.yaml`."""
 
 import os
 from collections.abc import Iterator
@@ -32,11 +32,11 @@ def show_data(
 ) -> str:
     """Write the sheet, of several pages where needed; returns one line that says what is on it.
 
-    For each of `count` photos spread over the data set: the whole photo, then what the network is
+    For each of `count` images spread over the data set: the whole image, then what the network is
     trained on in each of the first epochs, or with `evaluation` what it is scored on.
 
     Raises:
-        UserError: data that is missing, a broken photo, ops that do not end in the training size,
+        UserError: data that is missing, a broken image, ops that do not end in the training size,
             an output that is there already or cannot be written.
     """
     if output.suffix.lower() not in sheets.FORMATS:
@@ -62,14 +62,14 @@ def show_data(
     files = sheets.write_pages(str(output), output, drawn)
     shape = f"{size}x{size}" if isinstance(size, int) else f"{in_words(size)} px"
     what = "evaluation" if evaluation else f"{plural(epochs, 'epoch')} of training"
-    many = f"{len(chosen):,} of {plural(len(samples), 'photo')}"
+    many = f"{len(chosen):,} of {plural(len(samples), 'image')}"
     return f"{files}: {many} at {shape}, {what}"
 
 
 def cards(
     samples: Dataset | JoinedDataset, view: Pipeline, chosen: np.ndarray, heads: list[str]
 ) -> Iterator[Card]:
-    """A card for each photo: its pixels as the network sees them, its label and its file."""
+    """A card for each image: its pixels as the network sees them, its label and its file."""
     for index in map(int, chosen):
         shown = row(samples, view, index, len(heads) - 1)
         name = os.path.basename(samples.paths[index])
@@ -79,7 +79,7 @@ def cards(
 def row(
     samples: Dataset | JoinedDataset, view: Pipeline, index: int, epochs: int
 ) -> list[np.ndarray]:
-    """The photo and its views in the first epochs, uint8 [H, W, C], as the loader gives them."""
+    """The image and its views in the first epochs, uint8 [H, W, C], as the loader gives them."""
     one = np.array([index])
     views = [load_batch((samples, view), one, epoch).images[0] for epoch in range(epochs)]
     return [decode.read(samples.paths[index], view.channels), *views]

@@ -1,7 +1,9 @@
-"""What is kept of one photo: digests, a perceptual hash, its size and what is odd about it.
+"""Every image looked at once: digests, a perceptual hash, its size and what is odd about it.
 
-The perceptual hash is the signs of a photo's 256 lowest frequencies (a discrete cosine transform
-of the photo in grey, 32x32), without the mean: 256 bits that saving, resizing and brightness
+What is kept of one image: digests, a perceptual hash, its size and what is odd about it.
+
+The perceptual hash is the signs of an image's 256 lowest frequencies (a discrete cosine transform
+of the image in grey, 32x32), without the mean: 256 bits that saving, resizing and brightness
 hardly change. Written here because the libraries for it bring SciPy and wavelets along.
 """
 
@@ -35,7 +37,7 @@ from ppcls.utils.opencv import cv2
 # of the grey picture that is hashed; 64-bit words of the hash
 SIDE = 32
 WORDS = 4
-FLAT = 2.0  # standard deviation in grey levels below which a photo shows nothing
+FLAT = 2.0  # standard deviation in grey levels below which an image shows nothing
 LONG = 4  # times the short side from which a shape is odd
 RECORD = np.dtype(
     [
@@ -67,7 +69,7 @@ class Odd(IntFlag):
 
 @dataclass(frozen=True)
 class Demands:
-    """What a recipe asks of photos: channels, and sides in pixels (0: unknown)."""
+    """What a recipe asks of images: channels, and sides in pixels (0: unknown)."""
 
     channels: int = 3
     resize: int = 0
@@ -75,10 +77,10 @@ class Demands:
 
 
 def examine(paths: Sequence[str], demands: Demands) -> tuple[np.ndarray, dict[int, str]]:
-    """RECORD [N] for the photos, and for each that is broken its place in `paths` and why."""
+    """RECORD [N] for the images, and for each that is broken its place in `paths` and why."""
     records = np.zeros(len(paths), RECORD)
     broken = {}
-    # Pillow's warning of a large photo names no file; the photo is noted as large.
+    # Pillow's warning of a large image names no file; the image is noted as large.
     with warnings.catch_warnings(), decoder_messages() as messages:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         for i, path in enumerate(paths):
@@ -93,7 +95,7 @@ def examine(paths: Sequence[str], demands: Demands) -> tuple[np.ndarray, dict[in
 
 
 def record(path: str, demands: Demands) -> tuple:
-    """A photo's RECORD; UserError where it is broken or too narrow."""
+    """An image's RECORD; UserError where it is broken or too narrow."""
     data = decode.read_bytes(path)
     pixels = decode.decode(data, demands.channels, path)
     height, width = pixels.shape[:2]
@@ -115,7 +117,7 @@ def fingerprint(pixels: np.ndarray) -> tuple[int, np.ndarray, bool]:
 
 
 def digest(data: bytes | memoryview, shape: tuple[int, ...] = ()) -> int:
-    """64 bits, never 0: two of a million different photos agree once in 40 million data sets."""
+    """64 bits, never 0: two of a million different images agree once in 40 million data sets."""
     made = hashlib.sha1(repr(shape).encode(), usedforsecurity=False)
     made.update(data)
     return int.from_bytes(made.digest()[:8], "little") or 1
@@ -168,7 +170,7 @@ def oddities(data: bytes, path: str) -> Odd:
 def decoder_messages() -> Iterator[BinaryIO]:
     """A file that takes what is written to this process's stderr meanwhile.
 
-    libjpeg says there, and nowhere else, that it found damage in a photo it decoded.
+    libjpeg says there, and nowhere else, that it found damage in an image it decoded.
     """
     with tempfile.TemporaryFile() as file:
         kept = os.dup(2)
@@ -192,18 +194,18 @@ def read_messages(file: BinaryIO) -> str:
 
 
 # --------------------------------------------------------------------------
-# Every photo of a data set looked at once, by a worker process for each core
+# Every image of a data set looked at once, by a worker process for each core
 
 UNLABELED = "unlabeled"  # the part without labels
-CHUNK = 64  # photos that a worker is given at a time
-FEW = 256  # photos below which starting workers takes longer than the work
+CHUNK = 64  # images that a worker is given at a time
+FEW = 256  # images below which starting workers takes longer than the work
 
 Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Album:
-    """The parts of a data set ("train", "eval", "unlabeled") as one row of photos.
+    """The parts of a data set ("train", "eval", "unlabeled") as one row of images.
 
     `labels` says what is wrong with the labels of all, "" where nothing is.
     """
@@ -214,29 +216,29 @@ class Album:
     def __len__(self) -> int:
         return sum(map(len, self.parts.values()))
 
-    def find(self, photo: int) -> tuple[str, Dataset, int]:
-        """The part of a photo, the part's samples, and the photo's index there."""
+    def find(self, image: int) -> tuple[str, Dataset, int]:
+        """The part of an image, the part's samples, and the image's index there."""
         for name, samples in self.parts.items():
-            if photo < len(samples):
-                return name, samples, photo
-            photo -= len(samples)
-        raise IndexError(photo)
+            if image < len(samples):
+                return name, samples, image
+            image -= len(samples)
+        raise IndexError(image)
 
-    def part(self, photo: int) -> str:
-        return self.find(photo)[0]
+    def part(self, image: int) -> str:
+        return self.find(image)[0]
 
-    def path(self, photo: int) -> str:
-        _, samples, index = self.find(photo)
+    def path(self, image: int) -> str:
+        _, samples, index = self.find(image)
         return samples.paths[index]
 
-    def where(self, photo: int) -> str:
-        """The place to look for the photo, as `Samples.where`."""
-        _, samples, index = self.find(photo)
+    def where(self, image: int) -> str:
+        """The place to look for the image, as `Samples.where`."""
+        _, samples, index = self.find(image)
         return samples.where(index)
 
-    def label(self, photo: int) -> str:
-        """The name of the photo's class, or its number."""
-        part, samples, index = self.find(photo)
+    def label(self, image: int) -> str:
+        """The name of the image's class, or its number."""
+        part, samples, index = self.find(image)
         return "no label" if part == UNLABELED else samples.label_of(index)
 
     def labelled(self) -> list[tuple[str, Dataset]]:
@@ -250,7 +252,7 @@ class Album:
 
 @dataclass(frozen=True)
 class Survey:
-    """What was seen: RECORD [N], and for each broken photo why."""
+    """What was seen: RECORD [N], and for each broken image why."""
 
     album: Album
     records: np.ndarray
@@ -258,14 +260,14 @@ class Survey:
 
 
 def survey(album: Album, demands: Demands, what: str = "check") -> Survey:
-    """Look at all photos; DataError where a worker process is ended by one."""
+    """Look at all images; DataError where a worker process is ended by one."""
     records = np.zeros(len(album), RECORD)
     broken = {}
     done = 0
     look = partial(examine, demands=demands)
     results = in_order(look, chunks(album.paths(), CHUNK), workers_for(len(album)))
     for rows, reasons in Progress(
-        results, f"{what}, in steps of {CHUNK} photos", -(-len(album) // CHUNK)
+        results, f"{what}, in steps of {CHUNK} images", -(-len(album) // CHUNK)
     ):
         records[done : done + len(rows)] = rows
         broken |= {done + place: reason for place, reason in reasons.items()}
@@ -273,9 +275,9 @@ def survey(album: Album, demands: Demands, what: str = "check") -> Survey:
     return Survey(album, records, broken)
 
 
-def workers_for(photos: int) -> int:
+def workers_for(images: int) -> int:
     """How many processes are worth starting; 0: none beside this one."""
-    return min(core_count(), photos // CHUNK) if photos >= FEW else 0
+    return min(core_count(), images // CHUNK) if images >= FEW else 0
 
 
 def chunks(paths: Iterator[str], size: int) -> Iterator[list[str]]:
@@ -289,7 +291,7 @@ def in_order(
     """What `look` says of each chunk of paths, in order; 0 `workers`: this process itself.
 
     Raises:
-        DataError: a worker was ended, maybe by a photo.
+        DataError: a worker was ended, maybe by an image.
     """
     if not workers:
         yield from map(look, work)
@@ -309,7 +311,7 @@ def in_order(
             asked.popleft()
     except BrokenProcessPool:
         raise DataError(
-            f"a worker was ended from outside, for lack of memory or by one of the photos from "
+            f"a worker was ended from outside, for lack of memory or by one of the images from "
             f"{asked[0][0]} on; check that folder by itself"
         ) from None
     finally:

@@ -41,7 +41,7 @@ def add(commands) -> None:
     parser.add_argument("--rounds", type=positive, default=5, metavar="N", help=text)
     text = "seconds that a turn lasts, at least one run; default: 0.5"
     parser.add_argument("--seconds", type=seconds, default=0.5, metavar="SECONDS", help=text)
-    text = "folder of photos to time reading with; default: a made-up photo"
+    text = "folder of images to time reading with; default: a made-up image"
     parser.add_argument("--photos", type=Path, metavar="FOLDER", help=text)
     text = "folder to write tables and plots into, and to go on from; default: bench"
     parser.add_argument("--output", type=Path, default=Path("bench"), metavar="FOLDER", help=text)

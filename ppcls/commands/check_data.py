@@ -9,7 +9,7 @@ from ppcls.utils.files import expanded
 
 
 def add(commands) -> None:
-    text = "find broken, doubled, leaking and mislabelled-looking photos before training"
+    text = "find broken, doubled, leaking and mislabelled-looking images before training"
     examples = (
         "ppcls check-data photos/train photos/val",
         "ppcls check-data -c RECIPE.yaml --output found.csv --sheet pairs.png",
@@ -17,9 +17,9 @@ def add(commands) -> None:
     parser = add_command(commands, "check-data", run, text, examples)
     codes = "exit code: 0 nothing is wrong, 1 something is, 2 a mistake in the command"
     parser.epilog = f"{codes}\n\n{parser.epilog}"
-    text = "folder or list of the photos to train on, in place of -c"
+    text = "folder or list of the images to train on, in place of -c"
     parser.add_argument("train", nargs="?", type=expanded, metavar="TRAIN", help=text)
-    text = "folder or list of the photos to be scored on"
+    text = "folder or list of the images to be scored on"
     parser.add_argument("eval", nargs="?", type=expanded, metavar="EVAL", help=text)
     add_recipe_options(parser, required=False)
     text = "write all findings into this .csv file"

@@ -9,9 +9,9 @@ from ppcls.utils.log import say
 
 def add(commands) -> None:
     text = "write out a built-in data set as ordinary folders"
-    examples = ("ppcls data digits", "ppcls data photos --to photos/samples")
+    examples = ("ppcls data digits", "ppcls data images --to photos/samples")
     parser = add_command(commands, "data", run, text, examples)
-    text = "which one: digits, solar_cells, or photos, which are scikit-learn's two"
+    text = "which one: digits, solar_cells, or images, which are scikit-learn's two"
     parser.add_argument("name", help=text)
     text = "folder to write it into; default: data/<name>"
     parser.add_argument("--to", type=Path, metavar="FOLDER", help=text)
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
 
     to = options.to or Path("data") / options.name
     if options.name == "photos":
-        say(*builtin.copy_sample_photos(to))
+        say(*builtin.copy_sample_images(to))
         return 0
     folder = builtin.write(options.name, to)
     say(*builtin.describe(options.name).split("\n"), folder)

@@ -13,7 +13,7 @@ from ppcls.commands.options import WEIGHTS_HELP
 
 
 def add(commands) -> None:
-    text = "score a trained network on labelled photos"
+    text = "score a trained network on labelled images"
     examples = (
         "ppcls eval --weights runs/own_photos/best.safetensors",
         "ppcls eval --weights runs/own_photos/best.safetensors --report reports/own_photos",

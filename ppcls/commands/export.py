@@ -24,8 +24,8 @@ def add(commands) -> None:
     text = "folder to write the exported model to; default: exported/<the run's name>"
     parser.add_argument("--output", type=expanded, metavar="FOLDER", help=text)
     add_overwrite_option(parser, "replace another network's export in that folder")
-    text = "photos to compare the exported model with the network on; default: of the recipe"
-    parser.add_argument("--check", nargs="+", type=expanded, default=[], metavar="PHOTO", help=text)
+    text = "images to compare the exported model with the network on; default: of the recipe"
+    parser.add_argument("--check", nargs="+", type=expanded, default=[], metavar="IMAGE", help=text)
     formats = ("paddle", "onnx", "openvino")
     text = "file formats to write, one or several; default: paddle"
     parser.add_argument("--format", nargs="+", choices=formats, default=["paddle"], help=text)

@@ -29,9 +29,9 @@ def add(commands) -> None:
     parser.add_argument("--name", default="train", help=text)
     text = "file with the class names, one in each line"
     parser.add_argument("--labels", type=expanded, metavar="FILE", help=text)
-    text = "read lists whose labels are like 0,1,0: several for a photo"
+    text = "read lists whose labels are like 0,1,0: several for an image"
     parser.add_argument("--multilabel", action="store_true", help=text)
-    text = "number that fixes the order the photos are shuffled into; default: 0"
+    text = "number that fixes the order the images are shuffled into; default: 0"
     parser.add_argument("--seed", type=whole, default=0, metavar="N", help=text)
 
 

@@ -63,7 +63,8 @@ def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
         nargs="+",
         default=[],
         metavar="KEY=VALUE",
-        help="set keys of the recipe, such as train.epochs=10 or 'train.ops.0.scale=[0.5, 1]'",
+        help="set keys of the recipe, such as train.epochs=10 "
+        "or 'train.transforms.0.scale=[0.5, 1]'",
     )
 
 
@@ -138,7 +139,7 @@ def add_on_error(parser: argparse.ArgumentParser, text: str) -> None:
         "--on-error",
         choices=("stop", "skip"),
         default="stop",
-        help=f"at a photo that cannot be read; {text}; default: stop",
+        help=f"at an image that cannot be read; {text}; default: stop",
     )
 
 
@@ -156,7 +157,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="what runs the model: paddle, onednn, onnxruntime, openvino, tensorrt or "
         "onnxruntime-tensorrt; default: auto, the fastest here, measured once",
     )
-    text = "number of photos to predict at a time; default: 8"
+    text = "number of images to predict at a time; default: 8"
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help=text)
     text = "where to run the model; default: auto, a GPU where there is one"
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
@@ -165,7 +166,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     text = "number of CPU threads to compute with; default: the fastest"
     parser.add_argument("--threads", type=positive, metavar="N", help=text)
     given = parser.add_argument_group("in place of what inference.yml says, or where there is none")
-    text = "resize the short side of a photo to so many pixels"
+    text = "resize the short side of an image to so many pixels"
     given.add_argument("--resize", type=positive, metavar="PIXELS", help=text)
     text = "crop a square of so many pixels a side from the middle"
     given.add_argument("--crop", type=positive, metavar="PIXELS", help=text)

@@ -14,17 +14,17 @@ from ppcls.utils.files import expanded
 
 
 def add(commands) -> None:
-    text = "name what is on photos with an exported model"
+    text = "name what is on images with an exported model"
     examples = (
         "ppcls predict --model-dir exported/own_photos photo.jpg",
         "ppcls predict --model-dir exported/own_photos photos/val --topk 2 --save results.csv",
         "ppcls predict --model-dir exported/own_photos photos.txt --engine onnxruntime",
     )
     parser = add_command(commands, "predict", run, text, examples)
-    text = "photos, folders of photos, and list files with a path in each line"
-    parser.add_argument("photos", nargs="+", type=expanded, metavar="PHOTO|FOLDER|LIST", help=text)
+    text = "images, folders of images, and list files with a path in each line"
+    parser.add_argument("photos", nargs="+", type=expanded, metavar="IMAGE|FOLDER|LIST", help=text)
     add_engine_options(parser)
-    text = "number of classes to name for each photo; default: 5"
+    text = "number of classes to name for each image; default: 5"
     parser.add_argument("--topk", type=positive, metavar="N", help=text)
     text = "write the results to this .csv, .json or .jsonl file, too, prediction by prediction"
     parser.add_argument("--save", type=Path, metavar="FILE", help=text)

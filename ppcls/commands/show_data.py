@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def add(commands) -> None:
-    text = "draw a recipe's photos, and what each becomes in the first epochs"
+    text = "draw a recipe's images, and what each becomes in the first epochs"
     examples = (
         "ppcls show-data -c configs/quick_start/digits.yaml",
         "ppcls show-data -c configs/quick_start/digits.yaml --eval --output scored.png",
     )
     parser = add_command(commands, "show-data", run, text, examples)
     add_recipe_options(parser, required=True)
-    text = "number of photos to draw; default: 32"
+    text = "number of images to draw; default: 32"
     parser.add_argument("--count", type=positive, default=32, metavar="N", help=text)
-    text = "number of epochs to draw each photo in; default: 4"
+    text = "number of epochs to draw each image in; default: 4"
     parser.add_argument("--epochs", type=positive, default=4, metavar="N", help=text)
     text = "picture to write, .png or .jpg; further pages are FILE-2 …; default: sheet.png"
     parser.add_argument("--output", type=Path, default=Path("sheet.png"), metavar="FILE", help=text)
-    text = "draw the photos that it is scored on instead"
+    text = "draw the images that it is scored on instead"
     parser.add_argument("--eval", action="store_true", help=text)
     text = "replace the pictures where they exist"
     parser.add_argument("--overwrite", action="store_true", help=text)

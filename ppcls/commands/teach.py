@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def add(commands) -> None:
-    text = "keep a teacher's answers to the training photos, for task.teacher.cache"
+    text = "keep a teacher's answers to the training images, for task.teacher.cache"
     examples = ("ppcls teach -c student.yaml --output answers/teacher.answers",)
     parser = add_command(commands, "teach", run, text, examples)
     add_recipe_options(parser, required=True)
     text = "file to write the answers to, which task.teacher.cache then names"
     parser.add_argument("--output", type=Path, required=True, metavar="FILE", help=text)
-    text = "number of classes to keep for each photo; default: 32"
+    text = "number of classes to keep for each image; default: 32"
     parser.add_argument("--top", type=positive, metavar="N", help=text)
     text = "which of several teachers to ask, counted from 1; default: 1"
     parser.add_argument("--teacher", type=positive, default=1, metavar="N", help=text)

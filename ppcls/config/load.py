@@ -1,7 +1,7 @@
 """Configuration files and `-o` overrides to one validated value of a node class.
 
 All mistakes are reported at once, each with its place: `configs/x.yaml:10: unknown key
-'train.ops.0.scael'; did you mean 'scale'?`
+'train.transforms.0.scael'; did you mean 'scale'?`
 """
 
 import copy
@@ -20,6 +20,7 @@ from ppcls.config.tree import TAGS, At, Tree, dotted_name, override, read
 from ppcls.utils import yaml_files
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
+from ppcls.utils.log import say
 from ppcls.utils.text import at_most, quoted, visible
 
 Node = TypeVar("Node")
@@ -32,12 +33,20 @@ def load(schema: type[Node], path: str | Path, overrides: Sequence[str] = ()) ->
     Raises:
         UserError: one line for each mistake, with the file and line or the override.
     """
-    return resolve(schema, read(Path(expanded(path))), overrides)
+    renamed: dict[str, str] = getattr(schema, "renamed", {})
+    said: list[str] = []
+    tree = read(Path(expanded(path)), renamed, said)
+    value = resolve(schema, tree, overrides, said)
+    if said:
+        say(f"note: {path}: {'; '.join(dict.fromkeys(said))}; the older names go on working")
+    return value
 
 
 def from_plain(schema: type[Node], value: Any, source: str, overrides: Sequence[str] = ()) -> Node:
     """Validate a plain tree, such as a checkpoint's recipe; `source` stands for it in errors."""
-    return resolve(schema, Tree(value, {(): source}), overrides)
+    tree = Tree(copy.deepcopy(value), {(): source})
+    tree.rename(getattr(schema, "renamed", {}))
+    return resolve(schema, tree, overrides, [])
 
 
 def to_plain(value: Any) -> dict:
@@ -50,8 +59,9 @@ def to_yaml(value: Any) -> str:
     return yaml_files.to_yaml(to_plain(value))
 
 
-def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
+def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str], said: list[str]) -> Node:
     mistakes = []
+    renamed: dict[str, str] = getattr(schema, "renamed", {})
     tree = copy.deepcopy(tree)
     # The kind of a thing comes first: a change of it would undo what is set of it.
     for item in sorted(
@@ -59,7 +69,7 @@ def resolve(schema: type[Node], tree: Tree, overrides: Sequence[str]) -> Node:
     ):
         changed = copy.deepcopy(tree)
         try:
-            override(changed, item)
+            override(changed, item, renamed, said)
             tree = changed
         except UserError as error:
             mistakes.append(str(error))

@@ -8,7 +8,7 @@ from ppcls.utils.text import LONGEST_WORD, nearest
 # Words of PaddleClas, torch, torchvision, timm, albumentations and Keras, without capitals and
 # what parts words; to each the keys, ops or kinds that it may mean here, the likeliest first.
 ELSEWHERE = {
-    # operations on photos
+    # operations on images
     "flip": "horizontal_flip",
     "hflip": "horizontal_flip",
     "fliplr": "horizontal_flip",
@@ -118,8 +118,8 @@ ELSEWHERE = {
     "test": "eval",
     "validation": "eval",
     "imageroot": "root",
-    "labelfile": "labels",
-    "classnames": "labels",
+    "labelfile": "class_names",
+    "classnames": "class_names",
     "valsplit": "holdout",
     "validationsplit": "holdout",
     "printbatchstep": "log_every",
@@ -135,18 +135,17 @@ ELSEWHERE = {
     "half": "precision",
     "mixedprecision": "precision",
     "shuffle": "sampler",
-    "mixup": "batch_ops",
-    "cutmix": "batch_ops",
+    "mixup": "batch_transforms",
+    "cutmix": "batch_transforms",
     "clipgrad": "clip_norm",
     "gradclip": "clip_norm",
     "updatefreq": "accumulate",
     "gradaccumulation": "accumulate",
     "accumulationsteps": "accumulate",
     "droppathrate": "drop_path",
-    "transforms": "ops",
-    "transformops": "ops",
-    "augmentations": "ops",
-    "batchtransformops": "batch_ops",
+    "transformops": "transforms",
+    "augmentations": "transforms",
+    "batchtransformops": "batch_transforms",
     "useema": "ema",
     "emadecay": "ema",
     "lossfn": "loss",
@@ -162,11 +161,11 @@ ELSEWHERE = {
 # What is said of words to which nothing corresponds.
 ADVICE = {
     "normalize": "preprocess.mean and preprocess.std normalise; leave it out",
-    "totensor": "photos become tensors by themselves; leave it out",
-    "tochw": "photos become tensors by themselves; leave it out",
+    "totensor": "images become tensors by themselves; leave it out",
+    "tochw": "images become tensors by themselves; leave it out",
     "resume": "it is an option of the command and no key: --resume",
     "overwrite": "it is an option of the command and no key: --overwrite",
-    "decode": "photos are decoded by themselves; leave it out",
+    "decode": "images are decoded by themselves; leave it out",
 }
 PADDLECLAS = ("Global", "Arch", "DataLoader", "Infer", "Metric", "ProfilerOptions")
 IMPORT = "a config of PaddleClas becomes a recipe with tools/import_paddleclas.py OLD.yaml"

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,45 @@ class Tree:
         value = merge(self.value, over.value)
         return Tree(value, self.places | over.places, others | over.others)
 
+    def rename(self, renamed: Mapping[str, str], under: str = "") -> list[str]:
+        """Give keys their new names; returns the words that say which.
+
+        Args:
+            renamed: dotted name → new dotted name.
+            under: what the tree's own keys stand under, as "train.".
+
+        Raises:
+            UserError: a key stands there under both names.
+        """
+        said = []
+        for old, new in renamed.items():
+            if not old.startswith(under):
+                continue
+            *parents, last = old.removeprefix(under).split(".")
+            key = new.split(".")[-1]
+            node = self.value
+            for part in parents:
+                node = node.get(part) if isinstance(node, dict) else None
+            if not isinstance(node, dict) or last not in node:
+                continue
+            if key in node:
+                place = self.places.get((*parents, last), "")
+                raise UserError(f"{place}: {old} is an older name of {new}: give one of them")
+            self.value_renamed(node, last, key)
+            start = (*parents, last)
+            for known in (self.places, self.others, self.problems):
+                for at in [at for at in known if at[: len(start)] == start]:
+                    known[(*parents, key, *at[len(start) :])] = known.pop(at)
+            said.append(f"{old} is called {new} now")
+        return said
+
+    @staticmethod
+    def value_renamed(node: dict, old: str, new: str) -> None:
+        """The mapping with another key in the same place."""
+        items = [(new if key == old else key, value) for key, value in node.items()]
+        node.clear()
+        node.update(items)
+
     def swap(self, at: At) -> bool:
         """Take the second reading of the value at `at`; False where there is none (any more)."""
         if at not in self.others:
@@ -99,8 +139,20 @@ Loader.add_implicit_resolver("tag:yaml.org,2002:int", INT, list("-+0123456789"))
 NULLS = ("", "~", "null", "Null", "NULL")  # how an override says that a key has no value
 
 
-def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
-    """The file's tree merged over the trees of the files its `_base_` names."""
+def read(
+    path: Path,
+    renamed: Mapping[str, str] | None = None,
+    said: list[str] | None = None,
+    ancestors: tuple[Path, ...] = (),
+) -> Tree:
+    """The file's tree merged over the trees of the files its `_base_` names.
+
+    Args:
+        renamed: older names of keys → what they are called now, as the tree has them.
+        said: takes what was given by an older name.
+    """
+    renamed = renamed or {}
+    said = [] if said is None else said
     try:
         text = read_file(path).decode().replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
@@ -124,7 +176,8 @@ def read(path: Path, ancestors: tuple[Path, ...] = ()) -> Tree:
     for base in bases(own, path):
         if base.resolve() in ancestors:
             raise UserError(f"{own.places[('_base_',)]}: _base_ leads back to {base}")
-        merged = merged.under(read(base, (*ancestors, path.resolve())))
+        merged = merged.under(read(base, renamed, said, (*ancestors, path.resolve())))
+    said += own.rename(renamed)
     return merged.under(own)
 
 
@@ -206,13 +259,23 @@ def tags_differ(base: dict, over: dict) -> bool:
     return any(tag in base and tag in over and base[tag] != over[tag] for tag in TAGS)
 
 
-def override(tree: Tree, item: str) -> None:
-    """Set `a.b.0.c=value` in the tree; the value is YAML, or text as it stands."""
+def override(tree: Tree, item: str, renamed: Mapping[str, str], said: list[str]) -> None:
+    """Set `a.b.0.c=value` in the tree; the value is YAML, or text as it stands.
+
+    Args:
+        renamed: older names of keys → what they are called now.
+        said: takes what was given by an older name.
+    """
     dotted, equals, text = item.partition("=")
     place = visible(f"-o {item}", LONGEST_PLACE)
     if not equals or not dotted:
         raise UserError(f"{place}: should be key.key=value")
     given = reading(text, place)
+    for old, new in renamed.items():
+        if f"{dotted}.".startswith(f"{old}."):
+            dotted = new + dotted.removeprefix(old)
+            said.append(f"{old} is called {new} now")
+    said += given.rename(renamed, f"{dotted}.")
     *parents, last = dotted.split(".")
     node = tree.value
     at = ()

@@ -1,1 +1,1 @@
-"""Photos and batches; nothing here imports paddle, so data workers stay light."""
+"""Images and batches; nothing here imports paddle, so data workers stay light."""

@@ -1,6 +1,6 @@
 """Training ops that draw from a table of elementary changes and of how strong each may be.
 
-What lies outside a turned or moved photo is grey (128) or black, as each paper has it; sampling is
+What lies outside a turned or moved image is grey (128) or black, as each paper has it; sampling is
 bilinear.
 """
 
@@ -52,7 +52,7 @@ class AutoAugment:
         return changed(image, self.draw(rng), RANGES, GREY)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        """The changes of one photo."""
+        """The changes of one image."""
         policy = IMAGENET_POLICY[int(rng.random() * len(IMAGENET_POLICY))]
         draws = rng.random((2, 2)).tolist()
         return [
@@ -78,7 +78,7 @@ class RandAugment:
         return changed(image, self.draw(rng), RANGES, GREY)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        """The changes of one photo."""
+        """The changes of one image."""
         choices, signs = rng.random((2, self.num_ops)).tolist()
         noise = self.magnitude_std * rng.standard_normal(self.num_ops)
         magnitudes = np.clip(self.magnitude + noise, 0, 10).tolist()
@@ -100,7 +100,7 @@ class TrivialAugment:
         return changed(image, self.draw(rng), WIDE_RANGES, BLACK)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
-        """The one change of a photo."""
+        """The one change of an image."""
         choice, level, sign = rng.random(3).tolist()
         name = WIDE_CHANGES[int(choice * len(WIDE_CHANGES))]
         return [(name, int(level * 31) / 30, sign < 0.5)]
@@ -108,7 +108,7 @@ class TrivialAugment:
 
 @node
 class AugMix:
-    """The photo mixed with a mixture of `width` chains, each of one to three (or `depth`) changes
+    """The image mixed with a mixture of `width` chains, each of one to three (or `depth`) changes
     (arXiv:1912.02781). The chains' shares are drawn from Dirichlet(alpha, …), the mixture's from
     Beta(alpha, alpha); a change's strength evenly from 0.1 to `severity` out of 10.
     """

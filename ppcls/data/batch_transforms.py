@@ -1,4 +1,4 @@
-"""Ops on a batch: photos mixed with one another, and their targets with them.
+"""Ops on a batch: images mixed with one another, and their targets with them.
 
 A node is called as `op(images, targets, rng)`: uint8 [N, H, W, C] and float32 [N, classes] to the
 same, not written into. Mixed pixels are rounded to whole numbers. Of a recipe's `batch_ops` one at
@@ -18,7 +18,7 @@ Mixed = tuple[np.ndarray, np.ndarray]
 
 @node
 class Mixup:
-    """lam * photo + (1 - lam) * another, lam ~ Beta(alpha, alpha) (arXiv:1710.09412)."""
+    """lam * image + (1 - lam) * another, lam ~ Beta(alpha, alpha) (arXiv:1710.09412)."""
 
     op: Literal["mixup"] = "mixup"
     alpha: Positive = 0.2
@@ -35,9 +35,9 @@ class Mixup:
 
 @node
 class CutMix:
-    """A box of another photo of the batch, its area a share 1 - lam, lam ~ Beta(alpha, alpha).
+    """A box of another image of the batch, its area a share 1 - lam, lam ~ Beta(alpha, alpha).
 
-    arXiv:1905.04899: the box is as wide for its height as the photo, its centre anywhere, the part
+    arXiv:1905.04899: the box is as wide for its height as the image, its centre anywhere, the part
     beyond the edge cut off; targets are mixed by the area that is left.
     """
 
@@ -62,10 +62,10 @@ class CutMix:
 
 @node
 class FMix:
-    """Photos mixed by a mask of irregular shape: low-frequency noise, cut at a height.
+    """Images mixed by a mask of irregular shape: low-frequency noise, cut at a height.
 
     arXiv:2002.12047: Gaussian noise in frequencies, divided by frequency ** `decay_power`; of its
-    inverse transform the highest share lam is the photo's, the rest another's of the batch.
+    inverse transform the highest share lam is the image's, the rest another's of the batch.
     """
 
     op: Literal["fmix"] = "fmix"

@@ -25,8 +25,8 @@ FIX = "--to FOLDER, or make room"
 SEED = 2018  # of the split; a written folder never depends on a run's own seed
 
 
-class Photo(NamedTuple):
-    """One photo to write: its file name, class, the group it is split within, how to save it."""
+class MadeImage(NamedTuple):
+    """One image to write: its file name, class, the group it is split within, how to save it."""
 
     file: str
     name: str
@@ -36,7 +36,7 @@ class Photo(NamedTuple):
 
 @dataclass(frozen=True)
 class BuiltIn:
-    """What a data set is, and whence; `photos()` yields all of them, `size` of them in number."""
+    """What a data set is, and whence; `images()` yields all of them, `size` of them in number."""
 
     description: str
     size: int
@@ -45,13 +45,13 @@ class BuiltIn:
     licence: str
     source: str
     package: str
-    photos: Callable[[], list[Photo]]
+    images: Callable[[], list[MadeImage]]
 
 
 def write(name: str, to: str | PathLike) -> Path:
     """Write a data set as TO/train/CLASS/PHOTO.png, TO/eval/CLASS/PHOTO.png and TO/README.txt.
 
-    Always the same photos on both sides. A complete folder is returned as it is; the folder
+    Always the same images on both sides. A complete folder is returned as it is; the folder
     appears whole or not at all. Raises UserError for an unknown name, a missing pip package, and a
     folder that is incomplete or holds something else.
     """
@@ -60,14 +60,14 @@ def write(name: str, to: str | PathLike) -> Path:
     if is_complete(name, to):
         return to
     refuse_other(name, to)
-    photos = known.photos()
+    images = known.images()
     make(to.parent)
     with (
         writing(str(to), FIX),
         tempfile.TemporaryDirectory(dir=to.parent, prefix=f".{to.name}.") as temporary,
     ):
         fresh = Path(temporary) / to.name
-        write_parts(name, photos, fresh)
+        write_parts(name, images, fresh)
         try:
             fresh.rename(to)
         except OSError:
@@ -88,23 +88,23 @@ def describe(name: str) -> str:
     )
 
 
-def sample_photos() -> list[Path]:
+def sample_images() -> list[Path]:
     """scikit-learn's two photographs (CC BY 2.0), china.jpg and flower.jpg, in its package."""
     folder = package_folder("sklearn", "scikit-learn") / "datasets/images"
     return [folder / "china.jpg", folder / "flower.jpg"]
 
 
-def copy_sample_photos(to: str | PathLike) -> list[Path]:
-    """Copy the two photographs into a folder; UserError where a file there is another photo."""
+def copy_sample_images(to: str | PathLike) -> list[Path]:
+    """Copy the two photographs into a folder; UserError where a file there is another image."""
     to = Path(expanded(to))
     make(to)
-    for photo in sample_photos():
-        data = photo.read_bytes()
-        copy = to / photo.name
+    for image in sample_images():
+        data = image.read_bytes()
+        copy = to / image.name
         if copy.exists() and copy.read_bytes() != data:
-            raise UserError(f"{copy} is another photo; name another folder or move it away")
+            raise UserError(f"{copy} is another image; name another folder or move it away")
         write_bytes(copy, data, fix=FIX)
-    return [to / photo.name for photo in sample_photos()]
+    return [to / image.name for image in sample_images()]
 
 
 def make(folder: Path) -> None:
@@ -125,8 +125,8 @@ def lookup(name: str) -> BuiltIn:
 
 
 def is_complete(name: str, to: Path) -> bool:
-    """True for a folder that `write` made and that still has every photo."""
-    return is_ours(name, to) and photo_count(to) == TABLE[name].size
+    """True for a folder that `write` made and that still has every image."""
+    return is_ours(name, to) and image_count(to) == TABLE[name].size
 
 
 def is_ours(name: str, to: Path) -> bool:
@@ -138,31 +138,31 @@ def is_ours(name: str, to: Path) -> bool:
 def refuse_other(name: str, to: Path) -> None:
     """UserError where `to` is anything but absent or an empty folder."""
     if is_ours(name, to):
-        found = f"has {photo_count(to)} of the {TABLE[name].size} photos of {name!r}"
+        found = f"has {image_count(to)} of the {TABLE[name].size} images of {name!r}"
         raise UserError(f"{to} {found}; delete the folder, and it is written anew")
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise UserError(f"{to} holds something else than {name!r}; name another folder for it")
 
 
-def photo_count(to: Path) -> int:
-    """Photos in TO/train/*/ and TO/eval/*/."""
+def image_count(to: Path) -> int:
+    """Images in TO/train/*/ and TO/eval/*/."""
     return sum(1 for part in ("train", "eval") for _ in to.glob(f"{part}/*/*.png"))
 
 
-def write_parts(name: str, photos: list[Photo], to: Path) -> None:
+def write_parts(name: str, images: list[MadeImage], to: Path) -> None:
     """Write train/ and eval/, divided within each stratum, and the README."""
     known = TABLE[name]
-    strata = sorted({photo.stratum for photo in photos})
-    groups = np.array([strata.index(photo.stratum) for photo in photos], np.int64)
-    files = Paths([photo.file for photo in photos])
-    place = {photo.file: photo for photo in photos}
+    strata = sorted({image.stratum for image in images})
+    groups = np.array([strata.index(image.stratum) for image in images], np.int64)
+    files = Paths([image.file for image in images])
+    place = {image.file: image for image in images}
     parts = split(Dataset(files, groups, (), name), known.holdout, SEED)
     for part, samples in zip(("train", "eval"), parts, strict=True):
-        for photo in map(place.__getitem__, samples.paths):
-            folder = to / part / photo.name
+        for image in map(place.__getitem__, samples.paths):
+            folder = to / part / image.name
             folder.mkdir(parents=True, exist_ok=True)
-            photo.save(folder / photo.file)
-    sizes = f"train/ has {len(parts[0])} photos, eval/ has {len(parts[1])}."
+            image.save(folder / image.file)
+    sizes = f"train/ has {len(parts[0])} images, eval/ has {len(parts[1])}."
     text = f"{title(name)}\n\n{describe(name)}\nSplit: {known.split} {sizes}\n"
     (to / "README.txt").write_text(text, encoding="utf-8")
 
@@ -172,7 +172,7 @@ def title(name: str) -> str:
     return f"Written by ppcls: the data set {name}"
 
 
-def digits() -> list[Photo]:
+def digits() -> list[MadeImage]:
     """scikit-learn's handwritten digits, grey values 0..16 stretched to 0..255."""
     package_folder("sklearn", "scikit-learn")
     from sklearn.datasets import load_digits  # a slow import that only this function needs
@@ -180,21 +180,21 @@ def digits() -> list[Photo]:
     values, labels = load_digits(return_X_y=True)
     pixels = np.round(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     return [
-        Photo(f"digit{i:04}.png", str(label), str(label), Image.fromarray(image).save)
+        MadeImage(f"digit{i:04}.png", str(label), str(label), Image.fromarray(image).save)
         for i, (image, label) in enumerate(zip(pixels, labels, strict=True))
     ]
 
 
-def solar_cells() -> list[Photo]:
+def solar_cells() -> list[MadeImage]:
     """The package's own files; split within class and cell type (mono- or polycrystalline)."""
     folder = package_folder("elpv_dataset", "elpv-dataset") / "data"
-    photos = []
+    images = []
     for line in (folder / "labels.csv").read_text(encoding="utf-8").splitlines():
         file, probability, cell_type = line.split()
         name = "defective" if float(probability) >= 0.5 else "functional"
         save = partial(shutil.copyfile, folder / file)
-        photos.append(Photo(Path(file).name, name, f"{name} {cell_type}", save))
-    return photos
+        images.append(MadeImage(Path(file).name, name, f"{name} {cell_type}", save))
+    return images
 
 
 def package_folder(module: str, package: str) -> Path:
@@ -214,7 +214,7 @@ TABLE = {
         licence="as distributed with scikit-learn (BSD 3-Clause)",
         source="UCI Optical Recognition of Handwritten Digits, test part; Alpaydin and Kaynak 1998",
         package="scikit-learn",
-        photos=digits,
+        images=digits,
     ),
     "solar_cells": BuiltIn(
         description=(
@@ -224,13 +224,13 @@ TABLE = {
         size=2624,
         split=(
             "75/25 within each class and cell type (mono- or polycrystalline), shuffled with a "
-            "fixed seed; as many for training as in Deitsch et al., not the very same photos."
+            "fixed seed; as many for training as in Deitsch et al., not the very same images."
         ),
         holdout=0.25,
         licence="CC BY-NC-SA 4.0 (no commercial use)",
         source="Deitsch et al. 2019, arXiv:1807.02894; github.com/zae-bayern/elpv-dataset",
         package="elpv-dataset",
-        photos=solar_cells,
+        images=solar_cells,
     ),
 }
 NAMES = tuple(TABLE)

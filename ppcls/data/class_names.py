@@ -392,7 +392,7 @@ def places(
     if all(name in known for name in wanted) and len(set(wanted)) == len(wanted):
         found = [known[name] for name in wanted]
         lacking = [repr(own[place]) for place in sorted(set(range(len(own))) - set(found))]
-        note = f"note: {source} has no photos of {at_most(lacking, limit=3)}, classes of {whose}"
+        note = f"note: {source} has no images of {at_most(lacking, limit=3)}, classes of {whose}"
         return found, note if lacking else ""
     if set(wanted) & set(there):
         surplus = [name for name, key in zip(names, wanted, strict=True) if key not in known]

@@ -19,7 +19,7 @@ from ppcls.data.class_names import (
     single_names,
 )
 from ppcls.data.decode import EXPECTED
-from ppcls.data.folders import PassedOver, is_photo, listing, walk, with_passed_over
+from ppcls.data.folders import PassedOver, is_image, listing, walk, with_passed_over
 from ppcls.data.lists import listed_paths, read_label_sets, read_list, read_plain
 from ppcls.data.samples import Dataset, Paths
 from ppcls.data.shards import is_shards, open_shards
@@ -32,7 +32,7 @@ LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 # Names of the parts of a data set, in small letters, the first to be taken first.
 TRAIN_PARTS = ("train", "training")
 EVAL_PARTS = ("val", "valid", "validation", "eval", "test", "testing")
-SPARE_CLASSES = 10  # without photos, and as many again as have some: above that, labels are ids
+SPARE_CLASSES = 10  # without images, and as many again as have some: above that, labels are ids
 TABLE_ROWS = 20  # classes up to which a summary has a line for each
 
 
@@ -55,7 +55,7 @@ def open_samples(
     list, whole numbers among them, too. With a label file, a folder may lack some classes.
     With `several`, a list says 0 or 1 for every class (`ppcls.data.lists`). Tar files are
     opened by `ppcls.data.shards`.
-    No photo is opened. Raises UserError, with file:line where a list is wrong.
+    No image is opened. Raises UserError, with file:line where a list is wrong.
     """
     path = existing(expanded(path))
     root = None if root is None else expanded(root)
@@ -64,7 +64,7 @@ def open_samples(
         return open_shards(path, names, several, number_labels=number_labels)
     if os.path.isdir(path) and several:
         raise UserError(
-            f"{path}: a folder for each class gives a photo one label; for several, name a list "
+            f"{path}: a folder for each class gives an image one label; for several, name a list "
             "file of 'path<TAB>0,1,0' lines or a CSV file with a column for each class"
         )
     if os.path.isdir(path):
@@ -74,7 +74,7 @@ def open_samples(
     if not os.path.exists(path):
         raise UserError(f"{path}: no such folder or list file")
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
-        raise UserError(f"{path}: a list of photos ends in .txt, .tsv, .lst or .csv")
+        raise UserError(f"{path}: a list of images ends in .txt, .tsv, .lst or .csv")
     return open_list(path, root, names, several, number_labels)
 
 
@@ -102,7 +102,7 @@ def open_list(
 def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
     """A folder per class; with `names` given, every sub-folder is one of them or its number.
 
-    Photos stand in the order of the folders' names as text, whatever numbers the classes have: so
+    Images stand in the order of the folders' names as text, whatever numbers the classes have: so
     they do in runs of versions that numbered them so.
     """
     passed = PassedOver()
@@ -110,12 +110,12 @@ def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
     if not folders:
         found = "but there is none"
         if stray:
-            found = f"but {plural(len(stray), 'photo lies', 'photos lie')} directly in it"
+            found = f"but {plural(len(stray), 'image lies', 'images lie')} directly in it"
         mistake = f"{path}: expected one sub-folder per class, {found}"
         raise with_passed_over(mistake, passed)
     if stray:
         advice = "move them into a class folder or away"
-        raise UserError(f"{path}: photos lie beside the class folders, {advice}: {at_most(stray)}")
+        raise UserError(f"{path}: images lie beside the class folders, {advice}: {at_most(stray)}")
     if is_parted(folders):
         advice = f"open one part, such as {os.path.join(path, folders[-1])}"
         raise UserError(f"{path}: {at_most(folders)}: parts of a data set, not classes; {advice}")
@@ -132,25 +132,25 @@ def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
     unknown = [f"{n!r}{did_you_mean(n, numbers)}" for n in called.values() if n not in numbers]
     if unknown:
         raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
-    photos = {name: list(photos_in(os.path.join(path, name), passed)) for name in folders}
+    images = {name: list(images_in(os.path.join(path, name), passed)) for name in folders}
     require_open(path, passed)
-    empty = [name for name in folders if not photos[name]]
+    empty = [name for name in folders if not images[name]]
     if empty:
-        raise with_passed_over(f"{path}: no photos ({EXPECTED}) in: {', '.join(empty)}", passed)
+        raise with_passed_over(f"{path}: no images ({EXPECTED}) in: {', '.join(empty)}", passed)
     say_passed_over(path, passed)
-    sizes = [len(photos[name]) for name in folders]
+    sizes = [len(images[name]) for name in folders]
     labels = np.repeat(np.array([numbers[called[name]] for name in folders], np.int64), sizes)
-    paths = Paths([photo for name in folders for photo in photos[name]])
+    paths = Paths([image for name in folders for image in images[name]])
     return Dataset(paths, labels, names or in_order(own), path)
 
 
-def photos_in(folder: str, passed: PassedOver) -> Iterator[str]:
-    """Every photo below a folder, through symbolic links too; UserError where links go round."""
+def images_in(folder: str, passed: PassedOver) -> Iterator[str]:
+    """Every image below a folder, through symbolic links too; UserError where links go round."""
     return (os.path.join(folder, inside) for inside in walk(folder, passed))
 
 
 def require_open(path: str, passed: PassedOver) -> None:
-    """UserError for folders that cannot be listed: what is learnt from should not lack photos."""
+    """UserError for folders that cannot be listed: what is learnt from should not lack images."""
     if passed.closed:
         advice = "change their permissions, or move them away"
         raise UserError(
@@ -177,8 +177,8 @@ def part_of(path: str | None, parts: Sequence[str]) -> str | None:
     """
     if not path or not os.path.isdir(path):
         return None
-    folders, photos = listing(path, PassedOver())
-    if photos or not is_parted(folders):
+    folders, images = listing(path, PassedOver())
+    if images or not is_parted(folders):
         return None
     found = {name.lower(): name for name in reversed(folders)}
     return next((os.path.join(path, found[part]) for part in parts if part in found), None)
@@ -189,7 +189,7 @@ def find_parts(
 ) -> tuple[str | None, str | None]:
     """What to learn from and what to be scored on, where one folder or each holds both.
 
-    What is not given is the part beside the other, if there is one, unless photos are `held_out`
+    What is not given is the part beside the other, if there is one, unless images are `held_out`
     of those to learn from. Says which parts are taken.
     """
     first = part_of(train, TRAIN_PARTS)
@@ -205,20 +205,20 @@ def find_parts(
     return first or train, second or evaluation
 
 
-def find_photos(path: str | PathLike, lost: bool = False) -> list[str]:
-    """The photos meant by a photo, a folder (all in it) or a list file, whose labels are let go.
+def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
+    """The images meant by an image, a folder (all in it) or a list file, whose labels are let go.
 
-    With `lost`, a list's photos that are missing, too, each by the likeliest of its names. Raises
-    UserError for a folder without photos and for lines of a list that name no photo.
+    With `lost`, a list's images that are missing, too, each by the likeliest of its names. Raises
+    UserError for a folder without images and for lines of a list that name no image.
     """
     path = existing(expanded(path))
     if os.path.isdir(path):
         passed = PassedOver()
-        photos = list(photos_in(path, passed))
-        if not photos:
-            raise with_passed_over(f"{path}: no photos in this folder ({EXPECTED})", passed)
+        images = list(images_in(path, passed))
+        if not images:
+            raise with_passed_over(f"{path}: no images in this folder ({EXPECTED})", passed)
         say_passed_over(path, passed)
-        return photos
+        return images
     if Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
         return [path]
     found = []
@@ -226,17 +226,17 @@ def find_photos(path: str | PathLike, lost: bool = False) -> list[str]:
     for line, names in listed_paths(path):
         choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
         there = [choice for choice in choices if os.path.isfile(existing(choice))]
-        likely = [*there, *filter(is_photo, choices), *choices] if lost else there
+        likely = [*there, *filter(is_image, choices), *choices] if lost else there
         found += likely[:1]
         if not likely:
             mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
     if mistakes or not found:
-        raise UserError(*first_of(mistakes or [f"{path}: lists no photos"]))
+        raise UserError(*first_of(mistakes or [f"{path}: lists no images"]))
     return found
 
 
 def missing(samples: Dataset, limit: int = 10) -> list[str]:
-    """Where the first `limit` photos stand that are no files, and what else they are, if any."""
+    """Where the first `limit` images stand that are no files, and what else they are, if any."""
     found = islice(samples.paths.missing(), limit)
     return [f"{samples.where(index)}{what_else(samples.paths[index])}" for index in found]
 
@@ -258,13 +258,13 @@ def check(samples: Dataset, num_classes: int, what: str) -> None:
         found = f"{samples.source} has {plural(len(samples.names), 'class')}"
         raise UserError(f"{what}: {found} but {setting}; {fix}")
     if samples.classes != num_classes and samples.labels.ndim == 2:
-        found = f"{samples.source} has {plural(samples.classes, 'label')} a photo"
+        found = f"{samples.source} has {plural(samples.classes, 'label')} an image"
         raise UserError(
             f"{what}: {found} but {setting}; set -o model.num_classes={samples.classes}"
         )
     if samples.labels.ndim == 2:
         if not samples.labels.any():
-            raise UserError(f"{what}: {samples.source}: no photo in it has any label")
+            raise UserError(f"{what}: {samples.source}: no image in it has any label")
         return
     outside = np.flatnonzero(samples.labels >= num_classes)
     if len(outside):
@@ -280,10 +280,10 @@ def check(samples: Dataset, num_classes: int, what: str) -> None:
 
 
 def summary(samples: Dataset) -> list[str]:
-    """Lines to print: total, classes, photos per class (above 20 classes only the extremes)."""
+    """Lines to print: total, classes, images per class (above 20 classes only the extremes)."""
     counts = samples.counts(samples.classes)
     names = [visible(samples.class_name(label)) for label in range(len(counts))]
-    lines = [f"{samples.source}: {plural(len(samples), 'photo')}, {plural(len(counts), 'class')}"]
+    lines = [f"{samples.source}: {plural(len(samples), 'image')}, {plural(len(counts), 'class')}"]
     if len(counts) <= TABLE_ROWS:
         width = max(map(len, names), default=0)
         return lines + [f"  {n:<{width}}  {c:>7,}" for n, c in zip(names, counts, strict=True)]
@@ -294,7 +294,7 @@ def summary(samples: Dataset) -> list[str]:
     lines.append(f"  median: {np.median(counts[filled]):,g}")
     lines.append(f"  largest class: {names[high]} ({counts[high]:,})")
     absent = [names[label] for label in np.flatnonzero(counts == 0)]
-    return lines + ([f"  {len(absent):,} without photos: {at_most(absent)}"] if absent else [])
+    return lines + ([f"  {len(absent):,} without images: {at_most(absent)}"] if absent else [])
 
 
 def numbered_as(samples: Dataset, names: Sequence[str], classes: int | None, whose: str) -> Dataset:
@@ -400,25 +400,25 @@ def note_numbers(samples: Dataset, counted: bool = True) -> None:
     if low > 0:
         say(
             f"note: {samples.source}: labels run from {low} to {high} and classes count from 0, so "
-            f"{'class 0 has' if low == 1 else f'classes 0 to {low - 1} have'} no photos; "
+            f"{'class 0 has' if low == 1 else f'classes 0 to {low - 1} have'} no images; "
             "-o data.number_labels=true numbers them without gaps"
         )
 
 
 def one_class(samples: Dataset) -> str:
-    """What is wrong with photos that all are of one class, and advice; "" where they are not."""
+    """What is wrong with images that all are of one class, and advice; "" where they are not."""
     labels = samples.labels
     if labels.ndim == 2 or not len(labels) or labels.min() != labels.max():
         return ""
     name = samples.class_name(int(labels[0]))
-    found = f"all {len(labels):,} photos of {samples.source} are of one class, {name!r}"
+    found = f"all {len(labels):,} images of {samples.source} are of one class, {name!r}"
     deeper = samples.source
     inner = [name]
     while len(inner) == 1 and os.path.isdir(os.path.join(deeper, inner[0])):
         deeper = os.path.join(deeper, inner[0])
         inner, _ = listing(deeper, PassedOver())
     if len(inner) < 2:
-        return f"{found}: there is nothing to tell apart; give photos of two classes or more"
+        return f"{found}: there is nothing to tell apart; give images of two classes or more"
     return (
         f"{found}, but {deeper} has the folders {at_most(inner, limit=5)}: is -o "
         f"data.train={deeper} meant?"
@@ -426,7 +426,7 @@ def one_class(samples: Dataset) -> str:
 
 
 # --------------------------------------------------------------------------
-# Photos held out for evaluation
+# Images held out for evaluation
 
 
 def split(
@@ -434,10 +434,10 @@ def split(
 ) -> tuple[Dataset, Dataset]:
     """Hold out a share of every class: (train, held_out), the same for the same files and seed.
 
-    Each class with two photos or more has at least one on both sides. A photo that is listed twice
-    stays on one side. Neither the order of listing nor the folder's own place matters. A photo with
+    Each class with two images or more has at least one on both sides. An image that is listed twice
+    stays on one side. Neither the order of listing nor the folder's own place matters. One with
     several labels counts as one of its rarest class. With `whole`, all of a class may be held out,
-    and of a class with one photo that is.
+    and of a class with one image that is.
     """
     if not 0 < holdout < 1:
         raise UserError(f"the share to hold out lies between 0 and 1, not {holdout}")
@@ -455,7 +455,7 @@ def split(
 
 
 def rarest(labels: np.ndarray) -> np.ndarray:
-    """Of uint8 [N, classes], the set class with the fewest photos; `classes` where none is set."""
+    """Of uint8 [N, classes], the set class with the fewest images; `classes` where none is set."""
     counts = labels.sum(axis=0, dtype=np.int64)
     rank = np.where(labels == 1, counts, counts.sum() + 1)
     return np.where(labels.any(axis=1), rank.argmin(axis=1), labels.shape[1])

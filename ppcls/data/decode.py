@@ -1,4 +1,4 @@
-"""Photo files and arrays as uint8 pixels [H, W, C].
+"""Image files and arrays as uint8 pixels [H, W, C].
 
 OpenCV decodes ordinary JPEGs, Pillow (with pillow-heif for HEIC) everything else, with the same
 result. Both give the colours as stored: no ICC profile is applied.
@@ -29,7 +29,7 @@ cv2.setNumThreads(0)
 # Pillow warns of damaged metadata, which is common and changes no pixel; damaged pixels raise.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.\w+ImagePlugin")
 
-# Photos are found in folders by these endings, in any case; each with the format it stands for.
+# Images are found in folders by these endings, in any case; each with the format it stands for.
 FORMAT_OF = {
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -71,7 +71,7 @@ OTHER_SUFFIXES = frozenset((
 
 # Only these decoders see the bytes; Pillow has others that start programs (EPS) or are little used.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-# What a photo's bytes begin with, and the ending of a file of that kind.
+# What an image's bytes begin with, and the ending of a file of that kind.
 KINDS = (
     (re.compile(rb"\xff\xd8\xff"), ".jpg"),
     (re.compile(rb"\x89PNG\r\n\x1a\n"), ".png"),
@@ -93,16 +93,16 @@ SEGMENT = re.compile(rb"\xff+([\x01-\xfe])")
 AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 # Pixels that a byte of a JPEG stands for at most: Huffman codes spend a bit on each block of 8x8.
 DENSEST = 512
-# … and of any photo: others pack what is of one colour better, which matters where it is large.
-FREE = 1 << 24  # pixels that a photo may have whatever its size in bytes
+# … and of any image: others pack what is of one colour better, which matters where it is large.
+FREE = 1 << 24  # pixels that an image may have whatever its size in bytes
 MOST_SCANS = 200  # of a JPEG, each of which goes over all pixels; programs write up to some 20
-# Pixels up to which OpenCV decodes; Pillow looks after larger photos and its limit.
+# Pixels up to which OpenCV decodes; Pillow looks after larger images and its limit.
 LARGE = 1 << 26
 # Tags of TIFF, which EXIF blocks are written in, and bytes of a value by its type's number.
 BLOCKS = (34665, 34853, 40965)  # whose values are the places of further tags
 WIDTHS = (0, 1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4, 0, 0, 8, 8, 8)
 BITS = 258
-PHOTOMETRIC = 262
+IMAGEMETRIC = 262
 ORIENTATION = 274
 SAMPLE_FORMAT = 339
 SIGNED = 2
@@ -122,12 +122,12 @@ CONVERSIONS = {
 
 
 def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
-    """The photo at `path` as `decode` gives it; UserError names the path."""
+    """The image at `path` as `decode` gives it; UserError names the path."""
     return decode(read_bytes(path), channels, str(path))
 
 
 def read_bytes(path: str | PathLike) -> bytes:
-    """The bytes of a photo: of a plain file, or of a `Member` of one; UserError names the path."""
+    """The bytes of an image: of a plain file, or of a `Member` of one; UserError names the path."""
     try:
         return path.read() if isinstance(path, Member) else read_file(path)
     except UserError:
@@ -138,7 +138,7 @@ def read_bytes(path: str | PathLike) -> bytes:
             return read_bytes(spelt)
         raise UserError(f"{path}: no such file") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a folder; name a photo in it") from None
+        raise UserError(f"{path}: is a folder; name an image in it") from None
     except PermissionError:
         raise UserError(f"{path}: may not be read; change its permissions") from None
     except (OSError, ValueError) as error:
@@ -148,7 +148,7 @@ def read_bytes(path: str | PathLike) -> bytes:
 
 @cache
 def readable() -> frozenset[str]:
-    """The endings of all photos that can be read here: SUFFIXES, and what is installed besides."""
+    """The endings of all images that can be read here: SUFFIXES, and what is installed besides."""
     return frozenset({*SUFFIXES, *(AVIF if reads_avif() else ()), *(HEIF if reads_heif() else ())})
 
 
@@ -169,24 +169,24 @@ def format_named(path: str) -> str | None:
 
 
 def kind_of(head: bytes) -> str:
-    """The ending that belongs to a file which begins so, such as `.jpg`; "" if it is no photo."""
+    """The ending that belongs to a file which begins so, such as `.jpg`; "" if it is no image."""
     return next((ending for start, ending in KINDS if start.match(head)), "")
 
 
 def open_image(data: bytes, name: str) -> Image.Image:
-    """Pillow's image of a photo file's bytes, its header read; no other decoder sees them.
+    """Pillow's image of an image file's bytes, its header read; no other decoder sees them.
 
     Raises:
-        UserError: a photo that only a package reads which is not here.
-        Exception: what Pillow raises, `UnidentifiedImageError` where it is no photo.
+        UserError: an image that only a package reads which is not here.
+        Exception: what Pillow raises, `UnidentifiedImageError` where it is no image.
     """
     kind = kind_of(data[:HEAD])
     if kind == ".tif" and not tags_fit(data):
-        raise UserError(f"{name}: damaged photo (its tags hold more than the file); save it again")
+        raise UserError(f"{name}: damaged image (its tags hold more than the file); save it again")
     if kind not in (".avif", ".heic"):
         return Image.open(io.BytesIO(data), formats=FORMATS)
     if kind == ".avif" and reads_avif():
-        # As with OpenCV: photos are read side by side, threads of one would only compete.
+        # As with OpenCV: images are read side by side, threads of one would only compete.
         setattr(import_module("PIL.AvifImagePlugin"), "DEFAULT_MAX_THREADS", 1)  # noqa: B010
         return Image.open(io.BytesIO(data), formats=("AVIF",))
     if kind == ".heic" and reads_heif():
@@ -196,8 +196,8 @@ def open_image(data: bytes, name: str) -> Image.Image:
             raise UserError(f"{name}: pillow-heif cannot be loaded ({error})") from None
         return Image.open(io.BytesIO(data), formats=("HEIF",))
     words = {
-        ".avif": "an AVIF photo: install pillow 11.3 or later",
-        ".heic": "a HEIC photo: pip install pillow-heif",
+        ".avif": "an AVIF image: install pillow 11.3 or later",
+        ".heic": "a HEIC image: pip install pillow-heif",
     }
     raise UserError(f"{name}: {words[kind]}, or convert it to JPEG or PNG")
 
@@ -211,14 +211,14 @@ def register_heif() -> None:
 
 
 def decode(data: bytes, channels: int, name: str) -> np.ndarray:
-    """A photo file's bytes as uint8 [H, W, channels], contiguous: 1 grey, 3 RGB, 4 RGBA.
+    """An image file's bytes as uint8 [H, W, channels], contiguous: 1 grey, 3 RGB, 4 RGBA.
 
     Turned as its EXIF block says; the first frame of several; of 16 bits the upper 8. Alpha is
     dropped for grey and RGB (hidden pixels keep their stored colour) and 255 where there is none.
     Truncated, damaged, too large and other files raise UserError, naming `name`. Not seen are
     damaged bits inside a JPEG or BMP whose structure is whole: they decode to wrong pixels, for
     JPEG with a line on stderr from libjpeg. Above 89 million pixels Pillow warns, above 179 million
-    the photo is refused.
+    the image is refused.
     """
     if not data:
         raise UserError(f"{name}: empty file; replace or remove it")
@@ -354,7 +354,7 @@ def tags_fit(data: bytes) -> bool:
 
 
 def check_density(image: Image.Image, size: int, name: str) -> None:
-    """UserError for a large picture in so few bytes as no photo has."""
+    """UserError for a large picture in so few bytes as no image has."""
     pixels = image.width * image.height
     packed = image.format == "BMP" and any(
         "bmp_rle" in str(tile) for tile in getattr(image, "tile", ())
@@ -362,12 +362,12 @@ def check_density(image: Image.Image, size: int, name: str) -> None:
     if pixels > (FREE if packed else max(FREE, DENSEST * size)):
         raise UserError(
             f"{name}: {image.width}x{image.height} pixels in {plural(size, 'byte')}, which no "
-            "photo has; save a smaller one"
+            "image has; save a smaller one"
         )
 
 
 def decode_any(data: bytes, name: str) -> np.ndarray:
-    """The first frame of any photo by Pillow: uint8 [H, W, 1 | 3 | 4]."""
+    """The first frame of any image by Pillow: uint8 [H, W, 1 | 3 | 4]."""
     try:
         image = open_image(data, name)
         # libjpeg would fill up what is not there with grey, for seconds where it is much.
@@ -390,7 +390,7 @@ def decode_any(data: bytes, name: str) -> np.ndarray:
         raise UserError(f"{name}: too large: {error}") from None
     except Exception as error:  # Pillow's decoders raise many kinds on damaged bytes.
         problem = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name}: truncated or damaged photo ({problem})") from error
+        raise UserError(f"{name}: truncated or damaged image ({problem})") from error
     # A TIFF has no such block: Pillow has turned it already.
     return turn(pixels_of(image, name), orientation(image.info.get("exif", b"")))
 
@@ -430,7 +430,7 @@ def upper_bits(image: Image.Image, name: str) -> np.ndarray:
         unused = 0
     grey = (values >> unused).astype(np.uint8)
     # Pillow leaves 16-bit files alone whose zero is white.
-    return 255 - grey if tags.get(PHOTOMETRIC) == 0 else grey
+    return 255 - grey if tags.get(IMAGEMETRIC) == 0 else grey
 
 
 def orientation(exif: bytes) -> int:
@@ -455,7 +455,7 @@ def orientation(exif: bytes) -> int:
 
 
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """The pixels [H, W, C] of a photo stored in EXIF's orientation 1 to 8, upright."""
+    """The pixels [H, W, C] of an image stored in EXIF's orientation 1 to 8, upright."""
     turned = cv2.transpose(pixels) if orientation >= 5 else pixels
     if orientation in FLIPS:
         turned = cv2.flip(turned, FLIPS[orientation])

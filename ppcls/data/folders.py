@@ -1,4 +1,4 @@
-"""The photos below a folder, in order, however many lie in it; and what is passed over there."""
+"""The images below a folder, in order, however many lie in it; and what is passed over there."""
 
 import heapq
 import json
@@ -17,7 +17,7 @@ from ppcls.utils.files import open_plain, special_kind
 from ppcls.utils.text import at_most, plural, visible
 
 BLOCK = 1 << 18  # names that are sorted in memory
-# Folders, in small letters, that systems, network stores and programs leave among photos, with
+# Folders, in small letters, that systems, network stores and programs leave among images, with
 # thumbnails, deleted files and older states in them. Nobody calls a class so.
 SYSTEM_FOLDERS = frozenset(
     {
@@ -56,19 +56,19 @@ class Unknown(NamedTuple):
 
 @dataclass
 class PassedOver:
-    """What looks like photos below a folder and is none that is read, counted by kind."""
+    """What looks like images below a folder and is none that is read, counted by kind."""
 
     pictures: Counter[str] = field(default_factory=Counter)  # by ending
     unknown: dict[str, Unknown] = field(default_factory=dict)  # by ending
     folders: Counter[str] = field(default_factory=Counter)  # of systems and hidden ones, by name
-    hidden: int = 0  # photos
+    hidden: int = 0  # images
     first_hidden: str = ""
     special: Counter[str] = field(default_factory=Counter)  # pipes …, by kind
     first_special: str = ""
     closed: list[str] = field(default_factory=list)  # folders, with the reason
 
     def file(self, path: str, suffix: str) -> None:
-        """Count a file that has no photo's ending."""
+        """Count a file that has no image's ending."""
         if suffix in OTHER_SUFFIXES or suffix in AVIF or suffix in HEIF:
             self.pictures[suffix] += 1
             return
@@ -78,10 +78,10 @@ class PassedOver:
         self.unknown[suffix if some else ""] = Unknown(count + 1, some)
 
     def look_into_unknown(self) -> Counter[str]:
-        """How many files of each unknown ending there are, of which one is a photo inside."""
+        """How many files of each unknown ending there are, of which one is an image inside."""
         found: Counter[str] = Counter()
         for suffix, (count, some) in self.unknown.items():
-            if any(map(holds_photo, some)):
+            if any(map(holds_image, some)):
                 found[suffix or "without an ending"] = count
         return found
 
@@ -99,7 +99,7 @@ class PassedOver:
             )
             parts.append(f"{total} (such as {visible(self.first_special)})")
         if self.hidden:
-            total = plural(self.hidden, "hidden photo")
+            total = plural(self.hidden, "hidden image")
             parts.append(f"{total} (such as {visible(self.first_hidden)})")
         if self.folders:
             names = [
@@ -116,7 +116,7 @@ class PassedOver:
     def advice(self, odd: Iterable[str]) -> str:
         """What to do with pictures that are not read."""
         if all(suffix in odd for suffix in self.pictures):
-            return "rename them: photos end in .jpg, .png and the like"
+            return "rename them: images end in .jpg, .png and the like"
         ways = ["convert them to JPEG or PNG"]
         if any(suffix in HEIF for suffix in self.pictures):
             ways.append("pip install pillow-heif for .heic")
@@ -131,8 +131,8 @@ def numbers(counts: Counter[str]) -> str:
     return at_most([f"{count:,} {visible(suffix)}" for suffix, count in ordered])
 
 
-def holds_photo(path: str) -> bool:
-    """Whether a plain file begins as photos do."""
+def holds_image(path: str) -> bool:
+    """Whether a plain file begins as images do."""
     try:
         with open_plain(path) as file:
             return kind_of(file.read(HEAD)) != ""
@@ -146,8 +146,8 @@ def with_passed_over(mistake: str, passed: PassedOver) -> UserError:
     return UserError(f"{mistake}; {text}" if text else mistake)
 
 
-def is_photo(name: str) -> bool:
-    """True for a file name with the ending, in any case, of photos that can be read here."""
+def is_image(name: str) -> bool:
+    """True for a file name with the ending, in any case, of images that can be read here."""
     return os.path.splitext(name)[1].lower() in readable()
 
 
@@ -157,7 +157,7 @@ def is_system_folder(name: str) -> bool:
 
 
 def walk(folder: str, passed: PassedOver, block: int = BLOCK) -> Iterator[str]:
-    """The photos below `folder`, relative to it: by name, those of a folder where its name stands.
+    """The images below `folder`, relative to it: by name, those of a folder where its name stands.
 
     Hidden files, and folders that are hidden or a system's, are left out, links are followed.
     Fills `passed`, to which folders belong that cannot be listed. Up to `block` names of a folder
@@ -232,7 +232,7 @@ class Level:
 def listing(
     folder: str, passed: PassedOver, keep: Iterable[str] = ()
 ) -> tuple[list[str], list[str]]:
-    """The names of the folders, and those of the photos, that lie in a folder, sorted.
+    """The names of the folders, and those of the images, that lie in a folder, sorted.
 
     Fills `passed`; `keep` are names of folders that count although they look like a system's.
     UserError where the folder cannot be listed.
@@ -248,7 +248,7 @@ def listing(
 def sorted_out(
     folder: str, passed: PassedOver, keep: frozenset[str] = frozenset()
 ) -> Iterator[str]:
-    """Names of photos, and of folders with FOLDER behind them, in the file system's order."""
+    """Names of images, and of folders with FOLDER behind them, in the file system's order."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if name := name_of(entry, passed, keep):
@@ -256,7 +256,7 @@ def sorted_out(
 
 
 def name_of(entry: os.DirEntry[str], passed: PassedOver, keep: frozenset[str]) -> str:
-    """The name of a photo, or of a folder with FOLDER behind it; "" for everything else."""
+    """The name of an image, or of a folder with FOLDER behind it; "" for everything else."""
     name = entry.name
     if leads_to_folder(entry):
         if is_system_folder(name) and name not in keep:
@@ -264,13 +264,13 @@ def name_of(entry: os.DirEntry[str], passed: PassedOver, keep: frozenset[str]) -
             return ""
         return name + FOLDER
     suffix = os.path.splitext(name)[1].lower()
-    photo = suffix in readable()
+    image = suffix in readable()
     if name.startswith("."):
-        if photo or suffix in OTHER_SUFFIXES:
+        if image or suffix in OTHER_SUFFIXES:
             passed.hidden += 1
             passed.first_hidden = passed.first_hidden or entry.path
         return ""
-    if not photo:
+    if not image:
         passed.file(entry.path, suffix)
         return ""
     kind = kind_of_entry(entry)

@@ -1,4 +1,4 @@
-"""List files: paths, labels and class names, every mistake with its line."""
+"""List files: paths with labels or sets of labels, every mistake with its line."""
 
 import codecs
 import csv
@@ -36,7 +36,7 @@ LABEL_COLUMNS = ("label", "class", "class_id", "target", "category")
 class Rows(NamedTuple):
     """The well-formed rows of a list file, and a (line, text) for each of the others."""
 
-    photos: list[str]
+    images: list[str]
     labels: list[str]
     lines: list[int]
     mistakes: list[tuple[int, str]]
@@ -45,7 +45,7 @@ class Rows(NamedTuple):
 def read_list(
     path: str | PathLike, names: tuple[str, ...] = (), number_labels: bool = False
 ) -> tuple[list[str], np.ndarray, np.ndarray, tuple[str, ...]]:
-    """A list file's photos as written, labels (int64 [N]), lines (int64 [N]) and class names.
+    """A list file's images as written, labels (int64 [N]), lines (int64 [N]) and class names.
 
     With `number_labels`, and no names, labels are names themselves, numbers among them, too.
     Raises UserError with up to ten mistakes at once, each with its file:line.
@@ -64,14 +64,14 @@ def read_list(
     if mistakes:
         found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
         raise UserError(*first_of(found))
-    if not rows.photos:
-        raise UserError(f"{path}: lists no photos")
+    if not rows.images:
+        raise UserError(f"{path}: lists no images")
     labels = np.fromiter(map(numbers.__getitem__, rows.labels), np.int64, len(rows.labels))
-    return rows.photos, labels, np.array(rows.lines, np.int64), names
+    return rows.images, labels, np.array(rows.lines, np.int64), names
 
 
 def listed_paths(path: str | PathLike) -> Iterator[tuple[int, list[str]]]:
-    """For each photo of a list file its line and what its path may be: a label may follow it."""
+    """For each image of a list file its line and what its path may be: a label may follow it."""
     if Path(path).suffix.lower() == ".csv":
         header, table, mistakes = csv_fields(path)
         for line, text in mistakes:
@@ -82,7 +82,7 @@ def listed_paths(path: str | PathLike) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(split_lines(read_text(path)), 1):
         whole = line.strip(" \t")
         if not whole:
-            raise UserError(f"{path}:{number}: blank line; one photo a line is expected")
+            raise UserError(f"{path}:{number}: blank line; one image a line is expected")
         before_label = whole.rpartition("\t" if "\t" in whole else " ")[0].rstrip(" \t")
         yield number, [whole, before_label] if before_label else [whole]
 
@@ -92,12 +92,12 @@ def text_rows(path: str | PathLike) -> Rows:
     rows = Rows([], [], [], [])
     for number, line in enumerate(split_lines(read_text(path)), 1):
         fields = line.strip(" \t")
-        photo, _, label = fields.rpartition("\t" if "\t" in fields else " ")
-        if not photo:
+        image, _, label = fields.rpartition("\t" if "\t" in fields else " ")
+        if not image:
             found = f"found {quoted(line, 100)}" if fields else "found a blank line"
             rows.mistakes.append((number, f"expected 'path label', {found}"))
             continue
-        rows.photos.append(photo.rstrip(" \t"))
+        rows.images.append(image.rstrip(" \t"))
         rows.labels.append(label.lstrip(" "))
         rows.lines.append(number)
     return rows
@@ -107,12 +107,12 @@ def csv_rows(path: str | PathLike) -> Rows:
     """Rows of a CSV file whose header names one path and one label column."""
     header, table, mistakes = csv_fields(path)
     header = [field.lower() for field in header]
-    photo_column = column(path, header, "path", PATH_COLUMNS)
+    image_column = column(path, header, "path", PATH_COLUMNS)
     label_column = column(path, header, "label", LABEL_COLUMNS)
     rows = Rows([], [], [], mistakes)
     for line, row in table:
-        if row[photo_column] and row[label_column]:
-            rows.photos.append(row[photo_column])
+        if row[image_column] and row[label_column]:
+            rows.images.append(row[image_column])
             rows.labels.append(row[label_column])
             rows.lines.append(line)
         else:
@@ -303,7 +303,7 @@ def is_text(data: bytes) -> bool:
 
 
 # --------------------------------------------------------------------------
-# List files of photos with any number of labels each: `path<TAB>0,1,0`, or a column a class
+# List files of images with any number of labels each: `path<TAB>0,1,0`, or a column a class
 
 SPELT = {"0": 0, "1": 1}
 
@@ -311,7 +311,7 @@ SPELT = {"0": 0, "1": 1}
 def read_label_sets(
     path: str | PathLike, names: tuple[str, ...] = ()
 ) -> tuple[list[str], np.ndarray, np.ndarray, tuple[str, ...]]:
-    """A list file's photos as written, labels (uint8 [N, classes], 0 or 1), lines and class names.
+    """A list file's images as written, labels (uint8 [N, classes], 0 or 1), lines and class names.
 
     In a CSV file every column but the path's is a class and its header the class's name; with
     `names` the columns may stand in another order.
@@ -331,10 +331,10 @@ def read_label_sets(
     if mistakes:
         found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
         raise UserError(*first_of(found))
-    if not rows.photos:
-        raise UserError(f"{path}: lists no photos")
+    if not rows.images:
+        raise UserError(f"{path}: lists no images")
     labels = np.array([sets[text] for text in rows.labels], np.uint8)
-    return rows.photos, labels, np.array(rows.lines, np.int64), names
+    return rows.images, labels, np.array(rows.lines, np.int64), names
 
 
 def parse(text: str, width: int) -> list[int] | None:
@@ -356,8 +356,8 @@ def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[
     header, table, mistakes = csv_fields(path)
     header = [composed(field) for field in header]
     lowered = [field.lower() for field in header]
-    photo_column = column(path, lowered, "path", PATH_COLUMNS)
-    classes = [field for index, field in enumerate(header) if index != photo_column]
+    image_column = column(path, lowered, "path", PATH_COLUMNS)
+    classes = [field for index, field in enumerate(header) if index != image_column]
     twice = sorted(name for name, count in Counter(classes).items() if count > 1)
     if not classes or twice or not all(classes):
         found = (
@@ -366,7 +366,7 @@ def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[
             else "a class has no name"
         )
         raise UserError(f"{path}:1: every column but the path's names a class; {found}")
-    place = {name: index for index, name in enumerate(header) if index != photo_column}
+    place = {name: index for index, name in enumerate(header) if index != image_column}
     known = set(names)
     unknown = [name for name in classes if name not in known] if names else []
     odd = [f"{quoted(name)}{did_you_mean(name, names)}" for name in unknown[:SHOWN]]
@@ -378,10 +378,10 @@ def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[
     places = [place[name] for name in names or classes]
     rows = Rows([], [], [], mistakes)
     for line, fields in table:
-        if not fields[photo_column]:
+        if not fields[image_column]:
             mistakes.append((line, f"no path: {joined(fields)}"))
             continue
-        rows.photos.append(fields[photo_column])
+        rows.images.append(fields[image_column])
         rows.labels.append(",".join(fields[index] for index in places))
         rows.lines.append(line)
     return rows, names or tuple(classes)

@@ -1,9 +1,9 @@
-"""Photos to uint8 batches, in this process or in worker processes, with the same numbers.
+"""Images to uint8 batches, in this process or in worker processes, with the same numbers.
 
-The order of an epoch comes from (seed, epoch) and a photo's augmentation from (seed, epoch, virtual
-index), which `ppcls.data.sampler` explains:
-a batch depends neither on the number of workers nor on where a run was interrupted. Workers are
-started afresh (not forked) and import no paddle.
+The order of an epoch comes from (seed, epoch) and an image's augmentation from (seed, epoch,
+virtual index), which `ppcls.data.sampler` explains: a batch depends neither on the number of
+workers nor on where a run was interrupted. Workers are started afresh (not forked) and import no
+paddle.
 """
 
 import multiprocessing
@@ -34,16 +34,16 @@ from ppcls.utils.log import Pace, Progress
 from ppcls.utils.signals import SIGNALS
 from ppcls.utils.text import plural
 
-MIXED = 1  # tells the random numbers of a batch from those of its first photo
+MIXED = 1  # tells the random numbers of a batch from those of its first image
 
 
 @dataclass(frozen=True)
 class Batch:
     """images: uint8 [N, H, W, C]; indices: int64 [N] into the data set; labels: int64 [N], -1 where
-    unknown, or uint8 [N, classes] of 0 and 1 where a photo may have several.
+    unknown, or uint8 [N, classes] of 0 and 1 where an image may have several.
 
-    `shares`: float32 [N, classes] where photos were mixed: how much of each class one shows.
-    `skipped`: places of photos that were to be in it and cannot be read, with the reason.
+    `shares`: float32 [N, classes] where images were mixed: how much of each class one shows.
+    `skipped`: places of images that were to be in it and cannot be read, with the reason.
     """
 
     images: np.ndarray
@@ -59,15 +59,15 @@ class Batch:
 
     @property
     def known(self) -> np.ndarray:
-        """Which photos have labels: the indices into this batch, int64 [K]."""
+        """Which images have labels: the indices into this batch, int64 [K]."""
         return np.flatnonzero((self.labels >= 0).reshape(len(self.labels), -1).all(axis=1))
 
 
 @dataclass(frozen=True)
 class TrainPipeline:
-    """How training sees photos: through random operations, seeded per epoch and showing of a photo.
+    """How training sees images: through random transforms, seeded per epoch and showing.
 
-    The size of a batch and the operations that mix photos of `classes` classes are seeded per epoch
+    The size of a batch and the operations that mix images of `classes` classes are seeded per epoch
     and first showing of the batch. Showings are given as virtual indices.
     """
 
@@ -77,11 +77,11 @@ class TrainPipeline:
     seed: int
     batch_ops: tuple[BatchTransform, ...] = ()
     classes: int = 0
-    skip: bool = False  # photos that cannot be read
+    skip: bool = False  # images that cannot be read
 
-    def __call__(self, photo: np.ndarray, epoch: int, index: int, first: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, epoch: int, index: int, first: int) -> np.ndarray:
         rng = np.random.default_rng([self.seed, epoch, index])
-        return apply(self.ops, photo, rng, side(self.size, self.seed, epoch, first))
+        return apply(self.ops, image, rng, side(self.size, self.seed, epoch, first))
 
     def mix(self, batch: Batch, epoch: int, first: int) -> Batch:
         if not self.batch_ops or not len(batch.images):
@@ -94,17 +94,17 @@ class TrainPipeline:
 
 @dataclass(frozen=True)
 class EvalPipeline:
-    """How evaluation sees a photo: always the same."""
+    """How evaluation sees an image: always the same."""
 
     preprocess: Preprocess
-    skip: bool = False  # photos that cannot be read
+    skip: bool = False  # images that cannot be read
 
     @property
     def channels(self) -> int:
         return self.preprocess.channels
 
-    def __call__(self, photo: np.ndarray, epoch: int, index: int, first: int) -> np.ndarray:
-        return self.preprocess(photo)
+    def __call__(self, image: np.ndarray, epoch: int, index: int, first: int) -> np.ndarray:
+        return self.preprocess(image)
 
     def mix(self, batch: Batch, epoch: int, first: int) -> Batch:
         return batch
@@ -115,10 +115,10 @@ Part = tuple[Dataset | JoinedDataset, Pipeline]
 
 
 def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
-    """Read and transform the photos of one batch, given as virtual indices int64 [N].
+    """Read and transform the images of one batch, given as virtual indices int64 [N].
 
     Raises:
-        DataError: a photo cannot be read, and is not to be skipped; names it and its line.
+        DataError: an image cannot be read, and is not to be skipped; names it and its line.
     """
     samples, view = part
     first = int(shown[0])
@@ -180,7 +180,7 @@ class Loader:
     def evaluation(
         self, batch: int, rank: int = 0, processes: int = 1, pace: Pace | None = None
     ) -> Progress[Batch]:
-        """Every photo of the part "eval", in order, with a progress bar.
+        """Every image of the part "eval", in order, with a progress bar.
 
         Of several processes each gets every so manieth batch, the first of them from number `rank`.
         """
@@ -294,7 +294,7 @@ def step_batches(
     """For each step, given as virtual indices, its batches; the last one may be smaller.
 
     Raises:
-        DataError: at the first step with a photo that cannot be read and is not to be skipped.
+        DataError: at the first step with an image that cannot be read and is not to be skipped.
     """
     parts = [np.split(shown, range(batch_size, len(shown), batch_size)) for shown in steps]
     parts = [[part for part in step if len(part)] for step in parts]
@@ -304,5 +304,5 @@ def step_batches(
 
 
 def eval_order(count: int, batch: int) -> list[np.ndarray]:
-    """The photo indices of each batch, in order, the last one maybe smaller."""
+    """The image indices of each batch, in order, the last one maybe smaller."""
     return [np.arange(i, min(i + batch, count)) for i in range(0, count, batch)]

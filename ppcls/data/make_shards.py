@@ -1,7 +1,9 @@
-"""Photos in parquet files, as the Hugging Face hub has them; read to make shards of.
+"""A data set as tar shards, from folders, lists or parquet files.
+
+Images in parquet files, as the Hugging Face hub has them; read to make shards of.
 
 A column `image` of {bytes, path} or bytes, and a column `label` of integers, whose class names
-stand in the schema's metadata. A photo can be had only with its whole group of rows, often 1,000:
+stand in the schema's metadata. An image can be had only with its whole group of rows, often 1,000:
 so files are not trained from directly, and are shuffled by groups.
 """
 
@@ -34,7 +36,7 @@ if TYPE_CHECKING:  # a recipe is checked before paddle is imported
 
 
 PARQUET = ".parquet"
-WINDOW = 1 << 28  # bytes of row groups, about, among which photos are mixed
+WINDOW = 1 << 28  # bytes of row groups, about, among which images are mixed
 
 
 def is_parquet(path: str | PathLike) -> bool:
@@ -45,7 +47,7 @@ def is_parquet(path: str | PathLike) -> bool:
 class Tables:
     """Open parquet files.
 
-    `starts` (int64 [groups + 1]) is each row group's first photo, `sizes` (int64 [groups]) its
+    `starts` (int64 [groups + 1]) is each row group's first image, `sizes` (int64 [groups]) its
     bytes, `places` its (file, number there); groups of equal `windows` (int64 [groups]) are mixed.
     """
 
@@ -58,7 +60,7 @@ class Tables:
     held: dict[int, Any] = field(default_factory=dict)
 
     def shuffled(self, rng: np.random.Generator, window: int = WINDOW) -> np.ndarray:
-        """Every photo once, int64 [N]: groups in random order, mixed within `window` bytes."""
+        """Every image once, int64 [N]: groups in random order, mixed within `window` bytes."""
         order = rng.permutation(len(self.places))
         self.windows[order] = np.cumsum(self.sizes[order]) // window
         mixed = []
@@ -69,7 +71,7 @@ class Tables:
         return np.concatenate(mixed)
 
     def read(self, index: int) -> bytes:
-        """The bytes of a photo; the groups of a window are kept until the next one's are read."""
+        """The bytes of an image; the groups of a window are kept until the next one's are read."""
         group = int(np.searchsorted(self.starts, index, "right")) - 1
         if group not in self.held:
             if any(self.windows[other] != self.windows[group] for other in self.held):
@@ -79,12 +81,12 @@ class Tables:
         value = self.held[group][index - int(self.starts[group])].as_py()
         data = value["bytes"] if isinstance(value, dict) else value
         if not data:
-            raise UserError(f"{self.samples.where(index)}: a row without a photo's bytes")
+            raise UserError(f"{self.samples.where(index)}: a row without an image's bytes")
         return data
 
 
 def open_parquet(pattern: str, labels: str | PathLike | None = None) -> Tables:
-    """The photos of `data/train-*.parquet`, in the order of the files' names.
+    """The images of `data/train-*.parquet`, in the order of the files' names.
 
     Args:
         pattern: a file, or several by `*`.
@@ -134,7 +136,7 @@ def label_column(path: str, file: "ParquetFile") -> np.ndarray:
 
 
 def check_columns(path: str, file: "ParquetFile") -> None:
-    """UserError for other columns than those of photos with one label each."""
+    """UserError for other columns than those of images with one label each."""
     schema = file.schema_arrow
     if not {"image", "label"} <= set(schema.names):
         raise UserError(
@@ -161,7 +163,7 @@ def class_names(file: "ParquetFile") -> tuple[str, ...]:
 
 @dataclass
 class Record:
-    """What shards are made of, and the finished ones: [photos, bytes] of each.
+    """What shards are made of, and the finished ones: [images, bytes] of each.
 
     Kept beside them: by it an interrupted run goes on, and other shards are told apart.
     """
@@ -175,7 +177,7 @@ class Record:
 
     @property
     def done(self) -> int:
-        """The photos in the finished shards."""
+        """The images in the finished shards."""
         return sum(photos for photos, _ in self.shards)
 
 
@@ -188,7 +190,7 @@ def make_shards(
     several: bool = False,
     seed: int = 0,
 ) -> list[str]:
-    """Write the photos of `source` into tars of about `shard_size` bytes; returns what to say.
+    """Write the images of `source` into tars of about `shard_size` bytes; returns what to say.
 
     Their bytes stay as they are. They are shuffled by `seed`; the same call makes the same files,
     also where one before it was interrupted, whose finished shards are kept.
@@ -200,7 +202,7 @@ def make_shards(
         several: whether the lists have `0,1,0` labels.
 
     Raises:
-        UserError: a photo that is missing or no photo, other shards of that name in the target.
+        UserError: an image that is missing or no image, other shards of that name in the target.
     """
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"--name {name}: give a word of letters, digits, - and _")
@@ -218,7 +220,7 @@ def make_shards(
         raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
     last = len(record.shards) - 1
     pattern = f"{name}-{{{0:06}..{last:06}}}{SUFFIX}" if last else f"{name}-{0:06}{SUFFIX}"
-    found = f"{plural(len(record.shards), 'shard')} of {plural(record.photos, 'photo')}"
+    found = f"{plural(len(record.shards), 'shard')} of {plural(record.photos, 'image')}"
     return [f"{found}: data.train={target / pattern}"]
 
 
@@ -235,21 +237,21 @@ def part_named(source: str, name: str) -> str:
 def opened(
     source: str, labels: str | PathLike | None, several: bool, seed: int
 ) -> tuple[Dataset, np.ndarray, Callable[[int], bytes]]:
-    """The data set, the order in which to write its photos, and what reads one."""
+    """The data set, the order in which to write its images, and what reads one."""
     rng = np.random.default_rng(seed)
     if is_parquet(source):
         if several:
-            raise UserError(f"{source}: parquet files have one label for each photo")
+            raise UserError(f"{source}: parquet files have one label for each image")
         tables = open_parquet(source, labels)
         return tables.samples, tables.shuffled(rng), tables.read
     samples = datasets.open_samples(source, labels=labels, several=several)
     lost = datasets.missing(samples)
     if lost:
-        raise UserError(f"photos that do not exist: {'; '.join(lost)}")
-    return samples, rng.permutation(len(samples)), partial(read_photo, samples)
+        raise UserError(f"images that do not exist: {'; '.join(lost)}")
+    return samples, rng.permutation(len(samples)), partial(read_image, samples)
 
 
-def read_photo(samples: Dataset, index: int) -> bytes:
+def read_image(samples: Dataset, index: int) -> bytes:
     return decode.read_bytes(samples.paths[index])
 
 
@@ -360,7 +362,7 @@ def write_all(
 
 
 def add(tar: tarfile.TarFile, number: int, samples: Dataset, index: int, data: bytes) -> None:
-    """A photo and its label, under the number of its place in the shuffled order."""
+    """An image and its label, under the number of its place in the shuffled order."""
     for key, content in members(samples, index, data):
         member = tarfile.TarInfo(f"{number:06}{key}")
         member.size = len(content)
@@ -369,7 +371,7 @@ def add(tar: tarfile.TarFile, number: int, samples: Dataset, index: int, data: b
 
 
 def members(samples: Dataset, index: int, data: bytes) -> Iterator[tuple[str, bytes]]:
-    """The endings and contents of a photo's members: no time or owner of any makes it differ."""
+    """The endings and contents of an image's members: no time or owner of any makes it differ."""
     ending = decode.kind_of(data[: decode.HEAD])
     if ending not in decode.readable():
         raise UserError(f"{samples.where(index)}: not a {decode.EXPECTED}")

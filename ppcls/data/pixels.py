@@ -1,4 +1,4 @@
-"""Resizing, cropping and warping of uint8 images [H, W, C], by OpenCV or Pillow."""
+"""Changes of uint8 images [H, W, C]: resizing, cropping, warping, colours, by OpenCV or Pillow."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ PIL = {
 }
 # To Pillow CMYK is four channels like any other; RGBA's colours it would weight by alpha.
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
-# A photo a few pixels wide, enlarged beyond this side, would fill the memory.
+# An image a few pixels wide, enlarged beyond this side, would fill the memory.
 LONGEST = 1 << 15
 # Boxes tried before `random_box` gives up.
 TRIES = 10
@@ -49,8 +49,8 @@ def resize(
         resized = cv2.resize(image, (width, height), interpolation=CV2[interpolation])
     else:
         shape = (image.shape[1], image.shape[0])
-        photo = Image.frombytes(MODES[image.shape[2]], shape, image.tobytes())
-        resized = np.array(photo.resize((width, height), PIL[interpolation]))
+        drawn = Image.frombytes(MODES[image.shape[2]], shape, image.tobytes())
+        resized = np.array(drawn.resize((width, height), PIL[interpolation]))
     return resized.reshape(height, width, image.shape[2])
 
 

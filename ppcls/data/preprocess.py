@@ -1,4 +1,4 @@
-"""What every photo goes through before the network, in evaluation and deployment.
+"""What every image goes through before the network, in evaluation and deployment.
 
 Also read and written as the `transform_ops` of PaddleX and PaddleClas.
 """
@@ -74,7 +74,7 @@ class Preprocess:
 
     @property
     def channels(self) -> int:
-        """Channels of a photo: 1, 3 or 4."""
+        """Channels of an image: 1, 3 or 4."""
         return len(self.mean)
 
     @property
@@ -233,7 +233,7 @@ def read_resize(arguments: dict[str, Any]) -> dict[str, Any]:
     """ResizeImage's part of a Preprocess, by field."""
     if not arguments["resize_short"]:
         raise UserError(
-            f"ResizeImage: size {arguments['size']} does not keep a photo's shape and cannot be "
+            f"ResizeImage: size {arguments['size']} does not keep an image's shape and cannot be "
             "represented; use resize_short"
         )
     backend = str(arguments["backend"]).lower()

@@ -1,7 +1,7 @@
-"""Which photos an epoch shows, how often, and at what size: all of it from (seed, epoch).
+"""Which images an epoch shows, how often, and at what size: all of it from (seed, epoch).
 
-A photo that an epoch shows several times is told apart by a *virtual index*: its index plus the
-number of photos times the count of its earlier showings. The first showing has the index itself.
+An image that an epoch shows several times is told apart by a *virtual index*: its index plus the
+number of images times the count of its earlier showings. The first showing has the index itself.
 """
 
 from dataclasses import dataclass
@@ -16,28 +16,28 @@ from ppcls.data.unlabeled import JoinedDataset
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import at_most, plural
 
-# tell random numbers apart: of photos without labels, of a step's order
+# tell random numbers apart: of images without labels, of a step's order
 WITHOUT = 1
 ORDER = 2
 
 
 @node
 class Shuffle:
-    """Every photo once."""
+    """Every image once."""
 
     kind: Literal["shuffle"] = "shuffle"
 
     def draw(
         self, samples: Dataset, classes: int, total: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """The first `total` photos of the data set, shuffled again each time through: int64."""
+        """The first `total` images of the data set, shuffled again each time through: int64."""
         rounds = max(1, -(-total // len(samples)))
         return np.concatenate([rng.permutation(len(samples)) for _ in range(rounds)])[:total]
 
 
 @node
 class Balanced:
-    """Classes in proportion to their number of photos ** (1 - power).
+    """Classes in proportion to their number of images ** (1 - power).
 
     1: every class equally often; 0.5: by the square root (arXiv:1805.00932); 0: as they are.
     """
@@ -48,12 +48,12 @@ class Balanced:
     def draw(
         self, samples: Dataset, classes: int, total: int, rng: np.random.Generator
     ) -> np.ndarray:
-        """Indices int64 [total] in random order. UserError: a class without photos."""
+        """Indices int64 [total] in random order. UserError: a class without images."""
         counts = class_counts(samples, classes, self.kind)
         empty = [samples.class_name(label) for label in np.flatnonzero(counts == 0).tolist()]
         if empty:
             raise UserError(
-                f"train.sampler: balanced shows every class, and {samples.source} has no photos "
+                f"train.sampler: balanced shows every class, and {samples.source} has no images "
                 f"of {at_most(empty)}: add some, or -o train.sampler.kind=shuffle"
             )
         return by_class(samples.labels, counts ** (1 - self.power), total, rng)
@@ -61,7 +61,7 @@ class Balanced:
 
 @node
 class Weighted:
-    """Each photo with a chance in proportion to the weight of its class."""
+    """Each image with a chance in proportion to the weight of its class."""
 
     kind: Literal["weighted"] = "weighted"
     weights: tuple[NotNegative, ...]
@@ -84,7 +84,7 @@ class Weighted:
         shares = counts * np.array(self.weights)
         if not shares.any():
             raise UserError(
-                f"train.sampler.weights: 0 for every class that {samples.source} has photos of: "
+                f"train.sampler.weights: 0 for every class that {samples.source} has images of: "
                 "raise one of them"
             )
         return by_class(samples.labels, shares, total, rng)
@@ -94,10 +94,10 @@ Sampler = Annotated[Shuffle | Balanced | Weighted, Field(discriminator="kind")]
 
 
 def class_counts(samples: Dataset, classes: int, kind: str) -> np.ndarray:
-    """Photos per class; UserError where a photo may have several classes."""
+    """Images per class; UserError where an image may have several classes."""
     if samples.labels.ndim > 1:
         raise UserError(
-            f"train.sampler: {kind} needs one label for each photo, and those of "
+            f"train.sampler: {kind} needs one label for each image, and those of "
             f"{samples.source} may have several: -o train.sampler.kind=shuffle"
         )
     return samples.counts(classes)
@@ -106,16 +106,16 @@ def class_counts(samples: Dataset, classes: int, kind: str) -> np.ndarray:
 def by_class(
     labels: np.ndarray, shares: np.ndarray, total: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """`total` photo indices in random order, classes in proportion to `shares`.
+    """`total` image indices in random order, classes in proportion to `shares`.
 
     A class is drawn as often as its share says, rounded up or down so that the expectation is
-    exact. Of a class every photo comes once before one comes again.
+    exact. Of a class every image comes once before one comes again.
     """
     ends = np.cumsum(np.bincount(labels, minlength=len(shares)))
     members = np.split(np.argsort(labels, kind="stable"), ends[:-1])
     drawn = [
-        np.resize(rng.permutation(photos), quota)
-        for photos, quota in zip(members, quotas(shares, total, rng), strict=True)
+        np.resize(rng.permutation(images), quota)
+        for images, quota in zip(members, quotas(shares, total, rng), strict=True)
     ]
     return rng.permutation(np.concatenate(drawn))
 
@@ -140,12 +140,12 @@ class EpochSampler:
     """Which samples each step of an epoch shows, the same for all processes.
 
     Attributes:
-        sampler: draws the photos of an epoch.
+        sampler: draws the images of an epoch.
         samples: those of all classes, and maybe more without labels.
         photos_per_step: of all processes together.
         drop_last: leave out an epoch's last, smaller step.
-        repeats: showings of a drawn photo.
-        with_labels, without: how many of a step's photos have a label and have none, where the
+        repeats: showings of a drawn image.
+        with_labels, without: how many of a step's images have a label and have none, where the
             samples are of both kinds.
         limit: steps after which an epoch ends; None: all of them.
     """
@@ -153,7 +153,7 @@ class EpochSampler:
     sampler: Sampler
     samples: Dataset | JoinedDataset
     classes: int
-    photos_per_step: int
+    images_per_step: int
     drop_last: bool = True
     repeats: int = 1
     seed: int = 0
@@ -169,8 +169,8 @@ class EpochSampler:
         if isinstance(samples, JoinedDataset):
             sizes = self.with_labels, self.without
             return mixed_steps(self.sampler, samples, classes, sizes, seed, epoch)[: self.limit]
-        shown = epoch_photos(self.sampler, samples, classes, self.repeats, seed, epoch)
-        return train_order(shown, self.photos_per_step, self.drop_last)[: self.limit]
+        shown = epoch_images(self.sampler, samples, classes, self.repeats, seed, epoch)
+        return train_order(shown, self.images_per_step, self.drop_last)[: self.limit]
 
 
 def train_order(shown: np.ndarray, batch: int, drop_last: bool) -> list[np.ndarray]:
@@ -179,14 +179,14 @@ def train_order(shown: np.ndarray, batch: int, drop_last: bool) -> list[np.ndarr
     return batches[: len(shown) // batch] if drop_last else batches
 
 
-def epoch_photos(
+def epoch_images(
     sampler: Sampler, samples: Dataset, classes: int, repeats: int, seed: int, epoch: int
 ) -> np.ndarray:
-    """The virtual indices of an epoch, int64, as many as there are photos.
+    """The virtual indices of an epoch, int64, as many as there are images.
 
     Args:
-        repeats: showings of a drawn photo, one after the other (arXiv:1901.09335); so many times
-            fewer photos are drawn.
+        repeats: showings of a drawn image, one after the other (arXiv:1901.09335); so many times
+            fewer images are drawn.
 
     Raises:
         UserError: the sampler does not fit the data.
@@ -206,9 +206,9 @@ def mixed_steps(
     seed: int,
     epoch: int,
 ) -> list[np.ndarray]:
-    """The virtual indices of an epoch's steps, each of so many photos with labels and without.
+    """The virtual indices of an epoch's steps, each of so many images with labels and without.
 
-    As many whole steps as there are photos for. Those with labels are drawn as the sampler says.
+    As many whole steps as there are images for. Those with labels are drawn as the sampler says.
 
     Raises:
         UserError: the sampler does not fit the data.

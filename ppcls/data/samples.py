@@ -1,4 +1,4 @@
-"""Where photos are: millions of paths in little memory, as files or as parts of larger files."""
+"""Paths and labels: millions of paths in little memory, as files or parts of such."""
 
 import os
 import zlib
@@ -100,7 +100,7 @@ class Paths:
 
 
 class Member(str):
-    """A photo inside a larger file: as text its name, `train-000003.tar:000123.jpg`."""
+    """An image inside a larger file: as text its name, `train-000003.tar:000123.jpg`."""
 
     __slots__ = ("file", "offset", "size")
     file: str
@@ -118,7 +118,7 @@ class Member(str):
 
 
 class Members:
-    """Photos inside larger files, with the interface of `Paths`.
+    """Images inside larger files, with the interface of `Paths`.
 
     `names` are theirs there, `numbers` (int32 [N]) tell which of the `files` each is in, `offsets`
     and `sizes` (int64 [N]) where in it.
@@ -202,15 +202,15 @@ def plain_files(folder: str) -> set[bytes]:
 
 
 # --------------------------------------------------------------------------
-# A data set without its pixels: where its photos are, their labels and the class names
+# A data set without its pixels: where its images are, their labels and the class names
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set without its pixels: paths, labels and names (() when unknown).
 
-    `labels` are int64 [N], or uint8 [N, classes] of 0 and 1 where a photo may have several.
-    `source` is the folder, list file or shards it came from, `lines` (int64 [N]) each photo's line
+    `labels` are int64 [N], or uint8 [N, classes] of 0 and 1 where an image may have several.
+    `source` is the folder, list file or shards it came from, `lines` (int64 [N]) each image's line
     in a list. Each of the paths is a text that `ppcls.data.decode.read` reads.
     """
 
@@ -231,12 +231,12 @@ class Dataset:
         return len(self.names) or int(self.labels.max(initial=-1)) + 1
 
     def where(self, index: int) -> str:
-        """The place to look for photo `index`: `cats/1.jpg`, or `list.txt:17 (cats/1.jpg)`."""
+        """The place to look for image `index`: `cats/1.jpg`, or `list.txt:17 (cats/1.jpg)`."""
         path = self.paths[index]
         return path if self.lines is None else f"{self.source}:{self.lines[index]} ({path})"
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "Dataset":
-        """The photos at `indices`, in that order, with the same names."""
+        """The images at `indices`, in that order, with the same names."""
         indices = np.asarray(indices, np.int64)
         lines = None if self.lines is None else self.lines[indices]
         return Dataset(
@@ -244,13 +244,13 @@ class Dataset:
         )
 
     def counts(self, num_classes: int) -> np.ndarray:
-        """Photos per class, int64 [num_classes]."""
+        """Images per class, int64 [num_classes]."""
         if self.labels.ndim == 2:
             return self.labels.sum(axis=0, dtype=np.int64)
         return np.bincount(self.labels, minlength=num_classes)
 
     def digest(self) -> str:
-        """A number that changes with the photos' file names, their labels and their order."""
+        """A number that changes with the images' file names, their labels and their order."""
         crc = 0
         for number, block in enumerate(self.paths.names()):
             text = block.decode("utf-8", "surrogateescape").encode(errors="replace")
@@ -262,7 +262,7 @@ class Dataset:
         return self.names[label] if self.names else str(label)
 
     def label_of(self, index: int) -> str:
-        """What photo `index` shows, in words."""
+        """What image `index` shows, in words."""
         own = self.labels[index]
         labels = [own] if self.labels.ndim == 1 else np.flatnonzero(own)
         return ", ".join(self.class_name(int(label)) for label in labels) or "nothing"

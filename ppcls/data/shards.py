@@ -1,6 +1,8 @@
-"""What is in a tar of photos (WebDataset's layout), and where: read once, then kept in the cache.
+"""Tar shards as a data set, read through an index that is kept.
 
-A photo `000123.jpg` has a label beside it, `000123.cls` (one class, in text) or, without one,
+What is in a tar of images (WebDataset's layout), and where: read once, then kept in the cache.
+
+An image `000123.jpg` has a label beside it, `000123.cls` (one class, in text) or, without one,
 `000123.txt` (`0,1,0`). What stands before a name's first dot tells what belongs together; other
 members are left alone.
 """
@@ -39,12 +41,12 @@ DIGITS = re.compile(rb"[0-9]{256}")  # longer than any number; Python's tarfile 
 
 
 class Index(NamedTuple):
-    """The photos of a tar in its order: names, bytes (int64 [N] each) and the text of the labels.
+    """The images of a tar in its order: names, bytes (int64 [N] each) and the text of the labels.
 
     `endings` (uint8 [N]) is each label's place in LABELS.
     """
 
-    photos: Paths
+    images: Paths
     offsets: np.ndarray
     sizes: np.ndarray
     labels: Paths
@@ -52,10 +54,10 @@ class Index(NamedTuple):
 
 
 def index(file: str) -> Index:
-    """The photos of a tar, from the cache where the tar's size and time are those kept there.
+    """The images of a tar, from the cache where the tar's size and time are those kept there.
 
     Raises:
-        UserError: not a tar or a compressed one, one cut short, a photo without a label, …: up to
+        UserError: not a tar or a compressed one, one cut short, an image without a label, …: up to
             ten mistakes at once, each with its `train-000003.tar:000123.jpg`.
     """
     name = hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:32]
@@ -106,7 +108,7 @@ def is_stored(content: BinaryIO) -> bool:
 def is_whole(index: Index, size: int) -> bool:
     """Whether an index can be that of a tar of so many bytes: its parts agree, and lie inside."""
     count = len(index.offsets)
-    numbers = (index.photos.ends, index.labels.ends, index.offsets, index.sizes)
+    numbers = (index.images.ends, index.labels.ends, index.offsets, index.sizes)
     right = all(part.dtype == np.int64 and part.shape == (count,) for part in numbers)
     endings = index.endings
     right = right and endings.dtype == np.uint8 and endings.shape == (count,) and count > 0
@@ -117,7 +119,7 @@ def is_whole(index: Index, size: int) -> bool:
         and (index.offsets >= 0).all()
         and (index.sizes <= size).all()
         and (index.offsets <= size - index.sizes).all()
-        and all(map(are_divided, (index.photos, index.labels)))
+        and all(map(are_divided, (index.images, index.labels)))
     )
 
 
@@ -131,8 +133,8 @@ def keep(read: Index, file: BinaryIO, state: np.ndarray) -> None:
     np.savez(
         file,
         state=state,
-        photos=np.frombuffer(read.photos.text, np.uint8),
-        photo_ends=read.photos.ends,
+        images=np.frombuffer(read.images.text, np.uint8),
+        image_ends=read.images.ends,
         labels=np.frombuffer(read.labels.text, np.uint8),
         label_ends=read.labels.ends,
         offsets=read.offsets,
@@ -142,19 +144,19 @@ def keep(read: Index, file: BinaryIO, state: np.ndarray) -> None:
 
 
 def unpack(kept: "np.lib.npyio.NpzFile") -> Index:
-    photos = Paths.packed(kept["photos"].tobytes(), kept["photo_ends"])
+    images = Paths.packed(kept["photos"].tobytes(), kept["photo_ends"])
     labels = Paths.packed(kept["labels"].tobytes(), kept["label_ends"])
-    return Index(photos, kept["offsets"], kept["sizes"], labels, kept["endings"])
+    return Index(images, kept["offsets"], kept["sizes"], labels, kept["endings"])
 
 
 def scan(file: str) -> Index:
     """Read a tar's headers and labels; every mistake in it is in the message."""
-    photos: dict[str, tarfile.TarInfo] = {}
+    images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, dict[str, str]] = {}
     mistakes: list[str] = []
     try:
         with open_plain(file) as content:
-            read_members(content, photos, labels, mistakes)
+            read_members(content, images, labels, mistakes)
     except UserError:
         raise
     except OSError as error:
@@ -167,20 +169,20 @@ def scan(file: str) -> Index:
     beside = " or ".join(LABELS)
     mistakes += [
         f"{visible(member.name)}: no label {beside} beside it"
-        for key, member in photos.items()
+        for key, member in images.items()
         if key not in labels
     ]
-    mistakes += [f"{visible(key)}{next(iter(labels[key]))}: no photo beside it"
-                 for key in labels if ".cls" in labels[key] and key not in photos]  # fmt: skip
-    if mistakes or not photos:
-        found = [f"{file}:{text}" for text in mistakes] or [f"{file}: no photos in it"]
+    mistakes += [f"{visible(key)}{next(iter(labels[key]))}: no image beside it"
+                 for key in labels if ".cls" in labels[key] and key not in images]  # fmt: skip
+    if mistakes or not images:
+        found = [f"{file}:{text}" for text in mistakes] or [f"{file}: no images in it"]
         raise UserError(*first_of(found))
-    endings = [0 if LABELS[0] in labels[key] else 1 for key in photos]
+    endings = [0 if LABELS[0] in labels[key] else 1 for key in images]
     return Index(
-        Paths([member.name for member in photos.values()]),
-        np.array([member.offset_data for member in photos.values()], np.int64),
-        np.array([member.size for member in photos.values()], np.int64),
-        Paths([labels[key][LABELS[end]] for key, end in zip(photos, endings, strict=True)]),
+        Paths([member.name for member in images.values()]),
+        np.array([member.offset_data for member in images.values()], np.int64),
+        np.array([member.size for member in images.values()], np.int64),
+        Paths([labels[key][LABELS[end]] for key, end in zip(images, endings, strict=True)]),
         np.array(endings, np.uint8),
     )
 
@@ -231,7 +233,7 @@ class Header(tarfile.TarInfo):
 
 def read_members(
     file: BinaryIO,
-    photos: dict[str, tarfile.TarInfo],
+    images: dict[str, tarfile.TarInfo],
     labels: dict[str, dict[str, str]],
     mistakes: list[str],
 ) -> None:
@@ -248,14 +250,14 @@ def read_members(
                 raise tarfile.ReadError("a global header that is none")
             end = tar.offset
             member.pax_headers = {}  # a copy of the global ones, too
-            take(content, member, photos, labels, mistakes)
+            take(content, member, images, labels, mistakes)
         check_end(content, end)
 
 
 def take(
     content: Within,
     member: tarfile.TarInfo,
-    photos: dict[str, tarfile.TarInfo],
+    images: dict[str, tarfile.TarInfo],
     labels: dict[str, dict[str, str]],
     mistakes: list[str],
 ) -> None:
@@ -275,12 +277,12 @@ def take(
         mistakes.append(
             f"{visible(member.name)}: is not read here; pip install pillow-heif 'pillow>=11.3'"
         )
-    elif ending not in LABELS and key in photos:
+    elif ending not in LABELS and key in images:
         mistakes.append(
-            f"{visible(member.name)}: {visible(photos[key].name)} has the same key {quoted(key)}"
+            f"{visible(member.name)}: {visible(images[key].name)} has the same key {quoted(key)}"
         )
     elif ending not in LABELS:
-        photos[key] = member
+        images[key] = member
     elif ending in labels.setdefault(key, {}):
         mistakes.append(f"{visible(member.name)}: stands in it twice")
     else:
@@ -304,10 +306,10 @@ def check_end(content: Within, end: int) -> None:
 
 
 # --------------------------------------------------------------------------
-# Photos in tar files, read by position: `shards/train-{000..127}.tar`
+# Images in tar files, read by position: `shards/train-{000..127}.tar`
 
 SUFFIX = ".tar"
-NAMES = "labels.txt"  # class names beside the shards, as in `data.labels`
+NAMES = "labels.txt"  # class names beside the shards, as in `data.class_names`
 RANGE = re.compile(r"\{([0-9]{1,18})\.\.([0-9]{1,18})\}")
 MOST = 100_000  # shards; more is a slip of the pen
 
@@ -345,7 +347,7 @@ def open_shards(
     local: Callable[[str], str] = str,
     number_labels: bool = False,
 ) -> Dataset:
-    """The photos of tar files in WebDataset's layout, in the order in which they stand there.
+    """The images of tar files in WebDataset's layout, in the order in which they stand there.
 
     Args:
         path: a tar, or many as in `shards/train-{000..127}.tar`.
@@ -374,11 +376,11 @@ def open_shards(
 
 
 def members(files: tuple[str, ...], found: list[Index]) -> Members:
-    """The photos of all shards, in order."""
-    counts = [len(one.photos) for one in found]
-    starts = np.cumsum([0] + [len(one.photos.text) + 1 for one in found[:-1]])
-    text = b"\0".join(one.photos.text for one in found)
-    ends = [one.photos.ends + start for one, start in zip(found, starts, strict=True)]
+    """The images of all shards, in order."""
+    counts = [len(one.images) for one in found]
+    starts = np.cumsum([0] + [len(one.images.text) + 1 for one in found[:-1]])
+    text = b"\0".join(one.images.text for one in found)
+    ends = [one.images.ends + start for one, start in zip(found, starts, strict=True)]
     return Members(
         Paths.packed(text, np.concatenate(ends)),
         files,
@@ -411,10 +413,10 @@ def label_parts(
 def mistake(
     file: str, one: Index, place: int, names: tuple[str, ...], several: bool, width: int
 ) -> str:
-    """What is wrong with a photo's label."""
-    photo = one.photos[place]
+    """What is wrong with an image's label."""
+    image = one.images[place]
     text = one.labels[place]
-    folder, slash, name = photo.rpartition("/")
+    folder, slash, name = image.rpartition("/")
     where = f"{file}:{folder}{slash}{name.partition('.')[0]}{LABELS[one.endings[place]]}"
     if several:
         return f"{where}: {lists.mistake(text, width)}"

@@ -1,4 +1,4 @@
-"""Sides in pixels of the training images, where they are not the same in every batch."""
+"""Transforms of training images, as a recipe lists them, and the sizes they end in."""
 
 import math
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import plural
 
-SIZED = 2  # tells the random size of a batch from the other random numbers of its first photo
+SIZED = 2  # tells the random size of a batch from the other random numbers of its first image
 
 
 @node
@@ -103,7 +103,7 @@ def in_words(size: Size) -> str:
 
 
 # --------------------------------------------------------------------------
-# Training ops that cut, resize, frame, mirror and turn a photo
+# Training ops that cut, resize, frame, mirror and turn an image
 
 Byte = Annotated[Int, Field(ge=0, le=255)]
 
@@ -200,7 +200,7 @@ class CenterCrop:
         height, width = image.shape[:2]
         if min(height, width) < size:
             raise UserError(
-                f"train.ops: center_crop cannot cut {size}x{size} out of an image of "
+                f"train.transforms: center_crop cannot cut {size}x{size} out of an image of "
                 f"{width}x{height}; put resize_short before it"
             )
         return center_crop(image, size)
@@ -286,7 +286,7 @@ class Rotation:
 
 
 # --------------------------------------------------------------------------
-# Training ops that change a photo's colours and leave its alpha alone
+# Training ops that change an image's colours and leave its alpha alone
 
 # The principal components of ImageNet's colours, of values from 0 to 1: AlexNet's paper describes
 # the method, these figures are the ones in common use.
@@ -366,7 +366,7 @@ class Lighting:
 
 
 # --------------------------------------------------------------------------
-# Training ops that hide parts of a photo
+# Training ops that hide parts of an image
 
 Mode = Literal["pixel", "constant", "mean"]
 
@@ -605,7 +605,7 @@ def apply(
     if result.shape != (size, size, image.shape[2]) or result.dtype != np.uint8:
         height, width = result.shape[:2]
         raise UserError(
-            f"train.ops must end in an image of {size}x{size}; "
+            f"train.transforms must end in an image of {size}x{size}; "
             f"{ops[-1].op if ops else 'without ops'} gave {width}x{height}; "
             "add random_resized_crop, resize, center_crop or random_crop"
         )

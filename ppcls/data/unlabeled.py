@@ -1,4 +1,4 @@
-"""Photos without labels, from which a student learns what its teacher sees in them."""
+"""Images without labels, from which a student learns what its teacher sees in them."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ppcls.config.node import PathText, Share, node
-from ppcls.data.datasets import photos_in, require_open, say_passed_over
+from ppcls.data.datasets import images_in, require_open, say_passed_over
 from ppcls.data.folders import PassedOver, with_passed_over
 from ppcls.data.samples import Dataset, Members, Paths
 from ppcls.utils.errors import UserError
@@ -25,72 +25,72 @@ LIST_SUFFIXES = (".txt", ".tsv", ".lst")
 
 @node
 class Unlabeled:
-    """Photos whose labels nobody knows, and how many of them a step shows.
+    """Images whose labels nobody knows, and how many of them a step shows.
 
-    An epoch is as many whole steps as there are photos for, with and without labels together. Both
-    kinds are shown at the share; within an epoch each photo comes once before one comes again.
+    An epoch is as many whole steps as there are images for, with and without labels together. Both
+    kinds are shown at the share; within an epoch each image comes once before one comes again.
     """
 
-    photos: PathText  # a folder with all below it, or a list file with a path in each line
-    share: Share  # of the photos of each step
+    images: PathText  # a folder with all below it, or a list file with a path in each line
+    share: Share  # of the images of each step
 
     def __post_init__(self):
         if self.share in (0, 1):
             raise ValueError(
-                f"share={self.share:g} would leave out one kind of photos; 0.75 shows 3 of 4 "
+                f"share={self.share:g} would leave out one kind of images; 0.75 shows 3 of 4 "
                 "without labels"
             )
 
-    def split(self, photos: int) -> tuple[int, int]:
-        """How many of a step's photos have labels and have none; UserError where one is 0."""
-        without = round(self.share * photos)
-        if without in (0, photos):
+    def split(self, images: int) -> tuple[int, int]:
+        """How many of a step's images have labels and have none; UserError where one is 0."""
+        without = round(self.share * images)
+        if without in (0, images):
             raise UserError(
-                f"data.unlabeled.share: {self.share:g} of a step of {plural(photos, 'photo')} is "
+                f"data.unlabeled.share: {self.share:g} of a step of {plural(images, 'image')} is "
                 f"{'none' if not without else 'all'} of them; larger batches have both kinds"
             )
-        return photos - without, without
+        return images - without, without
 
 
 def open_unlabeled(path: str | PathLike) -> Dataset:
-    """The photos of a folder or a list, without labels (all are -1).
+    """The images of a folder or a list, without labels (all are -1).
 
     A list file (.txt, .tsv, .lst) has a path in each line, which starts at the list's own folder
-    where it is relative. Raises UserError: none there, a photo that is missing, lines with labels.
+    where it is relative. Raises UserError: none there, an image that is missing, lines with labels.
     """
     samples = find_unlabeled(path)
     lost = next(samples.paths.missing(), None)
     if lost is not None:
-        raise UserError(f"data.unlabeled.photos: {lost_line(samples, lost)}")
+        raise UserError(f"data.unlabeled.images: {lost_line(samples, lost)}")
     return samples
 
 
 def find_unlabeled(path: str | PathLike) -> Dataset:
-    """As `open_unlabeled`, but without a look whether the photos exist."""
+    """As `open_unlabeled`, but without a look whether the images exist."""
     path = existing(expanded(path))
     if not os.path.exists(path):
         raise UserError(
-            f"data.unlabeled.photos: {path} does not exist (looked in {os.getcwd()}); "
+            f"data.unlabeled.images: {path} does not exist (looked in {os.getcwd()}); "
             "tools/select_unlabeled.py writes such a list"
         )
     if os.path.isdir(path):
         passed = PassedOver()
-        paths = Paths(photos_in(path, passed))
+        paths = Paths(images_in(path, passed))
         lines = None
         require_open(path, passed)
         if not len(paths):
-            raise with_passed_over(f"data.unlabeled.photos: {path} has no photos", passed)
+            raise with_passed_over(f"data.unlabeled.images: {path} has no images", passed)
         say_passed_over(path, passed)
     elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
         paths = listed(path)
         lines = np.arange(1, len(paths) + 1)
     else:
         raise UserError(
-            f"data.unlabeled.photos: {path} is neither a folder nor a list file "
+            f"data.unlabeled.images: {path} is neither a folder nor a list file "
             f"({', '.join(LIST_SUFFIXES)}) with a path in each line"
         )
     if not len(paths):
-        raise UserError(f"data.unlabeled.photos: {path} has no photos")
+        raise UserError(f"data.unlabeled.images: {path} has no images")
     return Dataset(paths, np.full(len(paths), NO_LABEL), (), path, lines)
 
 
@@ -105,18 +105,18 @@ def listed(path: str) -> Paths:
 
 
 def lost_line(samples: Dataset, index: int) -> str:
-    """What is wrong with a line that is not the path of a photo."""
+    """What is wrong with a line that is not the path of an image."""
     whole = samples.paths[index]
     place = samples.where(index)
     if samples.lines is not None and whole == os.path.join(os.path.dirname(samples.source), ""):
         return f"{samples.source}:{samples.lines[index]}: blank line; a path is expected"
     if os.path.isdir(whole):
-        return f"{place} is a folder; give it as data.unlabeled.photos itself, or list its photos"
+        return f"{place} is a folder; give it as data.unlabeled.images itself, or list its images"
     for mark in "\t ":
-        photo, _, rest = whole.rpartition(mark)
-        if photo and os.path.isfile(photo.rstrip(" \t")):
+        image, _, rest = whole.rpartition(mark)
+        if image and os.path.isfile(image.rstrip(" \t")):
             return (
-                f"{place} has the label {quoted(rest)}, and the labels of these photos are not "
+                f"{place} has the label {quoted(rest)}, and the labels of these images are not "
                 "known: leave only the paths, or give a list with labels as data.train"
             )
     return f"{place} does not exist; relative paths start beside the list"
@@ -139,7 +139,7 @@ class Chained:
 
 @dataclass(frozen=True, eq=False)
 class JoinedDataset:
-    """Photos with labels and, after them, those without, read as one data set."""
+    """Images with labels and, after them, those without, read as one data set."""
 
     labeled: Dataset
     unlabeled: Dataset

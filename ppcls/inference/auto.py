@@ -1,4 +1,4 @@
-"""How long an engine takes, where several run by turns."""
+"""`--engine auto`: which engine is fastest on this machine, measured by turns and remembered."""
 
 import json
 import platform
@@ -52,7 +52,7 @@ def timed(
 
 
 def example(folder: ExportedModel, batch: int) -> np.ndarray:
-    """Noise as photos would come: uint8 [N, H, W, C], or normalised float32 [N, C, H, W]."""
+    """Noise as images would come: uint8 [N, H, W, C], or normalised float32 [N, C, H, W]."""
     preprocess = folder.manifest.preprocess
     side = preprocess.crop
     channels = preprocess.channels

@@ -1,4 +1,6 @@
-"""`.pdiparams` files: what is where, and whether all is there.
+"""An exported model: the files of its folder, whether they are whole, and how a folder is replaced.
+
+`.pdiparams` files: what is where, and whether all is there.
 
 Paddle itself loads one that is cut short without a word.
 """
@@ -326,7 +328,7 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
     if (path / manifest.FILE).is_file() or not (path.is_dir() and "crop" in fields):
         if path.is_dir() and not (path / manifest.FILE).is_file() and network_files(path):
             raise UserError(
-                f"{path}: has no {manifest.FILE}; say how photos are prepared: "
+                f"{path}: has no {manifest.FILE}; say how images are prepared: "
                 "--resize 256 --crop 224, and --mean, --std, --interpolation, --labels if needed"
             )
         about = manifest.read(path, {key: fields[key] for key in PREPROCESS if key in fields})
@@ -335,7 +337,7 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
     try:
         preprocess = replace(about.preprocess, **fields)
     except ValidationError as error:
-        raise UserError(f"{path}: how photos are prepared: {first_of(error)}") from None
+        raise UserError(f"{path}: how images are prepared: {first_of(error)}") from None
     if threshold is not None:
         if about.task != "multilabel" and about.default is None:
             raise UserError(

@@ -1,4 +1,6 @@
-"""ONNX of networks above 2 GB, which paddle2onnx and one protocol buffer cannot hold.
+"""An exported model in other formats: ONNX, also above 2 GB, and OpenVINO's.
+
+ONNX of networks above 2 GB, which paddle2onnx and one protocol buffer cannot hold.
 
 paddle2onnx converts the program without its weights; they go into a file beside it.
 """

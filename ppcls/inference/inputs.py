@@ -1,4 +1,4 @@
-"""Checks of what is given to `Predictor`: a mistake is one line that names the argument."""
+"""What `Predictor` is given: images of many kinds as arrays, and arguments checked."""
 
 import operator
 import os
@@ -13,7 +13,7 @@ from PIL import Image
 
 from ppcls.data import decode
 from ppcls.data.class_names import by_number, is_index, is_name
-from ppcls.data.datasets import find_photos
+from ppcls.data.datasets import find_images
 from ppcls.data.preprocess import Preprocess
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
@@ -111,62 +111,62 @@ def shown(value: Any) -> str:
 
 
 # --------------------------------------------------------------------------
-# What counts as a photo: files by name, what files hold, Pillow's images and arrays
+# What counts as an image: files by name, what files hold, Pillow's images and arrays
 
-Photo = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
+ImageInput = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 ONE = (str, PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview)
 loading = threading.Lock()  # one of Pillow's images may be given twice, and reads its file lazily
 
 
-def find(photos: Photo | Iterable[Photo], skip: bool = False) -> list[Photo]:
-    """Each photo as it is; folders and list files as the photos they hold.
+def find(images: ImageInput | Iterable[ImageInput], skip: bool = False) -> list[ImageInput]:
+    """Each image as it is; folders and list files as the images they hold.
 
     Raises:
-        UserError: a folder without photos; unless `skip`, a list that names missing ones.
+        UserError: a folder without images; unless `skip`, a list that names missing ones.
     """
-    return list(each(photos, skip))
+    return list(each(images, skip))
 
 
-def each(photos: Photo | Iterable[Photo], skip: bool = False) -> Iterator[Photo]:
+def each(images: ImageInput | Iterable[ImageInput], skip: bool = False) -> Iterator[ImageInput]:
     """As `find`, one at a time."""
-    for photo in [photos] if is_one(photos) else photos:  # type: ignore
-        if isinstance(photo, (str, PathLike)):
-            yield from find_photos(photo, skip)
+    for image in [images] if is_one(images) else images:  # type: ignore
+        if isinstance(image, (str, PathLike)):
+            yield from find_images(image, skip)
         else:
-            yield photo
+            yield image
 
 
-def is_one(photos: Any) -> bool:
-    """Whether this is to be one photo, maybe a wrong one, and no collection of them."""
-    if isinstance(photos, np.ndarray):
-        return not (photos.ndim == 1 and photos.dtype.kind in "UO")  # an array of names
-    # Rows of tensors, lines of files and keys of mappings are no photos.
-    others = isinstance(photos, Mapping) or hasattr(photos, "numpy") or hasattr(photos, "read")
-    return isinstance(photos, ONE) or others or not isinstance(photos, Iterable)
+def is_one(images: Any) -> bool:
+    """Whether this is to be one image, maybe a wrong one, and no collection of them."""
+    if isinstance(images, np.ndarray):
+        return not (images.ndim == 1 and images.dtype.kind in "UO")  # an array of names
+    # Rows of tensors, lines of files and keys of mappings are no images.
+    others = isinstance(images, Mapping) or hasattr(images, "numpy") or hasattr(images, "read")
+    return isinstance(images, ONE) or others or not isinstance(images, Iterable)
 
 
-def name_of(photo: Any, index: int | None) -> str:
-    """How messages call a photo; `index` is its place among those given, None where it is alone."""
-    if isinstance(photo, (str, PathLike)):
-        return str(photo)
-    return "the photo given" if index is None else f"photos[{index}]"
+def name_of(image: Any, index: int | None) -> str:
+    """How messages call an image; `index`: its place among those given, None where it is alone."""
+    if isinstance(image, (str, PathLike)):
+        return str(image)
+    return "the image given" if index is None else f"images[{index}]"
 
 
-def path_of(photo: Any) -> str | None:
-    return str(photo) if isinstance(photo, (str, PathLike)) else None
+def path_of(image: Any) -> str | None:
+    return str(image) if isinstance(image, (str, PathLike)) else None
 
 
-def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
-    """A photo as uint8 [crop, crop, C].
+def open_image(image: ImageInput, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
+    """An image as uint8 [crop, crop, C].
 
     Raises:
         DataError: it cannot be read, or is none; the message names it.
     """
-    name = name_of(photo, index)
+    name = name_of(image, index)
     try:
-        pixels = pixels_of(photo, preprocess.channels, name)
+        pixels = pixels_of(image, preprocess.channels, name)
         return preprocess(pixels)
     except (UserError, cv2.error, MemoryError) as error:
         words = str(error) if isinstance(error, UserError) else " ".join(str(error).split())
@@ -175,23 +175,23 @@ def open_photo(photo: Photo, preprocess: Preprocess, index: int | None = None) -
         raise DataError(reason if named else f"{name}: {reason}") from None
 
 
-def pixels_of(photo: Photo, channels: int, name: str) -> np.ndarray:
-    """A photo as uint8 [H, W, channels]."""
-    if isinstance(photo, (str, PathLike)):
-        if not os.fspath(photo):
-            raise UserError("a photo's name is empty; give the path of a file")
-        if ADDRESS.match(str(photo)) and not os.path.exists(photo):
+def pixels_of(image: ImageInput, channels: int, name: str) -> np.ndarray:
+    """An image as uint8 [H, W, channels]."""
+    if isinstance(image, (str, PathLike)):
+        if not os.fspath(image):
+            raise UserError("an image's name is empty; give the path of a file")
+        if ADDRESS.match(str(image)) and not os.path.exists(image):
             raise UserError(f"{name}: is an address; download it and give the file or its bytes")
-        return decode.read(photo, channels)
-    if isinstance(photo, (bytes, bytearray, memoryview)):
-        return decode.decode(bytes(photo), channels, name)
-    if isinstance(photo, np.ndarray) and photo.ndim == 4:
-        raise UserError(f"{name}: an array {list(photo.shape)} is a batch; give list(array)")
-    if isinstance(photo, Image.Image):
-        return decode.convert(of_pillow(photo, name), channels)
-    if isinstance(photo, np.ndarray):
-        return decode.convert(photo, channels)
-    raise UserError(f"{name}: {what_is(photo)}")
+        return decode.read(image, channels)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode.decode(bytes(image), channels, name)
+    if isinstance(image, np.ndarray) and image.ndim == 4:
+        raise UserError(f"{name}: an array {list(image.shape)} is a batch; give list(array)")
+    if isinstance(image, Image.Image):
+        return decode.convert(of_pillow(image, name), channels)
+    if isinstance(image, np.ndarray):
+        return decode.convert(image, channels)
+    raise UserError(f"{name}: {what_is(image)}")
 
 
 def of_pillow(image: Image.Image, name: str) -> np.ndarray:
@@ -214,15 +214,15 @@ def of_pillow(image: Image.Image, name: str) -> np.ndarray:
 
 
 def what_is(value: Any) -> str:
-    """What was given that is no photo, and what to give."""
+    """What was given that is no image, and what to give."""
     kind = f"{type(value).__module__.split('.')[0]}.{type(value).__qualname__}"
     kind = kind.removeprefix("builtins.")
     if value is None:
-        return "None is no photo (OpenCV's imread gives it for a file it cannot read)"
+        return "None is no image (OpenCV's imread gives it for a file it cannot read)"
     if hasattr(value, "numpy"):
         return f"is a {kind}; give value.numpy(), uint8 [H, W, C] with values 0 to 255"
     if hasattr(value, "read"):
         return f"is a {kind}; give its name or file.read()"
     if isinstance(value, (list, tuple)):
-        return f"is a {kind}; give one flat list of photos, pixels as a numpy array"
-    return f"is a {kind}; a photo is a file's name or bytes, a Pillow image or a numpy array"
+        return f"is a {kind}; give one flat list of images, pixels as a numpy array"
+    return f"is a {kind}; an image is a file's name or bytes, a Pillow image or a numpy array"

@@ -45,7 +45,7 @@ class Manifest:
         threshold: in multilabel, for all classes or for each; else of a decision.
         default: the class that is the answer unless another one reaches the threshold: of two
             classes the first; None: the likeliest class is the answer.
-        dynamic_size: whether photos of any size fit, not only `preprocess.crop`.
+        dynamic_size: whether images of any size fit, not only `preprocess.crop`.
         about: provenance and checks.
         paddlex: the name that PaddleX is to read the network under, where that is another.
     """
@@ -76,7 +76,7 @@ class Manifest:
         if self.task == "multilabel":
             own = self.threshold
             threshold = list(own) if isinstance(own, tuple) else own
-            if self.paddlex and isinstance(own, tuple):  # which takes them for those of photos
+            if self.paddlex and isinstance(own, tuple):  # which takes them for those of images
                 network["thresholds"] = threshold
                 threshold = own[0] if len(set(own)) == 1 else THRESHOLD
             after = {SEVERAL: {"threshold": threshold} | names}

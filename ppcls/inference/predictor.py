@@ -1,4 +1,4 @@
-"""Photos to class names, with an exported folder alone."""
+"""Images to class names, with an exported folder alone."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
 from ppcls.inference.engines.pool import LastingThreads
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.exported_model import open_exported
-from ppcls.inference.inputs import Photo, each, find, is_one, name_of, open_photo, path_of
+from ppcls.inference.inputs import ImageInput, each, find, is_one, name_of, open_image, path_of
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
@@ -29,7 +29,7 @@ from ppcls.utils.files import expanded
 from ppcls.utils.guard import user_errors
 from ppcls.utils.text import plural
 
-__all__ = ["Photo", "Prediction", "Predictor", "find", "link", "open_photo", "softmax"]
+__all__ = ["ImageInput", "Prediction", "Predictor", "find", "link", "open_image", "softmax"]
 
 AUTO = "auto"
 MANY_CLASSES = 1 << 30
@@ -43,7 +43,7 @@ OWN = ("folder", "device", "threads", "engine", "precision", "batch_size")
 
 @dataclass(frozen=True)
 class Prediction:
-    """The best classes of one photo, or all above their thresholds; the likeliest first."""
+    """The best classes of one image, or all above their thresholds; the likeliest first."""
 
     path: str | None  # None: it was no file
     classes: list[int]
@@ -55,18 +55,18 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Batch:
-    """Photos that run together; `first` is the place of the first among all, None: it is alone."""
+    """Images that run together; `first` is the place of the first among all, None: it is alone."""
 
-    photos: Sequence[Photo]
+    images: Sequence[ImageInput]
     first: int | None
 
     def name(self, place: int) -> str:
-        return name_of(self.photos[place], None if self.first is None else self.first + place)
+        return name_of(self.images[place], None if self.first is None else self.first + place)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A batch on its way: mistakes by photo, the images of all others, then their outputs."""
+    """A batch on its way: mistakes by image, the images of all others, then their outputs."""
 
     mistakes: list[DataError | None]
     images: np.ndarray | None
@@ -98,7 +98,7 @@ class Predictor:
             threads: CPU threads; None: as many as are fastest, or with an engine named, all cores.
             engine: a name in `engines.table.ENGINES`, or auto: the fastest here, measured once.
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
-            batch_size: photos per run of the network; changes the speed alone.
+            batch_size: images per run of the network; changes the speed alone.
             given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
                 std (fields of `Preprocess`), labels, a file of class names, "imagenet" or a
                 sequence of them, and threshold.
@@ -148,33 +148,33 @@ class Predictor:
 
     def predict(
         self,
-        photos: Photo | Iterable[Photo],
+        images: ImageInput | Iterable[ImageInput],
         topk: int | None = None,
         batch_size: int | None = None,
         on_error: str = "stop",
     ) -> list[Prediction]:
-        """Classify photos.
+        """Classify images.
 
         Args:
-            photos: files, folders (all photos in them), lists of files, the bytes of a photo's
+            images: files, folders (all images in them), lists of files, the bytes of an image's
                 file, Pillow images, or arrays uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or
                 [H, W, 4] (RGBA).
-            topk: classes per photo; None: what the export says (5). A multi-label network gives
+            topk: classes per image; None: what the export says (5). A multi-label network gives
                 all classes above their thresholds, at most `topk` where it is given. One with a
                 threshold for its second class (PaddleClas's ThreshOutput) gives the class decided
                 on, and more only where `topk` asks for them: behind it, the likeliest first.
-            batch_size: photos per run of the network; None: the predictor's.
-            on_error: at a photo that is missing or broken, or for which the network's output is
+            batch_size: images per run of the network; None: the predictor's.
+            on_error: at an image that is missing or broken, or for which the network's output is
                 no number: stop raises; skip gives a prediction without classes that has an `error`.
 
         Raises:
-            ValueError: a photo that is missing or broken, named; in a list, as `photos[3]`.
+            ValueError: an image that is missing or broken, named; in a list, as `images[3]`.
         """
-        return list(self.stream(photos, topk, batch_size, on_error))
+        return list(self.stream(images, topk, batch_size, on_error))
 
     def stream(
         self,
-        photos: Photo | Iterable[Photo],
+        images: ImageInput | Iterable[ImageInput],
         topk: int | None = None,
         batch_size: int | None = None,
         on_error: str = "stop",
@@ -195,13 +195,13 @@ class Predictor:
         skip = inputs.one_of("on_error", on_error, inputs.ON_ERROR) == "skip"
         if self.workers.closed:
             raise UserError("the predictor is closed; open another one")
-        alone = is_one(photos)
+        alone = is_one(images)
         count = 0  # of batches; 0 where it is not known
-        if alone or not isinstance(photos, Iterator):
-            photos = find(photos, skip)
-            count = -(-len(photos) // size)
-            alone = alone and len(photos) == 1
-        batches = batched(each(photos, skip) if not count else photos, size, alone)  # type: ignore
+        if alone or not isinstance(images, Iterator):
+            images = find(images, skip)
+            count = -(-len(images) // size)
+            alone = alone and len(images) == 1
+        batches = batched(each(images, skip) if not count else images, size, alone)  # type: ignore
         return self.answer(batches, count, topk or MANY_CLASSES, skip)
 
     def answer(
@@ -232,7 +232,7 @@ class Predictor:
         """The engine for so many batches: for many, one that runs a batch on each thread."""
         settings = self.engine.settings
         threads = self.threads or environment.threads()
-        small = self.folder.size() < LARGE  # else reading photos hardly counts
+        small = self.folder.size() < LARGE  # else reading images hardly counts
         if settings.device != "cpu" or threads == 1 or batches < MANY * threads or not small:
             return self.engine
         with self.opening:
@@ -249,7 +249,7 @@ class Predictor:
         scores = iter(() if done.output is None else self.probabilities(done.output))
         milliseconds = done.seconds * 1000 / len(done.mistakes)
         for place, unread in enumerate(done.mistakes):
-            path = path_of(batch.photos[place])
+            path = path_of(batch.images[place])
             row = None if unread else next(scores)
             if row is not None and np.isfinite(row).all():
                 yield self.prediction(path, row, topk, milliseconds)
@@ -293,11 +293,11 @@ class Predictor:
         preprocess = self.manifest.preprocess
         images: list[np.ndarray] = []
         mistakes: list[DataError | None] = []
-        for place, photo in enumerate(batch.photos):
+        for place, image in enumerate(batch.images):
             index = None if batch.first is None else batch.first + place
             try:
                 with user_errors(batch.name(place), DataError):
-                    images.append(open_photo(photo, preprocess, index))
+                    images.append(open_image(image, preprocess, index))
                 mistakes.append(None)
             except DataError as error:
                 mistakes.append(error)
@@ -363,8 +363,8 @@ def in_place(given: dict[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def batched(photos: Iterable[Photo], size: int, alone: bool) -> Iterator[Batch]:
-    rest = iter(photos)
+def batched(images: Iterable[ImageInput], size: int, alone: bool) -> Iterator[Batch]:
+    rest = iter(images)
     first = 0
     while batch := list(islice(rest, size)):
         yield Batch(batch, None if alone else first)
@@ -381,7 +381,7 @@ def result_of(future: "Future[Run]") -> Run:
 def best_of(row: np.ndarray, topk: int) -> np.ndarray:
     """The classes of the highest numbers, the highest first; of equal ones the first comes first.
 
-    Without sorting all of them, which for 1,000 classes takes as long as reading a photo's file.
+    Without sorting all of them, which for 1,000 classes takes as long as reading an image's file.
     """
     if topk >= len(row):
         return np.argsort(-row, kind="stable")

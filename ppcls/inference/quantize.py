@@ -1,8 +1,10 @@
-"""An ONNX network in INT8, by ONNX Runtime's quantizer: what is quantized stands between
+"""INT8: an exported model quantized, compared with its original, and written where it is good.
+
+An ONNX network in INT8, by ONNX Runtime's quantizer: what is quantized stands between
 QuantizeLinear and DequantizeLinear (QDQ), the rest stays float.
 
-The range of an activation is the mean over calibration photos of each one's least and greatest
-value, so that a single odd photo does not coarsen all steps. Scales of weights are per output
+The range of an activation is the mean over calibration images of each one's least and greatest
+value, so that a single odd image does not coarsen all steps. Scales of weights are per output
 channel. Softmax and the output of the last layer stay float.
 """
 
@@ -17,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppcls.data.datasets import find_parts, find_photos, missing, numbered_as, open_samples
+from ppcls.data.datasets import find_images, find_parts, missing, numbered_as, open_samples
 from ppcls.data.samples import Dataset
 from ppcls.inference import exported_model
 from ppcls.inference.auto import Clock, example, settle, timed
@@ -33,7 +35,7 @@ from ppcls.inference.exported_model import (
     sizes,
 )
 from ppcls.inference.formats import onnx_of, to_openvino
-from ppcls.inference.inputs import ON_ERROR, one_of, open_photo
+from ppcls.inference.inputs import ON_ERROR, one_of, open_image
 from ppcls.inference.manifest import FILE, Manifest
 from ppcls.inference.predictor import are_finite, link
 from ppcls.utils import environment
@@ -176,7 +178,7 @@ def check(source: Path) -> None:
 
 
 def calibrate(source: Path, scheme: Scheme, feeds: Iterable[dict[str, np.ndarray]]):
-    """The mean over photos of the least and the greatest value of each tensor."""
+    """The mean over images of the least and the greatest value of each tensor."""
     from onnxruntime.quantization import CalibrationDataReader, create_calibrator
 
     class Reader(CalibrationDataReader):
@@ -196,9 +198,9 @@ def calibrate(source: Path, scheme: Scheme, feeds: Iterable[dict[str, np.ndarray
 # --------------------------------------------------------------------------
 # How well a network in INT8 does beside the one in float: answers, and time
 
-NO_PHOTO = "no photo to compare answers on can be read"
+NO_IMAGE = "no image to compare answers on can be read"
 BATCH = 8
-COMPARED = 500  # unlabelled photos at most
+COMPARED = 500  # unlabelled images at most
 TIMED = (1, 8)  # batch sizes
 TURNS = 15  # that engines take in being timed
 SECONDS = 0.001  # of timed runs in a turn, at least one
@@ -206,9 +208,9 @@ SECONDS = 0.001  # of timed runs in a turn, at least one
 
 @dataclass(frozen=True)
 class Score:
-    """Right answers in float and in INT8, None for unlabelled photos; and the share of equal ones.
+    """Right answers in float and in INT8, None for unlabelled images; and the share of equal ones.
 
-    An answer is a photo's class (`name` top1) or each of its labels (label_accuracy).
+    An answer is an image's class (`name` top1) or each of its labels (label_accuracy).
     """
 
     right: tuple[float, float] | None
@@ -235,7 +237,7 @@ class Score:
 
 @dataclass(frozen=True, eq=False)
 class AccuracyCheck:
-    """Photos, the float network's answers on them and, None when unknown, the right ones: classes
+    """Images, the float network's answers on them and, None when unknown, the right ones: classes
     int64 [N], or 0 and 1 [N, classes] in multilabel.
     """
 
@@ -257,19 +259,19 @@ class AccuracyCheck:
     @property
     def advice(self) -> str:
         if self.labels is None:
-            return "--eval labelled photos: another class is not always a worse one"
+            return "--eval labelled images: another class is not always a worse one"
         return "--photos, to calibrate with more"
 
 
 def labelled(
     source: Path, manifest: Manifest, in_float: Engine, skip: bool = False
 ) -> AccuracyCheck:
-    """UserError for photos whose classes are not the network's and, unless `skip`, missing ones."""
+    """UserError for images whose classes are not the network's and, unless `skip`, missing ones."""
     source = Path(find_parts(None, str(source))[1] or source)
     samples = open_samples(source, several=manifest.task == "multilabel")
     lost = [] if skip else missing(samples)
     if lost:
-        raise UserError(f"--eval: photos that do not exist: {'; '.join(lost)}")
+        raise UserError(f"--eval: images that do not exist: {'; '.join(lost)}")
     paths = list(samples.paths)
     labels = numbers(samples, manifest.labels, classes_of(in_float, manifest, paths, skip))
     known = answers(in_float, manifest, paths, skip)
@@ -279,12 +281,12 @@ def labelled(
 
 
 def numbers(samples: Dataset, names: Sequence[str], classes: int) -> np.ndarray:
-    """The photos' labels as the network numbers its classes: by name where it knows the names."""
+    """The images' labels as the network numbers its classes: by name where it knows the names."""
     if samples.labels.ndim == 2:
         if samples.classes != classes:
             raise UserError(
-                f"--eval {samples.source}: has {plural(samples.classes, 'label')} a photo "
-                f"and the network {plural(classes, 'class')}; give photos of its classes"
+                f"--eval {samples.source}: has {plural(samples.classes, 'label')} an image "
+                f"and the network {plural(classes, 'class')}; give images of its classes"
             )
         known = bool(samples.names) and set(samples.names) == set(names)
         order = [samples.names.index(name) for name in names] if known else slice(None)
@@ -295,7 +297,7 @@ def numbers(samples: Dataset, names: Sequence[str], classes: int) -> np.ndarray:
         first = int(outside[0])
         raise UserError(
             f"--eval {samples.where(first)}: label {samples.labels[first]}, but the network's last "
-            f"class is {classes - 1}; give photos of its classes"
+            f"class is {classes - 1}; give images of its classes"
         )
     return samples.labels
 
@@ -308,7 +310,7 @@ def unlabelled(
     in_float: Engine,
     skip: bool = False,
 ) -> AccuracyCheck:
-    """Photos that are not calibrated with or, where those are fewer, all."""
+    """Images that are not calibrated with or, where those are fewer, all."""
     used = set(chosen)
     others = [path for path in found if path not in used]
     paths = others if len(others) >= len(chosen) else found
@@ -319,30 +321,30 @@ def unlabelled(
 
 
 def spread(total: int, count: int) -> list[int]:
-    """Up to `count` of the numbers below `total`, evenly spread: photos often stand by class."""
+    """Up to `count` of the numbers below `total`, evenly spread: images often stand by class."""
     return np.linspace(0, total - 1, min(count, total)).astype(int).tolist()
 
 
 class Answers(NamedTuple):
-    """The answers on photos as `decide` gives them, and which of the photos those are."""
+    """The answers on images as `decide` gives them, and which of the images those are."""
 
     found: np.ndarray
     places: list[int]
 
 
 def classes_of(engine: Engine, manifest: Manifest, paths: Sequence[str], skip: bool) -> int:
-    """How many classes the network has, seen from a photo."""
+    """How many classes the network has, seen from an image."""
     for path in paths:
         kept, images = readable(manifest, [path], skip)
         if kept:
             return engine.run(images).shape[1]
-    raise UserError(NO_PHOTO)
+    raise UserError(NO_IMAGE)
 
 
 def answers(
     engine: Engine, manifest: Manifest, paths: Sequence[str], skip: bool = False
 ) -> Answers:
-    """With `skip` of the photos that can be read; UserError where that is none."""
+    """With `skip` of the images that can be read; UserError where that is none."""
     places: list[int] = []
     found = []
     starts = range(0, len(paths), BATCH)
@@ -361,10 +363,10 @@ def answers(
         found.append(decide(manifest, output))
         places += [start + place for place in kept]
     if len(places) < len(paths):
-        lost = f"{plural(len(paths) - len(places), 'photo')} of {len(paths):,}"
+        lost = f"{plural(len(paths) - len(places), 'image')} of {len(paths):,}"
         say(f"note: compared without {lost} that cannot be read")
     if not places:
-        raise UserError(NO_PHOTO)
+        raise UserError(NO_IMAGE)
     return Answers(np.concatenate(found), places)
 
 
@@ -379,19 +381,19 @@ def decide(manifest: Manifest, output: np.ndarray) -> np.ndarray:
 
 
 def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
-    """Photos as the network takes them."""
+    """Images as the network takes them."""
     return readable(manifest, paths, skip=False)[1]
 
 
 def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list[int], np.ndarray]:
-    """Photos as the network takes them and which of the paths they are; UserError for a broken one
+    """Images as the network takes them and which of the paths they are; UserError for a broken one
     unless `skip`.
     """
     kept = []
     pixels = []
     for place, path in enumerate(paths):
         try:
-            pixels.append(open_photo(path, manifest.preprocess))
+            pixels.append(open_image(path, manifest.preprocess))
             kept.append(place)
         except DataError:
             if not skip:
@@ -419,9 +421,9 @@ def milliseconds(
 
 
 # --------------------------------------------------------------------------
-# An exported network in INT8: quantized after training, with real photos, and compared
+# An exported network in INT8: quantized after training, with real images, and compared
 
-RANKED_ON = 16  # photos that single layers are tried on
+RANKED_ON = 16  # images that single layers are tried on
 
 # What was measured to be fastest (docs/int8.md); TensorRT's has not been run on a GPU.
 SCHEMES = {
@@ -439,7 +441,7 @@ def quantize(
     output: Path | None = None,
     evaluate: Path | None = None,
     budget: float = 0.01,
-    photos: int = 200,
+    images: int = 200,
     on_error: str = "stop",
     overwrite: bool = False,
     clock: Clock = time.perf_counter,
@@ -451,15 +453,15 @@ def quantize(
 
     Args:
         source: exported folder in float.
-        calibrate: folder or list of photos such as the network will see; labels are not read.
+        calibrate: folder or list of images such as the network will see; labels are not read.
         engine: what is to run it: onnxruntime, openvino or onnxruntime-tensorrt.
         output: default: `source` with "-int8" behind its name.
-        evaluate: labelled photos: a folder per class, or a list file. Without, answers are
-            compared on up to 500 photos of `calibrate`.
-        budget: the loss allowed, 0 … 1: of top-1 on labelled photos, else the share of photos
+        evaluate: labelled images: a folder per class, or a list file. Without, answers are
+            compared on up to 500 images of `calibrate`.
+        budget: the loss allowed, 0 … 1: of top-1 on labelled images, else the share of images
             that are put into another class than by the float network.
-        photos: how many to calibrate with.
-        on_error: at a photo that is missing or broken: stop, or skip to leave it out.
+        images: how many to calibrate with.
+        on_error: at an image that is missing or broken: stop, or skip to leave it out.
         overwrite: replace an export of another network, too; one of the same in INT8 always is.
         clock: by which both networks are timed.
 
@@ -477,8 +479,8 @@ def quantize(
     known = Origin.of(folder.manifest)
     origin = replace(known, source=known.source or str(source), precision="int8")
     exported_model.check(output, origin, overwrite)  # before anything that takes long
-    found = find_photos(calibrate, skip)
-    chosen = [found[i] for i in spread(len(found), photos)]
+    found = find_images(calibrate, skip)
+    chosen = [found[i] for i in spread(len(found), images)]
     in_float = open_for(folder, engine)
     if evaluate:
         judge = labelled(evaluate, folder.manifest, in_float, skip)
@@ -488,12 +490,12 @@ def quantize(
     if skip:
         chosen = calibrating(chosen, folder.manifest, calibrate)
     with exported_model.staged(output, origin, overwrite) as temporary:
-        inputs = (prepare(folder.manifest, [photo]) for photo in chosen)
+        inputs = (prepare(folder.manifest, [image]) for image in chosen)
         quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
         job = Job(folder, engine, quantizer, judge, temporary, clock)
         best = job.search(budget, chosen)
         about = {
-            "calibrated_on": f"{plural(len(chosen), 'photo')} of {calibrate}",
+            "calibrated_on": f"{plural(len(chosen), 'image')} of {calibrate}",
             "budget": budget,
         }
         about |= job.describe(best, in_float)
@@ -507,14 +509,14 @@ def quantize(
 
 
 def calibrating(chosen: Sequence[str], manifest: Manifest, source: Path) -> list[str]:
-    """The photos that can be read; those that cannot are said."""
+    """The images that can be read; those that cannot are said."""
     kept = [path for path in chosen if readable(manifest, [path], skip=True)[0]]
     lost = [path for path in chosen if path not in set(kept)]
     if lost:
-        what = plural(len(lost), "photo")
+        what = plural(len(lost), "image")
         say(f"note: {source}: {what} to calibrate with cannot be read: {at_most(lost)}")
     if not kept:
-        raise UserError(f"{source}: none of the photos to calibrate with can be read")
+        raise UserError(f"{source}: none of the images to calibrate with can be read")
     return kept
 
 
@@ -556,13 +558,13 @@ class Job:
     temporary: Path
     clock: Clock = time.perf_counter
 
-    def search(self, budget: float, photos: Sequence[str]) -> Candidate:
+    def search(self, budget: float, images: Sequence[str]) -> Candidate:
         """The network with as few layers in float as keep the loss within the budget."""
         layers = self.quantizer.layers
         tried = [self.attempt([])]
         if tried[0].score.loss > budget:
             say(f"{tried[0].score}: above the budget; looking for the layers that cost most")
-            few = [photos[i] for i in spread(len(photos), RANKED_ON)]
+            few = [images[i] for i in spread(len(images), RANKED_ON)]
             layers = self.quantizer.rank(prepare(self.folder.manifest, few))
         count = 1
         while tried[-1].score.loss > budget and count <= len(layers) // 2:
@@ -600,7 +602,7 @@ class Job:
         return {
             "engine": self.engine,
             "measured_in": str(in_float.settings),
-            "compared_on": f"{plural(len(self.judge.paths), 'photo')} of {self.judge.source}",
+            "compared_on": f"{plural(len(self.judge.paths), 'image')} of {self.judge.source}",
             **best.score.about(),
             "bytes": {
                 "float": onnx_of(self.folder).stat().st_size,

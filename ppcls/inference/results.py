@@ -1,4 +1,6 @@
-"""Predictions written as they come, so that nothing is lost, and gone on with behind the last.
+"""Predictions for people and in files that grow row by row and are gone on with.
+
+Predictions written as they come, so that nothing is lost, and gone on with behind the last.
 
 While they are being made they stand in `x.csv.incomplete`, which `x.csv.incomplete.run` says the
 origin of; in the end they take the place of `x.csv` by one rename. A kill can tear the last record
@@ -27,14 +29,14 @@ from ppcls.utils.text import SHOWN, cell, from_json, plural, to_csv, to_json, vi
 SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
 COLUMNS = ("path", "rank", "class", "label", "score", "milliseconds", "error")
-AGAIN = "--resume goes on with the same photos and model, --overwrite begins anew"
+AGAIN = "--resume goes on with the same images and model, --overwrite begins anew"
 
 
 class PredictionFile:
     """A file of predictions that grows record by record.
 
     Attributes:
-        done: photos whose predictions are in the file.
+        done: images whose predictions are in the file.
         failed: those of them that have an error in place of classes.
     """
 
@@ -58,7 +60,7 @@ class PredictionFile:
         self.about = self.path.with_name(self.path.name + ".run")
         self.file: IO[bytes] | None = None
         self.begun = False
-        # photos, those with an error, bytes
+        # images, those with an error, bytes
         self.done = 0
         self.failed = 0
         self.end = 0
@@ -72,12 +74,12 @@ class PredictionFile:
                 f"{self.path}: holds the predictions of a run that did not end; {AGAIN}"
             )
 
-    def begin(self, origin: dict[str, Any], photos: Sequence[str], resume: bool) -> None:
+    def begin(self, origin: dict[str, Any], images: Sequence[str], resume: bool) -> None:
         """Open it; with `resume`, behind the last whole record of an earlier run.
 
         Args:
             origin: what the predictions depend on.
-            photos: all paths that are to be predicted; an earlier run's are the first of them.
+            images: all paths that are to be predicted; an earlier run's are the first of them.
 
         Raises:
             UserError: an earlier run was of something else, or it cannot be written.
@@ -88,7 +90,7 @@ class PredictionFile:
             self.file = open(number, "r+b", buffering=0)  # noqa: SIM115
             self.lock()
         if resume:
-            self.go_on(origin, photos)
+            self.go_on(origin, images)
         else:
             write_bytes(self.about, header_line({"format": FORM, **origin}), self.name)
         with writing(self.name):
@@ -98,7 +100,7 @@ class PredictionFile:
         if not self.end and self.kind == ".csv":
             self.append(to_csv([COLUMNS]))
 
-    def go_on(self, origin: dict[str, Any], photos: Sequence[str]) -> None:
+    def go_on(self, origin: dict[str, Any], images: Sequence[str]) -> None:
         mistake = f"does not belong to {self.path.name}; --overwrite begins anew"
         found = read_header(self.about, FORM, mistake)
         for key, value in origin.items():
@@ -108,10 +110,10 @@ class PredictionFile:
                     f"now {visible(str(value))}); give the same, or --overwrite begins anew"
                 )
         with writing(self.name):
-            self.read(photos)
+            self.read(images)
 
-    def read(self, photos: Sequence[str]) -> None:
-        """Find out which photos are done, and where the last whole record ends."""
+    def read(self, images: Sequence[str]) -> None:
+        """Find out which images are done, and where the last whole record ends."""
         start = 0
         if self.kind == ".csv":
             start = next((end for end, _ in records(self.path, 0)), 0)
@@ -119,18 +121,18 @@ class PredictionFile:
         for end, path, failed, last in self.groups(start):
             if last and self.kind == ".csv":
                 break  # rows of it may be missing: it is predicted again
-            if self.done >= len(photos) or path != self.written(photos[self.done]):
-                wanted = photos[self.done] if self.done < len(photos) else "no more"
+            if self.done >= len(images) or path != self.written(images[self.done]):
+                wanted = images[self.done] if self.done < len(images) else "no more"
                 raise UserError(
-                    f"{self.path}: its photo {self.done + 1} is {visible(path)}, of those to "
-                    f"predict {visible(wanted)}: give the same photos, or --overwrite begins anew"
+                    f"{self.path}: its image {self.done + 1} is {visible(path)}, of those to "
+                    f"predict {visible(wanted)}: give the same images, or --overwrite begins anew"
                 )
             self.done = self.done + 1
             self.failed = self.failed + failed
             self.end = end
 
     def groups(self, start: int) -> Iterator[tuple[int, str, bool, bool]]:
-        """Of each photo's whole records the end, the path, whether they are an error, and whether
+        """Of each image's whole records the end, the path, whether they are an error, and whether
         it is the last one.
         """
         held: tuple[int, str, bool] | None = None
@@ -149,7 +151,7 @@ class PredictionFile:
             yield (*held, True)
 
     def written(self, path: str) -> str:
-        """A photo's path as it stands in the file."""
+        """An image's path as it stands in the file."""
         return cell(path) if self.kind == ".csv" else path
 
     def lock(self) -> None:
@@ -237,7 +239,7 @@ def records(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
 
 
 def of_csv(text: bytes) -> tuple[bool, str, bool]:
-    """Whether a row is its photo's first, the photo's path, and whether the row is an error."""
+    """Whether a row is its image's first, the image's path, and whether the row is an error."""
     (row,) = csv.reader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
     path, rank, *_, milliseconds, error = row
     float(milliseconds)
@@ -266,7 +268,7 @@ def in_json(prediction: Prediction) -> str:
 
 
 # --------------------------------------------------------------------------
-# `predict`: a line on the screen for each photo, and a CSV or JSON file of them
+# `predict`: a line on the screen for each image, and a CSV or JSON file of them
 
 NOTHING = "no class above its threshold"
 CHUNK = 1 << 20
@@ -274,22 +276,22 @@ CHUNK = 1 << 20
 
 def report(
     predictor: Predictor,
-    photos: Sequence[str],
+    images: Sequence[str],
     topk: int | None,
     save: PredictionFile | None,
     skip: bool = False,
     resume: bool = False,
 ) -> None:
-    """Predict, print a line per photo and write each at once into `save`.
+    """Predict, print a line per image and write each at once into `save`.
 
     Args:
-        skip: broken photos get an error in the place of classes, instead of ending it.
+        skip: broken images get an error in the place of classes, instead of ending it.
         resume: go on behind the last prediction in `save`.
 
     Raises:
-        UserError: a broken photo, or the file cannot be written; what was predicted is kept.
+        UserError: a broken image, or the file cannot be written; what was predicted is kept.
     """
-    found = [str(photo) for photo in find(photos, skip)]
+    found = [str(image) for image in find(images, skip)]
     job = Job(predictor, topk, save, skip)
     job.tell(f"engine: {predictor.engine.settings}")
     if not save:
@@ -332,19 +334,19 @@ class Job:
         self.first_error = ""
         self.heard = True  # whether someone still reads the lines
 
-    def run(self, photos: Sequence[str]) -> None:
+    def run(self, images: Sequence[str]) -> None:
         done = self.save.done if self.save else 0
         stream = self.predictor.stream(
-            photos[done:], self.topk, on_error="skip" if self.skip else "stop"
+            images[done:], self.topk, on_error="skip" if self.skip else "stop"
         )
         try:
             with closing(stream):
-                for prediction in Progress(stream, "predicting", len(photos), done):
+                for prediction in Progress(stream, "predicting", len(images), done):
                     self.take(prediction)
         except DataError as error:
             raise UserError(f"{error} (--on-error skip goes on without it)") from None
         if not self.save:
-            self.conclude(len(photos))
+            self.conclude(len(images))
 
     def take(self, prediction: Prediction) -> None:
         if self.save:
@@ -370,16 +372,16 @@ class Job:
             self.heard = False
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
-    def conclude(self, photos: int) -> None:
+    def conclude(self, images: int) -> None:
         """Say how many have no prediction; UserError where none has one."""
         failed = self.save.failed if self.save else self.failed
         if not failed:
             return
         where = f"; they are in {self.save.target} with an error" if self.save else ""
-        if failed == photos:
+        if failed == images:
             first = f", the first: {self.first_error}" if self.first_error else ""
-            raise UserError(f"none of {plural(photos, 'photo')} could be predicted{where}{first}")
-        self.tell(f"note: {failed:,} of {plural(photos, 'photo')} could not be predicted{where}")
+            raise UserError(f"none of {plural(images, 'image')} could be predicted{where}{first}")
+        self.tell(f"note: {failed:,} of {plural(images, 'image')} could not be predicted{where}")
 
 
 def line(prediction: Prediction) -> str:

@@ -1,4 +1,4 @@
-"""What a loss of distillation compares: a batch as a network sees it."""
+"""Losses between student and teacher, as a recipe names them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Compare = Callable[[Outputs, Outputs, "Tensor"], "Tensor"]
 
 
 # --------------------------------------------------------------------------
-# Losses between the logits of a student and of its teacher, each the mean over the photos
+# Losses between the logits of a student and of its teacher, each the mean over the images
 
 HIDDEN = 1000.0  # subtracted from a logit, leaves its class without any probability
 LEAST = 1e-12  # added to probabilities before their logarithms, as PaddleClas does
@@ -120,7 +120,7 @@ class DKD:
     """Decoupled: `target` * KL of (q_y, 1 - q_y) + `others` * KL of what is left without class y.
 
     arXiv:2203.08679, whose alpha and beta these are; `others` should grow with the teacher's
-    certainty. y is the label, of a mixed photo the class with the largest share.
+    certainty. y is the label, of a mixed image the class with the largest share.
     """
 
     kind: Literal["dkd"] = "dkd"
@@ -150,9 +150,9 @@ class DKD:
 
 @node
 class WSL:
-    """Soft cross entropy of each photo times 1 - exp(-CE(p, y) / CE(q, y)) (arXiv:2102.00650).
+    """Soft cross entropy of each image times 1 - exp(-CE(p, y) / CE(q, y)) (arXiv:2102.00650).
 
-    A photo counts less the better the student knows its label already. The factor is taken
+    An image counts less the better the student knows its label already. The factor is taken
     without temperature, and as a constant: no gradient flows through it.
     """
 
@@ -233,15 +233,15 @@ def unit(rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 # --------------------------------------------------------------------------
-# Losses between relations: of classes in a photo and photos in a batch
+# Losses between relations: of classes in an image and images in a batch
 
 
 @node
 class DIST:
     """1 - Pearson correlation of student's and teacher's probabilities (arXiv:2205.10536).
 
-    `inter` times its mean over the photos (between classes) + `intra` times its mean over the
-    classes (between photos), times temperature ** 2. PaddleClas has no temperature and both 1.
+    `inter` times its mean over the images (between classes) + `intra` times its mean over the
+    classes (between images), times temperature ** 2. PaddleClas has no temperature and both 1.
     """
 
     kind: Literal["dist"] = "dist"
@@ -262,9 +262,9 @@ class DIST:
 
 @node
 class RKD:
-    """Huber loss between distances of photos and between angles of three (arXiv:1904.05068).
+    """Huber loss between distances of images and between angles of three (arXiv:1904.05068).
 
-    A photo is the mean over the pixels of its last stage. Distances are divided by their mean over
+    An image is the mean over the pixels of its last stage. Distances are divided by their mean over
     the pairs of the batch (PaddleClas: over the diagonal, too). Both terms are means over all pairs
     and triplets, as in the authors' code, where the paper has sums.
     """
@@ -293,14 +293,14 @@ def pooled(feature: Tensor) -> Tensor:
     return feature.mean(axis=[2, 3])
 
 
-def between(photos: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances [N, N] over their mean, and cosines [N, N, N] at the first photo of each three."""
+def between(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances [N, N] over their mean, and cosines [N, N, N] at the first image of each three."""
     import paddle
 
-    count = photos.shape[0]
-    differences = photos.unsqueeze(0) - photos.unsqueeze(1)
+    count = images.shape[0]
+    differences = images.unsqueeze(0) - images.unsqueeze(1)
     directions, lengths = unit(differences)
-    distances = lengths.squeeze(-1) * (1 - paddle.eye(count, dtype=photos.dtype))
+    distances = lengths.squeeze(-1) * (1 - paddle.eye(count, dtype=images.dtype))
     mean = (distances.sum() / max(1, count * (count - 1))).clip(min=TINY)
     return distances / mean, directions.matmul(directions, transpose_y=True)
 
@@ -332,7 +332,7 @@ class MGD:
     student (arXiv:2205.01529): two 3x3 convolutions with a ReLU between.
 
     The sum over channels and pixels. `masked` is the share of pixels that are hidden, drawn for
-    each photo and step; the authors' code for classification, and PaddleClas, hide channels.
+    each image and step; the authors' code for classification, and PaddleClas, hide channels.
     """
 
     kind: Literal["mgd"] = "mgd"
@@ -391,4 +391,4 @@ DistillLoss = Annotated[
 ]
 
 
-WITH_LABELS = (DKD, WSL)  # of every photo
+WITH_LABELS = (DKD, WSL)  # of every image

@@ -1,4 +1,4 @@
-"""The layers of losses between features; each is called with student, teacher and targets."""
+"""Losses between features as layers that train beside the student."""
 
 import paddle
 from paddle import Tensor, nn
@@ -73,7 +73,7 @@ def align(student: int, teacher: int) -> nn.Layer:
 
 
 def squares(difference: Tensor) -> Tensor:
-    """The sum of squares of each photo, the mean over the photos."""
+    """The sum of squares of each image, the mean over the images."""
     return difference.square().sum(axis=[1, 2, 3]).mean()
 
 

@@ -1,7 +1,7 @@
-"""Losses: logits and targets to one number, the mean over the photos of a batch.
+"""Losses: logits and targets to one number, the mean over the images of a batch.
 
-Targets are int64 labels [N], or float [N, classes]: shares of each class, as mixing photos makes
-them, or the 0 and 1 of many labels at once. Every photo counts alike whatever batch it is in, so
+Targets are int64 labels [N], or float [N, classes]: shares of each class, as mixing images makes
+them, or the 0 and 1 of many labels at once. Every image counts alike whatever batch it is in, so
 that parts of a batch add up to the whole; but for `asymmetric`, a sum by default.
 """
 
@@ -40,7 +40,7 @@ class CrossEntropy:
     """Softmax cross entropy; `smoothing` spreads that share of the target over all classes.
 
     Smoothing as in arXiv:1512.00567: (1 - s) * target + s / classes, for mixed targets, too.
-    `weights` multiply each class's term; "balanced": photos / (classes * photos of the class).
+    `weights` multiply each class's term; "balanced": images / (classes * images of the class).
     """
 
     kind: Literal["cross_entropy"] = "cross_entropy"
@@ -48,11 +48,11 @@ class CrossEntropy:
     weights: SomeWeights = None
 
     def build(self, counts: Sequence[int] = ()) -> CrossEntropy:
-        """The loss for training data with so many photos of each class."""
+        """The loss for training data with so many images of each class."""
         return replace(self, weights=class_weights(self.weights, counts))
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the photos of float32 logits [N, classes] against targets."""
+        """Mean over the images of float32 logits [N, classes] against targets."""
         from paddle.nn import functional as F
 
         if targets.ndim == 1 and self.weights is None:  # without a table of shares
@@ -78,11 +78,11 @@ class Focal:
     weights: SomeWeights = None  # the paper's alpha
 
     def build(self, counts: Sequence[int] = ()) -> Focal:
-        """The loss for training data with so many photos of each class."""
+        """The loss for training data with so many images of each class."""
         return replace(self, weights=class_weights(self.weights, counts))
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over the photos of float32 logits [N, classes] against targets."""
+        """Mean over the images of float32 logits [N, classes] against targets."""
         from paddle.nn import functional as F
 
         shares = smooth(shares_of(targets, logits), self.smoothing)
@@ -95,19 +95,19 @@ class Focal:
 class BinaryCrossEntropy:
     """Every class a yes or no of its own, by the logistic function; the mean over the classes.
 
-    For one label a photo as in arXiv:2110.00476, where shares above `threshold` count as yes.
+    For one label an image as in arXiv:2110.00476, where shares above `threshold` count as yes.
     """
 
     kind: Literal["bce"] = "bce"
-    smoothing: Share = 0.0  # for one label a photo, as in cross_entropy; after the threshold
+    smoothing: Share = 0.0  # for one label an image, as in cross_entropy; after the threshold
     threshold: Share | None = None
 
     def build(self, counts: Sequence[int] = ()) -> BinaryCrossEntropy:
-        """The loss for training data with so many photos of each class."""
+        """The loss for training data with so many images of each class."""
         return self
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Mean over photos and classes of float32 logits [N, classes] against targets."""
+        """Mean over images and classes of float32 logits [N, classes] against targets."""
         from paddle.nn import functional as F
 
         shares = shares_of(targets, logits)
@@ -122,8 +122,8 @@ class Asymmetric:
 
     L+ = (1 - p) ** gamma_positive * log p; L- = q ** gamma_negative * log(1 - q) with
     q = max(p - clip, 0). The sum over the classes and, as in the method's own code, over the
-    photos of a batch: its gradient grows with `train.batch_size`. `reduction: mean` is the mean
-    over the photos. No gradient flows through the powers unless `focal_gradient`, which the
+    images of a batch: its gradient grows with `train.batch_size`. `reduction: mean` is the mean
+    over the images. No gradient flows through the powers unless `focal_gradient`, which the
     paper's formulas have and its code has not.
     """
 
@@ -135,11 +135,11 @@ class Asymmetric:
     focal_gradient: Flag = False
 
     def build(self, counts: Sequence[int] = ()) -> Asymmetric:
-        """The loss for training data with so many photos of each class."""
+        """The loss for training data with so many images of each class."""
         return self
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Sum or mean over the photos of float32 logits [N, classes] against targets."""
+        """Sum or mean over the images of float32 logits [N, classes] against targets."""
         from paddle.nn import functional as F
 
         shares = shares_of(targets, logits)
@@ -153,8 +153,8 @@ class Asymmetric:
             right = right.detach()
             wrong = wrong.detach()
         terms = shares * right * F.log_sigmoid(logits) + (1 - shares) * wrong * log_no
-        photos = -terms.sum(-1)
-        return photos.sum() if self.reduction == "sum" else photos.mean()
+        images = -terms.sum(-1)
+        return images.sum() if self.reduction == "sum" else images.mean()
 
 
 MultiLabelLoss = Annotated[BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")]
@@ -187,10 +187,10 @@ def weighted(terms: Tensor, weights: Weights | None) -> Tensor:
 
 
 def class_weights(weights: Weights | None, counts: Sequence[int]) -> Weights | None:
-    """The weights as numbers, for training data with so many photos of each class.
+    """The weights as numbers, for training data with so many images of each class.
 
     Raises:
-        UserError: there are not as many weights as classes, or a class to balance has no photo.
+        UserError: there are not as many weights as classes, or a class to balance has no image.
     """
     if weights is None:
         return None
@@ -199,7 +199,7 @@ def class_weights(weights: Weights | None, counts: Sequence[int]) -> Weights | N
             empty = [index for index, count in enumerate(counts) if not count]
             raise UserError(
                 f"task.loss.weights: balanced has no weight for class {empty[0]}, of which "
-                f"data.train has no photo ({len(empty)} such); give a list of {len(counts)}"
+                f"data.train has no image ({len(empty)} such); give a list of {len(counts)}"
             )
         return tuple(float(sum(counts) / (len(counts) * count)) for count in counts)
     if len(weights) != len(counts):

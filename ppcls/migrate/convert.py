@@ -1,4 +1,4 @@
-"""`DataLoader`, `Infer` and the recipe's `data`: where photos and class names are."""
+"""A config of PaddleClas to a recipe of ours, with remarks on what differs."""
 
 import math
 import os
@@ -32,7 +32,7 @@ def plain(path: Any) -> str:
 
 
 def list_file(dataset: Section) -> str | None:
-    """The list of photos and labels, where the data set is one that there is here."""
+    """The list of images and labels, where the data set is one that there is here."""
     name = dataset.get("name")
     if name not in LISTS:
         dataset.matters("name", f"{name} is not known here: give data.train and data.eval")
@@ -45,14 +45,14 @@ def list_file(dataset: Section) -> str | None:
 
 
 def is_many(root: Section) -> bool:
-    """Whether a photo may have several labels."""
+    """Whether an image may have several labels."""
     train = root.section("DataLoader").section("Train").section("dataset")
     asked = root.section("Global").get("use_multilabel")
     return bool(asked) or train.get("name") in MANY
 
 
 def root_of(train: Section, evaluation: Section) -> str | None:
-    """`data.root`: None where photos lie beside their list, as ppcls takes them."""
+    """`data.root`: None where images lie beside their list, as ppcls takes them."""
     pairs = [
         (part, part.get("image_root"), part.get("cls_label_path")) for part in (train, evaluation)
     ]
@@ -71,14 +71,14 @@ def root_of(train: Section, evaluation: Section) -> str | None:
 
 
 def class_names(root: Section, classes: int) -> str | None:
-    """`data.labels`, from what the predictions are named with."""
+    """`data.class_names`, from what the predictions are named with."""
     post = root.section("Infer").section("PostProcess")
     file = post.get("class_id_map_file")
     if not file:
         return None
     if "imagenet1k_label_list" not in str(file):
         if not os.path.isfile(str(file)):
-            text = "there is no such file here, and training needs none: data.labels=FILE names one"
+            text = "there is no such file here, and training needs none; data.class_names names one"
             post.remark("class_id_map_file", text)
             return None
         return plain(file)
@@ -93,15 +93,15 @@ def batches(part: Section, training: bool) -> dict[str, Any]:
     sampler = part.section("sampler")
     name = sampler.get("name")
     if name not in SAMPLERS:
-        sampler.matters("name", f"{name} is not known here: each photo is drawn once an epoch")
+        sampler.matters("name", f"{name} is not known here: each image is drawn once an epoch")
         if training:
             part.page.lost.append(str(name))
     if sampler.get("shuffle", training) != training:
-        text = "photos are shuffled in training" if training else "the order does not matter"
+        text = "images are shuffled in training" if training else "the order does not matter"
         sampler.remark("shuffle", text)
     drop = bool(sampler.get("drop_last", False))
     if drop and not training:
-        sampler.remark("drop_last", "every photo is scored here")
+        sampler.remark("drop_last", "every image is scored here")
     return {"batch_size": sampler.get("batch_size"), "drop_last": drop}
 
 
@@ -114,11 +114,11 @@ def convert_data(root: Section, classes: int) -> dict[str, Any]:
         "eval": list_file(evaluation.section("dataset")),
     }
     found["root"] = root_of(train.section("dataset"), evaluation.section("dataset"))
-    found["labels"] = class_names(root, classes)
+    found["class_names"] = class_names(root, classes)
     relabelled = [part.section("dataset").get("relabel") for part in (train, evaluation)]
     if any(relabelled) and not is_many(root):
         found["number_labels"] = True
-        if found.pop("labels"):
+        if found.pop("class_names"):
             text = "classes are called by their labels in the list: class_id_map_file is left out"
             train.section("dataset").remark("relabel", text)
     found["workers"] = train.section("loader").get("num_workers")
@@ -181,7 +181,7 @@ def convert(path: Path, cards: int = 4) -> Converted:
     draft.put("model", converted, student)
     scale = model.rates(student, converted["name"])
     draft.put("data", convert_data(root, converted["num_classes"]), root.section("DataLoader"))
-    put_photos(draft, root)
+    put_images(draft, root)
     put_task(draft, root, networks)
     put_training(draft, root, scale)
     put_optimizer(draft, root, cards)
@@ -190,14 +190,14 @@ def convert(path: Path, cards: int = 4) -> Converted:
     explain(root.page)
     if root.page.lost:
         draft.tree.value["train"]["without"] = list(dict.fromkeys(root.page.lost))
-    resolve(Recipe, draft.tree, [])
+    resolve(Recipe, draft.tree, [], [])
     return Converted(
         ordered(draft.tree.value), sorted(root.page.remarks, key=lambda r: (r.rank, r.line))
     )
 
 
-def put_photos(draft: Draft, root: Section) -> None:
-    """Sizes, ops and normalisation: `preprocess`, `train.size`, `train.ops`."""
+def put_images(draft: Draft, root: Section) -> None:
+    """Sizes, ops and normalisation: `preprocess`, `train.size`, `train.transforms`."""
     loaders = root.section("DataLoader")
     training, evaluation = (loaders.section(part).section("dataset") for part in ("Train", "Eval"))
     train = transforms.convert_transforms(training)
@@ -213,10 +213,10 @@ def put_photos(draft: Draft, root: Section) -> None:
     own = transforms.normalization(train.normalize) if train.normalize else {}
     for key in ("mean", "std"):
         if train.normalize and own.get(key) != seen.get(key):
-            train.normalize.matters(key, "photos are normalised as for evaluation here")
+            train.normalize.matters(key, "images are normalised as for evaluation here")
     draft.put_each("preprocess", seen, evaluation)
     draft.put("train.size", size if size != seen["crop"] else None, training)
-    draft.put("train.ops", train.ops, training, "transform_ops")
+    draft.put("train.transforms", train.ops, training, "transform_ops")
     for index, source in enumerate(train.sources):
         draft.tree.places[("train", "ops", index)] = root.page.place(source.at)
     shape = root.section("Global").get("image_shape")
@@ -250,7 +250,9 @@ def put_training(draft: Draft, root: Section, scale: dict[str, float]) -> None:
     draft.put("train.batch_size", own["batch_size"], sampler, "batch_size")
     draft.put("train.drop_last", own["drop_last"], sampler, "drop_last")
     mixed, smoothing = transforms.convert_batch_transforms(training.section("dataset"))
-    draft.put("train.batch_ops", mixed or None, training.section("dataset"), "batch_transform_ops")
+    draft.put(
+        "train.batch_transforms", mixed or None, training.section("dataset"), "batch_transform_ops"
+    )
     loss = draft.tree.value["task"].get("loss", {})
     if smoothing and loss.get("kind") == "cross_entropy":
         loss["smoothing"] = smoothing
@@ -327,7 +329,7 @@ def put_optimizer(draft: Draft, root: Section, cards: int) -> None:
     key = next((k for k in ("learning_rate", "max_learning_rate", "values") if k in lr), None)
     lr.remark(
         key,
-        f"taken as chosen for {plural(peak['for_batch'], 'photo')} a step ({words}; --cards N says "
+        f"taken as chosen for {plural(peak['for_batch'], 'image')} a step ({words}; --cards N says "
         "otherwise) and scaled to the batch in use",
     )
 
@@ -363,7 +365,7 @@ def put_rest(draft: Draft, root: Section, name: str) -> None:
 
 
 def metrics(root: Section, many: bool) -> None:
-    """Top-1 and top-5 are what a run is scored by, with several labels a photo mAP and F1."""
+    """Top-1 and top-5 are what a run is scored by, with several labels an image mAP and F1."""
     section = root.section("Metric")
     known = ("MultiLabelMAP",) if many else ("TopkAcc", "DistillationTopkAcc", "Topk")
     scores = "mAP and F1" if many else "top-1 and top-5"

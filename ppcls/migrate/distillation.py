@@ -67,7 +67,7 @@ def choose(others: Sequence[Party], labels: Labels) -> tuple[list[Party], dict[s
     names = {one.name for one in teachers}
     beside = "a second student learns from one network alone"
     if labels.many:
-        beside = "of several labels a photo one network alone teaches"
+        beside = "of several labels an image one network alone teaches"
     return teachers, {
         name: reason or beside for name, reason in reasons.items() if name not in names
     }
@@ -129,9 +129,9 @@ def teacher(one: Party, root: Section, classes: int, count: int) -> dict[str, An
 
 
 def unlabelled(dataset: Section) -> None:
-    """A list for distillation alone may have photos whose class nobody knows."""
+    """A list for distillation alone may have images whose class nobody knows."""
     text = (
-        "its labels are not learnt from (task.labels_weight: 0); photos without labels may stand "
+        "its labels are not learnt from (task.labels_weight: 0); images without labels may stand "
         "in a list of their own, data.unlabeled"
     )
     dataset.remark("cls_label_path", text)

@@ -1,4 +1,4 @@
-"""`Arch`: the network, its classes and the weights it starts from."""
+"""PaddleClas's `Arch`: the network, its classes, weights and features; student and teachers."""
 
 import math
 import re
@@ -206,7 +206,7 @@ class Scene:
     peer: bool
     classes: int
     side: int  # of the images in training, pixels
-    many: bool = False  # labels of a photo
+    many: bool = False  # labels of an image
     labels: float = 0.0
 
 
@@ -214,7 +214,7 @@ def rkd(loss: Section, weight: float, scene: Scene) -> Nodes:
     for key in ("target_size", "avgpool", "student_keepkeys", "teacher_keepkeys"):
         loss.get(key)
     text = "the last stages are compared here, as means over the pixels, and distances are divided "
-    loss.matters("weight", text + "by their mean over pairs; there a photo is a pair with itself")
+    loss.matters("weight", text + "by their mean over pairs; there an image is a pair with itself")
     return [{"kind": "rkd", "weight": weight, "distance": 1.0, "angle": 1.0}]
 
 
@@ -314,7 +314,7 @@ def stage(key: str, model: str) -> int | None:
 
 
 def values(stage: int, scene: Scene) -> int:
-    """How many numbers a stage of the teacher gives for a photo."""
+    """How many numbers a stage of the teacher gives for an image."""
     spec = registry.spec_of(scene.models[1])
     return spec.widths[stage] * math.ceil(scene.side / 2 ** (6 + stage)) ** 2
 

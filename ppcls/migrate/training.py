@@ -1,4 +1,4 @@
-"""`Optimizer.lr`: the peak learning rate, its warm-up and how it decays."""
+"""PaddleClas's schedules, optimizers and losses."""
 
 import math
 from collections.abc import Callable
@@ -432,7 +432,7 @@ def problem(loss: Section, name: str, scene: Scene) -> str:
     if not any(found in wanted for found in pairs):
         return "it compares others than the student and its teacher"
     if scene.many and name in ("DistillationDKDLoss", "DistillationWSLLoss"):
-        return "it needs one label a photo"
+        return "it needs one label an image"
     if name in OF_FEATURES:
         return "features of one teacher alone are compared here" if len(scene.teachers) > 1 else ""
     key = loss.get("key")
@@ -536,7 +536,7 @@ LOSSES: dict[str, Callable[[Section, int], dict[str, Any]]] = {
 class Labels:
     """What is learnt from the labels: the first loss of the student that there is here."""
 
-    many: bool  # labels of a photo
+    many: bool  # labels of an image
     loss: dict[str, Any] = field(default_factory=dict)  # {}: none
     weight: float = 0.0
     source: Section | None = None
@@ -590,7 +590,7 @@ def convert_losses(root: Section, classes: int, many: bool, student: str) -> Lab
             found.source = loss
             found.weight = float(loss.number("weight", 1))
             if many and found.loss["kind"] not in ("bce", "asymmetric"):
-                loss.matters(None, "with several labels a photo: the binary cross entropy")
+                loss.matters(None, "with several labels an image: the binary cross entropy")
                 found.loss = {"kind": "bce"}
     return found
 

@@ -1,4 +1,4 @@
-"""What the conversions of training ops have in common."""
+"""PaddleClas's transforms, of training and evaluation, of images and batches."""
 
 import re
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Train:
 
     @property
     def hidden(self) -> str:
-        """What 0 is: the mean colour once photos are normalised, black before."""
+        """What 0 is: the mean colour once images are normalised, black before."""
         return "mean" if self.normalize else "constant"
 
 
@@ -78,12 +78,12 @@ def fraction(op: Section, key: str, default: float) -> float:
 
 
 # --------------------------------------------------------------------------
-# PaddleClas's ops that decode, cut, resize, frame, mirror and turn a photo
+# PaddleClas's ops that decode, cut, resize, frame, mirror and turn an image
 
 
 def decode(op: Section, train: Train) -> list[Op]:
     if not op.get("to_rgb", True):
-        op.remark("to_rgb", "photos are RGB here, whatever decodes them")
+        op.remark("to_rgb", "images are RGB here, whatever decodes them")
     for key in ("channel_first", "to_np", "backend", "img_mode"):
         op.get(key)
     return []
@@ -157,7 +157,7 @@ def pad_to_size(op: Section, train: Train) -> list[Op]:
     op.get("size_divisor")
     extra = side(op) - train.size if op.values.get("size") and train.size else -1
     if mode not in (0, 1, 2) or extra < 0:
-        op.lose("not carried over: how much it adds is not known before a photo is read")
+        op.lose("not carried over: how much it adds is not known before an image is read")
         return []
     if isinstance(fill, list):
         op.matters("fill_value", "one value for all channels here: the first")
@@ -168,9 +168,9 @@ def pad_to_size(op: Section, train: Train) -> list[Op]:
 
 
 # --------------------------------------------------------------------------
-# PaddleClas's ops that change a photo's colours, draw from a policy or hide a part
+# PaddleClas's ops that change an image's colours, draw from a policy or hide a part
 
-ROTATED = "photos are rotated to both sides here, as in the paper; there to one"
+ROTATED = "images are rotated to both sides here, as in the paper; there to one"
 
 
 def jitter(op: Section, train: Train) -> list[Op]:
@@ -300,7 +300,7 @@ def grid_mask(op: Section, train: Train) -> list[Op]:
 
 
 # --------------------------------------------------------------------------
-# `transform_ops` of the training photos: for each op of PaddleClas what of ours says the same
+# `transform_ops` of the training images: for each op of PaddleClas what of ours says the same
 
 
 def apply(op: Section, train: Train) -> list[Op]:
@@ -381,7 +381,7 @@ def settle(ops: list[Op], sources: list[Section], final: int | None) -> None:
         if op["op"] == "resize":
             op |= {"op": "resize_short", "pixels": own}
             source.matters(
-                "size", "a photo keeps its shape here, its short side is resized to this"
+                "size", "an image keeps its shape here, its short side is resized to this"
             )
         else:
             text = f"all ops work at the size of training here, {final}"
@@ -389,7 +389,7 @@ def settle(ops: list[Op], sources: list[Section], final: int | None) -> None:
 
 
 def convert_transforms(dataset: Section) -> Train:
-    """The recipe's `train.ops`, the size photos end in, and how they are normalised."""
+    """The recipe's `train.transforms`, the size images end in, and how they are normalised."""
     train = Train()
     read(dataset, "transform_ops", train)
     settle(train.ops, train.sources, train.size)
@@ -404,7 +404,7 @@ def normalization(op: Section) -> dict[str, Any]:
     """Mean and std of pixels from 0 to 1, where they are not those of ImageNet."""
     op.get("channel_num")  # of 4 the last is zeros, of which Arch.input_image_channel says more
     if op.get("output_fp16") and "Train" in op.at:
-        op.remark("output_fp16", "photos reach the network in float32; train.precision narrows it")
+        op.remark("output_fp16", "images reach the network in float32; train.precision narrows it")
     op.get("order")
     default = Preprocess()
     mean = op.get("mean", list(default.mean))
@@ -423,7 +423,7 @@ def resized(op: Section) -> dict[str, Any]:
     if op.get("resize_short"):
         return {"resize": op.get("resize_short"), **resampling(op)}
     size = side(op)
-    op.matters("size", f"a photo keeps its shape here: short side {size}, the middle is cut out")
+    op.matters("size", f"an image keeps its shape here: short side {size}, the middle is cut out")
     return {"resize": size, **resampling(op)}
 
 
@@ -440,7 +440,7 @@ def convert_preprocess(parent: Section, key: str) -> dict[str, Any]:
         elif name in ("NormalizeImage", "Normalize"):
             found |= normalization(op)
         elif name != "ToCHWImage":
-            op.lose("not carried over: photos are resized, cut and normalised here", name)
+            op.lose("not carried over: images are resized, cut and normalised here", name)
     for own, other in (("crop", "resize"), ("resize", "crop")):
         if other in found:
             found.setdefault(own, found[other])
@@ -448,7 +448,7 @@ def convert_preprocess(parent: Section, key: str) -> dict[str, Any]:
 
 
 # --------------------------------------------------------------------------
-# `batch_transform_ops`: photos of a batch mixed with one another
+# `batch_transform_ops`: images of a batch mixed with one another
 
 Ops = list[dict[str, Any]]
 
@@ -526,7 +526,7 @@ MIXING: dict[str, Callable[[Section, float], Ops]] = {
 
 
 def convert_batch_transforms(dataset: Section) -> tuple[Ops, float]:
-    """The recipe's `train.batch_ops`, and the label smoothing that a hybrid has of its own."""
+    """The recipe's `train.batch_transforms`, and the label smoothing that a hybrid has."""
     found: Ops = []
     smoothing = 0.0
     for name, op in dataset.entries("batch_transform_ops"):

@@ -155,7 +155,7 @@ class DropPath(nn.Layer):
 
 
 # --------------------------------------------------------------------------
-# The layer in front of every network: uint8 photos to the numbers it was trained on
+# The layer in front of every network: uint8 images to the numbers it was trained on
 
 
 class Normalize(nn.Layer):

@@ -1,4 +1,4 @@
-"""Blocks whose inner values are not kept for the backward pass but computed again there."""
+"""Gradient checkpointing: blocks whose inner values are computed again on the way back."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

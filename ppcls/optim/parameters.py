@@ -1,4 +1,4 @@
-"""Which parameters an optimizer treats alike, and the size of their gradients."""
+"""Which parameters train and which are frozen, which decay, and at what rate."""
 
 from __future__ import annotations
 

@@ -237,7 +237,7 @@ class Schedule:
         evaluations: Evaluations = (),
         score: Score = "top1",
     ) -> float:
-        """The learning rate of one step, counted from 0, with `batch` photos a step in all."""
+        """The learning rate of one step, counted from 0, with `batch` images a step in all."""
         step -= step % epoch_steps if self.per == "epoch" else 0
         start = self.warmup.steps(epoch_steps, total_steps)
         if step < start:

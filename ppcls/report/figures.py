@@ -1,4 +1,4 @@
-"""What a network said of each photo."""
+"""What a network said of each image, and the figures made of that."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from ppcls.utils.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class Outcomes:
-    """One network's answers, in the order of the photos.
+    """One network's answers, in the order of the images.
 
     Attributes:
-        samples: the photos.
+        samples: the images.
         probabilities: float32 [N, classes], softmax of the logits.
         predicted: int64 [N]; where the label ties with another class, that one, as top-1 counts.
         ranks: int64 [N], the label's place among the classes, from 1; a tie counts against it.
@@ -32,15 +32,15 @@ class Outcomes:
 
     @classmethod
     def to_fill(cls, samples: Dataset, classes: int) -> "Outcomes":
-        """Room for the answers to these photos, each of which is then to be added.
+        """Room for the answers to these images, each of which is then to be added.
 
         Raises:
-            UserError: photos with several labels each.
+            UserError: images with several labels each.
         """
         if samples.labels.ndim != 1:
             raise UserError(
-                f"{samples.source}: its photos have several labels each and a report is on one "
-                "label per photo; evaluate without --report"
+                f"{samples.source}: its images have several labels each and a report is on one "
+                "label per image; evaluate without --report"
             )
         count = len(samples)
         probabilities = np.full((count, classes), np.nan, np.float32)
@@ -71,7 +71,7 @@ class Outcomes:
         self.losses[batch.indices] = np.log(total) - values[rows, own]
 
     def filled(self) -> "Outcomes":
-        """Without the photos to which no answer was added, since they cannot be read."""
+        """Without the images to which no answer was added, since they cannot be read."""
         there = np.flatnonzero(~np.isnan(self.losses))
         arrays = (self.probabilities, self.predicted, self.ranks, self.losses)
         return Outcomes(self.samples.subset(there), *(array[there] for array in arrays))
@@ -97,7 +97,7 @@ class Outcomes:
 
 
 # --------------------------------------------------------------------------
-# The figures of a report, from what a network said of each photo
+# The figures of a report, from what a network said of each image
 
 BINS = 15
 # how many confused pairs and mistakes are shown
@@ -107,12 +107,12 @@ WORST = 24
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class; precision, recall and F1 are None where it has no photos."""
+    """One class; precision, recall and F1 are None where it has no images."""
 
     number: int
     name: str
     photos: int
-    predicted: int  # photos taken for it, rightly or not
+    predicted: int  # images taken for it, rightly or not
     precision: float | None
     recall: float | None
     f1: float | None
@@ -120,7 +120,7 @@ class ClassFigures:
 
 @dataclass(frozen=True)
 class Bin:
-    """Photos whose confidence lies in (low, high]; the means are None where there are none."""
+    """Images whose confidence lies in (low, high]; the means are None where there are none."""
 
     low: float
     high: float
@@ -131,7 +131,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Pair:
-    """Photos of class `true` that were taken for class `predicted`."""
+    """Images of class `true` that were taken for class `predicted`."""
 
     true: int
     predicted: int
@@ -146,10 +146,10 @@ class Report:
         about: model, weights and data, in words.
         scores: top-k accuracies and loss as evaluation prints them.
         names: one for each class, no two alike.
-        averages: "macro" (each class with photos counts alike) and "weighted" (by its photos),
+        averages: "macro" (each class with images counts alike) and "weighted" (by its images),
             each precision, recall and f1.
-        confusion: int64 [classes, classes], photos by true class (rows) and predicted one.
-        pairs: the most confused ones, most photos first.
+        confusion: int64 [classes, classes], images by true class (rows) and predicted one.
+        pairs: the most confused ones, most images first.
         worst: indices of mistakes, those with the highest probability first.
         ece: expected calibration error, 0 to 1.
     """
@@ -200,7 +200,7 @@ def distinct(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def confusion(outcomes: Outcomes) -> np.ndarray:
-    """int64 [classes, classes]: photos by true class (rows) and predicted class (columns)."""
+    """int64 [classes, classes]: images by true class (rows) and predicted class (columns)."""
     count = outcomes.classes  # scikit-learn's own would warn of a single class
     cells = outcomes.labels * count + outcomes.predicted
     return np.bincount(cells, minlength=count * count).reshape(count, count)
@@ -209,9 +209,9 @@ def confusion(outcomes: Outcomes) -> np.ndarray:
 def by_class(
     outcomes: Outcomes, names: Sequence[str], matrix: np.ndarray
 ) -> tuple[list[ClassFigures], dict[str, dict[str, float]]]:
-    """Each class's figures, and their averages over the classes that have photos.
+    """Each class's figures, and their averages over the classes that have images.
 
-    A class that has photos and is never predicted has precision 0.
+    A class that has images and is never predicted has precision 0.
     """
     from sklearn.metrics import precision_recall_fscore_support
 
@@ -239,7 +239,7 @@ def by_class(
 
 
 def confused(matrix: np.ndarray) -> list[Pair]:
-    """The PAIRS pairs of classes with most photos taken for the other; of equal ones, by share."""
+    """The PAIRS pairs of classes with most images taken for the other; of equal ones, by share."""
     true, predicted = np.nonzero(matrix * ~np.eye(len(matrix), dtype=bool))
     photos = matrix[true, predicted]
     shares = photos / matrix.sum(axis=1)[true]
@@ -257,7 +257,7 @@ def worst(outcomes: Outcomes) -> list[int]:
 def calibration(confidences: np.ndarray, right: np.ndarray) -> tuple[float, list[Bin]]:
     """Expected calibration error over BINS bins of equal width (arXiv:1706.04599), and the bins.
 
-    The mean over the photos of |accuracy - mean confidence| of each one's bin; bin m of M holds
+    The mean over the images of |accuracy - mean confidence| of each one's bin; bin m of M holds
     the confidences in ((m - 1) / M, m / M].
 
     Args:

@@ -1,4 +1,4 @@
-"""How a report's page looks, and its one script: tables sorted by a click on a heading."""
+"""A report's files: the page, its tables and images, CSV and JSON, and their folder."""
 
 import base64
 import csv
@@ -83,16 +83,16 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 
 # --------------------------------------------------------------------------
-# Photos as small JPEG files
+# Images as small JPEG files
 
-SIDE = 208  # pixels of a photo's longer side
+SIDE = 208  # pixels of an image's longer side
 
 
 def thumbnail(path: str) -> bytes:
-    """The photo, upright and in RGB, within SIDE x SIDE; a tiny one is enlarged in whole steps.
+    """The image, upright and in RGB, within SIDE x SIDE; a tiny one is enlarged in whole steps.
 
     Raises:
-        UserError: a photo that cannot be read.
+        UserError: an image that cannot be read.
     """
     target = io.BytesIO()
     fit(decode.read(path), SIDE).save(target, "JPEG", quality=85)
@@ -108,7 +108,7 @@ TOP = 20
 
 
 def write_scores(report: Report, path: Path) -> None:
-    """A row per photo: what it is, what it was taken for, rank and loss, and probabilities.
+    """A row per image: what it is, what it was taken for, rank and loss, and probabilities.
 
     Probabilities are written with the nine digits that give the same float32 back.
     """
@@ -126,13 +126,13 @@ def score_rows(report: Report) -> Iterator[list[Any]]:
     head = ["path", "label", "name", "predicted", "predicted_name", "probability", "rank", "loss"]
     top = [f"{what}_{place}" for place in range(1, TOP + 1) for what in ("class", "probability")]
     yield head + ([f"p_{name}" for name in names] if every else top)
-    for i, photo in enumerate(outcomes.samples.paths):
+    for i, image in enumerate(outcomes.samples.paths):
         row = outcomes.probabilities[i]
         order = range(len(row)) if every else np.argsort(-row, kind="stable")[:TOP].tolist()
         values = [nine(row[k]) for k in order]
         rest = values if every else [v for pair in zip(order, values, strict=True) for v in pair]
         said = [predicted[i], names[predicted[i]], nine(confidences[i]), ranks[i]]
-        yield [photo, labels[i], names[labels[i]], *said, repr(float(outcomes.losses[i])), *rest]
+        yield [image, labels[i], names[labels[i]], *said, repr(float(outcomes.losses[i])), *rest]
 
 
 def nine(value: float) -> str:
@@ -172,7 +172,7 @@ def write_json(report: Report, path: Path) -> None:
 
 
 def to_plain(report: Report) -> dict[str, Any]:
-    """The report without the photos' own rows; `confusion` lists (true, predicted, photos)."""
+    """The report without the images' own rows; `confusion` lists (true, predicted, images)."""
     cells = np.argwhere(report.confusion)
     counts = report.confusion[tuple(cells.T)]
     return {
@@ -289,7 +289,7 @@ def mistakes(report: Report) -> str:
         picture = data_uri(thumbnail(one["path"]), "jpeg")
         place = "/".join(Path(one["path"]).parts[-2:])
         figures.append(
-            f'<figure><img src="{picture}" alt="a photo of {true}, taken for {said}">'
+            f'<figure><img src="{picture}" alt="an image of {true}, taken for {said}">'
             f"<figcaption>taken for <b>{said}</b>, {percent(one['probability'])}"
             f'<br>true: <b>{true}</b><br><span class="faint">{escape(place)}</span>'
             "</figcaption></figure>"
@@ -299,12 +299,12 @@ def mistakes(report: Report) -> str:
 
 
 def classes(report: Report) -> str:
-    """Averages and every class, those with the lowest F1 first and those without photos last."""
+    """Averages and every class, those with the lowest F1 first and those without images last."""
     order = sorted(report.classes, key=lambda one: 2.0 if one.f1 is None else one.f1)
     missing = sum(not one.photos for one in order)
     note = "Lowest F1 first; a click on a heading sorts."
     if missing:
-        note += f" Classes without photos ({missing:,}) are left out of the averages."
+        note += f" Classes without images ({missing:,}) are left out of the averages."
     head = f'<h2>Classes</h2>{averages(report)}<p class="faint">{note}</p>'
     if len(order) <= SHOWN:
         return head + class_table(order)
@@ -317,7 +317,7 @@ def classes(report: Report) -> str:
 
 def averages(report: Report) -> str:
     heads = [("text", "average"), *(("", name) for name in ("precision", "recall", "F1"))]
-    kinds = {"macro": "macro: each class alike", "weighted": "weighted by photos"}
+    kinds = {"macro": "macro: each class alike", "weighted": "weighted by images"}
     rows = [
         [("text", text), *(("", percent(value, 2)) for value in report.averages[kind].values())]
         for kind, text in kinds.items()
@@ -331,7 +331,7 @@ def class_table(rows: Sequence[ClassFigures]) -> str:
     body = []
     for one in rows:
         shares = [("", *share(value)) for value in (one.f1, one.precision, one.recall)]
-        photos = f"{one.photos:,}" if one.photos else "no photos"
+        photos = f"{one.photos:,}" if one.photos else "no images"
         counts = [("", photos, one.photos), ("", f"{one.predicted:,}", one.predicted)]
         body.append([("text", one.name, one.name), *shares, *counts, ("", one.number, one.number)])
     return table(heads, body, "sortable")
@@ -347,7 +347,7 @@ def matrix(report: Report, picture: bytes) -> str:
     alt = (
         f"Confusion matrix of {plural(len(report.names), 'class')}, true ones in rows, "
         "predicted ones in "
-        f"columns; {right} of the photos lie on the diagonal"
+        f"columns; {right} of the images lie on the diagonal"
     )
     note = (
         '<p class="faint">A row per true class; colour off the diagonal is a class taken for '
@@ -359,7 +359,7 @@ def matrix(report: Report, picture: bytes) -> str:
 
 def reliability(report: Report, picture: bytes) -> str:
     alt = (
-        f"Accuracy of the photos in each of {len(report.bins)} bins of confidence; the expected "
+        f"Accuracy of the images in each of {len(report.bins)} bins of confidence; the expected "
         f"calibration error is {percent(report.ece)}"
     )
     heads = [("text", "confidence"), ("", "photos"), ("", "mean"), ("", "accuracy")]
@@ -369,7 +369,7 @@ def reliability(report: Report, picture: bytes) -> str:
         means = [("", share(value)[0]) for value in (one.confidence, one.accuracy)]
         rows.append([span, ("", f"{one.photos:,}"), *means])
     note = (
-        '<p class="faint">Of photos a network is 80 % sure of, 80 % should be right. Expected '
+        '<p class="faint">Of images a network is 80 % sure of, 80 % should be right. Expected '
         f"calibration error: {percent(report.ece, 2)}.</p>"
     )
     plot = f'<img class="plot" src="{data_uri(picture, "png")}" alt="{alt}">'
@@ -429,7 +429,7 @@ def write(report: Report, folder: Path) -> None:
     """Write FILES into a folder; scores.npz only where scores.csv has not all probabilities.
 
     Raises:
-        UserError: a photo of the worst mistakes cannot be read any more.
+        UserError: an image of the worst mistakes cannot be read any more.
         OSError: the folder cannot be written.
     """
     confusion = plots.confusion(report.confusion, report.names)

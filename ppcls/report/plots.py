@@ -25,7 +25,7 @@ GREY = "#777777"
 
 
 def confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
-    """The matrix of photos by true (rows) and predicted class, coloured by share of the row."""
+    """The matrix of images by true (rows) and predicted class, coloured by share of the row."""
     count = len(matrix)
     group = -(-count // CELLS)
     cells = pooled(matrix, group)
@@ -40,7 +40,7 @@ def confusion(matrix: np.ndarray, names: Sequence[str]) -> bytes:
 
         norm = {"norm": PowerNorm(0.5, 0, 1)}
     image = axes.imshow(shares, cmap="Blues", interpolation="nearest", extent=extent, **norm)
-    figure.colorbar(image, ax=axes, label="share of the true class's photos", shrink=0.8)
+    figure.colorbar(image, ax=axes, label="share of the true class's images", shrink=0.8)
     if count <= WITH_COUNTS:
         for y, x in np.argwhere(cells):
             ink = "white" if shares[y, x] > 0.6 else "black"
@@ -73,7 +73,7 @@ def short(name: str, number: int, paths: Sequence[str]) -> str:
 
 
 def reliability(bins: Sequence[Bin]) -> bytes:
-    """Accuracy against confidence, and below how many photos lie in each bin."""
+    """Accuracy against confidence, and below how many images lie in each bin."""
     figure = new_figure((6, 6))
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     filled = [one for one in bins if one.photos]

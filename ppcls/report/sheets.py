@@ -1,6 +1,6 @@
-"""Contact sheets: cards of photos, each with its words close beneath, on pages of a screen's shape.
+"""Contact sheets: cards of images, each with its words close beneath, on pages of a screen's shape.
 
-All sheets of photos are drawn here, so that they look and behave alike.
+All sheets of images are drawn here, so that they look and behave alike.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""Which photos are near the evaluation photos: hashes looked up by their bands."""
+"""Which images a student learns from: the surest of each class, none near the evaluation images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -92,10 +92,10 @@ def bands_of(hashes: np.ndarray) -> np.ndarray:
 
 
 class Away:
-    """Photos that none of the chosen may be, or look much like."""
+    """Images that none of the chosen may be, or look much like."""
 
     def __init__(self, records: np.ndarray, bits: int):
-        """`records`: of `ppcls.check.survey`, [N]; broken photos count for nothing."""
+        """`records`: of `ppcls.check.survey`, [N]; broken images count for nothing."""
         read = records[records["pixels"] != 0]
         self.pixels = read["pixels"]
         self.near = Near(read["hash"][read["odd"] & Odd.BLANK == 0])
@@ -110,7 +110,7 @@ class Away:
 
 
 # --------------------------------------------------------------------------
-# Of each class the photos that a teacher is surest of, from scores of any number of photos
+# Of each class the images that a teacher is surest of, from scores of any number of images
 
 CANDIDATE = np.dtype([("place", "<i8"), ("pixels", "<u8"), ("label", "<u4"), ("confidence", "<f4")])
 WAITING = 1 << 16  # candidates that are sorted into a small pool at a time
@@ -118,17 +118,17 @@ WAITING = 1 << 16  # candidates that are sorted into a small pool at a time
 
 @dataclass(frozen=True)
 class Chosen:
-    """What was chosen, CANDIDATE [n] in the order of the photos, and what was not."""
+    """What was chosen, CANDIDATE [n] in the order of the images, and what was not."""
 
     rows: np.ndarray
-    photos: int
+    images: int
     left_out: int  # that cannot be read
-    near: int  # the evaluation photos
+    near: int  # the evaluation images
     below: int  # the least confidence asked for
     copies: int  # of chosen ones
 
     def counts(self, classes: int) -> np.ndarray:
-        """Chosen photos of each class, int64 [classes]."""
+        """Chosen images of each class, int64 [classes]."""
         return np.bincount(self.rows["label"], minlength=classes)
 
 
@@ -141,10 +141,10 @@ def choose(
     block: int = BLOCK,
     waiting: int = WAITING,
 ) -> Chosen:
-    """The `per_class` surest photos of each class, without copies and those to keep away from.
+    """The `per_class` surest images of each class, without copies and those to keep away from.
 
-    A photo belongs to its likeliest class; of equal confidences the earlier photo wins. Memory is
-    bounded by `classes` times `per_class`, whatever the number of photos.
+    An image belongs to its likeliest class; of equal confidences the earlier image wins. Memory is
+    bounded by `classes` times `per_class`, whatever the number of images.
 
     Args:
         block: scores that are read at a time.
@@ -170,17 +170,17 @@ def choose(
 
 
 class Pool:
-    """The surest photos of each class seen so far, at most `limit`, no two with the same pixels."""
+    """The surest images of each class seen so far, at most `limit`, no two with the same pixels."""
 
     def __init__(self, classes: int, limit: int, most_waiting: int = WAITING):
         self.limit = limit
         self.most_waiting = most_waiting  # that are sorted in when they are so many
-        self.bar = np.full(classes, -1, np.float32)  # what a photo has to be above
+        self.bar = np.full(classes, -1, np.float32)  # what an image has to be above
         self.rows = np.empty(0, CANDIDATE)  # by class, in it the surest first
         self.waiting: list[np.ndarray] = []
 
     def add(self, rows: np.ndarray) -> None:
-        """CANDIDATE [n], of photos behind all that were added before."""
+        """CANDIDATE [n], of images behind all that were added before."""
         self.waiting.append(rows[rows["confidence"] > self.bar[rows["label"]]])
         if sum(map(len, self.waiting)) >= max(self.most_waiting, len(self.rows) // 4):
             self.settle()
@@ -188,7 +188,7 @@ class Pool:
     def settle(self) -> None:
         rows = np.concatenate([self.rows, *self.waiting])
         self.waiting = []
-        # Bits of floats from 0 on are ordered as they are. A stable sort leaves earlier photos
+        # Bits of floats from 0 on are ordered as they are. A stable sort leaves earlier images
         # before later ones that are as sure.
         unsure = ~rows["confidence"].view(np.uint32)
         keys = rows["label"].astype(np.uint64) << np.uint64(32) | unsure
@@ -201,9 +201,9 @@ class Pool:
         self.bar[full] = rows["confidence"][starts[full] + self.limit - 1]
 
     def chosen(self) -> np.ndarray:
-        """CANDIDATE [n] in the order of the photos.
+        """CANDIDATE [n] in the order of the images.
 
-        Of a photo that is in two classes (the last bits of a score depend on the batch) the surer
+        Of an image that is in two classes (the last bits of a score depend on the batch) the surer
         one is taken, and the other class has one less.
         """
         self.settle()
@@ -223,7 +223,7 @@ def repeated(rows: np.ndarray) -> np.ndarray:
 
 
 def shown(pixels: np.ndarray, blocks: Iterable[np.ndarray]) -> int:
-    """How many photos have one of these digests of pixels."""
+    """How many images have one of these digests of pixels."""
     known = np.sort(pixels)
     if not len(known):
         return 0

@@ -1,4 +1,4 @@
-"""The files beside the list that is made."""
+"""Images without labels, and the file of what the teachers say of each."""
 
 import hashlib
 import json
@@ -37,17 +37,17 @@ def beside(output: Path, kind: str) -> Path:
 
 
 # --------------------------------------------------------------------------
-# The photos to choose from: those below a folder, or a list of theirs, never all in memory
+# The images to choose from: those below a folder, or a list of theirs, never all in memory
 
-LIST_FORMAT = "ppcls photos of a folder, 1"
+LIST_FORMAT = "ppcls images of a folder, 1"
 LABELLED = re.compile(rb"(.*[^ \t])[ \t]+[0-9]+")
-LOOKED_FOR = 100  # photos of a list, one of which at least should be there
+LOOKED_FOR = 100  # images of a list, one of which at least should be there
 LIST_BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
 class ImageList:
-    """Photos in the order of a file with one a line.
+    """Images in the order of a file with one a line.
 
     Attributes:
         root: the absolute folder where relative paths start.
@@ -62,7 +62,7 @@ class ImageList:
     digest: str = ""
 
     def paths(self, first: int = 0) -> Iterator[str]:
-        """Their absolute paths, from photo `first` on."""
+        """Their absolute paths, from image `first` on."""
         encoding = "utf-8" if self.walked else "utf-8-sig"
         with self.file.open(encoding=encoding, errors="surrogateescape", newline="\n") as lines:
             for line in islice(lines, first + self.walked, None):
@@ -71,10 +71,10 @@ class ImageList:
 
 
 def open_images(given: str, output: Path) -> ImageList:
-    """The photos of a folder, which are written beside the output first, or of a list.
+    """The images of a folder, which are written beside the output first, or of a list.
 
     Raises:
-        UserError: there is no such folder or list, it has no photos, its lines have labels.
+        UserError: there is no such folder or list, it has no images, its lines have labels.
     """
     if os.path.isdir(given):
         return open_walked(os.path.abspath(given), beside(output, "photos"))
@@ -87,21 +87,21 @@ def open_images(given: str, output: Path) -> ImageList:
 
 
 def open_walked(folder: str, file: Path) -> ImageList:
-    """The photos of a folder, looked for unless that was done before."""
+    """The images of a folder, looked for unless that was done before."""
     if file.exists():
         said = read_header(file, LIST_FORMAT, FOREIGN)["folder"]
         if said != folder:
             raise UserError(
-                f"{file}: holds the photos of {said}, not of {folder}: give another --output, or "
+                f"{file}: holds the images of {said}, not of {folder}: give another --output, or "
                 f"delete {file.with_suffix('')} and what lies beside it under that name"
             )
-        photos = counted(ImageList(file, folder, walked=True))
+        images = counted(ImageList(file, folder, walked=True))
         say(
-            f"{plural(photos.count, 'photo')} of {folder}, as {file} says; another --output "
+            f"{plural(images.count, 'image')} of {folder}, as {file} says; another --output "
             "looks again"
         )
-        return photos
-    say(f"looking for photos in {folder}")
+        return images
+    say(f"looking for images in {folder}")
     with write_whole(file) as lines:
         lines.write(header_line({"format": LIST_FORMAT, "folder": folder}))
         found = False
@@ -110,51 +110,51 @@ def open_walked(folder: str, file: Path) -> ImageList:
             lines.write(f"{quoted(path)}\n".encode("utf-8", "surrogateescape"))
             found = True
         if not found:
-            raise with_passed_over(f"--photos {folder}: no photos in it ({EXPECTED})", passed)
+            raise with_passed_over(f"--photos {folder}: no images in it ({EXPECTED})", passed)
     say_passed_over(folder, passed)
-    photos = counted(ImageList(file, folder, walked=True))
-    say(f"{plural(photos.count, 'photo')} of {folder}, listed in {file}")
-    return photos
+    images = counted(ImageList(file, folder, walked=True))
+    say(f"{plural(images.count, 'image')} of {folder}, listed in {file}")
+    return images
 
 
-def counted(photos: ImageList) -> ImageList:
+def counted(images: ImageList) -> ImageList:
     """With the number and the digest of its own file's lines."""
     # the header is none
     digest = hashlib.sha256()
     count = -1
-    with photos.file.open("rb") as file:
+    with images.file.open("rb") as file:
         while block := file.read(LIST_BLOCK):
             digest.update(block)
             count += block.count(b"\n")
-    return ImageList(photos.file, photos.root, True, count, digest.hexdigest())
+    return ImageList(images.file, images.root, True, count, digest.hexdigest())
 
 
-def open_list(photos: ImageList) -> ImageList:
+def open_list(images: ImageList) -> ImageList:
     """A list, its lines checked and counted."""
     digest = hashlib.sha256()
     count = 0
     try:
-        with photos.file.open("rb") as lines:
+        with images.file.open("rb") as lines:
             for count, line in enumerate(lines, 1):
                 digest.update(line)
-                check_line(line.strip(b" \t\r\n"), f"{photos.file}:{count}", photos.root)
+                check_line(line.strip(b" \t\r\n"), f"{images.file}:{count}", images.root)
     except OSError as error:
-        raise UserError(f"--photos {photos.file}: cannot be read ({error.strerror})") from None
+        raise UserError(f"--photos {images.file}: cannot be read ({error.strerror})") from None
     if not count:
-        raise UserError(f"--photos {photos.file}: lists no photos")
-    if not any(os.path.exists(path) for path in islice(photos.paths(), LOOKED_FOR)):
-        first = next(photos.paths())
+        raise UserError(f"--photos {images.file}: lists no images")
+    if not any(os.path.exists(path) for path in islice(images.paths(), LOOKED_FOR)):
+        first = next(images.paths())
         raise UserError(
-            f"{photos.file}:1: {first} does not exist, nor do the next; relative paths start "
+            f"{images.file}:1: {first} does not exist, nor do the next; relative paths start "
             "beside the list"
         )
-    return ImageList(photos.file, photos.root, False, count, digest.hexdigest())
+    return ImageList(images.file, images.root, False, count, digest.hexdigest())
 
 
 def check_line(line: bytes, place: str, root: str) -> None:
     """UserError for a line of a list that is not one path."""
     if not line:
-        raise UserError(f"{place}: blank line; one photo a line is expected")
+        raise UserError(f"{place}: blank line; one image a line is expected")
     if b"\0" in line:
         raise UserError(f"{place}: not UTF-8 text; save the file as UTF-8")
     labelled = LABELLED.fullmatch(line) if line[-1:].isdigit() else None
@@ -177,7 +177,7 @@ def unquoted(line: str) -> str:
 
 
 def unfit(path: str) -> str:
-    """Why no list of photos can hold the path; "" where one can."""
+    """Why no list of images can hold the path; "" where one can."""
     if re.search("[\n\r\t]", path):
         return "its name has a line break or a tab; rename it"
     try:
@@ -197,9 +197,9 @@ def line_of(path: str, folder: str) -> str:
 
 
 # --------------------------------------------------------------------------
-# What a teacher says of each photo, in a file that goes on where it was cut
+# What a teacher says of each image, in a file that goes on where it was cut
 
-FORMAT = "ppcls scores of unlabelled photos, 1"
+FORMAT = "ppcls scores of unlabelled images, 1"
 RECORD = np.dtype(
     [
         ("pixels", "<u8"),  # digest of the decoded pixels; 0: left out
@@ -218,20 +218,20 @@ def begun(path: Path) -> bool:
 
 
 class Scores:
-    """The file of a list that is being made; `done` photos are in it already."""
+    """The file of a list that is being made; `done` images are in it already."""
 
-    def __init__(self, output: Path, header: dict[str, Any], photos: int, batch: int):
+    def __init__(self, output: Path, header: dict[str, Any], images: int, batch: int):
         """Begin the files, or go on with whole batches.
 
         Args:
-            header: whose scores of what; `photos`: how many there will be.
+            header: whose scores of what; `images`: how many there will be.
 
         Raises:
             UserError: they cannot be written, or hold something else.
         """
         self.path = beside(output, "scores")
         self.skipped = beside(output, "skipped")
-        self.photos = photos
+        self.images = images
         header = {"format": FORMAT, **header}
         first = header_line(header)
         self.start = len(first)
@@ -254,7 +254,7 @@ class Scores:
         left_out = self.left_out()
         self.reasons.seek(0)
         known = sum(line.endswith(b"\n") for line in self.reasons)
-        if self.done < self.photos:
+        if self.done < self.images:
             if known < len(left_out):
                 self.done = int(left_out[known])
             self.done -= self.done % batch
@@ -265,14 +265,14 @@ class Scores:
         self.reasons.truncate(sum(map(len, kept)))
 
     def left_out(self) -> np.ndarray:
-        """The places of the photos without a score, int64 [n]."""
+        """The places of the images without a score, int64 [n]."""
         found = [np.empty(0, np.int64)]
         for place, block in self.blocks():
             found.append(place + np.flatnonzero(block["pixels"] == 0))
         return np.concatenate(found)
 
     def add(self, records: np.ndarray, reasons: Sequence[tuple[str, str]]) -> None:
-        """The next photos: RECORD [N], and the path of each left out with the reason."""
+        """The next images: RECORD [N], and the path of each left out with the reason."""
         lines = [
             f"{printable(path)}\t{one_line(' '.join(reason.split()))}\n" for path, reason in reasons
         ]
@@ -289,7 +289,7 @@ class Scores:
         self.done += len(records)
 
     def blocks(self, size: int = BLOCK) -> Iterator[tuple[int, np.ndarray]]:
-        """The place of the first photo of each block, and the block, RECORD [n]."""
+        """The place of the first image of each block, and the block, RECORD [n]."""
         with self.path.open("rb") as file:
             file.seek(self.start)
             for place in range(0, self.done, size):
@@ -314,23 +314,23 @@ def check(path: Path, found: dict[str, Any], wanted: dict[str, Any], output: Pat
     if changes:
         text = "; ".join(f"{key}: {change}" for key, change in changes.items())
         raise UserError(
-            f"{path}: holds scores of another teacher, view or list of photos ({text}): give "
+            f"{path}: holds scores of another teacher, view or list of images ({text}): give "
             f"another --output, or delete {output} and what lies beside it under that name"
         )
 
 
 # --------------------------------------------------------------------------
-# A look at photos in a worker process: what teachers see of them, and what tells them apart
+# A look at images in a worker process: what teachers see of them, and what tells them apart
 
 
 @dataclass(frozen=True)
 class Looked:
-    """Of N photos, n of which can be read.
+    """Of N images, n of which can be read.
 
     Attributes:
         images: uint8 [n, crop, crop, C].
         records: RECORD [N], whose label and confidence the teacher has yet to say.
-        reasons: for each other photo its path and why it is left out, in their order.
+        reasons: for each other image its path and why it is left out, in their order.
     """
 
     images: np.ndarray
@@ -339,7 +339,7 @@ class Looked:
 
 
 def look(paths: Sequence[str], preprocess: Preprocess) -> Looked:
-    """Read each photo once."""
+    """Read each image once."""
     records = np.zeros(len(paths), RECORD)
     kept = 0
     reasons = []
@@ -368,7 +368,7 @@ def look(paths: Sequence[str], preprocess: Preprocess) -> Looked:
 
 
 def read(path: str, channels: int) -> np.ndarray:
-    """The photo's pixels; UserError, too, for a path that no list can hold."""
+    """The image's pixels; UserError, too, for a path that no list can hold."""
     if unfit(path):
         raise UserError(unfit(path))
     return decode.read(path, channels)

@@ -1,4 +1,4 @@
-"""Who scores photos: a recipe's teachers, with what of its data they have to know."""
+"""`ppcls select-unlabeled`: from teachers and images without labels to a list."""
 
 import os
 from collections.abc import Iterator
@@ -46,7 +46,7 @@ NORMS = ("mean", "std")  # each teacher's own
 
 @dataclass(frozen=True)
 class TeacherScorer:
-    """The teachers of a recipe, which look at photos as its evaluation does."""
+    """The teachers of a recipe, which look at images as its evaluation does."""
 
     nodes: list[Network | Exported]
     student: Student  # whose samples are none
@@ -55,7 +55,7 @@ class TeacherScorer:
     workers: int
 
     def header(self) -> dict[str, Any]:
-        """Who judges, and what is seen of a photo; UserError for files that cannot be read."""
+        """Who judges, and what is seen of an image; UserError for files that cannot be read."""
         view = to_plain(self.student.preprocess)
         teachers = []
         for found in (find_teacher(node, self.student) for node in self.nodes):
@@ -70,11 +70,11 @@ class TeacherScorer:
             "hash": HASH,
         }
 
-    def score(self, photos: ImageList, scores: Scores) -> None:
-        """Look at the photos that have no score yet.
+    def score(self, images: ImageList, scores: Scores) -> None:
+        """Look at the images that have no score yet.
 
         Raises:
-            DataError: a worker process was ended, maybe by a photo.
+            DataError: a worker process was ended, maybe by an image.
             UserError: a teacher does not fit, or its answers are no numbers.
         """
         opened = [open_teacher(node, self.student, self.precision) for node in self.nodes]
@@ -83,9 +83,9 @@ class TeacherScorer:
         guide = together(opened)
         batch = self.student.batch_size
         read = partial(look, preprocess=self.student.preprocess)
-        paths = chunks(photos.paths(scores.done), batch)
+        paths = chunks(images.paths(scores.done), batch)
         with closing(in_order(read, paths, self.workers)) as looked:
-            total = -(-photos.count // batch)
+            total = -(-images.count // batch)
             first = scores.done // batch
             for seen in Progress(looked, f"scores, in batches of {batch}", total, first):
                 if len(seen.images):
@@ -94,12 +94,12 @@ class TeacherScorer:
 
 
 def open_scorer(recipe: Recipe) -> TeacherScorer:
-    """Choose the device and open the evaluation photos; teachers are opened to score.
+    """Choose the device and open the evaluation images; teachers are opened to score.
 
-    Training photos are opened only where nothing else says how many classes there are.
+    Training images are opened only where nothing else says how many classes there are.
 
     Raises:
-        UserError: no teacher that could score photos, or data that is missing or at odds.
+        UserError: no teacher that could score images, or data that is missing or at odds.
     """
     nodes = teachers_of(recipe)
     recipe = with_preprocess(recipe)
@@ -107,7 +107,7 @@ def open_scorer(recipe: Recipe) -> TeacherScorer:
     model = recipe.model
     data = recipe.data
     classes = model.num_classes
-    names = class_names(data.labels)
+    names = class_names(data.class_names)
     places = located(data)
     if not classes:
         train = open_part("data.train", places.train, data, recipe.task.several)
@@ -119,7 +119,7 @@ def open_scorer(recipe: Recipe) -> TeacherScorer:
         evaluation = open_eval(replace(recipe, data=places), classes)
         names = names or evaluation.names
     else:
-        say("the recipe has no evaluation photos (data.eval): there are none to keep away from")
+        say("the recipe has no evaluation images (data.eval): there are none to keep away from")
     precision = Precision(recipe.train.precision, recipe.train.amp_level)
     if precision.note():
         say(precision.note())
@@ -142,7 +142,7 @@ def teachers_of(recipe: Recipe) -> list[Network | Exported]:
     fixed = [replace(node, cache=None) for node in nodes if not isinstance(node, Peer)]
     if not fixed:
         raise UserError(
-            "task.teacher: there is none that could score photos; a recipe names one with "
+            "task.teacher: there is none that could score images; a recipe names one with "
             "task: {kind: distill, teacher: {name: NAME, weights: FILE}}"
         )
     return fixed
@@ -164,7 +164,7 @@ def answers(guide: Guide, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def fill(records: np.ndarray, labels: np.ndarray, confidence: np.ndarray) -> None:
-    """Write the answers to the photos that could be read into RECORD [N]."""
+    """Write the answers to the images that could be read into RECORD [N]."""
     read = records["pixels"] != 0
     records["label"][read], records["confidence"][read] = labels, confidence
 
@@ -172,7 +172,7 @@ def fill(records: np.ndarray, labels: np.ndarray, confidence: np.ndarray) -> Non
 # --------------------------------------------------------------------------
 # What a selection came to, in words and as a picture
 
-NAMED = 5  # classes with few photos that are named
+NAMED = 5  # classes with few images that are named
 
 
 def lines(
@@ -191,30 +191,30 @@ def lines(
         )
     classes_there = int((counts > 0).sum())
     yield (
-        f"{output}: {plural(len(chosen.rows), 'photo')} of {plural(classes_there, 'class')}, "
+        f"{output}: {plural(len(chosen.rows), 'image')} of {plural(classes_there, 'class')}, "
         f"mean confidence {chosen.rows['confidence'].mean(dtype=np.float64):.4f}"
     )
 
 
 def total(chosen: Chosen, output: Path) -> str:
-    """How many photos there are, and why some were not chosen."""
+    """How many images there are, and why some were not chosen."""
     parts = {
         f"cannot be read ({output.name}.skipped)": chosen.left_out,
-        "are evaluation photos, or nearly": chosen.near,
+        "are evaluation images, or nearly": chosen.near,
         "are below the least confidence": chosen.below,
         "are copies of chosen ones": chosen.copies,
     }
     said = [f"{count:,} {what}" for what, count in parts.items() if count]
-    return ": ".join(filter(None, [plural(chosen.photos, "photo"), ", ".join(said)]))
+    return ": ".join(filter(None, [plural(chosen.images, "image"), ", ".join(said)]))
 
 
 def sheet(chosen: Chosen, classes: int, per_class: int) -> bytes:
-    """PNG: how many photos each class has, and how sure the teacher is of them."""
+    """PNG: how many images each class has, and how sure the teacher is of them."""
     figure = new_figure((10, 4))
     left, right = figure.subplots(1, 2)
     draw_counts(left, np.sort(chosen.counts(classes))[::-1], per_class)
     right.hist(chosen.rows["confidence"], bins=50, range=(0, 1), color=BLUE)
-    right.set(xlabel="confidence: probability of the likeliest class", ylabel="chosen photos")
+    right.set(xlabel="confidence: probability of the likeliest class", ylabel="chosen images")
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.set_axisbelow(True)
@@ -225,16 +225,16 @@ def draw_counts(axes: "Axes", counts: np.ndarray, per_class: int) -> None:
     edges = np.arange(len(counts) + 1)
     axes.stairs(counts, edges, fill=True, color=BLUE)
     axes.axhline(per_class, color="black", linewidth=1, linestyle=":")
-    axes.set(xlabel="classes, the largest first", ylabel="chosen photos", xlim=(0, len(counts)))
+    axes.set(xlabel="classes, the largest first", ylabel="chosen images", xlim=(0, len(counts)))
 
 
 # --------------------------------------------------------------------------
-# From a recipe and unlabelled photos to the list of those a student is to learn from
+# From a recipe and unlabelled images to the list of those a student is to learn from
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """Which photos: how many of each class, how sure, how many bits from evaluation photos."""
+    """Which images: how many of each class, how sure, how many bits from evaluation images."""
 
     per_class: int
     least: float
@@ -249,27 +249,27 @@ def select_unlabeled(
     picture: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Write a list of the photos that a recipe's teachers are surest of, or go on with that.
+    """Write a list of the images that a recipe's teachers are surest of, or go on with that.
 
     Args:
-        given: a folder of photos, or a list with a path a line.
-        picture: a .png of the photos per class and their confidence.
+        given: a folder of images, or a list with a path a line.
+        picture: a .png of the images per class and their confidence.
         overwrite: the picture may be there already.
 
     Raises:
-        UserError: a recipe without such teachers, photos that are not there, files that cannot be
+        UserError: a recipe without such teachers, images that are not there, files that cannot be
             written or belong to something else.
     """
     require_output(output)
     require_target("--sheet", picture, ".png", overwrite)
     judge = open_scorer(recipe)
     about = judge.header()
-    photos = open_images(given, output)
-    about |= {"photos": photos.count, "list": photos.digest, "root": photos.root}
-    scores = Scores(output, about, photos.count, recipe.eval.batch_size)
+    images = open_images(given, output)
+    about |= {"photos": images.count, "list": images.digest, "root": images.root}
+    scores = Scores(output, about, images.count, recipe.eval.batch_size)
     try:
-        if scores.done < photos.count:
-            judge.score(photos, scores)
+        if scores.done < images.count:
+            judge.score(images, scores)
         chosen = choose(
             scores, judge.student.classes, wish.per_class, wish.least, away(judge, wish.near)
         )
@@ -282,10 +282,10 @@ def select_unlabeled(
         scores.close()
     if not len(chosen.rows):
         raise UserError(
-            f"{output}: no photo is left to choose ({total(chosen, output)}); is --photos what "
+            f"{output}: no image is left to choose ({total(chosen, output)}); is --photos what "
             "the teacher knows, and --least low enough?"
         )
-    write(chosen, photos, output)
+    write(chosen, images, output)
     for line in lines(chosen, judge.student.names, judge.student.classes, wish.per_class, output):
         say(line)
     if picture:
@@ -296,7 +296,7 @@ def select_unlabeled(
 def require_output(output: Path) -> None:
     """UserError for an output that is somebody else's, or that would not be read as a list."""
     if output.suffix.lower() not in LIST_SUFFIXES:
-        raise UserError(f"--output {output}: a list of photos ends in .txt, .tsv or .lst")
+        raise UserError(f"--output {output}: a list of images ends in .txt, .tsv or .lst")
     if output.exists() and not beside(output, "scores").exists():
         raise UserError(
             f"--output {output}: exists and is not from here, for there is no "
@@ -309,24 +309,24 @@ def require_output(output: Path) -> None:
 
 
 def away(judge: TeacherScorer, bits: int) -> Away | None:
-    """What to keep away from: the evaluation photos, if there are any."""
+    """What to keep away from: the evaluation images, if there are any."""
     evaluation: Dataset | None = judge.evaluation
     if evaluation is None:
         return None
     demands = Demands(judge.student.channels)
-    seen = survey(Album({"eval": evaluation}), demands, "evaluation photos")
+    seen = survey(Album({"eval": evaluation}), demands, "evaluation images")
     lost = int((seen.records["pixels"] == 0).sum())
     if lost:
         say(
-            f"note: {plural(lost, 'evaluation photo')} cannot be read, and cannot be kept away from"
+            f"note: {plural(lost, 'evaluation image')} cannot be read, and cannot be kept away from"
         )
     return Away(seen.records, bits)
 
 
-def write(chosen: Chosen, photos: ImageList, output: Path) -> None:
-    """The list of the chosen photos, whole or not at all."""
+def write(chosen: Chosen, images: ImageList, output: Path) -> None:
+    """The list of the chosen images, whole or not at all."""
     folder = os.path.dirname(os.path.abspath(output))
-    paths = photos.paths()
+    paths = images.paths()
     before = 0
     with write_whole(output) as file:
         for place in chosen.rows["place"]:

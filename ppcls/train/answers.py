@@ -1,6 +1,6 @@
 """A teacher's answers to a data set in a file, so that a heavy teacher runs once.
 
-The first line is a JSON header that says whose answers to what they are. A record for each photo
+The first line is a JSON header that says whose answers to what they are. A record for each image
 follows, in the order of the data set: the `top` classes, the likeliest first, their log
 probabilities in float16, and the log of all others' probability together. Records are appended, so
 that a file that was cut goes on where it ends.
@@ -35,7 +35,7 @@ NOTHING = -60000.0  # the logarithm of 0, in float16
 
 
 def record_of(top: int, classes: int) -> np.dtype:
-    """The type of a photo's record."""
+    """The type of an image's record."""
     number = "<u2" if classes <= 1 << 16 else "<u4"
     return np.dtype([("classes", number, (top,)), ("logs", "<f2", (top,)), ("rest", "<f2")])
 
@@ -68,7 +68,7 @@ def unpack(records: np.ndarray, classes: int) -> np.ndarray:
 
 
 class Writing:
-    """A file of answers that is being written; `done` photos are in it already."""
+    """A file of answers that is being written; `done` images are in it already."""
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
         """Begin the file, or go on with one that was cut.
@@ -105,13 +105,13 @@ class Writing:
         self.start = len(first)
         self.cut(self.done)
 
-    def cut(self, photos: int) -> None:
-        """Keep the answers to the first so many photos."""
-        self.file.truncate(self.start + photos * self.record.itemsize)
+    def cut(self, images: int) -> None:
+        """Keep the answers to the first so many images."""
+        self.file.truncate(self.start + images * self.record.itemsize)
         self.file.seek(0, 2)
 
     def add(self, logits: np.ndarray) -> None:
-        """The answers to the next photos, [N, classes]."""
+        """The answers to the next images, [N, classes]."""
         records = pack(logits, self.record["classes"].shape[0]).tobytes()
         with writing(str(self.path), "make room, and the same command goes on"):
             if self.file.write(records) < len(records):
@@ -131,7 +131,7 @@ def check(path: Path, found: dict[str, Any], wanted: Mapping[str, Any], remedy: 
 
 
 def open_answers(path: Path, wanted: Mapping[str, Any]) -> np.ndarray:
-    """The records of all photos, mapped from the file.
+    """The records of all images, mapped from the file.
 
     Raises:
         UserError: no such file, cut, or of another teacher, view or data set than `wanted`.
@@ -141,11 +141,11 @@ def open_answers(path: Path, wanted: Mapping[str, Any]) -> np.ndarray:
     with path.open("rb") as file:
         start = len(file.readline(LONGEST_HEADER))
     record = record_of(header["top"], header["classes"])
-    photos = header["photos"]
+    images = header["photos"]
     there = (path.stat().st_size - start) // record.itemsize
-    if there < photos:
+    if there < images:
         raise UserError(
-            f"{path}: has answers to {there:,} of {plural(photos, 'photo')}: `ppcls teach` "
+            f"{path}: has answers to {there:,} of {plural(images, 'image')}: `ppcls teach` "
             "goes on with it"
         )
-    return np.memmap(path, record, "r", start, (photos,))
+    return np.memmap(path, record, "r", start, (images,))

@@ -5,7 +5,7 @@ The file is a safetensors file. Weights stand under their own names, optimizer s
 moving average of its weights, that stands under the weights' names, for it is what the run's scores
 are of and what it hands on; the weights in training are the slot `trained`. So are those of layers
 that train beside the network and are never handed on, under `optimizer/beside/…`. Everything else
-that a run needs (order of photos, augmentation, dropout, learning rate) is computed from the step
+that a run needs (order of images, augmentation, dropout, learning rate) is computed from the step
 and the record.
 """
 
@@ -21,6 +21,7 @@ import paddle
 from paddle import Tensor, nn
 from pydantic import TypeAdapter
 
+from ppcls.config.tree import Tree
 from ppcls.optim.ema import Average
 from ppcls.optim.rules import Optimizer
 from ppcls.recipe import Recipe
@@ -65,7 +66,7 @@ class Record:
     labels: list[str]  # class names; empty: unknown
     step: int  # steps done
     epoch_steps: int
-    data: dict[str, str]  # "train" and "eval": how many photos, and their digest
+    data: dict[str, str]  # "train" and "eval": how many images, and their digest
     best: dict[str, float] = field(default_factory=dict)  # scores of the best evaluation so far
     scores: dict[str, float] = field(default_factory=dict)  # scores of these weights, if evaluated
     versions: dict[str, str] = field(default_factory=dict)
@@ -131,6 +132,7 @@ def read_record(path: Path, metadata: Mapping[str, str]) -> Record:
         for part in ("model", "data", "preprocess", "train"):
             if not isinstance(record.recipe.get(part), dict):
                 raise ValueError(f"its recipe has no {part}")
+        Tree(record.recipe).rename(Recipe.renamed)  # as of version 0.1
         return replace(record, labels=[composed(name) for name in record.labels])
     except (TypeError, ValueError) as error:
         reason = visible(" ".join(str(error).split()))

@@ -88,7 +88,7 @@ def figure_of(records: Iterable[Record], of: Course) -> "Figure":
 
 def draw_losses(axes: "Axes", train: Sequence[Record], evals: Sequence[Record], of: Course) -> None:
     learnt = f"training: {of.objective}"
-    learnt += "" if len(learnt) > LONG else ", on augmented photos"
+    learnt += "" if len(learnt) > LONG else ", on augmented images"
     line(axes, middles(train, of), column(train, "loss"), learnt, BLUE)
     measured = f"evaluation: {of.measured}{' alone' if of.objective != of.measured else ''}"
     line(axes, ends(evals, of), column(evals, "loss"), measured, ORANGE)
@@ -98,7 +98,7 @@ def draw_losses(axes: "Axes", train: Sequence[Record], evals: Sequence[Record], 
 def draw_scores(axes: "Axes", train: Sequence[Record], evals: Sequence[Record], of: Course) -> None:
     watched = next((key for key in WATCHED if any(key in r for r in train)), "")
     if watched:
-        name = f"training: {WATCHED[watched]}, on augmented photos"
+        name = f"training: {WATCHED[watched]}, on augmented images"
         line(axes, middles(train, of), percent(train, watched), name, BLUE)
     keys = [key for key in SCORES if any(key in r for r in evals)]
     keys.sort(key=lambda key: key != of.best)

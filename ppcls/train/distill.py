@@ -16,7 +16,7 @@ from ppcls.tasks import Distill, Peer
 from ppcls.train.step import Objective, Precision
 from ppcls.train.teachers import Look, NetworkTeacher, Student, looking, open_teacher
 
-# Images, and which photos of the data set they are (int64 [N]), to what teachers make of them.
+# Images, and which images of the data set they are (int64 [N]), to what teachers make of them.
 Guide = Callable[[Tensor, np.ndarray], Outputs]
 # Logits and targets to a loss.
 LabelsLoss = Callable[[Tensor, Tensor], Tensor]
@@ -116,7 +116,7 @@ class StudentLoss:
 
 
 def where_known(loss: LabelsLoss, logits: Tensor, targets: Tensor) -> Tensor:
-    """A loss over all photos, to which those without labels (-1) add nothing."""
+    """A loss over all images, to which those without labels (-1) add nothing."""
     if targets.ndim > 1 or not bool((targets < 0).any()):
         return loss(logits, targets)
     rows = paddle.nonzero(targets >= 0).flatten()
@@ -143,7 +143,7 @@ def distill_objective(
     Args:
         network: the student's `Normalize` and model.
         student: what teachers have to fit.
-        counts: how many photos of each class there are.
+        counts: how many images of each class there are.
         synced: convert a peer's batch norms, too, to synchronised ones.
 
     Raises:

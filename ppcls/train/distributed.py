@@ -1,4 +1,6 @@
-"""What keeps processes that train together in touch: who is there, who has gone, who is silent.
+"""Processes that train together: what they tell one another, and how they learn that one has gone.
+
+What keeps processes that train together in touch: who is there, who has gone, who is silent.
 
 Beside the sums that Paddle computes, each process has a thread that sends a beat to process 0, and
 process 0 to all, and that reads what comes. All `meet` before they compute something together:
@@ -280,9 +282,9 @@ class Processes:
         if self.link:
             self.link.leave(reason)
 
-    def part(self, photos: np.ndarray) -> np.ndarray:
-        """Its share of a step's photos: equal parts, in order, the first ones maybe larger."""
-        return np.array_split(photos, self.count)[self.rank]
+    def part(self, images: np.ndarray) -> np.ndarray:
+        """Its share of a step's images: equal parts, in order, the first ones maybe larger."""
+        return np.array_split(images, self.count)[self.rank]
 
     def own(self, items: Sequence[Item]) -> Sequence[Item]:
         """Its share of items that are dealt out one by one; `dealt` puts results together."""

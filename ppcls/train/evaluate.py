@@ -1,4 +1,4 @@
-"""Scores of a network on labelled photos."""
+"""Scores of a network on labelled images."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -35,7 +35,7 @@ def evaluate(
     """
     network.eval()
     for batch in batches:
-        if not len(batch.images):  # none of its photos could be read
+        if not len(batch.images):  # none of its images could be read
             continue
         logits = network(paddle.to_tensor(batch.images)).astype("float32")
         tally.add(logits, batch.labels)
@@ -62,7 +62,7 @@ def describe(scores: dict[str, float]) -> str:
 
 
 # --------------------------------------------------------------------------
-# A trained network's scores on its recipe's evaluation photos
+# A trained network's scores on its recipe's evaluation images
 
 
 def score(
@@ -71,13 +71,13 @@ def score(
     """Evaluate and print; returns the scores that training gives.
 
     Args:
-        samples: the photos, with labels as the network numbers its classes.
+        samples: the images, with labels as the network numbers its classes.
         report: a folder for `report.html` and the files that belong to it. An earlier report on
-            the same weights and photos is replaced.
+            the same weights and images is replaced.
         overwrite: replace a report on others, too.
 
     Raises:
-        UserError: a broken photo, a report that cannot be written.
+        UserError: a broken image, a report that cannot be written.
     """
     if not report:
         return run(trained, samples)
@@ -112,12 +112,12 @@ def run(trained: Trained, samples: Dataset, keep: Keep | None = None) -> dict[st
     finally:
         reader.close()
     if not tally.parts:
-        raise UserError(f"data.eval: no photo of {samples.source} can be read: {skipped[0]}")
+        raise UserError(f"data.eval: no image of {samples.source} can be read: {skipped[0]}")
     scores = tally.scores()
     if skipped:
-        many = f"{plural(len(skipped), 'photo')} cannot be read"
+        many = f"{plural(len(skipped), 'image')} cannot be read"
         say(f"note: {many} and did not count, such as {skipped[0]}")
     if task.several and not trained.thresholds:
-        say("note: F1 is at thresholds chosen on these photos: the checkpoint has none")
-    say(f"{trained.source} on {plural(len(samples) - len(skipped), 'photo')}: {describe(scores)}")
+        say("note: F1 is at thresholds chosen on these images: the checkpoint has none")
+    say(f"{trained.source} on {plural(len(samples) - len(skipped), 'image')}: {describe(scores)}")
     return scores

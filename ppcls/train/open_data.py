@@ -18,7 +18,7 @@ from ppcls.utils.log import say
 from ppcls.weights import download
 
 LAYOUT = (
-    "a folder with one sub-folder of photos per class, a list file of 'path label' lines or tar "
+    "a folder with one sub-folder of images per class, a list file of 'path label' lines or tar "
     "shards; "
     "point elsewhere with -o data.train=PATH data.eval=PATH"
 )
@@ -35,20 +35,20 @@ class Datasets:
 
     @property
     def shown(self) -> Dataset | JoinedDataset:
-        """All photos that training shows."""
+        """All images that training shows."""
         return self.train if self.unlabeled is None else JoinedDataset(self.train, self.unlabeled)
 
     def digests(self) -> dict[str, str]:
-        """What a resumed run must find again: how many photos, and which."""
+        """What a resumed run must find again: how many images, and which."""
         parts = {"train": self.train, "eval": self.eval, "unlabeled": self.unlabeled}
-        return {k: f"{len(v)} photos ({v.digest()})" for k, v in parts.items() if v is not None}
+        return {k: f"{len(v)} images ({v.digest()})" for k, v in parts.items() if v is not None}
 
 
 def hold_out(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
     rest, held = split(train, share, seed)
     if not len(held):
         raise UserError(
-            f"data.holdout: {train.source} has too few photos to keep any for evaluation; "
+            f"data.holdout: {train.source} has too few images to keep any for evaluation; "
             "-o data.holdout=0 trains without"
         )
     return rest, held
@@ -70,18 +70,20 @@ def open_part(key: str, path: str | None, data: Data, several: bool) -> Dataset:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
     if is_shards(path):
-        return open_shards(path, class_names(data.labels), several, fetched, data.number_labels)
+        return open_shards(
+            path, class_names(data.class_names), several, fetched, data.number_labels
+        )
     if not os.path.exists(existing(path)) and not path.endswith(".parquet"):
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )
-    return datasets.open_samples(path, data.root, data.labels, several, data.number_labels)
+    return datasets.open_samples(path, data.root, data.class_names, several, data.number_labels)
 
 
-def require_photos(key: str, samples: Dataset) -> None:
+def require_images(key: str, samples: Dataset) -> None:
     lost = datasets.missing(samples)
     if lost:
-        raise UserError(f"{key}: photos that do not exist: {'; '.join(lost)}")
+        raise UserError(f"{key}: images that do not exist: {'; '.join(lost)}")
 
 
 def fetched(file: str) -> str:
@@ -93,5 +95,5 @@ def fetched(file: str) -> str:
 
 
 def class_names(labels: str | None) -> tuple[str, ...]:
-    """The class names of a recipe's `data.labels`, () for None."""
+    """The class names of a recipe's `data.class_names`, () for None."""
     return read_class_names(labels) if labels else ()

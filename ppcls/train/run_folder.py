@@ -1,4 +1,4 @@
-"""Photos that a run could not read and left out, as `data.on_error: skip` asks."""
+"""A run's folder: one run at a time, an old one put aside, what was not read or is no number."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FILE = "skipped.txt"
 
 
 class Skipped:
-    """Each such photo once, with the reason; in the run's folder, a line each."""
+    """Each such image once, with the reason; in the run's folder, a line each."""
 
     def __init__(self, folder: Path, writes: bool):
         self.path = folder / FILE
@@ -53,7 +53,7 @@ class Skipped:
             self.said = len(self.lines)
             first = next(iter(self.lines))
             many = (
-                plural(self.said, "photo cannot be read and is", "photos cannot be read and are")
+                plural(self.said, "image cannot be read and is", "images cannot be read and are")
                 + " left out"
             )
             say(f"note: {many}, such as {first}; all of them: {self.path}")
@@ -196,10 +196,10 @@ FILES = ("not_finite.txt", "not_finite.npz")
 
 
 def keep_not_finite(folder: Path, places: Sequence[str], batches: Sequence[Batch]) -> str:
-    """Keep the photos of a step whose loss is no number; returns the words that say where.
+    """Keep the images of a step whose loss is no number; returns the words that say where.
 
     Args:
-        places: where the photos of all processes' batches stand.
+        places: where the images of all processes' batches stand.
         batches: this process's, whose pixels and targets are written as arrays.
     """
     if not places:
@@ -211,8 +211,8 @@ def keep_not_finite(folder: Path, places: Sequence[str], batches: Sequence[Batch
         with write_whole(arrays) as file:
             np.savez(file, allow_pickle=False, **numbered)
     except UserError as error:
-        return f"; its photos could not be noted: {error}"
-    return f"; its photos are listed in {text}, their pixels as the network saw them in {arrays}"
+        return f"; its images could not be noted: {error}"
+    return f"; its images are listed in {text}, their pixels as the network saw them in {arrays}"
 
 
 def arrays_of(batch: Batch) -> list[tuple[str, np.ndarray]]:

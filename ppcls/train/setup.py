@@ -63,7 +63,7 @@ from ppcls.train.open_data import (
     hold_out,
     located,
     open_part,
-    require_photos,
+    require_images,
 )
 from ppcls.train.step import Objective, Precision, TrainStep
 from ppcls.train.teachers import TOP, Student, keep_answers
@@ -96,18 +96,18 @@ def open_datasets(
         UserError: data that is missing, malformed, or at odds with `model.num_classes`.
     """
     recipe, inputs = open_listed(recipe, names, whose)
-    require_photos("data.train", inputs.train)
+    require_images("data.train", inputs.train)
     if inputs.eval is not None:
-        require_photos("data.eval" if recipe.data.eval else "data.train", inputs.eval)
+        require_images("data.eval" if recipe.data.eval else "data.train", inputs.eval)
     if recipe.data.unlabeled:
-        inputs = replace(inputs, unlabeled=open_unlabeled(recipe.data.unlabeled.photos))
+        inputs = replace(inputs, unlabeled=open_unlabeled(recipe.data.unlabeled.images))
     return recipe, inputs
 
 
 def open_listed(
     recipe: Recipe, names: Sequence[str] = (), whose: str = ""
 ) -> tuple[Recipe, Datasets]:
-    """As `open_inputs`, but without a look whether the photos exist."""
+    """As `open_inputs`, but without a look whether the images exist."""
     recipe = with_preprocess(recipe)
     data = located(recipe.data)
     several = recipe.task.several
@@ -141,7 +141,7 @@ def open_listed(
 def open_eval(
     recipe: Recipe, classes: int, names: Sequence[str] | None = None, whose: str = ""
 ) -> Dataset:
-    """The evaluation photos alone, as `open_inputs` chooses them, for a network of `classes`.
+    """The evaluation images alone, as `open_inputs` chooses them, for a network of `classes`.
 
     Args:
         names: the network's own, () where it has only numbers: so the samples are numbered.
@@ -153,9 +153,9 @@ def open_eval(
     samples = open_part(key, data.train if held else data.eval, data, recipe.task.several)
     if names is not None:
         samples = datasets.numbered_as(samples, names, classes, whose)
-    if held:  # which photos these are depends on the numbers of the classes
+    if held:  # which images these are depends on the numbers of the classes
         samples = hold_out(samples, data.holdout, recipe.seed)[1]
-    require_photos("data.eval" if data.eval else "data.train", samples)
+    require_images("data.eval" if data.eval else "data.train", samples)
     datasets.check(samples, classes, "data.eval")
     return samples
 
@@ -230,11 +230,11 @@ def train_pipeline(recipe: Recipe) -> TrainPipeline:
     train = recipe.train
     model = recipe.model
     return TrainPipeline(
-        train.ops,
+        train.transforms,
         recipe.train_size,
         model.in_channels,
         recipe.seed,
-        train.batch_ops,
+        train.batch_transforms,
         model.num_classes or 0,
         recipe.data.on_error == "skip",
     )
@@ -275,7 +275,7 @@ def build_model(recipe: Recipe, saved: Mapping[str, np.ndarray] | None) -> nn.La
 # What a recipe, its data and the device must agree on before a run
 
 
-def check_fit(recipe: Recipe, inputs: Datasets, photos_per_step: int, epoch_steps: int) -> None:
+def check_fit(recipe: Recipe, inputs: Datasets, images_per_step: int, epoch_steps: int) -> None:
     """What a recipe, its data and the device must agree on, before anything is built.
 
     Raises:
@@ -287,16 +287,16 @@ def check_fit(recipe: Recipe, inputs: Datasets, photos_per_step: int, epoch_step
     if alone and getattr(recipe.task, "labels_weight", 1):  # else a teacher says what they show
         raise UserError(f"data.train: {alone}")
     if not epoch_steps:
-        batches = photos_per_step // train.batch_size
+        batches = images_per_step // train.batch_size
         parts = f" ({batches} batches of {train.batch_size})"
         if inputs.unlabeled is not None:
             raise UserError(
-                f"data.train and data.unlabeled have {plural(count, 'photo')} together, "
+                f"data.train and data.unlabeled have {plural(count, 'image')} together, "
                 "fewer than one step "
-                f"of {photos_per_step}: -o train.batch_size={max(2, count // batches)}"
+                f"of {images_per_step}: -o train.batch_size={max(2, count // batches)}"
             )
         raise UserError(
-            f"data.train has {plural(count, 'photo')}, fewer than one batch of {photos_per_step}"
+            f"data.train has {plural(count, 'image')}, fewer than one batch of {images_per_step}"
             f"{parts if batches > 1 else ''}: "
             f"-o train.batch_size={max(1, count // batches)} or -o train.drop_last=false"
         )
@@ -371,7 +371,7 @@ def train(
     """
     if resume and overwrite:
         raise UserError("--resume goes on with a run and --overwrite starts anew: give one of them")
-    refuse_among_photos(recipe)
+    refuse_among_images(recipe)
     device = select(recipe.device)
     processes = join(device)
     if not processes.first:
@@ -436,7 +436,7 @@ def build_trainer(
     task = recipe.task
     train = recipe.train
     classes = model.num_classes or 0
-    batch = train.photos_per_step * processes.count
+    batch = train.images_per_step * processes.count
     sizes = (0, 0)
     if inputs.unlabeled is not None:
         assert recipe.data.unlabeled
@@ -586,20 +586,20 @@ def course(recipe: Recipe, epoch_steps: int) -> Course:
         learnt = f"{learnt}, by a teacher"
         smoothing = smoothing if labels else 0
     parts = [f"label smoothing {smoothing:g}"] if smoothing else []
-    parts += [op.op for op in recipe.train.batch_ops]
+    parts += [op.op for op in recipe.train.batch_transforms]
     objective = " with ".join(filter(None, [learnt, ", ".join(parts)]))
     return Course(epoch_steps, recipe.best, objective, measured)
 
 
 def teach(recipe: Recipe, output: Path, top: int | None = None, which: int = 0) -> Path:
-    """Write what a recipe's teacher answers to its training photos, or go on with that.
+    """Write what a recipe's teacher answers to its training images, or go on with that.
 
     Args:
-        top: classes of each photo that are kept; None: 32.
+        top: classes of each image that are kept; None: 32.
         which: of several teachers that are no peers, counted from 0.
 
     Raises:
-        UserError: the recipe has no such teacher, or shows photos otherwise in each epoch; or
+        UserError: the recipe has no such teacher, or shows images otherwise in each epoch; or
             `output` cannot be written or holds something else.
     """
     teachers = recipe.task.teacher if isinstance(recipe.task, Distill) else ()
@@ -616,8 +616,8 @@ def teach(recipe: Recipe, output: Path, top: int | None = None, which: int = 0) 
     return keep_answers(node, taught, recipe.data.workers, output, top or TOP)
 
 
-def refuse_among_photos(recipe: Recipe) -> None:
-    """UserError for a run's folder among the photos, where its files would be taken for some."""
+def refuse_among_images(recipe: Recipe) -> None:
+    """UserError for a run's folder among the images, where its files would be taken for some."""
     data = recipe.data
     parts = {
         "data.train": (data.train, datasets.TRAIN_PARTS),
@@ -627,7 +627,7 @@ def refuse_among_photos(recipe: Recipe) -> None:
         part = path and (datasets.part_of(path, names) or (path if getattr(data, key[5:]) else ""))
         if part and os.path.isdir(part) and is_within(recipe.folder, part):
             raise UserError(
-                f"output: {recipe.folder} lies among the photos of {key}, {part}, where a run's "
+                f"output: {recipe.folder} lies among the images of {key}, {part}, where a run's "
                 "files would be taken for some: -o output=FOLDER elsewhere"
             )
 
@@ -674,7 +674,7 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
     """What is about to run, in one block of lines."""
     train = recipe.train
     model = recipe.model
-    photos = trainer.sampler.photos_per_step
+    images = trainer.sampler.images_per_step
     trained = trained_count(trainer.model)
     parameters = parameter_count(trainer.model)
     size = f"{parameters / 1e6:.2f} M parameters"
@@ -683,13 +683,13 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
     where = device if device == "gpu" else f"cpu ({plural(environment.threads(), 'thread')})"
     count = trainer.processes.count
     where += f", {plural(count, 'process')}" if count > 1 else ""
-    batches = photos // train.batch_size
+    batches = images // train.batch_size
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
         f"{model.name}: {size}, {plural(model.num_classes or 0, 'class')}, "
         f"{in_words(recipe.train_size)} px, on {where}",
         f"{plural(train.epochs, 'epoch')} of {plural(trainer.options.epoch_steps, 'step')} of "
-        f"{plural(photos, 'photo')}{parts}, "
+        f"{plural(images, 'image')}{parts}, "
         f"writing to {recipe.folder}",
     ]
     if inputs.unlabeled is not None:
@@ -697,17 +697,17 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
         known = trainer.sampler.with_labels
         unknown = trainer.sampler.without
         lines.append(
-            f"{more.source}: {plural(len(more), 'photo')} without labels; a step shows "
+            f"{more.source}: {plural(len(more), 'image')} without labels; a step shows "
             f"{known} with and "
             f"{unknown} without"
         )
     lines += trainer.objective.about()
     published = train.schedule.for_batch
-    if published and published != photos:
+    if published and published != images:
         lr = train.schedule.lr
         lines.append(
             f"learning rate {lr:g} was chosen for a batch of {published}: "
-            f"{lr * train.schedule.scale(photos):g} for {photos}, in proportion"
+            f"{lr * train.schedule.scale(images):g} for {images}, in proportion"
         )
     if model.freeze and only_head(trainer.model):
         lines.append(
@@ -727,7 +727,7 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
 
 
 def check_ops(recipe: Recipe, inputs: Datasets) -> None:
-    """The training ops must fit together at every size: seen on the first photo."""
+    """The training ops must fit together at every size: seen on the first image."""
     view = train_pipeline(recipe)
     for size in sides(recipe.train_size):
         load_batch((inputs.train, replace(view, size=size)), np.zeros(1, np.int64), 0)
@@ -738,7 +738,7 @@ def check_same(
 ) -> dict[str, str]:
     """The run that goes on must be the run that was saved; returns what else has changed.
 
-    Photos, class names and teachers are compared by what they are, not by where they lie.
+    Images, class names and teachers are compared by what they are, not by where they lie.
     """
     # Read as a recipe, the record of an older version has the defaults of keys it did not know.
     old = from_plain(Recipe, record.recipe, str(path))
@@ -880,14 +880,14 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
         raise UserError(
             f"there are {plural(len(names), 'class name')} and the network has "
             f"{plural(classes, 'class')}: "
-            "give the names of these classes with -o data.labels=FILE"
+            "give the names of these classes with -o data.class_names=FILE"
         )
     scores, thresholds = (record.scores, record.thresholds) if record else ({}, [])
     return Trained(recipe, net, names, source.path, scores, tuple(thresholds))
 
 
 def eval_samples(trained: Trained) -> Dataset:
-    """The evaluation photos of a trained network's recipe, with labels as it numbers its classes.
+    """The evaluation images of a trained network's recipe, with labels as it numbers its classes.
 
     Raises:
         UserError: no evaluation data, or other classes than the network's.
@@ -940,9 +940,9 @@ def with_preprocess_of(recipe: Recipe, record: Record, overrides: Sequence[str])
 
 def names_of(recipe: Recipe, record: Record | None, source: store.Source) -> tuple[str, ...]:
     """Class names: the checkpoint's or the registry's, and what a label file calls them."""
-    labels = recipe.data.labels
+    labels = recipe.data.class_names
     own = tuple(record.labels) if record else class_names(source.labels)
-    if not labels or (record and labels == record.recipe["data"]["labels"]):
+    if not labels or (record and labels == record.recipe["data"]["class_names"]):
         return own
     given = class_names(labels)
     whose = str(source.path)

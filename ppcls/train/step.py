@@ -1,4 +1,6 @@
-"""Narrow floats where the device computes in them; weights and optimizer stay float32.
+"""One optimizer step: the objective, narrow floats, gradients, the update.
+
+Narrow floats where the device computes in them; weights and optimizer stay float32.
 
 The network runs under `paddle.amp.auto_cast`, which casts a weight when it is used: the float32
 weights are the master copy, and checkpoints are the same at every precision. The loss is float32.
@@ -163,16 +165,16 @@ class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step came to in all processes: mean loss, right answers out of how many, photos."""
+    """What a step came to in all processes: mean loss, right answers out of how many, images."""
 
     loss: float
     right: float
-    known: int  # photos with labels
-    photos: int
+    known: int  # images with labels
+    images: int
 
 
 class TrainStep:
-    """From batches to changed weights; the gradient is that of the mean over all their photos."""
+    """From batches to changed weights; the gradient is that of the mean over all their images."""
 
     def __init__(
         self,
@@ -201,8 +203,8 @@ class TrainStep:
         self.scale = scale
         self.processes = processes or Processes()
 
-    def __call__(self, batches: Sequence[Batch], photos: int, rate: float) -> StepResult:
-        """Do one step on this process's batches, out of so many photos in all processes.
+    def __call__(self, batches: Sequence[Batch], total: int, rate: float) -> StepResult:
+        """Do one step on this process's batches, `total` images of all processes.
 
         Args:
             rate: the learning rate.
@@ -216,7 +218,7 @@ class TrainStep:
         right = 0.0
         known = 0.0
         for batch in batches:
-            share = len(batch.images) / photos
+            share = len(batch.images) / total
             images = paddle.to_tensor(batch.images)
             targets = paddle.to_tensor(batch.targets)
             loss, logits = self.step(images, targets, batch.indices)
@@ -235,7 +237,7 @@ class TrainStep:
         if self.settled(factor):
             self.optimizer.step()
         self.optimizer.clear_grad()
-        return StepResult(value, right, int(known), photos)
+        return StepResult(value, right, int(known), total)
 
     def settled(self, factor: float) -> bool:
         """Unscale and clip the gradients; False: float16 overflowed, so no step."""

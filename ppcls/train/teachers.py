@@ -34,26 +34,27 @@ from ppcls.weights import download, files, store
 from ppcls.weights.load import OtherClasses
 
 STILL = ("resize", "resize_short", "center_crop", "pad")  # the same in every epoch
-FLIPS = ("horizontal_flip",)  # for which the answer to the photo that is not flipped serves
+FLIPS = ("horizontal_flip",)  # for which the answer to the image that is not flipped serves
 
 
 def still_pipeline(view: TrainPipeline) -> TrainPipeline:
-    """A view of training photos without flips.
+    """A view of training images without flips.
 
     Raises:
-        UserError: it shows photos otherwise in each epoch.
+        UserError: it shows images otherwise in each epoch.
     """
     moving = [op.op for op in view.ops if op.op not in STILL + FLIPS]
     moving += [op.op for op in view.batch_ops]
     if moving:
         raise UserError(
-            f"a teacher's answers are kept for photos that look the same in every epoch, and "
-            f"{moving[0]} changes them: -o 'train.ops=[{{op: resize_short}}, {{op: center_crop}}, "
-            "{op: horizontal_flip}]' train.batch_ops=[], or leave out teacher.cache"
+            f"a teacher's answers are kept for images that look the same in every epoch, and "
+            f"{moving[0]} changes them: -o 'train.transforms=[{{op: resize_short}}, "
+            "{op: center_crop}, {op: horizontal_flip}]' train.batch_transforms=[], or leave out "
+            "teacher.cache"
         )
     if not isinstance(view.size, int):
         raise UserError(
-            "a teacher's answers are kept for one size of photos: -o train.size=224, or leave out "
+            "a teacher's answers are kept for one size of images: -o train.size=224, or leave out "
             "teacher.cache"
         )
     ops = tuple(op for op in view.ops if op.op not in FLIPS)
@@ -77,7 +78,7 @@ Look = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
 
 
 def looking(network: nn.Sequential, features: bool) -> Look:
-    """How `Normalize` and a network after it look at photos; without `features` they are ()."""
+    """How `Normalize` and a network after it look at images; without `features` they are ()."""
     normalize, net = network
 
     def look(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -146,7 +147,7 @@ def find_teacher(node: Network | Exported, student: Student) -> TeacherFiles:
         several = str(record.recipe["task"].get("kind")).endswith("multilabel")
         if several != student.several:
             what = "several labels, not one" if several else "one label, not several"
-            raise UserError(f"task.teacher: {source.path} gives a photo {what}")
+            raise UserError(f"task.teacher: {source.path} gives an image {what}")
         preprocess = from_plain(Preprocess, record.recipe["preprocess"], str(source.path))
     elif source.preprocess:
         preprocess = from_plain(Preprocess, source.preprocess, str(source.path))
@@ -155,7 +156,7 @@ def find_teacher(node: Network | Exported, student: Student) -> TeacherFiles:
 
 
 class NetworkTeacher:
-    """A network in evaluation mode; photos are normalised as it was trained on them."""
+    """A network in evaluation mode; images are normalised as it was trained on them."""
 
     def __init__(self, found: TeacherFiles, student: Student, precision: Precision, features: bool):
         self.name = found.name
@@ -207,7 +208,7 @@ class ExportedTeacher:
         self.student = student
         manifest = self.predictor.manifest
         if manifest.task != "classify":
-            raise UserError(f"task.teacher: {node.folder} gives a photo several labels, not one")
+            raise UserError(f"task.teacher: {node.folder} gives an image several labels, not one")
         if manifest.preprocess.channels != student.channels:
             raise UserError(
                 f"task.teacher: {node.folder} takes {manifest.preprocess.channels} channels, "
@@ -218,7 +219,7 @@ class ExportedTeacher:
         asked = set(sides(student.view.size))
         if taken and taken != asked:
             raise UserError(
-                f"task.teacher: {node.folder} takes photos of {max(taken)} px and they are "
+                f"task.teacher: {node.folder} takes images of {max(taken)} px and they are "
                 f"{', '.join(map(str, sorted(asked)))} px: export it with --dynamic-size"
             )
         side = max(asked)
@@ -302,7 +303,7 @@ def open_teacher(
     first = first_clash(names, own)
     if first is not None:
         pair = [(side[first] if side else str(first)) for side in (own, names)]
-        same = ", or give the student a file of the teacher's names, -o data.labels=FILE"
+        same = ", or give the student a file of the teacher's names, -o data.class_names=FILE"
         raise UserError(
             f"task.teacher: {found.path}: its class {first} is {pair[0]!r}, the student's "
             f"{pair[1]!r}: train both with the same classes in the same order"
@@ -316,7 +317,7 @@ def open_teacher(
 
 
 # --------------------------------------------------------------------------
-# A teacher's answers to the training photos, written once for runs that learn from them
+# A teacher's answers to the training images, written once for runs that learn from them
 
 TOP = 32  # classes whose answers are kept, unless told
 
@@ -324,14 +325,14 @@ TOP = 32  # classes whose answers are kept, unless told
 def keep_answers(
     node: Network | Exported, student: Student, workers: int, output: Path, top: int = TOP
 ) -> Path:
-    """Write what a teacher answers to a student's training photos, or go on with that.
+    """Write what a teacher answers to a student's training images, or go on with that.
 
     Args:
-        workers: processes that read photos.
-        top: classes of each photo that are kept.
+        workers: processes that read images.
+        top: classes of each image that are kept.
 
     Raises:
-        UserError: photos are shown otherwise in each epoch, or `output` cannot be written or holds
+        UserError: images are shown otherwise in each epoch, or `output` cannot be written or holds
             something else.
     """
     view = still_pipeline(student.view)
@@ -342,7 +343,7 @@ def keep_answers(
     samples = student.samples
     size = student.batch_size
     order = eval_order(len(samples), size)
-    # Whole batches, for the answers to a photo differ in the last bits with those beside it.
+    # Whole batches, for the answers to an image differ in the last bits with those beside it.
     first = len(order)
     if writing.done < len(samples):
         first = writing.done // size
@@ -360,7 +361,7 @@ def keep_answers(
         reader.close()
         writing.close()
     say(
-        f"{output}: {teacher.name}'s answers to {plural(len(samples), 'photo')}, "
+        f"{output}: {teacher.name}'s answers to {plural(len(samples), 'image')}, "
         f"{plural(top, 'class')} each"
     )
     return output

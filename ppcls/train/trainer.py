@@ -44,8 +44,8 @@ class TrainMeter:
         self.clock = clock
         self.losses: list[float] = []
         self.right = 0.0
-        self.known = 0  # photos with labels
-        self.photos = 0
+        self.known = 0  # images with labels
+        self.images = 0
         self.seconds = 0.0
         self.start_clock()
 
@@ -53,20 +53,20 @@ class TrainMeter:
         self.mark = self.clock()
 
     def add(self, done: StepResult | None) -> None:
-        """Take in a step; None: one without a photo that could be read, which only took time."""
+        """Take in a step; None: one without an image that could be read, which only took time."""
         if done:
             self.losses.append(done.loss)
             self.right += done.right
             self.known += done.known
-            self.photos += done.photos
+            self.images += done.images
         now = self.clock()
         self.seconds += now - self.mark
         self.mark = now
 
     def scores(self, watched: str) -> dict[str, float]:
-        """The mean loss, and the score that the task watches of the photos with labels.
+        """The mean loss, and the score that the task watches of the images with labels.
 
-        What no photo was read for is left out: it has no value.
+        What no image was read for is left out: it has no value.
         """
         found: dict[str, float] = {}
         if self.losses:
@@ -77,8 +77,8 @@ class TrainMeter:
 
     @property
     def speed(self) -> float:
-        """Photos a second."""
-        return round(self.photos / max(self.seconds, 1e-9), 2)
+        """Images a second."""
+        return round(self.images / max(self.seconds, 1e-9), 2)
 
 
 @dataclass(frozen=True)
@@ -248,14 +248,14 @@ class Trainer:
         self.set_training()
         self.window.start_clock()
         self.epoch_window = TrainMeter()
-        for batches, photos in progress:
-            self.count(self.advance(batches, photos))
+        for batches, images in progress:
+            self.count(self.advance(batches, images))
             progress.note = self.note()
             progress.left = self.outlook.left
             if self.due_to_record():
                 self.record_train()
             if start == 0 and self.step % self.options.epoch_steps == 0:
-                self.require_photos(order)
+                self.require_images(order)
             self.do_what_is_due()
             if self.stopping_early(self.evaluations):
                 say(f"stopping early at step {self.step}: evaluations became no better for long")
@@ -264,10 +264,10 @@ class Trainer:
             self.skipped.tell()
 
     def agreed(self, steps: Iterator[list[Batch]]) -> Iterator[tuple[list[Batch], int]]:
-        """Each step's batches with the photos of all processes', until a signal stops all.
+        """Each step's batches with the images of all processes', until a signal stops all.
 
         Raises:
-            DataError: in all processes, when one of them cannot read a photo.
+            DataError: in all processes, when one of them cannot read an image.
         """
         while True:
             try:
@@ -278,18 +278,18 @@ class Trainer:
                 error = str(found)
             if batches is None:
                 return
-            photos = sum(len(batch.images) for batch in batches)
-            photos = self.agree(photos, [line for b in batches for line in b.skipped], error)
+            images = sum(len(batch.images) for batch in batches)
+            images = self.agree(images, [line for b in batches for line in b.skipped], error)
             if self.stopping:
                 return
-            yield batches, photos
+            yield batches, images
 
-    def agree(self, photos: int, skipped: list[str], error: str) -> int:
-        """The photos of all processes together, once all have told what they found.
+    def agree(self, images: int, skipped: list[str], error: str) -> int:
+        """The images of all processes together, once all have told what they found.
 
         A signal that came to any of them stops all; an error that one found is raised in all.
         """
-        told = self.processes.gather((self.interrupt.asked, error, photos, skipped))
+        told = self.processes.gather((self.interrupt.asked, error, images, skipped))
         asked, errors, counts, lines = zip(*told, strict=True)
         self.skipped.add(line for own in lines for line in own)
         if any(errors):
@@ -297,13 +297,13 @@ class Trainer:
         self.stopping = any(asked)
         return sum(counts)
 
-    def advance(self, batches: Sequence[Batch], photos: int) -> StepResult | None:
-        """One optimizer step on this process's batches, of so many photos in all; maybe none."""
+    def advance(self, batches: Sequence[Batch], images: int) -> StepResult | None:
+        """One optimizer step on this process's batches, of so many images in all; maybe none."""
         rate = self.schedule(self.step, self.evaluations)
         paddle.seed(step_seed(self.options.seed, self.step, self.processes.rank))
         batches = [batch for batch in batches if len(batch.images)]
         try:
-            done = self.train_step(batches, photos, rate) if photos else None
+            done = self.train_step(batches, images, rate) if images else None
         except NotFinite as error:
             raise self.diverged(error.what, error.value, batches) from None
         self.step += 1
@@ -361,7 +361,7 @@ class Trainer:
             raise self.diverged("loss of the evaluation", scores["loss"], [])
         if void := [name for name, score in scores.items() if not math.isfinite(score)]:
             raise DataError(
-                f"data.eval: {void[0]} has no value, as no photo that could be read has a label"
+                f"data.eval: {void[0]} has no value, as no image that could be read has a label"
             )
         self.scores = scores
         self.evaluations.append(scores | {"step": self.step})
@@ -387,7 +387,7 @@ class Trainer:
         return Remaining(total - step, evaluations, saves, options.eval_steps)
 
     def count(self, done: StepResult | None) -> None:
-        """Take a step into what is said and recorded; None: there was no photo to learn from."""
+        """Take a step into what is said and recorded; None: there was no image to learn from."""
         self.window.add(done)
         self.epoch_window.add(done)
         if done:
@@ -424,7 +424,7 @@ class Trainer:
             parts.append(f"{describe(self.scores)}{best}")
         if window.losses:
             loss = sum(window.losses) / len(window.losses)
-            time = f"{duration(window.seconds)} at {three_digits(window.speed)} photos/s"
+            time = f"{duration(window.seconds)} at {three_digits(window.speed)} images/s"
             parts.append(f"training loss {loss:.4f}, {time}")
         left = self.outlook.left
         if left and self.step < self.options.total_steps:
@@ -432,12 +432,12 @@ class Trainer:
         if parts:
             say(f"epoch {epoch}: {'; '.join(parts)}")
 
-    def require_photos(self, order: Sequence[np.ndarray]) -> None:
-        """DataError after an epoch without a single photo that could be read.
+    def require_images(self, order: Sequence[np.ndarray]) -> None:
+        """DataError after an epoch without a single image that could be read.
 
         It taught nothing, so the run is back where the epoch began.
         """
-        if not self.epoch_window.photos:
+        if not self.epoch_window.images:
             samples = self.reader.parts["train"][0]
             count = len(np.unique(np.concatenate(order) % len(samples)))
             self.step -= self.options.epoch_steps
@@ -446,7 +446,7 @@ class Trainer:
     # ------------------------------------------------------------------ small parts
 
     def average_statistics(self) -> None:
-        """Batch norms' statistics, of each process's own photos, become the mean of all."""
+        """Batch norms' statistics, of each process's own images, become the mean of all."""
         held = self.average.held if self.average else {}
         beside = self.objective.layers
         states = [
@@ -519,7 +519,7 @@ def none_read(key: str, count: int, example: str) -> DataError:
     """The error that ends a run which `data.on_error: skip` has left nothing of."""
     such = f", such as {example}" if example else ""
     return DataError(
-        f"{key}: none of {plural(count, 'photo')} could be read{such}; see tools/check_data.py"
+        f"{key}: none of {plural(count, 'image')} could be read{such}; see tools/check_data.py"
     )
 
 

@@ -29,4 +29,4 @@ class UserError(ValueError):
 
 
 class DataError(UserError):
-    """Photos that cannot be read; what was trained before them is still good."""
+    """Images that cannot be read; what was trained before them is still good."""

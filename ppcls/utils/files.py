@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, whatever kills the process or fills the disk."""
+"""Files and folders that are whole or not there, locks, and texts of any encoding."""
 
 import codecs
 import ctypes

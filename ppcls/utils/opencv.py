@@ -1,4 +1,4 @@
-"""OpenCV of a version that reads photos alike, or one line that says which packages to exchange.
+"""OpenCV of a version that reads images alike, or one line that says which packages to exchange.
 
 `from ppcls.utils.opencv import cv2` takes the place of `import cv2`.
 """

@@ -61,7 +61,7 @@ def first_of(texts: Sequence[str], limit: int = SHOWN) -> list[str]:
 
 
 def plural(count: int, one: str, many: str = "") -> str:
-    """`1 photo`, `2 photos`, `1,000 classes`."""
+    """`1 image`, `2 images`, `1,000 classes`."""
     ending = "es" if one.endswith(("s", "x", "sh")) else "s"
     return f"{count:,} {one if count == 1 else many or one + ending}"
 

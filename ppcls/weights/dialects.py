@@ -1,4 +1,4 @@
-"""Where a layer of ours stands in its network, as other projects count."""
+"""Networks' tensors under the names and in the layouts of several projects, and back."""
 
 import re
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Where downloaded files are kept, and whether they still are what was downloaded."""
+"""Downloads: whole or not at all, within limits, kept and checked."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What kind of checkpoint a file is, by its content, and its entries with tensors not yet read."""
+"""Checkpoint files of all kinds, read safely, and safetensors written whole."""
 
 import difflib
 import io

@@ -1,4 +1,6 @@
-"""Pickles read as inert data: containers, numbers, text and arrays, without a call into their code.
+"""Pickles and PyTorch files read as inert data, without a call into their code.
+
+Pickles read as inert data: containers, numbers, text and arrays, without a call into their code.
 
 A name in a pickle is looked up in a closed table of stand-ins of our own; the real `numpy.dtype`,
 `_codecs.encode` and so on are never reached. The unpickler is the one Python has in Python, because

@@ -1,4 +1,4 @@
-"""Where weights come from: a file, an address, or a name in `registry.json`."""
+"""Where weights come from: a file, an address, or a registered name; and a list of all."""
 
 import functools
 import importlib.util

@@ -28,7 +28,7 @@ def save(path: str, seed: int, **options) -> Path:
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch):
-    """Folders train and eval with two classes of different photos, in the working directory."""
+    """Folders train and eval with two classes of different images, in the working directory."""
     monkeypatch.chdir(tmp_path)
     for label, name in enumerate(("ant", "bee")):
         for i in range(4):
@@ -58,8 +58,8 @@ def check(run):
 def test_nothing_is_wrong(photos, check):
     code, found, out = check()
     assert (code, found) == (0, [])
-    assert "train: 8 photos, 2 classes" in out
-    assert "16 photos looked at" in out
+    assert "train: 8 images, 2 classes" in out
+    assert "16 images looked at" in out
     assert "no findings" in out
 
 
@@ -67,7 +67,7 @@ def test_broken_photos(photos, check):
     truncated = save("train/ant/0.jpg", 0)
     truncated.write_bytes(truncated.read_bytes()[:-300])
     Path("train/ant/1.jpg").write_bytes(b"")
-    Path("train/bee/0.jpg").write_text("not a photo")
+    Path("train/bee/0.jpg").write_text("not an image")
     Image.new("1", (14000, 14000)).save("eval/bee/0.png")
     code, found, out = check()
     assert code == 1
@@ -142,7 +142,7 @@ def test_a_crowd_is_a_note(photos, check):
     code, found, out = check(of=("train",))
     assert code == 1  # exact copies among them
     assert [kind for kind, *_ in found if kind not in ("duplicate",)] == ["crowd", "crowd"]
-    assert "note: 75% of the photos look much like another one" in out
+    assert "note: 75% of the images look much like another one" in out
 
 
 def test_odd_photos_are_notes(photos, check):
@@ -156,7 +156,7 @@ def test_odd_photos_are_notes(photos, check):
         ("blank", "train/bee/green.png"),
         ("alpha", "train/ant/alpha.png"),
     ]
-    assert "note: blank (2): photos of one colour" in out
+    assert "note: blank (2): images of one colour" in out
     assert "  … and 1 more" in out
 
 
@@ -168,9 +168,9 @@ def test_lists_say_lines_and_classes_without_photos(photos, check):
     assert code == 1
     assert "  list.txt:5 (train/gone.jpg): no such file" in out
     assert "  list.txt:3 (train/ant/2.jpg) = list.txt:6 (train/ant/2.jpg): listed several" in out
-    assert "classes (3): classes without photos" in out
-    assert "  train: no photo of class 2" in out
-    assert "  eval: no photo of class 1" in out
+    assert "classes (3): classes without images" in out
+    assert "  train: no image of class 2" in out
+    assert "  eval: no image of class 1" in out
     with open("found.csv", newline="") as file:
         (gone,) = [row for row in csv.DictReader(file) if row["kind"] == "broken"]
     assert (gone["part"], gone["line"], gone["label"]) == ("train", "5", "0")
@@ -180,7 +180,7 @@ def test_uneven_classes_are_noted(photos, check):
     for i in range(40):
         save(f"train/ant/more{i}.jpg", 200 + i)
     assert "note: uneven classes (1)" in check()[2]
-    assert "train: ant has 44 photos, bee has 4 photos" in check()[2]
+    assert "train: ant has 44 images, bee has 4 images" in check()[2]
 
 
 def test_only_ten_of_a_kind_are_shown(photos, check):
@@ -209,12 +209,12 @@ def test_a_recipe_says_what_is_too_narrow_or_small_and_keeps_a_part(workdir, run
 def test_photos_without_labels_are_looked_at(trained, workdir, run):
     teacher = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
     task = f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: js}}]}}"
-    more = "data.unlabeled={photos: photos/train, share: 0.5}"
+    more = "data.unlabeled={images: photos/train, share: 0.5}"
     options = ("check-data", "-c", "recipe.yaml", "-o", task, "data.labeled=0.5", more)
     code, out, _ = run(*options)
     assert code == 0, out
-    assert "photos/train: 12 photos, 2 classes" in out
-    assert "photos/train: 12 photos without labels" in out
+    assert "photos/train: 12 images, 2 classes" in out
+    assert "photos/train: 12 images without labels" in out
     (workdir / "more").mkdir()
     (workdir / "more/a.png").write_bytes((workdir / "photos/eval/ant/0.png").read_bytes())
     (workdir / "more/b.png").write_bytes((workdir / "photos/train/ant/0.png").read_bytes()[:99])
@@ -277,7 +277,7 @@ def test_processes_give_the_same(photos):
 
 
 def test_a_worker_that_dies_is_said():
-    with pytest.raises(DataError, match=r"by one of the photos from a\.jpg on"):
+    with pytest.raises(DataError, match=r"by one of the images from a\.jpg on"):
         list(survey.in_order(ended_by, iter([["a.jpg"]]), 1))
 
 

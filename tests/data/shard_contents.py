@@ -14,6 +14,6 @@ def message(function, *arguments, **options):
 
 
 def contents(samples):
-    """Photos' bytes with their class names, whatever the order."""
+    """Images' bytes with their class names, whatever the order."""
     pairs = zip(samples.paths, range(len(samples)), strict=True)
     return sorted((decode.read_bytes(path), samples.label_of(i)) for path, i in pairs)

@@ -141,7 +141,7 @@ OPS = {AutoAugment(): 128, RandAugment(): 128, TrivialAugment(): 0, AugMix(): 0}
 
 @pytest.mark.parametrize("op", OPS)
 def test_what_lies_outside_is_grey_or_black(op):
-    """Of changes by which nothing else of a uniform photo becomes darker than its 200."""
+    """Of changes by which nothing else of a uniform image becomes darker than its 200."""
     outside = {"rotate", "shear_x", "shear_y", "shift_x", "shift_y", "translate_x", "translate_y"}
     image, darkest = np.full((60, 80, 3), 200, np.uint8), []
     for seed in range(400):
@@ -154,7 +154,7 @@ def test_what_lies_outside_is_grey_or_black(op):
         if {name for name, *_ in drawn} <= outside:
             darkest.append(int(op(image, rng(seed), 9).min()))
     assert len(darkest) > 5
-    if isinstance(op, AugMix):  # mixed with the photo itself
+    if isinstance(op, AugMix):  # mixed with the image itself
         assert min(darkest) < 100
     else:
         assert min(darkest) == OPS[op]

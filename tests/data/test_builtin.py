@@ -91,7 +91,7 @@ def test_readme_and_description(folders):
         text = (folder / "README.txt").read_text(encoding="utf-8")
         assert builtin.describe(name) in text
         sizes = [len(part) for part in parts(folder)]
-        assert f"train/ has {sizes[0]} photos, eval/ has {sizes[1]}." in text
+        assert f"train/ has {sizes[0]} images, eval/ has {sizes[1]}." in text
         assert builtin.TABLE[name].size == sum(sizes)
     assert "CC BY-NC-SA 4.0" in builtin.describe("solar_cells")
     assert "arXiv:1807.02894" in builtin.describe("solar_cells")
@@ -130,19 +130,19 @@ def test_unknown_name(tmp_path):
 
 
 def few(count=8, broken=None):
-    """A small stand-in for a data set: `count` photos of two classes."""
+    """A small stand-in for a data set: `count` images of two classes."""
 
     def save(path):
         if path.name == broken:
             raise OSError("disk full")
         path.write_bytes(b"png")
 
-    return [builtin.Photo(f"{i}.png", "ab"[i % 2], "ab"[i % 2], save) for i in range(count)]
+    return [builtin.MadeImage(f"{i}.png", "ab"[i % 2], "ab"[i % 2], save) for i in range(count)]
 
 
 @pytest.fixture
 def small(monkeypatch):
-    """One more data set in the table, `small`, of eight photos."""
+    """One more data set in the table, `small`, of eight images."""
     known = builtin.BuiltIn("", 8, "", 0.25, "", "", "", few)
     monkeypatch.setitem(builtin.TABLE, "small", known)
     return known
@@ -161,7 +161,7 @@ def test_an_empty_folder_is_filled_and_a_half_empty_one_refused(tmp_path, small)
     builtin.write("small", to)
     assert len(list(to.glob("train/*/*.png"))) == 6
     next(to.glob("train/a/*.png")).unlink()
-    with pytest.raises(UserError, match="has 7 of the 8 photos of 'small'; delete the folder"):
+    with pytest.raises(UserError, match="has 7 of the 8 images of 'small'; delete the folder"):
         builtin.write("small", to)
 
 
@@ -189,12 +189,12 @@ def test_two_processes_at_once(tmp_path, small):
 def test_copy_sample_photos(tmp_path):
     datasets_module = pytest.importorskip("sklearn.datasets")
     for _ in range(2):
-        photos = builtin.copy_sample_photos(tmp_path / "photos")
+        photos = builtin.copy_sample_images(tmp_path / "photos")
     assert [p.name for p in photos] == ["china.jpg", "flower.jpg"]
     for photo, pixels in zip(photos, datasets_module.load_sample_images().images, strict=True):
         with Image.open(photo) as image:
             assert np.array_equal(np.asarray(image), pixels)
     photos[0].write_bytes(b"mine")
-    with pytest.raises(UserError, match=r"china\.jpg is another photo"):
-        builtin.copy_sample_photos(tmp_path / "photos")
+    with pytest.raises(UserError, match=r"china\.jpg is another image"):
+        builtin.copy_sample_images(tmp_path / "photos")
     assert photos[0].read_bytes() == b"mine"

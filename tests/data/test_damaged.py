@@ -1,9 +1,9 @@
-"""Damaged photos of every format give pixels or a UserError that names them, in time and memory."""
+"""Damaged images of every format give pixels or a UserError that names them, in time and memory."""
 
 from contextlib import contextmanager
 
 import pytest
-from damaged_photos import DAMAGES, ENCODINGS, Tally, damaged, read_all, reader
+from damaged_images import DAMAGES, ENCODINGS, Tally, damaged, read_all, reader
 
 # 179 million pixels are accepted; Pillow and the array hold 4 and up to 7 bytes of each at once.
 MEGABYTES = 2500

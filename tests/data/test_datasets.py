@@ -35,7 +35,7 @@ def message(function, *arguments):
 
 
 def listed(sizes, names=(), source="list.txt"):
-    """Samples with `sizes[label]` photos of each class, in a mixed order."""
+    """Samples with `sizes[label]` images of each class, in a mixed order."""
     labels = np.repeat(np.arange(len(sizes)), sizes)
     labels = np.random.default_rng(0).permutation(labels)
     paths = Paths([f"photos/{i:05}.jpg" for i in range(len(labels))])
@@ -99,19 +99,19 @@ def test_links_in_a_circle_are_an_error(tree, tmp_path):
 def test_what_is_not_a_folder_per_class(tree):
     path = tree("1.jpg", "2.jpg", name="flat")
     assert message(datasets.open_samples, path) == (
-        f"{path}: expected one sub-folder per class, but 2 photos lie directly in it"
+        f"{path}: expected one sub-folder per class, but 2 images lie directly in it"
     )
     os.mkdir(path + "/../empty")
     assert message(datasets.open_samples, path + "/../empty").endswith("class, but there is none")
     path = tree("cat/1.jpg", "3.jpg", "4.jpg", name="stray")
     assert message(datasets.open_samples, path) == (
-        f"{path}: photos lie beside the class folders, move them into a class folder or away: "
+        f"{path}: images lie beside the class folders, move them into a class folder or away: "
         "3.jpg, 4.jpg"
     )
     path = tree("cat/1.jpg", "dog/a.txt", "cow/.a.jpg", name="hollow")
     assert message(datasets.open_samples, path) == (
-        f"{path}: no photos (JPEG, PNG, WebP, BMP, TIFF or GIF) in: cow, dog; "
-        f"passed over 1 hidden photo (such as {path}/cow/.a.jpg)"
+        f"{path}: no images (JPEG, PNG, WebP, BMP, TIFF or GIF) in: cow, dog; "
+        f"passed over 1 hidden image (such as {path}/cow/.a.jpg)"
     )
     path = tree("train/cat/1.jpg", "val/cat/1.jpg", name="whole")
     assert message(datasets.open_samples, path) == (
@@ -227,16 +227,16 @@ def test_split_share_lies_between_0_and_1(share):
 
 def test_summary():
     assert datasets.summary(listed([1200, 3], ("cat", "golden retriever"))) == [
-        "list.txt: 1,203 photos, 2 classes",
+        "list.txt: 1,203 images, 2 classes",
         "  cat                 1,200",
         "  golden retriever        3",
     ]
     assert datasets.summary(listed([7, 0, 5, *[6] * 17, 4, 0, 9])) == [
-        "list.txt: 127 photos, 23 classes",
+        "list.txt: 127 images, 23 classes",
         "  smallest class: 20 (4)",
         "  median: 6",
         "  largest class: 22 (9)",
-        "  2 without photos: 1, 21",
+        "  2 without images: 1, 21",
     ]
 
 
@@ -249,7 +249,7 @@ def test_samples_numbered_as_others_number_their_classes(capsys):
 
     assert numbered([1, 2, 3], own) == ([1, 2, 3], own, "")
     assert numbered([1, 2, 3], ("dog", "cow", "cat")) == ([3, 2, 1], own, "")
-    said = "note: eval has no photos of 'cow', classes of train\n"
+    said = "note: eval has no images of 'cow', classes of train\n"
     assert numbered([1, 2], ("dog", "cat")) == ([2, 0, 1], own, said)
     assert numbered([1, 2, 3], ()) == (
         [1, 2, 3], own, "note: eval: label 0 is taken for 'cat' of train\n",

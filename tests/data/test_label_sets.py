@@ -1,4 +1,4 @@
-"""Lists of photos with several labels: every accepted form, and every mistake with its line."""
+"""Lists of images with several labels: every accepted form, and every mistake with its line."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_every_mistake_has_its_line(put):
     assert mistakes(put("a.jpg\t0,1\n", "two.txt"), names) == [
         "LIST:1: expected 3 labels of 0 or 1 like 0,1,0 (one per class), found '0,1'"
     ]
-    assert mistakes(put("", "none.txt")) == ["LIST: lists no photos"]
+    assert mistakes(put("", "none.txt")) == ["LIST: lists no images"]
 
 
 def test_a_csv_file_has_a_column_for_each_class(put):
@@ -117,16 +117,16 @@ def test_columns_that_are_not_the_label_files_classes(put):
 def test_what_does_not_fit_the_task_says_which_task_does(put, tmp_path):
     with pytest.raises(UserError, match=r"has several classes: -o task\.kind=multilabel"):
         datasets.open_samples(put("a.jpg\t0,1\n"))
-    with pytest.raises(UserError, match="a folder for each class gives a photo one label"):
+    with pytest.raises(UserError, match="a folder for each class gives an image one label"):
         opened(str(tmp_path))
 
 
 def test_another_number_of_labels_than_classes_is_refused(put):
     samples = opened(put("a.jpg\t0,1\n"))
     datasets.check(samples, 2, "data.train")
-    with pytest.raises(UserError, match=r"2 labels a photo but model\.num_classes is 3; set -o"):
+    with pytest.raises(UserError, match=r"2 labels an image but model\.num_classes is 3; set -o"):
         datasets.check(samples, 3, "data.train")
-    with pytest.raises(UserError, match="no photo in it has any label"):
+    with pytest.raises(UserError, match="no image in it has any label"):
         datasets.check(opened(put("a.jpg\t0,0\n")), 2, "data.train")
 
 
@@ -149,7 +149,7 @@ def test_photos_with_several_labels_are_mixed_as_they_are():
     images = np.array([100, 200], np.uint8).reshape(2, 1, 1, 1)
     view = TrainPipeline((), 1, 1, 0, (Mixup(alpha=1.0),), 3)
     mixed = view.mix(Batch(images, labels, np.arange(2)), 0, 0)
-    share = float(mixed.shares[0, 0])  # of the first photo in the first
+    share = float(mixed.shares[0, 0])  # of the first image in the first
     assert mixed.shares[:, 1].tolist() == [1, 1]
     assert mixed.images[0, 0, 0, 0] == pytest.approx(200 - 100 * share, abs=0.51)
     assert mixed.labels is labels

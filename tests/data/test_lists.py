@@ -92,8 +92,8 @@ def test_only_ten_mistakes_are_shown(put):
 
 @pytest.mark.parametrize("content", ["", "\ufeff"])
 def test_an_empty_list(put, content):
-    assert mistakes(put(content)) == ["LIST: lists no photos"]
-    assert mistakes(put("path,label\n", "list.csv")) == ["LIST: lists no photos"]
+    assert mistakes(put(content)) == ["LIST: lists no images"]
+    assert mistakes(put("path,label\n", "list.csv")) == ["LIST: lists no images"]
 
 
 def test_a_list_in_another_encoding(put):
@@ -108,7 +108,7 @@ def test_a_huge_label_is_not_an_integer_here(put):
 
 
 def test_other_files_are_not_lists(put, tmp_path):
-    assert mistakes(put("", "a.jpg")) == ["LIST: a list of photos ends in .txt, .tsv, .lst or .csv"]
+    assert mistakes(put("", "a.jpg")) == ["LIST: a list of images ends in .txt, .tsv, .lst or .csv"]
     assert mistakes(str(tmp_path / "no.txt")) == ["LIST: no such folder or list file"]
 
 

@@ -84,7 +84,7 @@ def test_an_epoch_has_every_photo_once(drop_last, sizes):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_photo_is_named_once(reader, workdir, workers):
     (workdir / "photos/train/bee/0.png").write_bytes(b"\x89PNG")
-    with pytest.raises(DataError, match=r"^photos/train/bee/0.png: (?!photos)") as caught:
+    with pytest.raises(DataError, match=r"^photos/train/bee/0.png: (?!images)") as caught:
         read(reader(workers), "eval", eval_order(12, 4))
     assert isinstance(caught.value, UserError)
 
@@ -111,7 +111,7 @@ def test_training_batches_are_mixed_and_others_are_not(reader):
 
 
 def test_showings_of_a_photo_are_augmented_differently(reader):
-    """Showing 0 as ever; the batch names real photos whatever the showing."""
+    """Showing 0 as ever; the batch names real images whatever the showing."""
     opened = reader(0)
     opened.parts["train"] = (opened.parts["train"][0], replace(TRAIN, batch_ops=()))
     (one,) = opened.batches("train", [np.array([4])], 2)

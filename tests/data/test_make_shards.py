@@ -65,7 +65,7 @@ def test_other_shards_are_left_alone(workdir):
     write("photos/train", target, 20_000)
     text = message(write, "photos/train", target, 20_000, seed=1)
     assert text.startswith(f"{target}/train.shards.json: of other shards (seed 0, not 1)")
-    assert "photos 12, not 6" in message(write, "photos/eval", target, 20_000)
+    assert "images 12, not 6" in message(write, "photos/eval", target, 20_000)
     write("photos/eval", target, 20_000, name="val")
     (target / "train.shards.json").unlink()
     assert f"{target}: holds other shards, train-000000.tar" in message(
@@ -158,4 +158,4 @@ def test_mistakes_in_parquet_files(workdir):
     parquet_file("d.parquet", [b"x"], [0])
     assert "d.parquet:0: not a JPEG, PNG" in message(write, "d.parquet", target, 10**6)
     parquet_file("e.parquet", [None], [0])
-    assert "e.parquet:0: a row without a photo's" in message(write, "e.parquet", target, 10**6)
+    assert "e.parquet:0: a row without an image's" in message(write, "e.parquet", target, 10**6)

@@ -1,4 +1,4 @@
-"""What lies in folders beside photos: passed over and said, or a line; never waited for."""
+"""What lies in folders beside images: passed over and said, or a line; never waited for."""
 
 import io
 import os
@@ -19,7 +19,7 @@ needs_users = pytest.mark.skipif(os.name != "posix", reason="needs POSIX")
 
 @pytest.fixture
 def train(workdir):
-    """A folder of two classes with six photos each, in the working directory."""
+    """A folder of two classes with six images each, in the working directory."""
     return workdir / "photos/train"
 
 
@@ -75,7 +75,7 @@ def test_jpegs_by_other_names_and_gifs_are_read(train, run):
         Image.fromarray(pixels).save(train / "ant" / name, kind)
     code, out, _ = run("check-data", "photos/train")
     assert code == 0
-    assert "17 photos, 2 classes" in out
+    assert "17 images, 2 classes" in out
     assert "broken" not in out
     assert "suffix" not in out
     assert passed_lines(out) == []
@@ -88,7 +88,7 @@ def test_photos_under_names_with_no_ending_of_theirs_are_told(train, run):
     touch(train, "bee/README")
     _, out, _ = run("check-data", "photos/train")
     (line,) = passed_lines(out)
-    # Of those without an ending one is no photo: it is counted with the others.
+    # Of those without an ending one is no image: it is counted with the others.
     assert "4 files" in line or "5 files" in line
     assert "without an ending" in line
     assert "1 .jpg_large" in line
@@ -101,7 +101,7 @@ def test_a_class_of_which_nothing_is_read(workdir, run):
     code, _, err = run("check-data", "t")
     assert code == 2
     assert err.splitlines() == [
-        "error: t: no photos (JPEG, PNG, WebP, BMP, TIFF or GIF) in: red; passed over 2 files that "
+        "error: t: no images (JPEG, PNG, WebP, BMP, TIFF or GIF) in: red; passed over 2 files that "
         "look like pictures: 2 .svg (convert them to JPEG or PNG)"
     ]
 
@@ -128,7 +128,7 @@ def test_avif_is_read_where_pillow_can_and_else_told(train, run):
     Image.fromarray(pixels).save(train / "bee/a.AVIF", "AVIF", quality=95, exif=exif.tobytes())
     code, out, _ = run("check-data", "photos/train")
     assert code == 0, out
-    assert "13 photos, 2 classes" in out
+    assert "13 images, 2 classes" in out
     assert "turned (1)" in out
     from ppcls.data.decode import read
 
@@ -157,7 +157,7 @@ def test_heic_without_its_package(train, run):
     (train / "bee/named.jpg").write_bytes(HEIC)  # as telephones send them
     code, out, _ = run("check-data", "photos/train")
     assert code == 1
-    assert "named.jpg: a HEIC photo: pip install pillow-heif" in out
+    assert "named.jpg: a HEIC image: pip install pillow-heif" in out
 
 
 @pytest.mark.skipif(not has_heif(), reason="needs pillow-heif")
@@ -172,7 +172,7 @@ def test_heic_with_its_package(train, run):
     Image.fromarray(pixels).save(train / "bee/a.HEIC", "HEIF", quality=95, exif=exif.tobytes())
     code, out, _ = run("check-data", "photos/train")
     assert code == 0, out
-    assert "13 photos, 2 classes" in out
+    assert "13 images, 2 classes" in out
     from ppcls.data.decode import read
 
     found = read(train / "bee/a.HEIC").astype(int)
@@ -204,7 +204,7 @@ def test_folders_of_systems_are_no_classes_and_hold_no_photos(train, run, inside
         write_photo(train / inside / name.replace("._1", "1"), 7)
     code, out, _ = run("check-data", "photos/train")
     assert code == 0
-    assert "12 photos, 2 classes" in out
+    assert "12 images, 2 classes" in out
     (line,) = passed_lines(out)
     assert f"{len(THUMBNAILS)} folders hidden or of a system or program" in line
     assert "#recycle" in line
@@ -216,7 +216,7 @@ def test_a_folder_of_a_system_is_looked_into_when_named(workdir, exported, run):
     code, out, _ = run("predict", "__MACOSX", "--model-dir", "exported/small", "--engine", "onednn")
     assert code == 0
     assert "__MACOSX/1.png: " in out
-    assert passed_lines(out) == ["__MACOSX: passed over 1 hidden photo (such as __MACOSX/._2.png)"]
+    assert passed_lines(out) == ["__MACOSX: passed over 1 hidden image (such as __MACOSX/._2.png)"]
 
 
 # ------------------------------------------------------------- pipes, sockets, closed folders
@@ -233,7 +233,7 @@ def test_pipes_and_sockets_in_folders_are_passed_over(train, run):
         os.chdir(here)
         code, out, _ = run("check-data", "photos/train")
     assert code == 0
-    assert "12 photos, 2 classes" in out
+    assert "12 images, 2 classes" in out
     (line,) = passed_lines(out)
     assert "2 pipes, 1 socket (such as photos/train/ant/" in line
 
@@ -259,7 +259,7 @@ def test_pipes_and_devices_that_are_named_are_one_line(workdir, exported, run, k
         ("check-data", "x.tar"),
         ("train", "-c", "x.yaml"),
         ("train", "-c", "recipe.yaml", "-o", "output=new", "data.train=x.txt"),
-        ("train", "-c", "recipe.yaml", "-o", "output=new", "data.labels=x.txt"),
+        ("train", "-c", "recipe.yaml", "-o", "output=new", "data.class_names=x.txt"),
         ("train", "-c", "recipe.yaml", "-o", "output=new", "data.train=labelled.txt"),
         ("eval", "-c", "recipe.yaml", "--weights", "x.safetensors"),
         ("eval", "-c", "recipe.yaml", "--weights", "x.npz"),
@@ -287,7 +287,7 @@ def test_lists_from_a_shell_s_pipe_are_read(workdir, run):
     )
     os.close(read_end)
     assert code == 0, err
-    assert "2 photos, 2 classes" in out
+    assert "2 images, 2 classes" in out
 
 
 @contextmanager
@@ -325,7 +325,7 @@ def test_a_thousand_folders_in_each_other(workdir, run):
     with deep_folder(workdir / "photos/eval/ant/deep", 1200, "d"):
         code, out, _ = run("check-data", "photos/eval")
     assert code == 0
-    assert "6 photos, 2 classes" in out
+    assert "6 images, 2 classes" in out
 
 
 @needs_users
@@ -371,17 +371,17 @@ def test_a_folder_with_parts_is_used_part_by_part(workdir, run):
     write_photo(workdir / "photos/test/ant/0.png", 900)
     code, out, err = run("check-data", "photos")
     assert code == 0, err
-    assert "photos/train: 12 photos, 2 classes" in out
-    assert "photos/val: 6 photos, 2 classes" in out
+    assert "photos/train: 12 images, 2 classes" in out
+    assert "photos/val: 6 images, 2 classes" in out
     words = "photos/train is learnt from, photos/val is scored on"
-    assert f"photos: holds the parts of a data set: {words}" in out
+    assert f"images: holds the parts of a data set: {words}" in out
     same = ("-o", "data.train=photos", "data.eval=null", "train.epochs=1")
     code, out, err = run("train", "-c", "recipe.yaml", *same)
     assert code == 0, err
-    assert "photos/train: 12 photos" in out
+    assert "photos/train: 12 images" in out
     code, out, err = run("eval", "-c", "recipe.yaml", *same)
     assert code == 0, err
-    assert "on 6 photos" in out
+    assert "on 6 images" in out
     assert "photos/val is scored on" in out
 
 
@@ -398,7 +398,7 @@ def test_photos_held_out_of_the_training_part(workdir, run):
     wish = ("data.train=photos", "data.eval=null", "data.holdout=0.5")
     code, out, _ = run("check-data", "-c", "recipe.yaml", "-o", *wish)
     assert code == 0
-    assert "photos/train: 6 photos" in out
+    assert "photos/train: 6 images" in out
     assert "photos/eval" not in out
 
 
@@ -408,7 +408,7 @@ def test_classes_that_are_called_like_parts(workdir, run, names):
         write_photo(workdir / "vehicles" / name / "1.png", seed)
     code, out, _ = run("check-data", "vehicles")
     assert code == 0
-    assert f"vehicles: {len(names)} photos, {len(names)} classes" in out
+    assert f"vehicles: {len(names)} images, {len(names)} classes" in out
 
 
 def test_parts_without_one_to_learn_from(workdir, run):
@@ -419,7 +419,7 @@ def test_parts_without_one_to_learn_from(workdir, run):
     assert "parts of a data set, not classes; open one part" in err
 
 
-# ---------------------------------------------------------------------------- photos in a tar
+# ---------------------------------------------------------------------------- images in a tar
 
 
 def test_members_that_are_not_read_here(workdir, run):
@@ -442,7 +442,7 @@ def test_long_names_are_one_line(workdir, exported, run):
         ("train", "-c", f"{long}.yaml"),
         ("train", "-c", "recipe.yaml", "-o", "output=new", f"data.train={long}"),
         ("train", "-c", "recipe.yaml", "-o", "output=new", f"data.eval={long}.txt"),
-        ("train", "-c", "recipe.yaml", "-o", "output=new", f"data.labels={long}"),
+        ("train", "-c", "recipe.yaml", "-o", "output=new", f"data.class_names={long}"),
         ("train", "-c", "recipe.yaml", "-o", f"output=runs/{long}"),
         ("train", "-c", "recipe.yaml", "-o", "output=new", f"model.weights={long}.pdparams"),
         ("check-data", long),
@@ -481,7 +481,7 @@ def test_long_names_are_one_line(workdir, exported, run):
 
 
 def test_nul_in_a_path_is_one_line(workdir, run):
-    for key in ("data.train", "data.eval", "data.labels", "output", "model.weights"):
+    for key in ("data.train", "data.eval", "data.class_names", "output", "model.weights"):
         code, _, err = run("train", "-c", "recipe.yaml", "-o", f'{key}="a\\0b"')
         assert code == 2, key
         assert len(err.splitlines()) == 1, err

@@ -13,7 +13,7 @@ FACTORS = [0.0, 0.1, 0.5, 0.9, 1.0, 1.3, 1.9, 3.0]
 
 
 def photo(height: int, width: int, channels: int = 3, low: int = 0, high: int = 255) -> np.ndarray:
-    """Soft shapes with a little noise, levels within low to high: like a photo, not even noise."""
+    """Soft shapes with a little noise, levels within low to high: like an image, not even noise."""
     rng = np.random.default_rng(height)
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / (7 + c)) * np.cos(y / (5 + 2 * c)) + x / width for c in range(channels)]

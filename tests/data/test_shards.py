@@ -1,4 +1,4 @@
-"""Tar shards: the same photos as the folder they came from, and every mistake with its place."""
+"""Tar shards: the same images as the folder they came from, and every mistake with its place."""
 
 import io
 import os
@@ -49,7 +49,7 @@ def test_shards_hold_what_the_folder_held(workdir, capsys):
     count = len(list((workdir / "shards").glob("*.tar")))
     assert count > 2
     assert pattern == f"shards/train-{{000000..{count - 1:06}}}.tar"
-    assert f"{count} shards of 12 photos" in out
+    assert f"{count} shards of 12 images" in out
     folder, opened = open_samples("photos/train"), open_samples(pattern)
     assert contents(opened) == contents(folder)
     assert opened.names == ("ant", "bee")
@@ -147,7 +147,7 @@ def test_an_index_is_kept_until_the_tar_changes(tar, home):
     ("members", "texts"),
     [
         ([("1.jpg", b"x")], ["1.jpg: no label .cls or .txt beside it"]),
-        ([("1.cls", b"0")], ["1.cls: no photo beside it"]),
+        ([("1.cls", b"0")], ["1.cls: no image beside it"]),
         (
             [("1.jpg", b"x"), ("1.PNG", b"x"), ("1.cls", b"0"), ("1.cls", b"1")],
             ["1.PNG: 1.jpg has the same key '1'", "1.cls: stands in it twice"],
@@ -171,7 +171,7 @@ def test_what_is_wrong_in_a_tar_is_named(tar, members, texts):
 
 def test_a_tar_without_photos(tar):
     path = tar(("1.txt", b"x"))
-    assert message(open_samples, path) == f"{path}: no photos in it"
+    assert message(open_samples, path) == f"{path}: no images in it"
 
 
 @pytest.mark.parametrize("cut", [0, 100, 700, 1024, 2048])

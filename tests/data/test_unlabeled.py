@@ -1,4 +1,4 @@
-"""Photos without labels: opened, refused, and shown at their share."""
+"""Images without labels: opened, refused, and shown at their share."""
 
 import pickle
 from collections import Counter
@@ -50,7 +50,7 @@ def test_a_folder_and_a_list_give_the_same_photos(photos):
         ("more/a.png\nmore/none.png\n", "list.txt:2 .*none.png. does not exist; relative"),
         ("more/a.png\n\nmore/deep/b.png\n", "list.txt:2: blank line"),
         ("more/a.png\nmore\n", "list.txt:2 .* is a folder"),
-        ("", "has no photos"),
+        ("", "has no images"),
     ],
 )
 def test_lists_that_are_none(photos, text, words):
@@ -68,23 +68,23 @@ def test_neither_a_folder_nor_a_list(photos):
 
 @pytest.mark.parametrize(("share", "size", "split"), [(0.75, 8, (2, 6)), (0.5, 3, (1, 2))])
 def test_a_share_of_a_step(share, size, split):
-    assert Unlabeled(photos="x", share=share).split(size) == split
+    assert Unlabeled(images="x", share=share).split(size) == split
 
 
 def test_shares_that_leave_out_a_kind():
     for share in (0, 1):
         with pytest.raises(ValueError, match="would leave out one kind"):
-            Unlabeled(photos="x", share=share)
-    with pytest.raises(UserError, match=r"0\.01 of a step of 8 photos is none"):
-        Unlabeled(photos="x", share=0.01).split(8)
-    with pytest.raises(UserError, match=r"0\.99 of a step of 8 photos is all"):
-        Unlabeled(photos="x", share=0.99).split(8)
+            Unlabeled(images="x", share=share)
+    with pytest.raises(UserError, match=r"0\.01 of a step of 8 images is none"):
+        Unlabeled(images="x", share=0.01).split(8)
+    with pytest.raises(UserError, match=r"0\.99 of a step of 8 images is all"):
+        Unlabeled(images="x", share=0.99).split(8)
 
 
 def test_every_step_has_both_kinds_and_every_photo_its_turn():
     data = joined([0, 1] * 5, 30)
     steps = mixed_steps(Shuffle(), data, 2, (2, 6), seed=3, epoch=1)
-    assert len(steps) == 5  # 40 photos by 8
+    assert len(steps) == 5  # 40 images by 8
     shown = np.concatenate(steps)
     assert len(set(shown.tolist())) == len(shown)  # each showing has random numbers of its own
     for step in steps:
@@ -105,7 +105,7 @@ def test_few_labels_come_again_and_as_the_sampler_says():
     known = shown[shown % 64 < 4]
     assert len(known) == 32
     assert len(set(known.tolist())) == 32
-    assert Counter(data.labels[known % 64].tolist()) == {0: 16, 1: 16}
+    assert Counter(data.class_names[known % 64].tolist()) == {0: 16, 1: 16}
 
 
 def test_a_batch_knows_which_photos_have_labels(photos):

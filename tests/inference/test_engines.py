@@ -41,7 +41,7 @@ def test_every_engine_of_a_cpu_is_tested_here():
 def test_probabilities_are_those_of_the_network(exported, small, images, engine):
     inputs = small.recipe.preprocess.normalize(images)
     expected = small_network.probabilities(small.net, inputs)
-    assert np.ptp(expected[:, 0]) > 0.01  # else any photo would do
+    assert np.ptp(expected[:, 0]) > 0.01  # else any image would do
     run = opened(exported, engine).run
     for count in (5, 1, 3):
         output = run(inputs[:count])

@@ -113,7 +113,7 @@ def test_broken_photos_where_many_batches_run_at_once(exported, images, batch_si
     with ppcls.Predictor(exported, engine="onednn", threads=2, batch_size=batch_size) as predictor:
         stream = predictor.stream(many)
         assert [next(stream).error for _ in range(40)] == [None] * 40
-        with pytest.raises(UserError, match=r"^photos\[40\]: not a JPEG"):
+        with pytest.raises(UserError, match=r"^images\[40\]: not a JPEG"):
             next(stream)
         results = predictor.predict(many, on_error="skip")
         assert [n for n, result in enumerate(results) if result.error] == [40, 41]

@@ -15,7 +15,7 @@ from ppcls.utils.errors import UserError
 
 
 class Odd(nn.Layer):
-    """Logits of photos: as they should be where the mean is below 0, else `value` for class 1."""
+    """Logits of images: as they should be where the mean is below 0, else `value` for class 1."""
 
     def __init__(self, value):
         super().__init__()
@@ -95,7 +95,7 @@ def test_the_command_ends_with_the_line(odd, photos, run, tmp_path):
     assert not (tmp_path / "x.json").exists()
     code, out, _ = run(*command, tmp_path / "y.json", "--on-error", "skip")
     assert code == 0
-    assert "note: 1 of 3 photos could not be predicted" in out
+    assert "note: 1 of 3 images could not be predicted" in out
     text = (tmp_path / "y.json").read_text()
 
     def refuse(word):
@@ -112,7 +112,7 @@ def test_where_no_photo_has_an_answer_skipping_does_not_hide_it(odd, photos, run
     code, _, err = run(*command, "--on-error", "skip", "--save", tmp_path / "x.csv")
     assert code == 2
     assert len(err.splitlines()) == 1
-    assert "none of 1 photo could be predicted" in err
+    assert "none of 1 image could be predicted" in err
     assert "is not finite" in err
     assert (tmp_path / "x.csv").exists()
 

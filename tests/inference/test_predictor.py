@@ -1,4 +1,4 @@
-"""Photos in, names out: order, errors, odd photos, and outputs nobody described."""
+"""Images in, names out: order, errors, odd images, and outputs nobody described."""
 
 import gc
 import threading
@@ -41,7 +41,7 @@ def scores(results):
 
 
 def expected(small, images):
-    """What the network itself says of the photos."""
+    """What the network itself says of the images."""
     preprocess = small.recipe.preprocess
     pixels = np.stack([preprocess(image) for image in images])
     return small_network.probabilities(small.net, preprocess.normalize(pixels))
@@ -148,7 +148,7 @@ def test_a_photo_too_narrow_is_named(predictor, tmp_path):
     with pytest.raises(UserError) as caught:
         predictor.predict(path)
     assert str(caught.value).startswith(f"{path}: an image of 5000x1 pixels is too narrow")
-    with pytest.raises(UserError, match=r"^the photo given: an image of 5000x1 pixels is"):
+    with pytest.raises(UserError, match=r"^the image given: an image of 5000x1 pixels is"):
         predictor.predict(np.zeros((1, 5000, 3), np.uint8))
 
 
@@ -172,16 +172,16 @@ def test_arrays_of_every_kind(predictor, small, images):
 def test_no_photos(predictor, tmp_path):
     assert predictor.predict([]) == []
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty: no photos in this folder"):
+    with pytest.raises(UserError, match="empty: no images in this folder"):
         predictor.predict(tmp_path / "empty")
     (tmp_path / "list.txt").write_text("")
-    with pytest.raises(UserError, match=r"list\.txt: lists no photos"):
+    with pytest.raises(UserError, match=r"list\.txt: lists no images"):
         predictor.predict(tmp_path / "list.txt")
 
 
 @pytest.fixture(scope="module")
 def huge(tmp_path_factory):
-    """Photos of 20,000 by 20,000 pixels; of the JPEG only the header says so."""
+    """Images of 20,000 by 20,000 pixels; of the JPEG only the header says so."""
     place = tmp_path_factory.mktemp("huge")
     Image.new("1", (20_000, 20_000)).save(place / "huge.png")
     Image.new("L", (300, 500)).save(place / "huge.jpg")

@@ -30,7 +30,7 @@ quick = partial(quantize, clock=count().__next__)  # each run seems to take long
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder with three photos of each class."""
+    """A folder with three images of each class."""
     for seed in range(6):
         write_photo(tmp_path / "photos" / ("ant", "bee")[seed % 2] / f"{seed}.png", seed)
     return tmp_path / "photos"
@@ -201,7 +201,7 @@ def test_a_budget_that_cannot_be_kept_leaves_nothing(exported, photos, tmp_path)
 def test_an_earlier_folder_outlives_a_failure(exported, photos, tmp_path):
     made = quick(exported, photos, "onnxruntime", tmp_path / "made", budget=1)
     before = (made / "inference.onnx").read_bytes()
-    (photos / "ant" / "0.png").write_bytes(b"no photo")
+    (photos / "ant" / "0.png").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"0\.png"):
         quick(exported, photos, "onnxruntime", made, budget=1)
     assert (made / "inference.onnx").read_bytes() == before
@@ -221,7 +221,7 @@ def test_what_is_refused(exported, photos, tmp_path, copy):
     refused(exported, photos, "openvino", photos, match="is no exported folder")
     refused(exported, tmp_path / "none", "openvino", target, match="none: no such file")
     (tmp_path / "empty").mkdir()
-    refused(exported, tmp_path / "empty", "openvino", target, match="no photos in this folder")
+    refused(exported, tmp_path / "empty", "openvino", target, match="no images in this folder")
     write_photo(photos / "cat" / "0.png", 0)
     refused(
         exported,
@@ -277,10 +277,10 @@ def test_broken_photos_are_skipped_where_that_is_asked(
     assert not (tmp_path / "made").exists()
     evaluate = source if labelled else None
     quick(exported, source, "onnxruntime", tmp_path / "made", evaluate, budget=1, on_error="skip")
-    assert "2 photos to calibrate with cannot be read: " in capsys.readouterr().out
+    assert "2 images to calibrate with cannot be read: " in capsys.readouterr().out
     about = open_exported(tmp_path / "made").manifest.about["int8"]
-    assert about["calibrated_on"] == f"4 photos of {source}"
-    assert about["compared_on"] == f"4 photos of {source}"
+    assert about["calibrated_on"] == f"4 images of {source}"
+    assert about["compared_on"] == f"4 images of {source}"
     for path in photos.rglob("*.png"):
         path.write_bytes(b"x")
     code, _, err = run(*command, "--on-error", "skip")

@@ -20,12 +20,12 @@ from ppcls.train.checkpoint import Trained
 from ppcls.train.setup import eval_samples, open_eval
 
 NAMES = ("ant", "bee", "cat & <b>dog</b>", "elk", "fox", "gnu", "hen")
-WITHOUT = 4  # the class that has no photos
+WITHOUT = 4  # the class that has no images
 SMALL = set(page.FILES) - {"scores.npz"}
 
 
 def network() -> Trained:
-    """A network of seven classes, and 40 photos of six; about half it names right."""
+    """A network of seven classes, and 40 images of six; about half it names right."""
     random = np.random.default_rng(0)
     Path("photos").mkdir()
     for index in range(40):
@@ -50,7 +50,7 @@ def network() -> Trained:
 
 
 def score(network: Trained, report: Path | None = None) -> dict[str, float]:
-    """The scores on the network's own evaluation photos."""
+    """The scores on the network's own evaluation images."""
     return evaluate.score(network, eval_samples(network), report)
 
 
@@ -69,7 +69,7 @@ def read_json(folder="report"):
 
 
 def many(folder, classes=130, count=300) -> figures.Report:
-    """A report on a made-up network of many classes, whose photos are one."""
+    """A report on a made-up network of many classes, whose images are one."""
     random = np.random.default_rng(3)
     write_photo(folder / "one.png", 0, (300, 500, 3))
     labels = random.integers(0, classes, count)

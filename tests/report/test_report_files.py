@@ -25,7 +25,7 @@ def test_the_figures_are_those_that_evaluation_prints(network, capsys):
     *_, first, wrote, note, again = capsys.readouterr().out.splitlines()
     assert note == "note: list.txt: label 0 is taken for 'ant' of small.safetensors"
     assert wrote == "wrote report/report.html"
-    assert first == again == f"small.safetensors on 40 photos: {describe(scores)}"
+    assert first == again == f"small.safetensors on 40 images: {describe(scores)}"
 
 
 def test_every_figure_follows_from_the_scores(scores):

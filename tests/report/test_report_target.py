@@ -53,7 +53,7 @@ def test_photos_that_are_skipped_are_not_in_the_report(network):
     assert read_json()["scores"]["top1"] == pytest.approx(scores["top1"])
     for path in Path("photos").iterdir():
         path.write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"no photo of list.txt can be read: list.txt:1"):
+    with pytest.raises(UserError, match=r"no image of list.txt can be read: list.txt:1"):
         score(replace(network, recipe=recipe), Path("none"))
 
 
@@ -74,7 +74,7 @@ def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network):
         csv.writer(file).writerows([["path", *NAMES], ["photos/3, a.png", *[1] * len(NAMES)]])
     recipe = network.recipe
     recipe = replace(recipe, task=MultiLabel(), data=replace(recipe.data, eval="many.csv"))
-    with pytest.raises(UserError, match=r"^many\.csv: its photos have several labels each"):
+    with pytest.raises(UserError, match=r"^many\.csv: its images have several labels each"):
         score(replace(network, recipe=recipe), Path("new"))
     assert not Path("new").exists()
 

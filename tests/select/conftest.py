@@ -1,4 +1,4 @@
-"""Unlabelled photos in folders, evaluation photos, a teacher of four classes and its recipe."""
+"""Unlabelled images in folders, evaluation images, a teacher of four classes and its recipe."""
 
 import shutil
 
@@ -40,7 +40,7 @@ def whole_place(tmp_path_factory):
 
 @pytest.fixture
 def place(whole_place, tmp_path, monkeypatch):
-    """The working directory: `wild` with 23 photos, `select.yaml` and what it names."""
+    """The working directory: `wild` with 23 images, `select.yaml` and what it names."""
     shutil.copytree(whole_place, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -73,6 +73,6 @@ def test_blank_and_broken_evaluation_photos_keep_none_away():
     asked["pixels"] = [9, 9, 9, 9, 1, 2, 9]
     asked["hash"][:4] = known["hash"]
     asked["hash"][4:6] = hashes(2, seed=1)
-    known["hash"][3] = 0  # as near to a photo that shows nothing as can be
+    known["hash"][3] = 0  # as near to an image that shows nothing as can be
     found = Away(known, 32)(asked)
     assert found.tolist() == [True, False, False, False, True, True, False]

@@ -35,7 +35,7 @@ def test_the_first_step_is_recorded(run, workdir):
 
 
 def test_what_is_learnt_beside_what_is_measured(run, workdir):
-    mix = "train.batch_ops=[{op: mixup}]"
+    mix = "train.batch_transforms=[{op: mixup}]"
     plain = ("task.loss.smoothing=0", "eval.best=loss", "train.epochs=1")
     code, _, _ = run("train", "-c", "recipe.yaml", "-o", mix, *plain)
     assert code == 0
@@ -69,7 +69,7 @@ def test_several_labels_have_f1_and_map(drawn):
         for n, share in ((1, 0.25), (2, 0.75), (3, 0.75), (4, 0.5))
     ]
     found = drawn([train(1, label_accuracy=0.5), *evals], epoch_steps=4, best="map")
-    assert "scores, %: training: labels right, on augmented photos, last 50" in found
+    assert "scores, %: training: labels right, on augmented images, last 50" in found
     assert "scores, %: evaluation: mAP, last 50" in found
     assert "scores, %: evaluation: F1, last 50" in found
     assert "scores, %: best: mAP 75.00 % (epoch 2)" in found
@@ -78,10 +78,10 @@ def test_several_labels_have_f1_and_map(drawn):
 def test_without_an_evaluation_and_without_any_record(drawn):
     found = drawn([train(1, top1=0.5), train(10, top1=0.75)], epoch_steps=10)
     assert not any("evaluation" in line or "best" in line for line in found)
-    assert "loss: training: cross entropy, on augmented photos, last 0.25" in found
+    assert "loss: training: cross entropy, on augmented images, last 0.25" in found
     assert drawn([], epoch_steps=10) == []
 
 
 def test_records_that_lack_what_others_have(drawn):
     found = drawn([{"event": "start", "note": "x"}, train(1), train(2, top1=1.0)], epoch_steps=2)
-    assert "scores, %: training: top-1, on augmented photos, last 100" in found
+    assert "scores, %: training: top-1, on augmented images, last 100" in found

@@ -77,7 +77,7 @@ def path(tmp_path):
 
 def test_a_full_recipe_is_read_and_written(path, tmp_path):
     recipe = load(Recipe, path)
-    assert recipe.train.photos_per_step == 256
+    assert recipe.train.images_per_step == 256
     again = tmp_path / "again.yaml"
     again.write_text(to_yaml(recipe))
     assert load(Recipe, again) == recipe

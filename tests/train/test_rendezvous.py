@@ -207,7 +207,7 @@ print("there", flush=True)
 try:
     for word in sys.stdin:
         if word == "leave\\n":
-            link.leave("its photo is broken")
+            link.leave("its image is broken")
             break
         link.meet()
         print("met", flush=True)
@@ -311,5 +311,5 @@ def test_one_that_leaves_with_an_error_tells_it(crowd):
     first, second = crowd(2, 60)
     say("leave", second)
     say("meet", first)
-    line = f"process 1 of 2 (pid {second.pid}) has ended: its photo is broken"
+    line = f"process 1 of 2 (pid {second.pid}) has ended: its image is broken"
     assert told(first)[-1] == line

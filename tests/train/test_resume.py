@@ -42,7 +42,7 @@ CASES = {
         "train.lr_scale={'head.*': 10}",
         "train.clip_norm=0.5",
         "train.ema={decay: 0.9}",
-        "train.batch_ops=[{op: mixup, prob: 0.5}, {op: cutmix, prob: 0.5}]",
+        "train.batch_transforms=[{op: mixup, prob: 0.5}, {op: cutmix, prob: 0.5}]",
         "train.schedule.warmup=0",
         "train.schedule.decay={kind: plateau, patience: 1 steps}",
         "task.loss={kind: focal, weights: balanced}",
@@ -52,7 +52,7 @@ CASES = {
         "train.sampler={kind: weighted, weights: [1, 2.5]}",
         "train.repeats=2",
         "train.size={kind: progressive, sizes: {0: 40, 1: 56}}",
-        "train.batch_ops=[{op: mixup, prob: 0.5}]",
+        "train.batch_transforms=[{op: mixup, prob: 0.5}]",
         "train.recompute=true",
     ],
     "multi_scale": [
@@ -61,7 +61,7 @@ CASES = {
         "train.epochs=3",
         "train.sampler={kind: balanced, power: 0.5}",
         "train.size={kind: multi_scale, sizes: [40, 48, 56]}",
-        "train.batch_ops=[{op: cutmix, prob: 0.5}]",
+        "train.batch_transforms=[{op: cutmix, prob: 0.5}]",
         "train.ema={decay: 0.9}",
     ],
 }

@@ -73,20 +73,20 @@ def test_what_a_killed_run_leaves_hinders_nobody(trained, workdir, run):
 
 
 FAILING = {
-    "no photos": ("data.train=away",),
+    "no images": ("data.train=away",),
     "no weights": ("model.weights=away.safetensors",),
     "too large a batch": ("train.batch_size=1000",),
-    "ops that do not fit": ("train.ops=[{op: horizontal_flip}]",),
+    "ops that do not fit": ("train.transforms=[{op: horizontal_flip}]",),
     "another network's weights": ("model.weights=other.npz",),
     "no numbers": ("train.schedule={lr: 1e30}", "train.epochs=50"),
 }
 
 
-@pytest.mark.parametrize("case", [*FAILING, "broken photo", "no folder of one's own"])
+@pytest.mark.parametrize("case", [*FAILING, "broken image", "no folder of one's own"])
 def test_a_new_run_that_fails_leaves_the_old_one(trained, workdir, run, case):
     (workdir / "other.npz").write_bytes(b"none")
     before = contents("runs/small")
-    if case == "broken photo":
+    if case == "broken image":
         for path in (workdir / "photos/train").rglob("*.png"):
             path.write_bytes(b"none")
     given = FAILING.get(case, ("train.epochs=1",))
@@ -184,13 +184,13 @@ PLACES = {
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("whole", [False, True])
 def test_a_run_among_the_photos_is_refused(workdir, run, place, whole):
-    """Where its picture would be a photo, and its folder a class."""
+    """Where its picture would be an image, and its folder a class."""
     before = contents("photos")
     data = ["data.train=photos", "data.eval=null"] if whole else []
     code, _, err = run(*TRAIN, "-o", f"output={place}", *data)
     assert code == 2
     assert len(err.splitlines()) == 1
-    assert f"output: {place} lies among the photos of data." in err
+    assert f"output: {place} lies among the images of data." in err
     assert PLACES[place] in err
     assert contents("photos") == before
 
@@ -213,7 +213,7 @@ def test_photos_and_folder_that_moved(trained, workdir, run):
     write_photo(Path("elsewhere/train/ant/9.png"), 1)
     code, _, err = resume(run, *moved)
     assert code == 2
-    assert "data.train: 12 photos" in err
+    assert "data.train: 12 images" in err
 
 
 def test_weights_that_it_started_from_may_be_gone(trained, workdir, run):

@@ -10,7 +10,7 @@ from ppcls.train.distributed import Processes
 
 @pytest.fixture
 def sharded(workdir, monkeypatch):
-    """Options that train on shards of the working directory's photos."""
+    """Options that train on shards of the working directory's images."""
     monkeypatch.setenv("PPCLS_HOME", str(workdir / "home"))
     options = []
     for part in ("train", "eval"):
@@ -46,7 +46,7 @@ def test_reports_and_exports_show_photos_of_shards(sharded, run, workdir):
 
 
 def test_every_process_gets_its_share_of_each_step():
-    """A step's photos are split by index, whatever shard they are in."""
+    """A step's images are split by index, whatever shard they are in."""
     step = np.random.default_rng(0).permutation(13)
     parts = [Processes(rank, 3).part(step) for rank in range(3)]
     assert np.concatenate(parts).tolist() == step.tolist()

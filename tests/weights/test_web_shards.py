@@ -12,7 +12,7 @@ from ppcls.utils.errors import UserError
 
 @pytest.fixture
 def body():
-    """A tar with two photos of class 1 and 0."""
+    """A tar with two images of class 1 and 0."""
     whole = io.BytesIO()
     with tarfile.open(fileobj=whole, mode="w") as tar:
         for name, content in (

@@ -30,7 +30,7 @@ class Settings:
         precision: of the arithmetic: fp32, bf16 or fp16; networks in int8 ignore it.
         threads: of the CPU, for each batch.
         streams: batches that run at the same time, each called from a thread of its own.
-        batch: photos a run, which engines that build for one size are built for.
+        batch: images a run, which engines that build for one size are built for.
     """
 
     engine: str

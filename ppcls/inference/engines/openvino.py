@@ -1,4 +1,6 @@
-"""The stack that signal handlers run on, kept from OpenVINO's replacement of it.
+"""OpenVINO on CPUs.
+
+The stack that signal handlers run on, kept from OpenVINO's replacement of it.
 
 On CPUs with AMX, OpenVINO gives the thread that loads it a signal stack of its own, too small for
 Python's handlers: a Ctrl-C would end in a segmentation fault.

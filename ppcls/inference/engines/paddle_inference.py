@@ -1,4 +1,4 @@
-"""Libraries that print from C++, kept quiet."""
+"""Paddle Inference: Paddle's own kernels, or oneDNN's on CPUs."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Threads that last: some libraries keep what they prepared for the thread that used it."""
+"""Copies of an engine for threads that last."""
 
 import os
 import threading
