@@ -396,8 +396,8 @@ def furnish(folder: Path) -> None:
     named = [("path", "label"), *((path, NAMES[n]) for path, n in rows["eval"])]
     write_csv(folder / "eval.csv", named)
     for part, listed in rows.items():
-        several = [(path, *(rng.random(3) < 0.5).astype(int)) for path, _ in listed]
-        write_csv(folder / f"several_{part}.csv", [("path", *NAMES), *several])
+        multilabel = [(path, *(rng.random(3) < 0.5).astype(int)) for path, _ in listed]
+        write_csv(folder / f"several_{part}.csv", [("path", *NAMES), *multilabel])
     (folder / "more").mkdir()
     for i in range(12):
         made_up(rng, i % 3).save(folder / f"more/{i}.jpg")

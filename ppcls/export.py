@@ -115,7 +115,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     if form.input == "uint8":
         layers.insert(0, Normalize(preprocess.scale, preprocess.offset))
     if form.output == "probabilities":
-        layers.append(nn.Sigmoid() if trained.recipe.task.several else nn.Softmax())
+        layers.append(nn.Sigmoid() if trained.recipe.task.multilabel else nn.Softmax())
     network = nn.Sequential(*layers)
     network.eval()
     side = None if form.dynamic_size else preprocess.crop
@@ -219,7 +219,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
     }
     paddlex = paddlex_name(trained, form)
     names = trained.names
-    if form.paddlex and recipe.task.several:
+    if form.paddlex and recipe.task.multilabel:
         names = names or tuple(map(str, range(trained.classes)))  # PaddleX needs some
     return manifest.Manifest(
         recipe.model.name,
@@ -238,7 +238,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
 def paddlex_name(trained: Trained, form: Form) -> str | None:
     """What PaddleX is to call the network: as asked, or its name of the same structure."""
     readable = form.input == "float32" and form.output == "probabilities"
-    if form.paddlex or trained.recipe.task.several or not readable:
+    if form.paddlex or trained.recipe.task.multilabel or not readable:
         return form.paddlex
     own = registry.spec_of(trained.recipe.model.name)
     return next((name for name in PADDLEX if registry.spec_of(name) == own), None)
@@ -250,11 +250,11 @@ def check_paddlex(trained: Trained, form: Form) -> None:
     recipe = trained.recipe
     if name is None:
         return
-    several = recipe.task.several
+    multilabel = recipe.task.multilabel
     preprocess = recipe.preprocess
-    known = PADDLEX_SEVERAL if several else PADDLEX
+    known = PADDLEX_SEVERAL if multilabel else PADDLEX
     if name not in known:
-        kind = "several labels an image" if several else "one label an image"
+        kind = "several labels an image" if multilabel else "one label an image"
         raise UserError(
             f"--paddlex-name: PaddleX has no network {visible(name)!r} of {kind}"
             f"{did_you_mean(name, known)}; it knows {', '.join(known)}"
@@ -268,10 +268,10 @@ def check_paddlex(trained: Trained, form: Form) -> None:
     for reason, holds in reasons.items():
         if holds:
             raise UserError(f"--paddlex-name: PaddleX takes {reason}")
-    if several and preprocess.resize != preprocess.crop:
+    if multilabel and preprocess.resize != preprocess.crop:
         raise UserError(
             "--paddlex-name: PaddleX does not cut the middle out of an image of several labels: "
             f"-o preprocess.resize={preprocess.crop}, as the crop, and images that are square"
         )
-    if several or registry.spec_of(name) != registry.spec_of(recipe.model.name):
+    if multilabel or registry.spec_of(name) != registry.spec_of(recipe.model.name):
         say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.name}")

@@ -155,7 +155,7 @@ class TopKMeter:
         return []
 
     @staticmethod
-    def scored(classes: int) -> list[str]:
+    def score_names(classes: int) -> list[str]:
         """The names of the scores for so many classes."""
         return [*(f"top{k}" for k in ranks(classes)), "loss"]
 
@@ -203,7 +203,7 @@ class MultiLabelMeter:
         return np.concatenate(probabilities), np.concatenate(labels)
 
     @staticmethod
-    def scored() -> list[str]:
+    def score_names() -> list[str]:
         """The names of the scores."""
         return ["map", "f1", "loss"]
 

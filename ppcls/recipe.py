@@ -198,7 +198,7 @@ class Recipe:
                 f"preprocess.mean and std have {self.preprocess.channels} values and "
                 f"model.in_channels is {self.model.in_channels}: give one value per channel"
             )
-        if self.data.number_labels and self.task.several:
+        if self.data.number_labels and self.task.multilabel:
             raise ValueError(
                 "data.number_labels is for lists with one label an image: "
                 "-o data.number_labels=false"
@@ -213,7 +213,7 @@ class Recipe:
                 f"data.unlabeled needs a teacher that says what they show, and task.kind is "
                 f"{self.task.kind}: give task: {{kind: distill, …}} or -o data.unlabeled=null"
             )
-        if self.task.several:
+        if self.task.multilabel:
             raise ValueError(
                 "data.unlabeled goes with one label an image: -o data.unlabeled=null, or "
                 "task.kind=distill"

@@ -98,7 +98,7 @@ class Distill:
     loss: AnyLoss = CrossEntropy()
     labels_weight: NotNegative = 0.0
     answers: ClassVar[str] = "classify"
-    several: ClassVar[bool] = False
+    multilabel: ClassVar[bool] = False
     best: ClassVar[metrics.Score] = "top1"
     watched: ClassVar[str] = "top1"
 
@@ -129,15 +129,15 @@ class Distill:
         """Whether the teacher is a second student."""
         return any(isinstance(teacher, Peer) for teacher in self.teacher)
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
         return TopKMeter(classes)
 
-    def scored(self, classes: int) -> list[str]:
+    def score_names(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return TopKMeter.scored(classes)
+        return TopKMeter.score_names(classes)
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `OneLabel` counts."""
+        """How many images are right, as `TopKMeter` counts."""
         return TopKMeter.right(logits, targets)
 
 
@@ -152,7 +152,7 @@ class DistillMultiLabel(Distill):
     losses: tuple[DistillLoss, ...] = (SymmetricKL(act="sigmoid"),)
     loss: MultiLabelLoss = BinaryCrossEntropy()  # type: ignore[assignment]
     answers: ClassVar[str] = "multilabel"
-    several: ClassVar[bool] = True
+    multilabel: ClassVar[bool] = True
     best: ClassVar[metrics.Score] = "map"
     watched: ClassVar[str] = "label_accuracy"
 
@@ -175,15 +175,15 @@ class DistillMultiLabel(Distill):
                 "one {name, weights} without a cache, or {kind: peer, name}"
             )
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
         return MultiLabelMeter(thresholds)
 
-    def scored(self, classes: int) -> list[str]:
+    def score_names(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return MultiLabelMeter.scored()
+        return MultiLabelMeter.score_names()
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `ManyLabels` counts."""
+        """How many images are right, as `MultiLabelMeter` counts."""
         return MultiLabelMeter.right(logits, targets)
 
 
@@ -201,7 +201,7 @@ class Classify:
     kind: Literal["classify"] = "classify"
     loss: AnyLoss = CrossEntropy()
     answers: ClassVar[str] = "classify"  # as an exported network's `task`
-    several: ClassVar[bool] = False  # labels per image
+    multilabel: ClassVar[bool] = False  # labels per image
     best: ClassVar[metrics.Score] = "top1"  # the score that chooses the best weights
     watched: ClassVar[str] = "top1"  # the score of training steps
 
@@ -219,15 +219,15 @@ class Classify:
         """
         return step_of(self.loss.build(counts) if counts else self.loss, network)
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
         return TopKMeter(classes)
 
-    def scored(self, classes: int) -> list[str]:
+    def score_names(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return TopKMeter.scored(classes)
+        return TopKMeter.score_names(classes)
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `OneLabel` counts."""
+        """How many images are right, as `TopKMeter` counts."""
         return TopKMeter.right(logits, targets)
 
 
@@ -238,7 +238,7 @@ class MultiLabel:
     kind: Literal["multilabel"] = "multilabel"
     loss: MultiLabelLoss = BinaryCrossEntropy()
     answers: ClassVar[str] = "multilabel"
-    several: ClassVar[bool] = True
+    multilabel: ClassVar[bool] = True
     best: ClassVar[metrics.Score] = "map"
     watched: ClassVar[str] = "label_accuracy"
 
@@ -252,15 +252,15 @@ class MultiLabel:
         """As of `Classify`; targets are 0 and 1, or between where images were mixed."""
         return step_of(self.loss.build(counts) if counts else self.loss, network)
 
-    def tally(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
         return MultiLabelMeter(thresholds)
 
-    def scored(self, classes: int) -> list[str]:
+    def score_names(self, classes: int) -> list[str]:
         """The names of the scores that evaluation gives."""
-        return MultiLabelMeter.scored()
+        return MultiLabelMeter.score_names()
 
     def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `ManyLabels` counts."""
+        """How many images are right, as `MultiLabelMeter` counts."""
         return MultiLabelMeter.right(logits, targets)
 
 

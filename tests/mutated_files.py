@@ -201,8 +201,8 @@ def tar_with_index(rng: Random) -> tuple[dict[str, bytes], str]:
 
 
 def lines(rng: Random) -> str:
-    several = rng.random() < 0.3
-    labels = ("0,1", "1,0", "0,0") if several else ("0", "1", "2")
+    multilabel = rng.random() < 0.3
+    labels = ("0,1", "1,0", "0,0") if multilabel else ("0", "1", "2")
     rows = [f"photos/{n} x.jpg\t{labels[n % len(labels)]}" for n in range(6)]
     return "\n".join(rows) + "\n"
 

@@ -209,8 +209,8 @@ def test_a_task_without_a_kind_learns_one_label():
         "train": {"epochs": 1, "batch_size": 1, "schedule": {"lr": 1}},
     }
     assert isinstance(from_plain(Recipe, plain | {"task": {}}, "a test").task, Classify)
-    several = plain | {"task": {"kind": "multilabel", "loss": {"smoothing": 0.1}}}
-    task = from_plain(Recipe, several, "a test").task
+    multilabel = plain | {"task": {"kind": "multilabel", "loss": {"smoothing": 0.1}}}
+    task = from_plain(Recipe, multilabel, "a test").task
     assert isinstance(task, MultiLabel)
     assert task.loss.smoothing == 0.1
 

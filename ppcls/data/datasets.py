@@ -40,7 +40,7 @@ def open_samples(
     path: str | PathLike,
     root: str | PathLike | None = None,
     labels: str | PathLike | None = None,
-    several: bool = False,
+    multilabel: bool = False,
     number_labels: bool = False,
 ) -> Dataset:
     """Open a folder with one sub-folder per class, or a list file with `path label` in each line.
@@ -61,8 +61,8 @@ def open_samples(
     root = None if root is None else expanded(root)
     names = read_class_names(labels) if labels is not None else ()
     if is_shards(path) and not os.path.isdir(path):
-        return open_shards(path, names, several, number_labels=number_labels)
-    if os.path.isdir(path) and several:
+        return open_shards(path, names, multilabel, number_labels=number_labels)
+    if os.path.isdir(path) and multilabel:
         raise UserError(
             f"{path}: a folder for each class gives an image one label; for several, name a list "
             "file of 'path<TAB>0,1,0' lines or a CSV file with a column for each class"
@@ -75,24 +75,24 @@ def open_samples(
         raise UserError(f"{path}: no such folder or list file")
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"{path}: a list of images ends in .txt, .tsv, .lst or .csv")
-    return open_list(path, root, names, several, number_labels)
+    return open_list(path, root, names, multilabel, number_labels)
 
 
 def open_list(
     path: str,
     root: str | PathLike | None,
     names: tuple[str, ...],
-    several: bool,
+    multilabel: bool,
     number_labels: bool,
 ) -> Dataset:
     """A list file, of plain lines with few copies of them in memory, else with every care."""
     start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
-    if not several and Path(path).suffix.lower() != ".csv":
+    if not multilabel and Path(path).suffix.lower() != ".csv":
         plain = read_plain(path, names, start, number_labels)
         if plain:
             paths, numbers, lines, names = plain
             return Dataset(paths, numbers, names, path, lines)
-    if several:
+    if multilabel:
         listed, numbers, lines, names = read_label_sets(path, names)
     else:
         listed, numbers, lines, names = read_list(path, names, number_labels)

@@ -187,7 +187,7 @@ def make_shards(
     shard_size: int,
     name: str = "train",
     labels: str | PathLike | None = None,
-    several: bool = False,
+    multilabel: bool = False,
     seed: int = 0,
 ) -> list[str]:
     """Write the images of `source` into tars of about `shard_size` bytes; returns what to say.
@@ -207,7 +207,7 @@ def make_shards(
     if not re.fullmatch(r"[\w-]+", name):
         raise UserError(f"--name {name}: give a word of letters, digits, - and _")
     source = part_named(source, name)
-    samples, order, read = opened(source, labels, several, seed)
+    samples, order, read = opened(source, labels, multilabel, seed)
     record = Record(source, len(samples), samples.digest(), seed, shard_size)
     try:
         target.mkdir(parents=True, exist_ok=True)
@@ -235,16 +235,16 @@ def part_named(source: str, name: str) -> str:
 
 
 def opened(
-    source: str, labels: str | PathLike | None, several: bool, seed: int
+    source: str, labels: str | PathLike | None, multilabel: bool, seed: int
 ) -> tuple[Dataset, np.ndarray, Callable[[int], bytes]]:
     """The data set, the order in which to write its images, and what reads one."""
     rng = np.random.default_rng(seed)
     if is_parquet(source):
-        if several:
+        if multilabel:
             raise UserError(f"{source}: parquet files have one label for each image")
         tables = open_parquet(source, labels)
         return tables.samples, tables.shuffled(rng), tables.read
-    samples = datasets.open_samples(source, labels=labels, several=several)
+    samples = datasets.open_samples(source, labels=labels, multilabel=multilabel)
     lost = datasets.missing(samples)
     if lost:
         raise UserError(f"images that do not exist: {'; '.join(lost)}")

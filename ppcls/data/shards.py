@@ -343,7 +343,7 @@ def expand(path: str) -> list[str]:
 def open_shards(
     path: str,
     names: tuple[str, ...] = (),
-    several: bool = False,
+    multilabel: bool = False,
     local: Callable[[str], str] = str,
     number_labels: bool = False,
 ) -> Dataset:
@@ -369,9 +369,9 @@ def open_shards(
     if not names and os.path.isfile(beside):
         names = read_class_names(beside)
     found = [index(file) for file in Progress(files, "indexes of shards", len(files))]
-    if number_labels and not names and not several:
+    if number_labels and not names and not multilabel:
         names = in_order({text for one in found for text in set(one.labels)})
-    labels = np.concatenate(list(label_parts(files, found, names, several)))
+    labels = np.concatenate(list(label_parts(files, found, names, multilabel)))
     return Dataset(members(files, found), labels, names, path)
 
 
@@ -391,7 +391,7 @@ def members(files: tuple[str, ...], found: list[Index]) -> Members:
 
 
 def label_parts(
-    files: tuple[str, ...], found: list[Index], names: tuple[str, ...], several: bool
+    files: tuple[str, ...], found: list[Index], names: tuple[str, ...], multilabel: bool
 ) -> Iterator[np.ndarray]:
     """The labels of each shard: int64 [N], or uint8 [N, classes] with `several`."""
     width = len(names) or found[0].labels[0].count(",") + 1
@@ -399,25 +399,25 @@ def label_parts(
     for file, one in zip(files, found, strict=True):
         texts = list(one.labels)
         new = set(texts) - known.keys()
-        if several:
+        if multilabel:
             known |= {t: row for t in new if (row := lists.parse(t, width)) is not None}
         else:
             known |= label_numbers(new, names)
         wrong = [place for place, text in enumerate(texts) if text not in known]
         if wrong:
-            shown = [mistake(file, one, i, names, several, width) for i in wrong[: lists.SHOWN]]
+            shown = [mistake(file, one, i, names, multilabel, width) for i in wrong[: lists.SHOWN]]
             raise UserError(*first_of(shown + [""] * len(wrong[lists.SHOWN :])))
-        yield np.array([known[text] for text in texts], np.uint8 if several else np.int64)
+        yield np.array([known[text] for text in texts], np.uint8 if multilabel else np.int64)
 
 
 def mistake(
-    file: str, one: Index, place: int, names: tuple[str, ...], several: bool, width: int
+    file: str, one: Index, place: int, names: tuple[str, ...], multilabel: bool, width: int
 ) -> str:
     """What is wrong with an image's label."""
     image = one.images[place]
     text = one.labels[place]
     folder, slash, name = image.rpartition("/")
     where = f"{file}:{folder}{slash}{name.partition('.')[0]}{LABELS[one.endings[place]]}"
-    if several:
+    if multilabel:
         return f"{where}: {lists.mistake(text, width)}"
     return f"{where}: {lists.label_mistake(text, names, is_csv=True)}"

@@ -581,7 +581,7 @@ Transform = Annotated[
     | OneOf,
     Field(discriminator="op"),
 ]
-rebuild_dataclass(RandomApply)  # type: ignore  # now that TrainOp is known
+rebuild_dataclass(RandomApply)  # type: ignore  # now that Transform is known
 rebuild_dataclass(OneOf)  # type: ignore
 
 

@@ -17,8 +17,7 @@ import numpy as np
 from ppcls.data.preprocess import Preprocess
 from ppcls.inference import inputs
 from ppcls.inference.auto import choose
-from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, Settings
-from ppcls.inference.engines.pool import LastingThreads
+from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, LastingThreads, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.exported_model import open_exported
 from ppcls.inference.inputs import ImageInput, each, find, is_one, name_of, open_image, path_of
@@ -323,8 +322,8 @@ class Predictor:
                 "(labels), or export it again"
             )
         threshold = self.manifest.threshold
-        several = self.manifest.task == "multilabel"
-        if several and np.ndim(threshold) and len(output[0]) != np.size(threshold):
+        multilabel = self.manifest.task == "multilabel"
+        if multilabel and np.ndim(threshold) and len(output[0]) != np.size(threshold):
             raise UserError(
                 f"{self.folder.path}: there are {plural(np.size(threshold), 'threshold')} and the "
                 f"network has {plural(output.shape[1], 'class')}; export it again"
@@ -338,7 +337,7 @@ class Predictor:
         finite = are_finite(output)
         ending = self.output
         if ending is None and finite.any():
-            found = is_probabilities(output[finite], several)
+            found = is_probabilities(output[finite], multilabel)
             ending = self.output = "probabilities" if found else "logits"
         scores = output if ending == "probabilities" else link(output, self.manifest.task)
         return np.where(finite[:, None], scores, np.float32(np.nan))
@@ -403,10 +402,10 @@ def are_finite(output: np.ndarray) -> np.ndarray:
     return ~wrong.any(axis=1) & (output > -np.inf).any(axis=1)
 
 
-def is_probabilities(output: np.ndarray, several: bool) -> bool:
+def is_probabilities(output: np.ndarray, multilabel: bool) -> bool:
     """Whether numbers [N, classes] look like probabilities: from 0 to 1, in a row's sum or each."""
-    sums = output.max(axis=1) if several else output.sum(axis=1)
-    low, high = (0, 1) if several else (1, 1)
+    sums = output.max(axis=1) if multilabel else output.sum(axis=1)
+    low, high = (0, 1) if multilabel else (1, 1)
     fits = (sums >= low - SUMS_TO_ONE) & (sums <= high + SUMS_TO_ONE)
     return bool((output >= 0).all() and fits.all())
 

@@ -268,7 +268,7 @@ def labelled(
 ) -> AccuracyCheck:
     """UserError for images whose classes are not the network's and, unless `skip`, missing ones."""
     source = Path(find_parts(None, str(source))[1] or source)
-    samples = open_samples(source, several=manifest.task == "multilabel")
+    samples = open_samples(source, multilabel=manifest.task == "multilabel")
     lost = [] if skip else missing(samples)
     if lost:
         raise UserError(f"--eval: images that do not exist: {'; '.join(lost)}")

@@ -1,7 +1,7 @@
 """The learning rate as a function of the step, and of the evaluations done before it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
@@ -228,6 +228,29 @@ class Schedule:
         """What `lr` is multiplied by for another batch: in proportion (arXiv:1706.02677)."""
         return batch / (self.for_batch or batch)
 
+    def over(
+        self, epoch_steps: int, total_steps: int, batch: int, score: Score = "top1"
+    ) -> Callable[[int, Evaluations], float]:
+        """The learning rate of a run's steps, counted from 0, by the evaluations before them.
+
+        Args:
+            batch: images a step in all.
+            score: the one that chooses the best weights.
+        """
+        start = self.warmup.steps(epoch_steps, total_steps)
+        scale = self.scale(batch)
+
+        def rate(step: int, evaluations: Evaluations = ()) -> float:
+            step -= step % epoch_steps if self.per == "epoch" else 0
+            if step < start:
+                lr = self.warmup_start + (self.lr - self.warmup_start) * step / start
+            else:
+                at = Moment(step, start, epoch_steps, total_steps, self.lr, evaluations, score)
+                lr = self.lr * self.decay(at)
+            return lr * scale
+
+        return rate
+
     def __call__(
         self,
         step: int,
@@ -237,16 +260,8 @@ class Schedule:
         evaluations: Evaluations = (),
         score: Score = "top1",
     ) -> float:
-        """The learning rate of one step, counted from 0, with `batch` images a step in all."""
-        step -= step % epoch_steps if self.per == "epoch" else 0
-        start = self.warmup.steps(epoch_steps, total_steps)
-        if step < start:
-            lr = self.warmup_start + (self.lr - self.warmup_start) * step / start
-        else:
-            lengths = (start, epoch_steps, total_steps)
-            at = Moment(step, *lengths, self.lr, evaluations, score)
-            lr = self.lr * self.decay(at)
-        return lr * self.scale(batch)
+        """The learning rate of one step, as `over` gives it."""
+        return self.over(epoch_steps, total_steps, batch, score)(step, evaluations)
 
 
 @node

@@ -110,7 +110,7 @@ def open_scorer(recipe: Recipe) -> TeacherScorer:
     names = class_names(data.class_names)
     places = located(data)
     if not classes:
-        train = open_part("data.train", places.train, data, recipe.task.several)
+        train = open_part("data.train", places.train, data, recipe.task.multilabel)
         require_numbers(train)
         classes = train.classes
         names = train.names
@@ -126,7 +126,7 @@ def open_scorer(recipe: Recipe) -> TeacherScorer:
     student = Student(
         classes,
         model.in_channels,
-        recipe.task.several,
+        recipe.task.multilabel,
         recipe.preprocess,
         names,
         TrainPipeline((), recipe.preprocess.crop, model.in_channels, recipe.seed),

@@ -25,9 +25,9 @@ Keep = Callable[[Batch, np.ndarray], None]
 
 @paddle.no_grad()
 def evaluate(
-    network: nn.Layer, batches: Iterable[Batch], tally: Meter, keep: Keep | None = None
+    network: nn.Layer, batches: Iterable[Batch], meter: Meter, keep: Keep | None = None
 ) -> Meter:
-    """Let the tally take in all batches and return it; the network is left in evaluation mode.
+    """Let the meter take in all batches and return it; the network is left in evaluation mode.
 
     Args:
         network: from uint8 images [N, H, W, C] to logits [N, classes].
@@ -38,10 +38,10 @@ def evaluate(
         if not len(batch.images):  # none of its images could be read
             continue
         logits = network(paddle.to_tensor(batch.images)).astype("float32")
-        tally.add(logits, batch.labels)
+        meter.add(logits, batch.labels)
         if keep:
             keep(batch, logits.numpy())
-    return tally
+    return meter
 
 
 def noting(batches: Iterable[Batch], skipped: list[str]) -> Iterator[Batch]:
@@ -104,20 +104,20 @@ def run(trained: Trained, samples: Dataset, keep: Keep | None = None) -> dict[st
     network = Normalize.before(trained.net, preprocess.scale, preprocess.offset)
     view = EvalPipeline(preprocess, data.on_error == "skip")
     reader = Loader({"eval": (samples, view)}, data.workers)
-    tally = task.tally(trained.classes, trained.thresholds)
+    meter = task.meter(trained.classes, trained.thresholds)
     skipped: list[str] = []
     try:
         batches = reader.evaluation(trained.recipe.eval.batch_size)
-        evaluate(network, noting(batches, skipped), tally, keep)
+        evaluate(network, noting(batches, skipped), meter, keep)
     finally:
         reader.close()
-    if not tally.parts:
+    if not meter.parts:
         raise UserError(f"data.eval: no image of {samples.source} can be read: {skipped[0]}")
-    scores = tally.scores()
+    scores = meter.scores()
     if skipped:
         many = f"{plural(len(skipped), 'image')} cannot be read"
         say(f"note: {many} and did not count, such as {skipped[0]}")
-    if task.several and not trained.thresholds:
+    if task.multilabel and not trained.thresholds:
         say("note: F1 is at thresholds chosen on these images: the checkpoint has none")
     say(f"{trained.source} on {plural(len(samples) - len(skipped), 'image')}: {describe(scores)}")
     return scores

@@ -66,18 +66,18 @@ def located(data: Data) -> Data:
     return replace(data, builtin=None, train=str(folder / "train"), eval=str(folder / "eval"))
 
 
-def open_part(key: str, path: str | None, data: Data, several: bool) -> Dataset:
+def open_part(key: str, path: str | None, data: Data, multilabel: bool) -> Dataset:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
     if is_shards(path):
         return open_shards(
-            path, class_names(data.class_names), several, fetched, data.number_labels
+            path, class_names(data.class_names), multilabel, fetched, data.number_labels
         )
     if not os.path.exists(existing(path)) and not path.endswith(".parquet"):
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )
-    return datasets.open_samples(path, data.root, data.class_names, several, data.number_labels)
+    return datasets.open_samples(path, data.root, data.class_names, multilabel, data.number_labels)
 
 
 def require_images(key: str, samples: Dataset) -> None:

@@ -29,7 +29,6 @@ from ppcls.data.sampler import EpochSampler
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import open_unlabeled
-from ppcls.metrics import Score
 from ppcls.models.layers import Normalize
 from ppcls.models.recompute import recompute_blocks
 from ppcls.optim.parameters import (
@@ -41,7 +40,6 @@ from ppcls.optim.parameters import (
     random_ones,
     trained_count,
 )
-from ppcls.optim.schedules import Schedule
 from ppcls.recipe import LENGTH, Model, Recipe, may_change
 from ppcls.tasks import Distill, Peer
 from ppcls.train import checkpoint, run_folder
@@ -67,7 +65,7 @@ from ppcls.train.open_data import (
 )
 from ppcls.train.step import Objective, Precision, TrainStep
 from ppcls.train.teachers import TOP, Student, keep_answers
-from ppcls.train.trainer import Evaluations, Options, Trainer
+from ppcls.train.trainer import Options, Trainer
 from ppcls.utils import environment
 from ppcls.utils.device import select
 from ppcls.utils.errors import UserError
@@ -107,11 +105,11 @@ def open_datasets(
 def open_listed(
     recipe: Recipe, names: Sequence[str] = (), whose: str = ""
 ) -> tuple[Recipe, Datasets]:
-    """As `open_inputs`, but without a look whether the images exist."""
+    """As `open_datasets`, but without a look whether the images exist."""
     recipe = with_preprocess(recipe)
     data = located(recipe.data)
-    several = recipe.task.several
-    train = open_part("data.train", data.train, data, several)
+    multilabel = recipe.task.multilabel
+    train = open_part("data.train", data.train, data, multilabel)
     evaluation = None
     counted = tuple(map(str, range(len(names))))  # what classes without names are called
     if names and same_names(names, train.names or counted):
@@ -121,7 +119,7 @@ def open_listed(
     datasets.note_numbers(train, counted=not recipe.model.num_classes)
     count = recipe.model.num_classes or train.classes
     if data.eval:
-        evaluation = open_part("data.eval", data.eval, data, several)
+        evaluation = open_part("data.eval", data.eval, data, multilabel)
         alone = datasets.one_class(train)
         others = evaluation.names != train.names or evaluation.classes > train.classes
         if alone and others:
@@ -141,7 +139,7 @@ def open_listed(
 def open_eval(
     recipe: Recipe, classes: int, names: Sequence[str] | None = None, whose: str = ""
 ) -> Dataset:
-    """The evaluation images alone, as `open_inputs` chooses them, for a network of `classes`.
+    """The evaluation images alone, as `open_datasets` chooses them, for a network of `classes`.
 
     Args:
         names: the network's own, () where it has only numbers: so the samples are numbered.
@@ -150,7 +148,7 @@ def open_eval(
     data = located(recipe.data)
     held = bool(data.holdout and not data.eval)
     key = "data.train" if held else "data.eval"
-    samples = open_part(key, data.train if held else data.eval, data, recipe.task.several)
+    samples = open_part(key, data.train if held else data.eval, data, recipe.task.multilabel)
     if names is not None:
         samples = datasets.numbered_as(samples, names, classes, whose)
     if held:  # which images these are depends on the numbers of the classes
@@ -220,8 +218,8 @@ def listed(values: Mapping[str, Any], keys: Collection[str]) -> str:
     """As `resize 256, crop 224, mean 0.498 0.498 0.498`."""
 
     def text(value: Any) -> str:
-        several = isinstance(value, list)
-        return " ".join(f"{number:.4g}" for number in value) if several else str(value)
+        multilabel = isinstance(value, list)
+        return " ".join(f"{number:.4g}" for number in value) if multilabel else str(value)
 
     return ", ".join(f"{key} {text(values[key])}" for key in KEYS if key in keys)
 
@@ -307,8 +305,8 @@ def check_fit(recipe: Recipe, inputs: Datasets, images_per_step: int, epoch_step
                 f"{key} needs scores and there is nothing to evaluate: "
                 "-o data.eval=PATH or -o data.holdout=0.2"
             )
-        if asked not in recipe.task.scored(classes):
-            known = ", ".join(recipe.task.scored(classes))
+        if asked not in recipe.task.score_names(classes):
+            known = ", ".join(recipe.task.score_names(classes))
             raise UserError(
                 f"{key}: {asked} is not scored in {recipe.task.kind} of {classes} classes: "
                 f"{known} are"
@@ -424,7 +422,7 @@ def build_trainer(
     """The parts of a recipe's run, put together.
 
     Args:
-        inputs: the recipe's data; the recipe is that which `open_inputs` gave with it.
+        inputs: the recipe's data; the recipe is that which `open_datasets` gave with it.
         saved: the tensors of a run's checkpoint to go on with, instead of the recipe's weights.
         limit: steps after which the run ends, evaluated and saved.
 
@@ -484,7 +482,7 @@ def build_trainer(
         larger = recipe.preprocess.crop / max(sides(recipe.train_size))
         eval_steps = FORWARD * len(inputs.eval) * larger**2 / batch
     total_steps = epochs * epoch_steps
-    schedule = partial(rate_of, train.schedule, (epoch_steps, total_steps, batch), recipe.best)
+    schedule = train.schedule.over(epoch_steps, total_steps, batch, recipe.best)
     stop = train.early_stop
     patience = 0
     if stop:
@@ -501,7 +499,7 @@ def build_trainer(
         sampler=sampler,
         reader=Loader(parts, recipe.data.workers),
         batch_size=train.batch_size,
-        new_meter=partial(task.tally, classes),
+        new_meter=partial(task.meter, classes),
         options=Options(
             epochs=epochs,
             epoch_steps=epoch_steps,
@@ -529,18 +527,6 @@ def build_trainer(
     )
 
 
-def rate_of(
-    schedule: Schedule,
-    lengths: tuple[int, int, int],
-    score: Score,
-    step: int,
-    evaluations: Evaluations,
-) -> float:
-    """The learning rate of a step; `lengths`: of an epoch, of the run, of a batch."""
-    epoch_steps, total_steps, batch = lengths
-    return schedule(step, epoch_steps, total_steps, batch, evaluations, score)
-
-
 def build_objective(
     recipe: Recipe, inputs: Datasets, network: nn.Sequential, precision: Precision
 ) -> Objective:
@@ -565,7 +551,7 @@ def student(recipe: Recipe, inputs: Datasets) -> Student:
     return Student(
         model.num_classes or 0,
         model.in_channels,
-        recipe.task.several,
+        recipe.task.multilabel,
         recipe.preprocess,
         inputs.names,
         train_pipeline(recipe),
@@ -578,7 +564,7 @@ def course(recipe: Recipe, epoch_steps: int) -> Course:
     """What the picture of a run says beside its records."""
     task = recipe.task
     smoothing = getattr(task.loss, "smoothing", 0)
-    measured = "binary cross entropy" if task.several else "cross entropy"
+    measured = "binary cross entropy" if task.multilabel else "cross entropy"
     learnt = LOSSES.get(task.loss.kind, f"{task.loss.kind} loss")
     if isinstance(task, Distill):
         labels = [learnt] if task.labels_weight else []

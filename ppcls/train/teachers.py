@@ -105,7 +105,7 @@ class Student:
 
     classes: int
     channels: int
-    several: bool
+    multilabel: bool
     preprocess: Preprocess
     names: tuple[str, ...]
     view: TrainPipeline
@@ -144,9 +144,9 @@ def find_teacher(node: Network | Exported, student: Student) -> TeacherFiles:
     if RECORD in checkpoint.metadata:
         record = read_record(source.path, checkpoint.metadata)
         names = tuple(record.labels)
-        several = str(record.recipe["task"].get("kind")).endswith("multilabel")
-        if several != student.several:
-            what = "several labels, not one" if several else "one label, not several"
+        multilabel = str(record.recipe["task"].get("kind")).endswith("multilabel")
+        if multilabel != student.multilabel:
+            what = "several labels, not one" if multilabel else "one label, not several"
             raise UserError(f"task.teacher: {source.path} gives an image {what}")
         preprocess = from_plain(Preprocess, record.recipe["preprocess"], str(source.path))
     elif source.preprocess:

@@ -291,7 +291,8 @@ class Trainer:
         """
         told = self.processes.gather((self.interrupt.asked, error, images, skipped))
         asked, errors, counts, lines = zip(*told, strict=True)
-        self.skipped.add(line for own in lines for line in own)
+        if any(lines):
+            self.skipped.add(line for own in lines for line in own)
         if any(errors):
             raise DataError(next(filter(None, errors)))
         self.stopping = any(asked)

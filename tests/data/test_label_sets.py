@@ -20,7 +20,7 @@ def put(tmp_path):
 
 
 def opened(path, labels=None):
-    return datasets.open_samples(path, labels=labels, several=True)
+    return datasets.open_samples(path, labels=labels, multilabel=True)
 
 
 def mistakes(path, labels=None):

@@ -81,12 +81,12 @@ def test_a_hundred_thousand_columns(tmp_path):
     classes = ",".join(f"class {i}" for i in range(100_000))
     (tmp_path / "a.csv").write_text(f"path,{classes}\na.jpg{',1' * 100_000}\n")
     (tmp_path / "a.jpg").write_bytes(b"")
-    samples = open_samples(str(tmp_path / "a.csv"), several=True)
+    samples = open_samples(str(tmp_path / "a.csv"), multilabel=True)
     assert samples.labels.shape == (1, 100_000)
     assert (samples.labels == 1).all()
     (tmp_path / "a.csv").write_text(f"path,{classes},class 7\na.jpg{',1' * 100_001}\n")
     assert "class 7 stands twice" in words_of(
-        lambda: open_samples(str(tmp_path / "a.csv"), several=True)
+        lambda: open_samples(str(tmp_path / "a.csv"), multilabel=True)
     )
 
 

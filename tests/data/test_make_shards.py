@@ -23,15 +23,15 @@ def test_label_sets(tmp_path, workdir):
     lines = [f"photos/train/ant/{i}.png\t{i % 2},1,0\n" for i in range(6)]
     (workdir / "list.txt").write_text("".join(lines))
     assert main(["make-shards", "list.txt", "sets", "--multilabel", "--name", "all"]) == 0
-    opened = open_samples("sets/all-000000.tar", several=True)
-    listed = open_samples("list.txt", several=True)
+    opened = open_samples("sets/all-000000.tar", multilabel=True)
+    listed = open_samples("list.txt", multilabel=True)
     assert contents(opened) == contents(listed)
     assert opened.labels.dtype == np.uint8
     text = message(open_samples, "sets/all-000000.tar")
     assert text.startswith("sets/all-000000.tar:000000.txt: label '")
     assert "-o task.kind=multilabel learns such lists" in text
     (workdir / "names.txt").write_text("a\nb\n")
-    text = message(open_samples, "sets/all-000000.tar", labels="names.txt", several=True)
+    text = message(open_samples, "sets/all-000000.tar", labels="names.txt", multilabel=True)
     assert "000000.txt: expected 2 labels of 0 or 1 like 0,1 (one per class), found" in text
 
 

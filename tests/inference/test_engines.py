@@ -270,12 +270,12 @@ import ctypes, sys
 from pathlib import Path
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
-from ppcls.inference.exported_model import open_folder
+from ppcls.inference.exported_model import open_exported
 from ppcls.inference.engines.openvino import SignalStack
 
 stacks = [SignalStack(), SignalStack()]
 ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stacks[0]))
-open_engine(open_folder(Path(sys.argv[1])), Settings("openvino"))
+open_engine(open_exported(Path(sys.argv[1])), Settings("openvino"))
 ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stacks[1]))
 assert bytes(stacks[0]) == bytes(stacks[1])
 """

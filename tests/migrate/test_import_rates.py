@@ -20,7 +20,7 @@ def stepped(size, gamma=0.5):
     return lr.StepDecay(PEAK, size, gamma)
 
 
-def several(*milestones):
+def multilabel(*milestones):
     return lr.MultiStepDecay(PEAK, list(milestones), 0.5)
 
 
@@ -53,10 +53,10 @@ ROWS = [
         "MultiStepDecay",
         {"milestones": [2, 5], **HALF, **WARM},
         True,
-        lambda: warmed(several(2, 5), 3),
+        lambda: warmed(multilabel(2, 5), 3),
     ),
-    ("MultiStepDecay", {"milestones": [2.3], **HALF}, False, lambda: several(2.3 * STEPS)),
-    ("MultiStepDecay", {"milestones": [2.5], **HALF}, True, lambda: several(2.5)),
+    ("MultiStepDecay", {"milestones": [2.3], **HALF}, False, lambda: multilabel(2.3 * STEPS)),
+    ("MultiStepDecay", {"milestones": [2.5], **HALF}, True, lambda: multilabel(2.5)),
     (
         "Piecewise",
         {**PIECES, **WARM},

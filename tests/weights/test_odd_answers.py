@@ -46,7 +46,7 @@ def test_addresses(web, monkeypatch, address):
     assert len(text.splitlines()) == 1
     if address.startswith("http"):
         with pytest.raises(UserError):
-            open_part("data.train", address.replace("pdparams", "tar"), Data(), several=False)
+            open_part("data.train", address.replace("pdparams", "tar"), Data(), multilabel=False)
 
 
 HEAD = "Content-Length: 4\r\nConnection: close\r\n\r\nbody"

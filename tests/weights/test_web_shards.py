@@ -30,18 +30,18 @@ def body():
 def test_shards_of_an_address_are_fetched_once(web, body, tmp_path):
     web.body, web.cuts = body, [70_000]  # the first answer ends in its second chunk
     url = web.url("train-{7..8}.tar")
-    samples = open_part("data.train", url, Data(), several=False)
+    samples = open_part("data.train", url, Data(), multilabel=False)
     assert web.asked == [None, "bytes=65536-", None]
     assert samples.labels.tolist() == [1, 0, 1, 0]
     assert samples.paths[1].read() == b"second"
     assert samples.where(3).endswith("train-8.tar:1.jpg")
     assert samples.paths[0].startswith(str(tmp_path / "home/shards/"))
     web.shutdown()
-    again = open_part("data.train", url, Data(), several=False)
+    again = open_part("data.train", url, Data(), multilabel=False)
     assert again.digest() == samples.digest()
 
 
 def test_an_address_without_shards(web):
     web.statuses = [404]
     with pytest.raises(UserError, match=r"train-0\.tar: HTTP 404 .*; check the address"):
-        open_part("data.train", web.url("train-0.tar"), Data(), several=False)
+        open_part("data.train", web.url("train-0.tar"), Data(), multilabel=False)

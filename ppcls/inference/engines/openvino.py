@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls.inference.engines.base import Opened, Settings, need, refuse_precision
-from ppcls.inference.engines.pool import Call
+from ppcls.inference.engines.base import Call, Opened, Settings, need, refuse_precision
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.formats import openvino_model, with_onnx
 from ppcls.utils.errors import UserError

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls.inference.engines.base import Opened, Settings, free, refuse_precision
-from ppcls.inference.engines.pool import Call
+from ppcls.inference.engines.base import Call, Opened, Settings, free, refuse_precision
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
