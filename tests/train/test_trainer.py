@@ -20,7 +20,7 @@ def evals(name):
     return [r for r in read_records(Path(f"runs/{name}/run.jsonl")) if r["event"] == "eval"]
 
 
-def score_names(*scores, every=10):
+def scored(*scores, every=10):
     return [{"step": every * (i + 1), "top1": s, "loss": 1 - s} for i, s in enumerate(scores)]
 
 
