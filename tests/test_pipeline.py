@@ -140,7 +140,7 @@ def test_mistakes_at_prediction_write_nothing(exported, workdir, run):
     (workdir / "empty").mkdir()
     assert "empty: no images in this folder" in fails(*good, "empty")
     assert "gone: does not exist" in fails("--model-dir", "gone", "photos/eval/bee")
-    assert "images: has no inference.yml" in fails("--model-dir", "photos", "photos/eval/bee")
+    assert "photos: has no inference.yml" in fails("--model-dir", "photos", "photos/eval/bee")
     (workdir / "exported/small/inference.json").unlink()
     assert "no inference.json" in fails(*good, "photos/eval/bee")
 
@@ -176,7 +176,7 @@ def test_an_export_replaces_only_an_export(exported, workdir, run):
     options = ("export", "-c", "recipe.yaml", "--output")
     code, _, err = run(*options, "photos")
     assert code == 2
-    assert "images exists and is no exported folder" in err
+    assert "photos exists and is no exported folder" in err
     assert run(*options, "exported/small")[0] == 0
     assert manifest.read(workdir / "exported/small").labels == ("ant", "bee")
 

@@ -53,7 +53,7 @@ def show_data(
     layout = sheets.lay_out(len(chosen), 1 + epochs, sides(size)[-1], LINES)
     sheets.require_room(str(output), output, layout, overwrite)
     heads = [
-        "photo",
+        "image",
         *(["evaluation"] if evaluation else [f"epoch {e + 1}" for e in range(epochs)]),
     ]
     drawn = sheets.draw_pages(cards(samples, view, chosen, heads), layout)

@@ -374,7 +374,7 @@ def test_a_folder_with_parts_is_used_part_by_part(workdir, run):
     assert "photos/train: 12 images, 2 classes" in out
     assert "photos/val: 6 images, 2 classes" in out
     words = "photos/train is learnt from, photos/val is scored on"
-    assert f"images: holds the parts of a data set: {words}" in out
+    assert f"photos: holds the parts of a data set: {words}" in out
     same = ("-o", "data.train=photos", "data.eval=null", "train.epochs=1")
     code, out, err = run("train", "-c", "recipe.yaml", *same)
     assert code == 0, err

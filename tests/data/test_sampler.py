@@ -34,16 +34,16 @@ def test_balanced_shows_classes_equally_and_photos_evenly():
     data = samples(12, 6, 3)
     for epoch in range(4):
         photos = shown(Balanced(), data, epoch) % 21
-        assert np.bincount(data.class_names[photos]).tolist() == [7, 7, 7]
+        assert np.bincount(data.labels[photos]).tolist() == [7, 7, 7]
         times = np.bincount(photos, minlength=21)
         for label, allowed in enumerate(({0, 1}, {1, 2}, {2, 3})):  # 7/12, 7/6 and 7/3 showings
-            assert set(times[data.class_names == label].tolist()) == allowed
+            assert set(times[data.labels == label].tolist()) == allowed
 
 
 def test_the_square_root():
     data = samples(16, 4, 1)  # roots 4, 2, 1 of 21 images: 12, 6, 3
     photos = shown(Balanced(power=0.5), data) % 21
-    assert np.bincount(data.class_names[photos]).tolist() == [12, 6, 3]
+    assert np.bincount(data.labels[photos]).tolist() == [12, 6, 3]
     natural = shown(Balanced(power=0.0), data)
     assert sorted(natural.tolist()) == list(range(21))
 
@@ -51,7 +51,7 @@ def test_the_square_root():
 def test_weights_are_of_photos():
     data = samples(8, 4, 12)  # 8 * 1, 4 * 4 and 0: of 24 images 8, 16, 0
     photos = shown(Weighted(weights=(1, 4, 0)), data) % 24
-    assert np.bincount(data.class_names[photos], minlength=3).tolist() == [8, 16, 0]
+    assert np.bincount(data.labels[photos], minlength=3).tolist() == [8, 16, 0]
     absent = samples(8, 4)
     photos = shown(Weighted(weights=(1, 1, 5)), absent) % 12
     assert sorted(photos.tolist()) == list(range(12))
@@ -99,7 +99,7 @@ def test_a_sampler_and_repeats_together():
     assert len(np.unique(found)) == 24
     photos, copies = found % 24, found // 24
     assert (photos[::2] == photos[1::2]).all()
-    assert np.bincount(data.class_names[photos]).tolist() == [8, 8, 8]
+    assert np.bincount(data.labels[photos]).tolist() == [8, 8, 8]
     for photo in np.unique(photos):  # of the class of two images each is drawn twice
         assert copies[photos == photo].tolist() == list(range((photos == photo).sum()))
     assert copies.max() == 3
@@ -113,7 +113,7 @@ def test_earlier_counts_by_hand():
 
 
 def test_what_does_not_fit_the_data():
-    with pytest.raises(UserError, match=r"train.sampler: balanced .* images has no images of bee:"):
+    with pytest.raises(UserError, match=r"train.sampler: balanced .* photos has no images of bee:"):
         shown(Balanced(), samples(3, 0, 2))
     with pytest.raises(UserError, match=r"train.sampler.weights: 2 weights for 3 classes"):
         shown(Weighted(weights=(1, 2)), samples(3, 1, 2))

@@ -105,7 +105,7 @@ def test_few_labels_come_again_and_as_the_sampler_says():
     known = shown[shown % 64 < 4]
     assert len(known) == 32
     assert len(set(known.tolist())) == 32
-    assert Counter(data.class_names[known % 64].tolist()) == {0: 16, 1: 16}
+    assert Counter(data.labels[known % 64].tolist()) == {0: 16, 1: 16}
 
 
 def test_a_batch_knows_which_photos_have_labels(photos):

@@ -267,7 +267,7 @@ def test_other_photos_are_refused(select):
     Path("list.txt").write_text(wild()[0])
     code, _, err = select(photos="list.txt")
     assert code == 2
-    assert "images: 23 -> 1" in err
+    assert "photos: 23 -> 1" in err
 
 
 MISTAKES = {

@@ -61,7 +61,7 @@ def test_a_file_that_was_cut_goes_on_with_whole_records(tmp_path):
     with pytest.raises(UserError, match=r"than are wanted \(teacher: x -> y\): write"):
         open_answers(path, header(teacher="y"))
     with pytest.raises(UserError, match=r"4 -> 5\): give another --output, or delete it"):
-        Writing(path, header(images=5))
+        Writing(path, header(photos=5))
 
 
 def test_other_files_are_refused(tmp_path):

@@ -167,7 +167,7 @@ MISTAKES = {
     "{name: ResNet18, weights: runs/small/best.safetensors}": "task.teacher: runs/small/best",
     "{name: EfficientNetLite0, weights: no.pdparams}": "no.pdparams: no such file",
     "{folder: away}": "away: does not exist",
-    "{folder: images}": "images: has no inference.yml",
+    "{folder: photos}": "photos: has no inference.yml",
     f"[{NETWORK}, {PEER}]": "a peer teaches alone",
     "[]": "give at least one teacher",
 }
