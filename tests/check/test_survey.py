@@ -62,22 +62,22 @@ def test_a_changed_photo_is_near_itself_and_no_other(changed):
 
 
 def test_near_is_what_imagehash_calls_near():
-    """Its perceptual hash of as many bits, of pictures of the same size, tells alike."""
+    """Its perceptual hash of as many bits, of the same 32 x 32 pixels, tells alike."""
     imagehash = pytest.importorskip("imagehash")
-    photos = [scene(seed) for seed in range(12)]
+    scenes = [scene(seed) for seed in range(12)]
     changes = [
         *CHANGES.values(),
         lambda pixels: pixels[:, ::-1].copy(),
         lambda pixels: pixels[9:-9],
     ]
-    pictures = photos + [change(photo) for change in changes for photo in photos]
-    ours = [hash_of(pixels) for pixels in pictures]
+    images = scenes + [change(pixels) for change in changes for pixels in scenes]
+    ours = [hash_of(pixels) for pixels in images]
     options = {"hash_size": 16, "highfreq_factor": SIDE // 16}
-    theirs = [imagehash.phash(Image.fromarray(pixels), **options) for pixels in pictures]
-    pairs = list(itertools.combinations(range(len(pictures)), 2))
+    theirs = [imagehash.phash(Image.fromarray(pixels), **options) for pixels in images]
+    pairs = list(itertools.combinations(range(len(images)), 2))
     near = [(i, j) for i, j in pairs if distance(ours[i], ours[j]) <= NEAR]
     assert near == [(i, j) for i, j in pairs if theirs[i] - theirs[j] <= NEAR]
-    assert 5 * len(photos) <= len(near) < len(pairs) // 10
+    assert 5 * len(scenes) <= len(near) < len(pairs) // 10
 
 
 def test_what_shows_nothing_is_said():
