@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field
 
 from ppcls import metrics
-from ppcls.config.node import NotNegative, PathText, node
+from ppcls.config.node import NotNegative, PathText, node, without_kind
 from ppcls.losses.distill import KL, WITH_LABELS, DistillLoss, SymmetricKL
 from ppcls.losses.labels import AnyLoss, BinaryCrossEntropy, CrossEntropy, MultiLabelLoss
 from ppcls.metrics import Meter, MultiLabelMeter, TopKMeter
@@ -81,11 +81,58 @@ Teachers = Annotated[tuple[Teacher, ...], BeforeValidator(listed)]
 
 
 # --------------------------------------------------------------------------
+# How answers are judged, and the loss where a recipe does not say which kind it is
+
+OneLabelLoss = Annotated[AnyLoss, without_kind("cross_entropy")]
+ManyLabelsLoss = Annotated[MultiLabelLoss, without_kind("bce")]
+
+
+class OneLabel:
+    """An image is of one class: the likeliest is the answer."""
+
+    answers: ClassVar[str] = "classify"  # as an exported network's `task`
+    multilabel: ClassVar[bool] = False  # labels per image
+    best: ClassVar[metrics.Score] = "top1"  # the score that chooses the best weights
+    watched: ClassVar[str] = "top1"  # the score of training steps
+
+    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+        return TopKMeter(classes)
+
+    def score_names(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return TopKMeter.score_names(classes)
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many images are right."""
+        return TopKMeter.right(logits, targets)
+
+
+class ManyLabels:
+    """An image has any number of labels, each a yes or no of its own."""
+
+    answers: ClassVar[str] = "multilabel"
+    multilabel: ClassVar[bool] = True
+    best: ClassVar[metrics.Score] = "map"
+    watched: ClassVar[str] = "label_accuracy"
+
+    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
+        return MultiLabelMeter(thresholds)
+
+    def score_names(self, classes: int) -> list[str]:
+        """The names of the scores that evaluation gives."""
+        return MultiLabelMeter.score_names()
+
+    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
+        """How many images are right."""
+        return MultiLabelMeter.right(logits, targets)
+
+
+# --------------------------------------------------------------------------
 # The task of learning from a teacher
 
 
 @node
-class Distill:
+class Distill(OneLabel):
     """One label per image, learnt from a teacher and, where `labels_weight` is above 0, labels.
 
     The loss is the sum of `losses`, each times its weight, and of `loss`, against the labels, times
@@ -95,18 +142,8 @@ class Distill:
     kind: Literal["distill"] = "distill"
     teacher: Teachers  # one, or a list
     losses: tuple[DistillLoss, ...] = (KL(),)
-    loss: AnyLoss = CrossEntropy()
+    loss: OneLabelLoss = CrossEntropy()
     labels_weight: NotNegative = 0.0
-    answers: ClassVar[str] = "classify"
-    multilabel: ClassVar[bool] = False
-    best: ClassVar[metrics.Score] = "top1"
-    watched: ClassVar[str] = "top1"
-
-    @field_validator("loss", mode="before")
-    @classmethod
-    def named(cls, value: Any) -> Any:
-        """A loss without a kind is a cross entropy."""
-        return {"kind": "cross_entropy", **value} if isinstance(value, dict) else value
 
     def __post_init__(self):
         if not (self.teacher and self.losses):
@@ -129,20 +166,9 @@ class Distill:
         """Whether the teacher is a second student."""
         return any(isinstance(teacher, Peer) for teacher in self.teacher)
 
-    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
-        return TopKMeter(classes)
-
-    def score_names(self, classes: int) -> list[str]:
-        """The names of the scores that evaluation gives."""
-        return TopKMeter.score_names(classes)
-
-    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `TopKMeter` counts."""
-        return TopKMeter.right(logits, targets)
-
 
 @node
-class DistillMultiLabel(Distill):
+class DistillMultiLabel(ManyLabels, Distill):
     """Any number of labels per image, learnt from one teacher's logits and from the labels.
 
     The teacher is a network that gives several labels, too, or a second student.
@@ -150,17 +176,7 @@ class DistillMultiLabel(Distill):
 
     kind: Literal["distill_multilabel"] = "distill_multilabel"  # type: ignore[assignment]
     losses: tuple[DistillLoss, ...] = (SymmetricKL(act="sigmoid"),)
-    loss: MultiLabelLoss = BinaryCrossEntropy()  # type: ignore[assignment]
-    answers: ClassVar[str] = "multilabel"
-    multilabel: ClassVar[bool] = True
-    best: ClassVar[metrics.Score] = "map"
-    watched: ClassVar[str] = "label_accuracy"
-
-    @field_validator("loss", mode="before")
-    @classmethod
-    def named(cls, value: Any) -> Any:
-        """A loss without a kind is a binary cross entropy."""
-        return {"kind": "bce", **value} if isinstance(value, dict) else value
+    loss: ManyLabelsLoss = BinaryCrossEntropy()  # type: ignore[assignment]
 
     def __post_init__(self):
         Distill.__post_init__(self)
@@ -175,17 +191,6 @@ class DistillMultiLabel(Distill):
                 "one {name, weights} without a cache, or {kind: peer, name}"
             )
 
-    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
-        return MultiLabelMeter(thresholds)
-
-    def score_names(self, classes: int) -> list[str]:
-        """The names of the scores that evaluation gives."""
-        return MultiLabelMeter.score_names()
-
-    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `MultiLabelMeter` counts."""
-        return MultiLabelMeter.right(logits, targets)
-
 
 # --------------------------------------------------------------------------
 # What a training step computes, and what evaluation counts
@@ -195,21 +200,11 @@ Step = Callable[["Tensor", "Tensor", np.ndarray], "tuple[Tensor, Tensor]"]
 
 
 @node
-class Classify:
+class Classify(OneLabel):
     """One label per image, learnt from the labels alone."""
 
     kind: Literal["classify"] = "classify"
-    loss: AnyLoss = CrossEntropy()
-    answers: ClassVar[str] = "classify"  # as an exported network's `task`
-    multilabel: ClassVar[bool] = False  # labels per image
-    best: ClassVar[metrics.Score] = "top1"  # the score that chooses the best weights
-    watched: ClassVar[str] = "top1"  # the score of training steps
-
-    @field_validator("loss", mode="before")
-    @classmethod
-    def named(cls, value: Any) -> Any:
-        """A loss without a kind is a cross entropy."""
-        return {"kind": "cross_entropy", **value} if isinstance(value, dict) else value
+    loss: OneLabelLoss = CrossEntropy()
 
     def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """The function from images uint8 [N, H, W, C] and targets to loss and logits.
@@ -219,49 +214,17 @@ class Classify:
         """
         return step_of(self.loss.build(counts) if counts else self.loss, network)
 
-    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
-        return TopKMeter(classes)
-
-    def score_names(self, classes: int) -> list[str]:
-        """The names of the scores that evaluation gives."""
-        return TopKMeter.score_names(classes)
-
-    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `TopKMeter` counts."""
-        return TopKMeter.right(logits, targets)
-
 
 @node
-class MultiLabel:
+class MultiLabel(ManyLabels):
     """Any number of labels per image, each a yes or no of its own."""
 
     kind: Literal["multilabel"] = "multilabel"
-    loss: MultiLabelLoss = BinaryCrossEntropy()
-    answers: ClassVar[str] = "multilabel"
-    multilabel: ClassVar[bool] = True
-    best: ClassVar[metrics.Score] = "map"
-    watched: ClassVar[str] = "label_accuracy"
-
-    @field_validator("loss", mode="before")
-    @classmethod
-    def named(cls, value: Any) -> Any:
-        """A loss without a kind is a binary cross entropy."""
-        return {"kind": "bce", **value} if isinstance(value, dict) else value
+    loss: ManyLabelsLoss = BinaryCrossEntropy()
 
     def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """As of `Classify`; targets are 0 and 1, or between where images were mixed."""
         return step_of(self.loss.build(counts) if counts else self.loss, network)
-
-    def meter(self, classes: int, thresholds: Sequence[float] = ()) -> Meter:
-        return MultiLabelMeter(thresholds)
-
-    def score_names(self, classes: int) -> list[str]:
-        """The names of the scores that evaluation gives."""
-        return MultiLabelMeter.score_names()
-
-    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, as `MultiLabelMeter` counts."""
-        return MultiLabelMeter.right(logits, targets)
 
 
 def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
@@ -272,12 +235,7 @@ def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
     return step
 
 
-def named_task(value: Any) -> Any:
-    """A task without a kind learns one label per image."""
-    return {"kind": "classify", **value} if isinstance(value, dict) else value
-
-
 Task = Annotated[
     Annotated[Classify | MultiLabel | Distill | DistillMultiLabel, Field(discriminator="kind")],
-    BeforeValidator(named_task),
+    without_kind("classify"),
 ]

@@ -20,7 +20,6 @@ from ppcls.dev.model_tables import markdown_table, milliseconds
 from ppcls.report.fonts import drawable, families, fonts_for
 from ppcls.utils import text
 from ppcls.utils.errors import UserError
-from ppcls.utils.log import read_records
 from ppcls.utils.text import columns, in_markdown, plural, visible
 from ppcls.weights.store import read_registry
 
@@ -336,11 +335,6 @@ def write_page(records: Sequence[Record], page: Path = PAGE, kept: Path = RECORD
     kept.write_text("".join(map(line, chosen)), encoding="utf-8")
     page.write_text(text, encoding="utf-8")
     write_plots(cells, page.parent)
-
-
-def stale(page: Path = PAGE, kept: Path = RECORDS) -> bool:
-    """Whether the page is not what the records beside it give."""
-    return page.read_text(encoding="utf-8") != filled(page, read_records(kept))
 
 
 def filled(page: Path, records: Sequence[Record]) -> str:

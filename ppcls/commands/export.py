@@ -2,14 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ppcls.commands.options import add_command, add_overwrite_option, add_recipe_options
+from ppcls.commands.options import (
+    WEIGHTS_HELP,
+    add_command,
+    add_overwrite_option,
+    add_recipe_options,
+)
 from ppcls.utils.files import expanded
-
-if TYPE_CHECKING:
-    pass
-from ppcls.commands.options import WEIGHTS_HELP
 
 
 def add(commands) -> None:

@@ -2,13 +2,9 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ppcls.commands.options import add_command, add_recipe_options, positive
 from ppcls.utils.log import say
-
-if TYPE_CHECKING:
-    pass
 
 
 def add(commands) -> None:

@@ -2,12 +2,8 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ppcls.commands.options import add_command, add_recipe_options, positive
-
-if TYPE_CHECKING:
-    pass
 
 
 def add(commands) -> None:

@@ -25,6 +25,13 @@ def node(cls: type[Class]) -> type[Class]:
     return pydantic_dataclass(config=config, frozen=True, kw_only=True)(cls)  # type: ignore
 
 
+def without_kind(kind: str) -> BeforeValidator:
+    """Of a union told apart by `kind`: a value that names none is of this one."""
+    return BeforeValidator(
+        lambda value: {"kind": kind, **value} if isinstance(value, dict) else value
+    )
+
+
 # What no run has, and no machine could hold or finish, is a slip of the pen and said as one.
 MOST = 10**9
 MANY = 10**6

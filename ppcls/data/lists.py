@@ -6,7 +6,7 @@ import io
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import NamedTuple
@@ -57,8 +57,17 @@ def read_list(
         names = in_order(set(map(composed, rows.labels)))
     numbers = label_numbers(set(rows.labels), names)
     wrong = [i for i, label in enumerate(rows.labels) if label not in numbers]
+    check_rows(path, rows, wrong, lambda label: label_mistake(label, names, is_csv))
+    labels = np.fromiter(map(numbers.__getitem__, rows.labels), np.int64, len(rows.labels))
+    return rows.images, labels, np.array(rows.lines, np.int64), names
+
+
+def check_rows(
+    path: str | PathLike, rows: Rows, wrong: Sequence[int], text_of: Callable[[str], str]
+) -> None:
+    """UserError for all malformed rows at once, for those with a `wrong` label, and for none."""
     # Finding near names is slow, so only for what can be shown.
-    texts = [label_mistake(rows.labels[i], names, is_csv) for i in wrong[:SHOWN]]
+    texts = [text_of(rows.labels[i]) for i in wrong[:SHOWN]]
     texts += [""] * len(wrong[SHOWN:])
     mistakes = rows.mistakes + [(rows.lines[i], text) for i, text in zip(wrong, texts, strict=True)]
     if mistakes:
@@ -66,8 +75,6 @@ def read_list(
         raise UserError(*first_of(found))
     if not rows.images:
         raise UserError(f"{path}: lists no images")
-    labels = np.fromiter(map(numbers.__getitem__, rows.labels), np.int64, len(rows.labels))
-    return rows.images, labels, np.array(rows.lines, np.int64), names
 
 
 def listed_paths(path: str | PathLike) -> Iterator[tuple[int, list[str]]]:
@@ -326,13 +333,7 @@ def read_label_sets(
     width = len(names) or (rows.labels[0].count(",") + 1 if rows.labels else 0)
     sets = {text: parse(text, width) for text in set(rows.labels)}
     wrong = [i for i, text in enumerate(rows.labels) if sets[text] is None]
-    texts = [mistake(rows.labels[i], width) for i in wrong[:SHOWN]] + [""] * len(wrong[SHOWN:])
-    mistakes = rows.mistakes + [(rows.lines[i], text) for i, text in zip(wrong, texts, strict=True)]
-    if mistakes:
-        found = [f"{path}:{line}: {text}" for line, text in sorted(mistakes)]
-        raise UserError(*first_of(found))
-    if not rows.images:
-        raise UserError(f"{path}: lists no images")
+    check_rows(path, rows, wrong, lambda label: mistake(label, width))
     labels = np.array([sets[text] for text in rows.labels], np.uint8)
     return rows.images, labels, np.array(rows.lines, np.int64), names
 

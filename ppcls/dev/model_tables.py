@@ -94,10 +94,10 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 # --------------------------------------------------------------------------- the blocks
 
 
-def short_block(names: Sequence[str] = WELL_KNOWN) -> str:
+def short_block() -> str:
     """README's table."""
     header = ("network", "top-1, %", "parameters, M", "multiply-adds, G")
-    chosen = map(facts, names)
+    chosen = map(facts, WELL_KNOWN)
     rows = ((o.name, percent(o.top1), millions(o.params), billions(o.macs)) for o in chosen)
     return "\n".join(markdown_table(header, rows))
 

@@ -272,7 +272,7 @@ def refuse_others(path: Path) -> None:
         raise UserError(f"{path}: cannot be opened ({error.strerror or error})") from None
     if path.is_dir():
         if not is_exported(path):
-            raise UserError(f"{path}: has no {manifest.FILE}{folder_hint(path, entries)}")
+            raise UserError(f"{path}: has no {manifest.FILE}{folder_hint(entries)}")
         return
     checkpoint = path.suffix.lower() in CHECKPOINTS
     if checkpoint:
@@ -298,7 +298,7 @@ def to_export(checkpoint: Path) -> str:
     return f"export it first: ppcls export {recipe}--weights {checkpoint} --output exported/NAME"
 
 
-def folder_hint(path: Path, entries: Sequence[Path]) -> str:
+def folder_hint(entries: Sequence[Path]) -> str:
     """What to say of a folder that is no exported one."""
     if not entries:
         return "; make such a folder with tools/export.py (this one is empty)"

@@ -28,8 +28,6 @@ from ppcls.utils.files import expanded
 from ppcls.utils.guard import user_errors
 from ppcls.utils.text import plural
 
-__all__ = ["ImageInput", "Prediction", "Predictor", "find", "link", "open_image", "softmax"]
-
 AUTO = "auto"
 MANY_CLASSES = 1 << 30
 AHEAD = 2  # batches, of each that runs, that are being prepared meanwhile

@@ -118,26 +118,17 @@ def resolution(name: str) -> int:
     return spec_of(name).resolution
 
 
-def build(name: str, num_classes: int = 1000, in_channels: int = 3) -> "nn.Layer":
-    """A network with fresh weights, drawn from Paddle's generator (`paddle.seed` fixes them).
-
-    It maps float32 images [N, in_channels, H, W] to float32 logits [N, num_classes].
-
-    Raises:
-        UserError: the name is unknown, or a number is below 1.
-    """
-    spec = spec_of(name)
-    check_numbers(name, num_classes, in_channels)
-    return network(spec, num_classes, in_channels)
-
-
 def check_numbers(name: str, num_classes: int, in_channels: int) -> None:
     if num_classes < 1 or in_channels < 1:
         raise UserError(f"{name}: {num_classes=} and {in_channels=} must be at least 1")
 
 
 def network(spec: Spec, num_classes: int = 1000, in_channels: int = 3) -> "nn.Layer":
-    """The network a spec describes; `dataclasses.replace` makes a spec of one's own."""
+    """The network a spec describes, with fresh weights of Paddle's generator (`paddle.seed`).
+
+    `dataclasses.replace` makes a spec of one's own. It maps float32 images
+    [N, in_channels, H, W] to float32 logits [N, num_classes].
+    """
     if isinstance(spec, EfficientNetSpec):
         from ppcls.models.efficientnet import EfficientNet
 

@@ -49,9 +49,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def at_most(texts: Sequence[str], separator: str = ", ", limit: int = SHOWN) -> str:
+def at_most(texts: Sequence[str], limit: int = SHOWN) -> str:
     """The first texts, and how many more there are."""
-    return separator.join(first_of(texts, limit))
+    return ", ".join(first_of(texts, limit))
 
 
 def first_of(texts: Sequence[str], limit: int = SHOWN) -> list[str]:

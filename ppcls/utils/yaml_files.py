@@ -48,12 +48,6 @@ def compose(text: str, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
     return node
 
 
-def load(text: str, loader: Any = yaml.SafeLoader) -> Any:
-    """The value of a document, None of an empty one, with the errors of `compose`."""
-    node = compose(text, loader)
-    return construct(node, loader) if node else None
-
-
 def construct(node: yaml.Node, loader: Any = yaml.SafeLoader) -> Any:
     """The value of a node that `compose` gave; YAMLError for a text that is not of its kind."""
     maker = loader("")

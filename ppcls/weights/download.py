@@ -455,9 +455,7 @@ def version(answer: "requests.Response", start: int) -> dict[str, Any]:
     """What tells the server's file from others; {} for a part of it from elsewhere than `start`."""
     size = answer.headers.get("Content-Length", "")
     if answer.status_code == 206:
-        span = re.fullmatch(
-            "bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})", answer.headers.get("Content-Range", "")
-        )
+        span = SPAN.fullmatch(answer.headers.get("Content-Range", ""))
         if not span or int(span[1]) != start:
             return {}
         size = span[2]

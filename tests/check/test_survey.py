@@ -1,6 +1,7 @@
 """The perceptual hash against its formula, and an image changed against the image and others."""
 
 import io
+import itertools
 import os
 
 import cv2
@@ -41,17 +42,16 @@ def test_bits_are_the_signs_of_the_lowest_frequencies():
         assert bit == (float((grey * wave).sum()) > 0)
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        saved_again,
-        lambda pixels: cv2.resize(pixels, None, fx=0.5, fy=0.5),
-        lambda pixels: (pixels * 0.7).astype(np.uint8),
-        lambda pixels: np.clip(pixels * 1.2, 0, 255).astype(np.uint8),
-        lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, -1),
-    ],
-    ids=["saved at quality 50", "half the size", "darker", "brighter", "grey"],
-)
+CHANGES = {
+    "saved at quality 50": saved_again,
+    "half the size": lambda pixels: cv2.resize(pixels, None, fx=0.5, fy=0.5),
+    "darker": lambda pixels: (pixels * 0.7).astype(np.uint8),
+    "brighter": lambda pixels: np.clip(pixels * 1.2, 0, 255).astype(np.uint8),
+    "grey": lambda pixels: cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, -1),
+}
+
+
+@pytest.mark.parametrize("changed", CHANGES.values(), ids=CHANGES)
 def test_a_changed_photo_is_near_itself_and_no_other(changed):
     photos = [scene(seed) for seed in range(20)]
     hashes = [hash_of(photo) for photo in photos]
@@ -59,6 +59,25 @@ def test_a_changed_photo_is_near_itself_and_no_other(changed):
         own = hash_of(changed(photo))
         assert distance(own, hashes[i]) <= NEAR
         assert min(distance(own, other) for other in hashes[:i] + hashes[i + 1 :]) > 2 * NEAR
+
+
+def test_near_is_what_imagehash_calls_near():
+    """Its perceptual hash of as many bits, of the same 32 x 32 pixels, tells alike."""
+    imagehash = pytest.importorskip("imagehash")
+    scenes = [scene(seed) for seed in range(12)]
+    changes = [
+        *CHANGES.values(),
+        lambda pixels: pixels[:, ::-1].copy(),
+        lambda pixels: pixels[9:-9],
+    ]
+    images = scenes + [change(pixels) for change in changes for pixels in scenes]
+    ours = [hash_of(pixels) for pixels in images]
+    options = {"hash_size": 16, "highfreq_factor": SIDE // 16}
+    theirs = [imagehash.phash(Image.fromarray(pixels), **options) for pixels in images]
+    pairs = list(itertools.combinations(range(len(images)), 2))
+    near = [(i, j) for i, j in pairs if distance(ours[i], ours[j]) <= NEAR]
+    assert near == [(i, j) for i, j in pairs if theirs[i] - theirs[j] <= NEAR]
+    assert 5 * len(scenes) <= len(near) < len(pairs) // 10
 
 
 def test_what_shows_nothing_is_said():

@@ -13,7 +13,7 @@ import paddle
 import pytest
 from golden_fill import fill, image
 
-from ppcls.models import registry
+import ppcls
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden/logits.json").read_text())
 
@@ -32,7 +32,7 @@ def test_logits_equal_those_of_paddleclas(name):
     golden = GOLDEN[name]
     lines = [line.split() for line in golden["layers"]]
     keys = [f"{layer}.{leaf}" for layer, *leaves in lines for leaf in leaves]
-    net = registry.build(name)
+    net = ppcls.create_model(name)
     state = net.state_dict()
     values = [filled(key, p.shape) for key, p in zip(keys, state.values(), strict=True)]
     net.set_state_dict(dict(zip(state, values, strict=True)))

@@ -2,7 +2,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ppcls.models import registry
+import ppcls
 from ppcls.models.layers import DropPath, SplitAttention, classifier, conv2d
 
 
@@ -68,7 +68,7 @@ def test_split_attention_averages_equal_splits():
 
 
 def test_efficientnets_drop_path_grows_linearly():
-    net = registry.build("EfficientNetLite0")
+    net = ppcls.create_model("EfficientNetLite0")
     rates = [
         (i, b.drop_path.rate) for i, b in enumerate(b for s in net.stages for b in s) if b.residual
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import ppcls
 from ppcls.models import efficientnet_specs, registry, residual_specs
 from ppcls.utils.errors import UserError
 
@@ -63,9 +64,9 @@ def test_a_name_like_no_other():
 
 
 @pytest.mark.parametrize("numbers", [(0, 3), (10, 0), (-1, 3)])
-def test_build_refuses_numbers_below_one(numbers):
+def test_numbers_below_one_are_refused(numbers):
     with pytest.raises(UserError, match="ResNet18: num_classes="):
-        registry.build("ResNet18", *numbers)
+        ppcls.create_model("ResNet18", numbers[0], in_channels=numbers[1])
 
 
 def test_names_that_share_a_structure():

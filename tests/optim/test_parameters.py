@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import ppcls
 from ppcls.models import registry
 from ppcls.models.layers import DropPath
 from ppcls.optim.parameters import freeze
@@ -62,7 +63,7 @@ def test_a_frozen_block_drops_nothing_and_one_half_frozen_does():
 
 def test_a_rate_of_0_leaves_weights_and_lets_norms_learn(workdir, run):
     """What PaddleClas's lr_mult_list of 0 does, unlike `freeze`."""
-    network = registry.build("EfficientNetLite0", 2)
+    network = ppcls.create_model("EfficientNetLite0", 2)
     before = {name: value.numpy() for name, value in network.state_dict().items()}
     files.write_npz(workdir / "start.npz", before)
     asked = ["model.weights=start.npz", "train.lr_scale={stem.*: 0}", "train.epochs=1"]

@@ -5,9 +5,9 @@ import paddle
 import pytest
 from paddle.nn import functional as F
 
+import ppcls
 from ppcls.config.load import from_plain
 from ppcls.losses.distill import Outputs
-from ppcls.models import registry
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill
 from ppcls.train.distill import Learning, Mutual, together, widths
@@ -75,7 +75,7 @@ def test_two_students_learn_from_one_another_and_not_through_one_another():
 @pytest.mark.parametrize("name", ["ResNet18_vd", "EfficientNetLite0"])
 def test_looking_gives_logits_and_the_features_that_lead_to_them(name):
     paddle.seed(0)
-    net = registry.build(name, 3)
+    net = ppcls.create_model(name, 3)
     before = {k: v.numpy() for k, v in net.state_dict().items()}
     found = widths(net, 3)
     assert net.training

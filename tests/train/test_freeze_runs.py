@@ -6,6 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
+import ppcls
 from ppcls.config.load import load
 from ppcls.models import registry
 from ppcls.optim.parameters import freeze
@@ -22,7 +23,7 @@ NAMES = ("ResNet18_vd", "RegNetX_4GF", "EfficientNetB0_small", "EfficientNetB1")
 
 def frozen_names(name, entries, classes=2):
     with paddle.LazyGuard():  # names alone: nothing is allocated
-        net = registry.build(name, classes)
+        net = ppcls.create_model(name, classes)
     learnable = {n for n, p in net.named_parameters() if not p.stop_gradient}
     freeze(net, entries)
     left = {n for n, p in net.named_parameters() if not p.stop_gradient}

@@ -18,7 +18,7 @@ CONVERT = ("weights", "convert")
 @pytest.fixture
 def net():
     paddle.seed(0)
-    return registry.build(NAME, 5)
+    return ppcls.create_model(NAME, 5)
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ def test_the_student_of_nested_state_dicts(run, tmp_path, native):
 
 
 def test_paddle_reads_what_is_written_for_it(run, tmp_path, net):
-    net = registry.build("ResNet18", 5)
+    net = ppcls.create_model("ResNet18", 5)
     source, target = tmp_path / "in.npz", tmp_path / "out.pdparams"
     files.write_npz(source, {name: value.numpy() for name, value in net.state_dict().items()})
     assert run(*CONVERT, source, target, "--to", "paddleclas", "--model", "ResNet18")[0] == 0

@@ -5,7 +5,6 @@ import paddle
 import pytest
 
 import ppcls
-from ppcls.models import registry
 from ppcls.utils.errors import UserError
 from ppcls.weights import files, load
 
@@ -25,7 +24,7 @@ def filled(net):
 @pytest.fixture
 def net():
     paddle.seed(0)
-    return registry.build(NAME, 10)
+    return ppcls.create_model(NAME, 10)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +57,7 @@ def test_what_does_not_fit_is_named_and_nothing_is_set(net, change, words):
 
 
 def test_a_head_of_another_size_is_left_out_only_when_asked(net):
-    tensors = filled(registry.build(NAME, 7))
+    tensors = filled(ppcls.create_model(NAME, 7))
     before = arrays(net)
     with pytest.raises(UserError, match=r"classifier has 7 classes, this network's has 10: -o"):
         load.put(net, tensors, "w.npz", new_head=False)
