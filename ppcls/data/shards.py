@@ -133,8 +133,8 @@ def keep(read: Index, file: BinaryIO, state: np.ndarray) -> None:
     np.savez(
         file,
         state=state,
-        images=np.frombuffer(read.images.text, np.uint8),
-        image_ends=read.images.ends,
+        photos=np.frombuffer(read.images.text, np.uint8),
+        photo_ends=read.images.ends,
         labels=np.frombuffer(read.labels.text, np.uint8),
         label_ends=read.labels.ends,
         offsets=read.offsets,

@@ -110,7 +110,7 @@ def test_pages_have_the_shape_of_a_screen(run, recipe, size, epochs):
         assert 0.9 < width / height < 3
     drawn = [line.partition(": ") for page in pages for line in words(page)]
     heads = [head for part, _, name in drawn if name == "ant | 0.png" for head in part.split(" | ")]
-    assert heads == ["photo", *(f"epoch {n}" for n in range(1, epochs + 1))]
+    assert heads == ["image", *(f"epoch {n}" for n in range(1, epochs + 1))]
 
 
 def test_long_names_keep_their_beginning_and_end(run, recipe, workdir):

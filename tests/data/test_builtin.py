@@ -149,7 +149,7 @@ def small(monkeypatch):
 
 
 def test_a_failure_leaves_nothing(tmp_path, small, monkeypatch):
-    object.__setattr__(small, "photos", lambda: few(broken="5.png"))
+    object.__setattr__(small, "images", lambda: few(broken="5.png"))
     with pytest.raises(UserError, match=r"cannot be written .disk full"):
         builtin.write("small", tmp_path / "deep" / "data")
     assert not list((tmp_path / "deep").iterdir())
@@ -177,11 +177,11 @@ def test_two_processes_at_once(tmp_path, small):
     to = tmp_path / "data"
 
     def photos_while_another_process_finishes():
-        object.__setattr__(small, "photos", few)
+        object.__setattr__(small, "images", few)
         builtin.write("small", to)
         return few()
 
-    object.__setattr__(small, "photos", photos_while_another_process_finishes)
+    object.__setattr__(small, "images", photos_while_another_process_finishes)
     assert builtin.write("small", to) == to
     assert [p.name for p in tmp_path.iterdir()] == ["data"]
 

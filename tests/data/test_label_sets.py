@@ -7,6 +7,7 @@ from ppcls.data import datasets
 from ppcls.data.batch_transforms import Mixup
 from ppcls.data.datasets import split
 from ppcls.data.loader import Batch, TrainPipeline
+from ppcls.data.samples import Dataset
 from ppcls.utils.errors import UserError
 
 
@@ -135,7 +136,7 @@ def test_held_out_photos_have_every_class():
     labels = (rng.random((200, 4)) < (0.5, 0.2, 0.05, 0.02)).astype(np.uint8)
     labels[:2, 3] = 1  # the rarest has two at least
     paths = datasets.Paths([f"{i}.jpg" for i in range(200)])
-    samples = datasets.Samples(paths, labels, (), "made")
+    samples = Dataset(paths, labels, (), "made")
     train, held = split(samples, 0.25, 0)
     assert len(train) + len(held) == 200
     assert 45 <= len(held) <= 55

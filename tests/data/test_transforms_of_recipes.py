@@ -167,7 +167,7 @@ def test_a_recipe_holds_ops_in_ops(tmp_path):
     assert recipe.train.transforms == (RandomResizedCrop(), NESTED)
     assert from_plain(Recipe, to_plain(recipe), "checkpoint") == recipe
     changed = load(Recipe, path, ["train.transforms.1.ops.2.ops.0.holes=3"])
-    assert changed.train.ops[1].ops[2].ops[0] == Cutout(holes=3)
+    assert changed.train.transforms[1].ops[2].ops[0] == Cutout(holes=3)
 
 
 @pytest.mark.parametrize(
