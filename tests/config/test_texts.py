@@ -67,7 +67,7 @@ class Sample:
     name: str = ""
     place: PathText | None = None
     names: tuple[str, ...] = ()
-    multilabel: str | tuple[str, ...] | None = None
+    several: str | tuple[str, ...] | None = None
     count: Count = 1
     scale: Float = 1.0
     flag: Flag = False
@@ -94,7 +94,7 @@ def mistake(path, *overrides):
 @pytest.mark.parametrize("text", AS_IT_STANDS)
 def test_a_text_stands_as_it_is_written(recipe, text):
     read = load(Sample, recipe(f"name: {text}\nnames: [{text}, a]\nseveral: [{text}]\n"))
-    assert (read.name, read.names, read.multilabel) == (text, (text, "a"), (text,))
+    assert (read.name, read.names, read.several) == (text, (text, "a"), (text,))
     given = load(Sample, recipe(), [f"name={text}", f"names=[{text}]"])
     assert given == Sample(name=text, names=(text,))
     value = Sample(name=text, place=text, names=(text,))
@@ -133,10 +133,10 @@ def test_a_required_text_is_not_null(recipe):
 def test_lists_and_mappings_are_yaml_where_they_are_wanted(recipe):
     overrides = ["several=[a, 010]", "shares={on: .5, 007: 1}", "names=[on, '#1'] # two"]
     value = load(Sample, recipe(), overrides)
-    assert value.multilabel == ("a", "010")
+    assert value.several == ("a", "010")
     assert value.shares == {"on": 0.5, "007": 1.0}
     assert value.names == ("on", "#1")
-    assert load(Sample, recipe(), ["several=[a"]).multilabel == "[a"
+    assert load(Sample, recipe(), ["several=[a"]).several == "[a"
 
 
 @pytest.mark.parametrize(
