@@ -14,8 +14,8 @@ was not.
     python benchmarks/same_run.py --before ../before --after . --cases classify resume
 
 Prints a line for each case: `same`, or what differs first. Exits with 1 where anything does. All
-is written into a temporary folder, or into `--folder`, where it stays. Takes five minutes on two
-free cores.
+is written into a temporary folder, or into `--folder`, where it stays. Five
+minutes on two free cores.
 
 Recipes and commands are in the words of version 0.1, which go on working. Where a restructuring
 changes words in what a run writes, `RENAMED` and `REPLACED` below say so; keys that only one of
@@ -49,8 +49,9 @@ RENAMED: dict[str, str] = {
     "labels": "class_names",
     "ops": "transforms",
     "batch_ops": "batch_transforms",
+    "photos": "images",
 }
-# Within longer texts, as in "12 images (bae69a1c)".
+# Within longer texts, as in "12 photos (bae69a1c)".
 REPLACED: dict[str, str] = {r"\bphoto": "image"}
 # Keys that one of both may lack.
 NEW: set[str] = set()
@@ -77,13 +78,13 @@ EVERYTHING = [
     "model={name: EfficientNetLite0, num_classes: 3, drop_path: 0.2}",
     "data.train=train.txt",
     "data.eval=eval.csv",
-    "data.class_names=names.txt",
+    "data.labels=names.txt",
     "task.loss={kind: cross_entropy, smoothing: 0.1, weights: balanced}",
-    "train.transforms=[{op: random_resized_crop, interpolation: random}, {op: horizontal_flip}, "
+    "train.ops=[{op: random_resized_crop, interpolation: random}, {op: horizontal_flip}, "
     "{op: color_jitter, brightness: 0.4, contrast: 0.4, saturation: 0.4, hue: 0.1}, "
     "{op: one_of, ops: [{op: auto_augment}, {op: rand_augment}, {op: trivial_augment}]}, "
     "{op: random_apply, ops: [{op: rotation}, {op: gaussian_blur}]}, {op: random_erasing}]",
-    "train.batch_transforms=[{op: mixup, prob: 0.5}, {op: cutmix, prob: 0.5}]",
+    "train.batch_ops=[{op: mixup, prob: 0.5}, {op: cutmix, prob: 0.5}]",
     "train.ema={decay: 0.9}",
     "train.drop_last=false",
     "train.size={kind: progressive, sizes: {0: 40, 1: 64}}",
@@ -189,7 +190,7 @@ def groups(side: Side) -> None:
 def distill(side: Side) -> None:
     losses = "[{kind: kl, temperature: 4}, {kind: feature_l2, weight: 1e-3}, {kind: dkd}]"
     task = f"{{kind: distill, {NETWORK}, losses: {losses}, labels_weight: 1}}"
-    side.train("distill", f"task={task}", "train.batch_transforms=[{op: mixup}]")
+    side.train("distill", f"task={task}", "train.batch_ops=[{op: mixup}]")
 
 
 def features(side: Side) -> None:
@@ -207,7 +208,7 @@ def peer(side: Side) -> None:
 
 def unlabeled(side: Side) -> None:
     task = f"{{kind: distill, {NETWORK}, losses: [{{kind: js}}], labels_weight: 1}}"
-    more = "data.unlabeled={images: more.txt, share: 0.5}"
+    more = "data.unlabeled={photos: more.txt, share: 0.5}"
     side.train("unlabeled", f"task={task}", more, "train.epochs=2")
 
 
@@ -396,8 +397,8 @@ def furnish(folder: Path) -> None:
     named = [("path", "label"), *((path, NAMES[n]) for path, n in rows["eval"])]
     write_csv(folder / "eval.csv", named)
     for part, listed in rows.items():
-        multilabel = [(path, *(rng.random(3) < 0.5).astype(int)) for path, _ in listed]
-        write_csv(folder / f"several_{part}.csv", [("path", *NAMES), *multilabel])
+        several = [(path, *(rng.random(3) < 0.5).astype(int)) for path, _ in listed]
+        write_csv(folder / f"several_{part}.csv", [("path", *NAMES), *several])
     (folder / "more").mkdir()
     for i in range(12):
         made_up(rng, i % 3).save(folder / f"more/{i}.jpg")

@@ -39,7 +39,7 @@ def beside(output: Path, kind: str) -> Path:
 # --------------------------------------------------------------------------
 # The images to choose from: those below a folder, or a list of theirs, never all in memory
 
-LIST_FORMAT = "ppcls images of a folder, 1"
+LIST_FORMAT = "ppcls photos of a folder, 1"
 LABELLED = re.compile(rb"(.*[^ \t])[ \t]+[0-9]+")
 LOOKED_FOR = 100  # images of a list, one of which at least should be there
 LIST_BLOCK = 1 << 20  # bytes
@@ -199,7 +199,7 @@ def line_of(path: str, folder: str) -> str:
 # --------------------------------------------------------------------------
 # What a teacher says of each image, in a file that goes on where it was cut
 
-FORMAT = "ppcls scores of unlabelled images, 1"
+FORMAT = "ppcls scores of unlabelled photos, 1"
 RECORD = np.dtype(
     [
         ("pixels", "<u8"),  # digest of the decoded pixels; 0: left out

@@ -133,7 +133,10 @@ def read_record(path: Path, metadata: Mapping[str, str]) -> Record:
             if not isinstance(record.recipe.get(part), dict):
                 raise ValueError(f"its recipe has no {part}")
         Tree(record.recipe).rename(Recipe.renamed)  # as of version 0.1
-        return replace(record, labels=[composed(name) for name in record.labels])
+        names = [composed(name) for name in record.labels]
+        # Version 0.1 counted photos.
+        data = {key: text.replace(" photos (", " images (") for key, text in record.data.items()}
+        return replace(record, labels=names, data=data)
     except (TypeError, ValueError) as error:
         reason = visible(" ".join(str(error).split()))
         raise UserError(f"{path}: written by another version of ppcls ({reason})") from None

@@ -160,6 +160,7 @@ def age(path):
     ):
         del record["recipe"]["train"][key]
     del record["recipe"]["task"]["loss"]["weights"]
+    record["data"] = {k: v.replace(" images (", " photos (") for k, v in record["data"].items()}
     for part, old, new in (("train", "ops", "transforms"), ("data", "labels", "class_names")):
         record["recipe"][part][old] = record["recipe"][part].pop(new)
     files.write_safetensors(path, checkpoint.tensors, {"ppcls": json.dumps(record)})
