@@ -122,7 +122,7 @@ def steps(recipe: Recipe) -> Iterator[tuple[float, float, float]]:
 
     trainer, size = build_trainer(*open_datasets(recipe)), recipe.train.batch_size
     trainer.set_training()
-    batches = step_batches(trainer.reader, "train", trainer.sampler.order(0), size, 0)
+    batches = step_batches(trainer.loader, "train", trainer.sampler.order(0), size, 0)
     while True:
         cpu, wall = time.process_time(), time.perf_counter()
         done = trainer.advance(next(batches), size)

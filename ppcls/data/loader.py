@@ -198,7 +198,7 @@ class Loader:
             self.pool = None
 
 
-worker_parts: dict[str, Part] = {}  # in a worker process: the reader's parts
+worker_parts: dict[str, Part] = {}  # in a worker process: the loader's parts
 
 
 def check_workers(count: int) -> None:
@@ -289,7 +289,7 @@ def work(name: str, indices: np.ndarray, epoch: int) -> Batch:
 
 
 def step_batches(
-    reader: Loader, name: str, steps: Sequence[np.ndarray], batch_size: int, epoch: int
+    loader: Loader, name: str, steps: Sequence[np.ndarray], batch_size: int, epoch: int
 ) -> Iterator[list[Batch]]:
     """For each step, given as virtual indices, its batches; the last one may be smaller.
 
@@ -298,7 +298,7 @@ def step_batches(
     """
     parts = [np.split(shown, range(batch_size, len(shown), batch_size)) for shown in steps]
     parts = [[part for part in step if len(part)] for step in parts]
-    batches = reader.batches(name, [part for step in parts for part in step], epoch)
+    batches = loader.batches(name, [part for step in parts for part in step], epoch)
     for step in parts:
         yield [next(batches) for _ in step]
 

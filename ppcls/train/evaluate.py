@@ -103,14 +103,14 @@ def run(trained: Trained, samples: Dataset, keep: Keep | None = None) -> dict[st
     task = trained.recipe.task
     network = Normalize.before(trained.net, preprocess.scale, preprocess.offset)
     view = EvalPipeline(preprocess, data.on_error == "skip")
-    reader = Loader({"eval": (samples, view)}, data.workers)
+    loader = Loader({"eval": (samples, view)}, data.workers)
     meter = task.meter(trained.classes, trained.thresholds)
     skipped: list[str] = []
     try:
-        batches = reader.evaluation(trained.recipe.eval.batch_size)
+        batches = loader.evaluation(trained.recipe.eval.batch_size)
         evaluate(network, noting(batches, skipped), meter, keep)
     finally:
-        reader.close()
+        loader.close()
     if not meter.parts:
         raise UserError(f"data.eval: no image of {samples.source} can be read: {skipped[0]}")
     scores = meter.scores()

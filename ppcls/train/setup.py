@@ -497,7 +497,7 @@ def build_trainer(
         stopping_early=lambda found: bool(stop and stop.reached(found, recipe.best, patience)),
         average=train.ema.build(net) if train.ema else None,
         sampler=sampler,
-        reader=Loader(parts, recipe.data.workers),
+        loader=Loader(parts, recipe.data.workers),
         batch_size=train.batch_size,
         new_meter=partial(task.meter, classes),
         options=Options(
@@ -821,7 +821,7 @@ def least_bytes(trainer: Trainer) -> int:
     slots = sum(4 * p.size for p in trainer.model.parameters() if not p.stop_gradient)
     if isinstance(trainer.train_step.optimizer, paddle.optimizer.SGD):
         slots = 0
-    return weights + slots + (weights if "eval" in trainer.reader.parts else 0)
+    return weights + slots + (weights if "eval" in trainer.loader.parts else 0)
 
 
 # --------------------------------------------------------------------------

@@ -348,8 +348,8 @@ def keep_answers(
     if writing.done < len(samples):
         first = writing.done // size
         writing.cut(first * size)
-    reader = Loader({"train": (samples, view)}, workers)
-    batches = reader.batches("train", order[first:])
+    loader = Loader({"train": (samples, view)}, workers)
+    batches = loader.batches("train", order[first:])
     try:
         for batch in Progress(batches, f"teacher {teacher.name}", len(order), first):
             with paddle.no_grad():
@@ -358,7 +358,7 @@ def keep_answers(
     except DataError as error:
         raise UserError(f"{error}; the same command goes on from here") from None
     finally:
-        reader.close()
+        loader.close()
         writing.close()
     say(
         f"{output}: {teacher.name}'s answers to {plural(len(samples), 'image')}, "

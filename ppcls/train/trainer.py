@@ -128,7 +128,7 @@ class Trainer:
         stopping_early: whether the evaluations say that nothing more is to be expected.
         average: of the weights, which is then what is evaluated and handed on.
         sampler: which samples each step of an epoch shows.
-        reader: reads the parts "train" and, where there is anything to evaluate, "eval".
+        loader: reads the parts "train" and, where there is anything to evaluate, "eval".
         batch_size: samples that fit into memory at a time.
         new_meter: makes what an evaluation counts with.
         options: lengths and times.
@@ -146,7 +146,7 @@ class Trainer:
     stopping_early: Callable[[Evaluations], bool] = lambda evaluations: False
     average: Average | None = None
     sampler: EpochSampler
-    reader: Loader
+    loader: Loader
     batch_size: int
     new_meter: Callable[[], Meter]
     options: Options
@@ -225,7 +225,7 @@ class Trainer:
             except PeerError as error:
                 raise error.adding(self.what_stays()) from None
             finally:
-                self.reader.close()
+                self.loader.close()
             self.objective.check()
             done = not self.stopping and (
                 self.step == self.options.total_steps or self.stopping_early(self.evaluations)
@@ -242,7 +242,7 @@ class Trainer:
         epoch, start = divmod(self.step, self.options.epoch_steps)
         order = self.sampler.order(epoch)
         own = [self.processes.part(shown) for shown in order[start:]]
-        steps = self.agreed(step_batches(self.reader, "train", own, self.batch_size, epoch))
+        steps = self.agreed(step_batches(self.loader, "train", own, self.batch_size, epoch))
         name = f"epoch {epoch + 1}/{self.options.epochs}"
         progress = log.Progress(steps, name, len(order), start, self.pace)
         self.set_training()
@@ -319,7 +319,7 @@ class Trainer:
         self.scores = {}
         epoch = self.step // self.options.epoch_steps
         due = epoch_ends and (done or epoch % self.options.eval_every == 0)
-        if due and "eval" in self.reader.parts:
+        if due and "eval" in self.loader.parts:
             with self.outlook.aside("evaluation"):
                 self.evaluate(epoch)
         if done or self.step % self.options.save_every == 0:
@@ -336,7 +336,7 @@ class Trainer:
         processes = self.processes
         meter = self.new_meter()
         size = self.options.eval_batch_size
-        batches = self.reader.evaluation(size, processes.rank, processes.count, self.pace)
+        batches = self.loader.evaluation(size, processes.rank, processes.count, self.pace)
         skipped: list[str] = []
         error = ""
         self.average_statistics()
@@ -354,7 +354,7 @@ class Trainer:
             raise Interrupted
         meter.parts = processes.dealt(meter.parts)
         if not meter.parts:
-            count = len(self.reader.parts["eval"][0])
+            count = len(self.loader.parts["eval"][0])
             raise none_read("data.eval", count, self.skipped.last)
         scores = meter.scores()
         self.thresholds = meter.thresholds()
@@ -381,7 +381,7 @@ class Trainer:
         step = self.step
         total = self.options.total_steps
         evaluations = 0
-        if "eval" in self.reader.parts:
+        if "eval" in self.loader.parts:
             every = options.eval_every
             evaluations = -(-options.epochs // every) - step // options.epoch_steps // every
         saves = -(-total // options.save_every) - step // options.save_every
@@ -439,7 +439,7 @@ class Trainer:
         It taught nothing, so the run is back where the epoch began.
         """
         if not self.epoch_window.images:
-            samples = self.reader.parts["train"][0]
+            samples = self.loader.parts["train"][0]
             count = len(np.unique(np.concatenate(order) % len(samples)))
             self.step -= self.options.epoch_steps
             raise none_read("data.train", count, self.skipped.last)
@@ -470,7 +470,7 @@ class Trainer:
 
     def diverged(self, what: str, value: float, batches: Sequence[Batch]) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
-        where = self.reader.parts["train"][0].where
+        where = self.loader.parts["train"][0].where
         own = [where(int(index)) for batch in batches for index in batch.indices]
         places = [place for part in self.processes.gather(own) for place in part]
         left = ""
