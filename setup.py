@@ -24,7 +24,7 @@ parquet = ["pyarrow>=15"]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "hypothesis>=6.100"]
 # Others' answers to compare ours with: of shards, and of images that look alike.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy]
-lint = ["ruff>=0.9", "import-linter>=2.1", "pyright[nodejs]>=1.1.390"]
+lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 
 setup(
     name="ppcls",
