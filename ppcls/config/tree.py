@@ -84,20 +84,15 @@ class Tree:
             if key in node:
                 place = self.places.get((*parents, last), "")
                 raise UserError(f"{place}: {old} is an older name of {new}: give one of them")
-            self.value_renamed(node, last, key)
+            items = [(key if name == last else name, value) for name, value in node.items()]
+            node.clear()
+            node.update(items)  # in the same order
             start = (*parents, last)
             for known in (self.places, self.others, self.problems):
                 for at in [at for at in known if at[: len(start)] == start]:
                     known[(*parents, key, *at[len(start) :])] = known.pop(at)
             said.append(f"{old} is called {new} now")
         return said
-
-    @staticmethod
-    def value_renamed(node: dict, old: str, new: str) -> None:
-        """The mapping with another key in the same place."""
-        items = [(new if key == old else key, value) for key, value in node.items()]
-        node.clear()
-        node.update(items)
 
     def swap(self, at: At) -> bool:
         """Take the second reading of the value at `at`; False where there is none (any more)."""
