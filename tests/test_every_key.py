@@ -237,6 +237,11 @@ SLOWER = ("train.ema.decay", "train.ema.warmup", "train.decay_biases", "eval.eve
 SLOWER += ("train.log_every", "balanced.power", "weighted.weights", "classify.loss")
 SLOWER += ("multilabel.loss", "train.without", "train.precision", "data.on_error")
 SLOWER += ("model.new_head", "model.in_channels")
+# What other tests of the default suite see, too.
+SLOWER += ("train.epochs", "model.name", "train.batch_transforms", "train.repeats", "train.keep")
+SLOWER += ("preprocess.mean", "train.batch_size", "model.drop_path", "train.sampler")
+SLOWER += ("model.num_classes", "model.weights", "train.save_every", "model.freeze")
+SLOWER += ("data.builtin", "train.drop_last", "train.accumulate", "train.clip_norm")
 RUNS |= {_key: replace(RUNS[_key], slow=True) for _key in SLOWER}
 
 # Of each optimizer two values of each key.
@@ -262,7 +267,7 @@ for _kind, _values in OPTIMIZERS.items():
             "slots" if _field in ("beta2", "rho") else "weights",
             (f"train.optimizer.kind={_kind}",),
             at=f"train.optimizer.{_field}",
-            slow=_kind != "momentum",
+            slow=True,
         )
 
 for _op in ("mixup", "cutmix", "fmix"):

@@ -68,7 +68,7 @@ CASES = {
 PLAINLY = ("data.workers=0", "train.recompute=false")  # which change no numbers
 
 
-LONG = ("drop path", "multi_scale")  # whose like the others try, too
+LONG = ("drop path", "multi_scale", "sampled")  # whose like the others try, too
 
 
 @pytest.mark.parametrize(
