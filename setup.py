@@ -21,7 +21,7 @@ training = [
 convert = ["onnx>=1.16", "ml-dtypes>=0.5", "paddle2onnx>=2.0"]
 deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", "matplotlib>=3.8", *convert]
 parquet = ["pyarrow>=15"]
-test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.5", "hypothesis>=6.100"]
+test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 # Others' answers to compare ours with: of shards, and of images that look alike.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
