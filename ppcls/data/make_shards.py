@@ -31,7 +31,7 @@ from ppcls.utils.files import locked, read_file, write_text
 from ppcls.utils.log import Progress, say
 from ppcls.utils.text import at_most, composed, from_json, is_broken, plural, to_json, visible
 
-if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+if TYPE_CHECKING:  # pyarrow is an extra
     from pyarrow.parquet import ParquetFile
 
 

@@ -36,7 +36,7 @@ from ppcls.utils.files import write_bytes, write_whole
 from ppcls.utils.log import Progress, say
 from ppcls.utils.text import plural
 
-if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+if TYPE_CHECKING:  # matplotlib is imported when a picture is asked for
     from matplotlib.axes import Axes
 
 

@@ -1,27 +1,21 @@
 """A run's folder: one run at a time, an old one put aside, what was not read or is no number."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ppcls.data.loader import Batch
 from ppcls.train.checkpoint import BEST, LATEST
 from ppcls.train.distributed import Processes
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import beside, locked, read_file, remove, write_text, write_whole, writing
 from ppcls.utils.log import KEEPS, say
 from ppcls.utils.text import BYTES, escaped, from_json, plural
-
-if TYPE_CHECKING:  # a recipe is checked before paddle is imported
-    from ppcls.data.loader import Batch
-
 
 FILE = "skipped.txt"
 

@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 
 from ppcls.api import create_model
 from ppcls.config.load import from_plain, to_plain
-from ppcls.data.class_names import first_clash, read_class_names, same_names
+from ppcls.data.class_names import first_clash, same_names
 from ppcls.data.loader import Loader, TrainPipeline, eval_order
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.samples import Dataset
@@ -26,6 +26,7 @@ from ppcls.models.layers import Normalize
 from ppcls.tasks import Exported, Network
 from ppcls.train.answers import FORMAT, Writing, open_answers, unpack
 from ppcls.train.checkpoint import RECORD, read_record
+from ppcls.train.open_data import class_names
 from ppcls.train.step import Precision
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Progress, say
@@ -139,7 +140,7 @@ def find_teacher(node: Network | Exported, student: Student) -> TeacherFiles:
         return TeacherFiles(about.model, folder.path, tuple(about.labels), about.preprocess, digest)
     source = store.find(node.name, node.weights)
     checkpoint = files.read(source.path)
-    names = read_class_names(source.labels) if source.labels else ()
+    names = class_names(source.labels)
     preprocess = student.preprocess
     if RECORD in checkpoint.metadata:
         record = read_record(source.path, checkpoint.metadata)

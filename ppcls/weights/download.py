@@ -23,7 +23,7 @@ from ppcls.utils.files import write_text
 from ppcls.utils.log import Pace, say
 from ppcls.utils.text import from_json, quoted, visible, whole_number
 
-if TYPE_CHECKING:  # a recipe is checked before paddle is imported
+if TYPE_CHECKING:  # requests is imported when something is downloaded
     import requests
 
 
