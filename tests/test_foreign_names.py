@@ -17,7 +17,8 @@ from photos import write_photo
 from PIL import Image
 
 from ppcls.cli import main
-from ppcls.data.datasets import find_images, open_samples
+from ppcls.data.datasets import open_samples
+from ppcls.inference.inputs import find_images
 from ppcls.inference.predictor import Predictor
 from ppcls.report import sheets
 from ppcls.utils.text import to_json

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.data.datasets import find_images, open_samples
+from ppcls.data.datasets import open_samples
+from ppcls.inference.inputs import find_images
 from ppcls.utils import environment
 
 

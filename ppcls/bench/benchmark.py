@@ -13,7 +13,7 @@ import numpy as np
 from ppcls.bench import measure, tables
 from ppcls.bench.measure import Job, Now, Result, serve
 from ppcls.bench.plan import Cell, Model, Plan, Record, Store, cells_of
-from ppcls.data.datasets import find_images
+from ppcls.inference.inputs import find_images
 from ppcls.utils import environment
 from ppcls.utils.log import Progress, say
 from ppcls.utils.text import plural

@@ -27,7 +27,7 @@ from PIL import Image
 
 from ppcls.data import decode
 from ppcls.data.loader import start_pool
-from ppcls.data.pixels import short_sides
+from ppcls.data.preprocess import short_sides
 from ppcls.data.samples import Dataset
 from ppcls.utils.environment import core_count
 from ppcls.utils.errors import DataError, UserError

@@ -19,14 +19,14 @@ from ppcls.data.class_names import (
     single_names,
 )
 from ppcls.data.decode import EXPECTED
-from ppcls.data.folders import PassedOver, is_image, listing, walk, with_passed_over
-from ppcls.data.lists import listed_paths, read_label_sets, read_list, read_plain
+from ppcls.data.folders import PassedOver, listing, walk, with_passed_over
+from ppcls.data.lists import read_label_sets, read_list, read_plain
 from ppcls.data.samples import Dataset, Paths
 from ppcls.data.shards import is_shards, open_shards
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded, special_kind
 from ppcls.utils.log import say
-from ppcls.utils.text import at_most, did_you_mean, first_of, plural, spelt, visible
+from ppcls.utils.text import at_most, did_you_mean, plural, spelt, visible
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 # Names of the parts of a data set, in small letters, the first to be taken first.
@@ -203,36 +203,6 @@ def find_parts(
     for folder, words in taken.items():
         say(f"{folder}: holds the parts of a data set: {words}")
     return first or train, second or evaluation
-
-
-def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
-    """The images meant by an image, a folder (all in it) or a list file, whose labels are let go.
-
-    With `lost`, a list's images that are missing, too, each by the likeliest of its names. Raises
-    UserError for a folder without images and for lines of a list that name no image.
-    """
-    path = existing(expanded(path))
-    if os.path.isdir(path):
-        passed = PassedOver()
-        images = list(images_in(path, passed))
-        if not images:
-            raise with_passed_over(f"{path}: no images in this folder ({EXPECTED})", passed)
-        say_passed_over(path, passed)
-        return images
-    if Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
-        return [path]
-    found = []
-    mistakes = []
-    for line, names in listed_paths(path):
-        choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
-        there = [choice for choice in choices if os.path.isfile(existing(choice))]
-        likely = [*there, *filter(is_image, choices), *choices] if lost else there
-        found += likely[:1]
-        if not likely:
-            mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
-    if mistakes or not found:
-        raise UserError(*first_of(mistakes or [f"{path}: lists no images"]))
-    return found
 
 
 def missing(samples: Dataset, limit: int = 10) -> list[str]:

@@ -23,20 +23,14 @@ from ppcls.config.node import (
 )
 from ppcls.data import pixels
 from ppcls.data.auto_augment import AugMix, AutoAugment, RandAugment, TrivialAugment
-from ppcls.data.pixels import (
-    Backend,
-    Interpolation,
-    center_crop,
-    check_box,
-    random_box,
-    resize,
-    resize_short,
-    rotate,
-)
+from ppcls.data.pixels import rotate
+from ppcls.data.preprocess import Backend, Interpolation, center_crop, resize, resize_short
 from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import plural
 
+# Boxes tried before `random_box` gives up.
+TRIES = 10
 SIZED = 2  # tells the random size of a batch from the other random numbers of its first image
 
 
@@ -106,6 +100,37 @@ def in_words(size: Size) -> str:
 # Training ops that cut, resize, frame, mirror and turn an image
 
 Byte = Annotated[Int, Field(ge=0, le=255)]
+
+
+def check_box(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
+    """ValueError for bounds that `random_box` cannot draw within."""
+    if not scale[0] <= scale[1] <= 1:
+        raise ValueError(f"scale {list(scale)}: give the smaller share first, at most 1")
+    if ratio[0] > ratio[1]:
+        raise ValueError(f"ratio {list(ratio)}: give the smaller width / height first")
+
+
+def random_box(
+    width: int,
+    height: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    rng: np.random.Generator,
+) -> tuple[int, int, int, int] | None:
+    """Left, top, width and height in pixels of a box in an image of width x height: its area a
+    uniform share within `scale` of the image's, its width / height log-uniform within `ratio`.
+    The first that fits of ten, which are drawn in any case; None where none does.
+    """
+    small, large = (share * width * height for share in scale)
+    narrow, wide = (math.log(bound) for bound in ratio)
+    for share, form, x, y in rng.random((TRIES, 4)).tolist():
+        area = small + share * (large - small)
+        stretch = math.exp(narrow + form * (wide - narrow))
+        w = round(math.sqrt(area * stretch))
+        h = round(math.sqrt(area / stretch))
+        if 0 < w <= width and 0 < h <= height:
+            return int(x * (width - w + 1)), int(y * (height - h + 1)), w, h
+    return None
 
 
 @node

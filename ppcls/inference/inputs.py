@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,17 @@ from PIL import Image
 
 from ppcls.data import decode
 from ppcls.data.class_names import by_number, is_index, is_name
-from ppcls.data.datasets import find_images
+from ppcls.data.datasets import LIST_SUFFIXES, images_in, say_passed_over
+from ppcls.data.decode import EXPECTED
+from ppcls.data.folders import PassedOver, is_image, with_passed_over
+from ppcls.data.lists import listed_paths
 from ppcls.data.preprocess import Preprocess
+from ppcls.data.samples import Paths
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.files import existing, expanded
 from ppcls.utils.opencv import cv2
-from ppcls.utils.text import did_you_mean, one_line, plural, visible
+from ppcls.utils.text import did_you_mean, first_of, one_line, plural, visible
 
 ON_ERROR = ("stop", "skip")
 ALIKE = {"cuda": "gpu", "half": "fp16", "float16": "fp16", "float32": "fp32", "bfloat16": "bf16"}
@@ -136,6 +142,36 @@ def each(images: ImageInput | Iterable[ImageInput], skip: bool = False) -> Itera
             yield from find_images(image, skip)
         else:
             yield image
+
+
+def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
+    """The images meant by an image, a folder (all in it) or a list file, whose labels are let go.
+
+    With `lost`, a list's images that are missing, too, each by the likeliest of its names. Raises
+    UserError for a folder without images and for lines of a list that name no image.
+    """
+    path = existing(expanded(path))
+    if os.path.isdir(path):
+        passed = PassedOver()
+        images = list(images_in(path, passed))
+        if not images:
+            raise with_passed_over(f"{path}: no images in this folder ({EXPECTED})", passed)
+        say_passed_over(path, passed)
+        return images
+    if Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
+        return [path]
+    found = []
+    mistakes = []
+    for line, names in listed_paths(path):
+        choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
+        there = [choice for choice in choices if os.path.isfile(existing(choice))]
+        likely = [*there, *filter(is_image, choices), *choices] if lost else there
+        found += likely[:1]
+        if not likely:
+            mistakes.append(f"{path}:{line}: {choices[0]} does not exist")
+    if mistakes or not found:
+        raise UserError(*first_of(mistakes or [f"{path}: lists no images"]))
+    return found
 
 
 def is_one(images: Any) -> bool:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppcls.data.datasets import find_images, find_parts, missing, numbered_as, open_samples
+from ppcls.data.datasets import find_parts, missing, numbered_as, open_samples
 from ppcls.data.samples import Dataset
 from ppcls.inference import exported_model
 from ppcls.inference.auto import Clock, example, settle, timed
@@ -35,7 +35,7 @@ from ppcls.inference.exported_model import (
     sizes,
 )
 from ppcls.inference.formats import onnx_of, to_openvino
-from ppcls.inference.inputs import ON_ERROR, one_of, open_image
+from ppcls.inference.inputs import ON_ERROR, find_images, one_of, open_image
 from ppcls.inference.manifest import FILE, Manifest
 from ppcls.inference.predictor import are_finite, link
 from ppcls.utils import environment

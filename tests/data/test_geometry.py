@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls.data.pixels import center_crop, resize, resize_short
+from ppcls.data.preprocess import center_crop, resize, resize_short
 from ppcls.utils.errors import UserError
 
 PILLOW = {"nearest": "NEAREST", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "area": "BOX"}
