@@ -510,7 +510,7 @@ def planned(schedule: Any) -> Any:
     """The learning rates of four epochs of five steps."""
     scores = [{"step": step, "top1": 0.5, "loss": 9.0 - step} for step in (5, 10, 15)]
     return [
-        schedule(step, 5, 20, 8, [s for s in scores if s["step"] <= step], "top1")
+        schedule.over(5, 20, 8, "top1")(step, [s for s in scores if s["step"] <= step])
         for step in range(20)
     ]
 

@@ -291,14 +291,21 @@ AnyTeacher = NetworkTeacher | ExportedTeacher | CachedTeacher
 
 
 def open_teacher(
-    node: Network | Exported, student: Student, precision: Precision, features: bool = False
+    node: Network | Exported,
+    student: Student,
+    precision: Precision,
+    features: bool = False,
+    found: TeacherFiles | None = None,
 ) -> AnyTeacher:
     """The teacher that fits a student.
+
+    Args:
+        found: its files, where they have been looked at.
 
     Raises:
         UserError: weights or a folder that cannot be read or do not fit, or other classes.
     """
-    found = find_teacher(node, student)
+    found = found or find_teacher(node, student)
     own = found.names
     names = student.names
     first = first_clash(names, own)
@@ -337,8 +344,9 @@ def keep_answers(
             something else.
     """
     view = still_pipeline(student.view)
-    teacher = open_teacher(node, student, Precision("fp32", "O1"))
-    about = answers_header(find_teacher(node, student), student)
+    found = find_teacher(node, student)
+    teacher = open_teacher(node, student, Precision("fp32", "O1"), found=found)
+    about = answers_header(found, student)
     top = min(top, student.classes)
     writing = Writing(output, {**about, "top": top})
     samples = student.samples
