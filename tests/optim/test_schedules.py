@@ -117,7 +117,8 @@ def test_plateau_cuts_where_nothing_got_better():
     assert rate(99, []) == 1
     flipped = [{"step": e["step"], "loss": 1 - e["top1"]} for e in evaluations]
     by_loss = Schedule(lr=1.0, decay=Plateau(score="loss", patience=Span(2, "epochs"), gamma=0.5))
-    assert [by_loss(s, EPOCH, TOTAL, BATCH, flipped) for s in steps] == [rate(s) for s in steps]
+    flipped_rate = by_loss.over(EPOCH, TOTAL, BATCH)
+    assert [flipped_rate(s, flipped) for s in steps] == [rate(s) for s in steps]
 
 
 def test_plateau_does_not_count_evaluations_of_the_warm_up():
