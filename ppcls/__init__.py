@@ -7,9 +7,10 @@ from ppcls.utils import environment
 if TYPE_CHECKING:
     from ppcls.api import create_model, list_models
     from ppcls.inference.predictor import Predictor
+    from ppcls.models.own import register_model
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "create_model", "list_models"]
+__all__ = ["Predictor", "create_model", "list_models", "register_model"]
 
 environment.prepare()
 
@@ -20,6 +21,10 @@ def __getattr__(name: str) -> Any:
         from ppcls.inference.predictor import Predictor
 
         return Predictor
+    if name == "register_model":
+        from ppcls.models.own import register_model
+
+        return register_model
     if name in __all__:
         from ppcls import api
 

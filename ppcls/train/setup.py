@@ -3,6 +3,7 @@
 The one module of training that reads a recipe; what it builds knows none.
 """
 
+import fnmatch
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence, Set
@@ -32,9 +33,9 @@ from ppcls.data.unlabeled import open_unlabeled
 from ppcls.models.layers import Normalize
 from ppcls.models.recompute import recompute_blocks
 from ppcls.optim.parameters import (
-    HEAD,
     freeze,
     groups,
+    head_of,
     only_head,
     parameter_count,
     random_ones,
@@ -253,9 +254,10 @@ def build_model(recipe: Recipe, saved: Mapping[str, np.ndarray] | None) -> nn.La
         UserError: weights that cannot be read or do not fit.
     """
     model = recipe.model
+    assert model.num_classes, "the data have said how many, where the recipe has not"
     net = create_model(
         model.name,
-        model.num_classes or 0,
+        model.num_classes,
         model.weights if saved is None else saved,
         in_channels=model.in_channels,
         new_head=model.new_head and saved is None,
@@ -330,10 +332,11 @@ def check_freeze(model: Model, net: nn.Layer) -> None:
             f"model.freeze would keep random weights ({frozen[0]} and so on), as model.weights "
             "is not given: give model.weights, or -o model.freeze=[]"
         )
-    if model.new_head and any(name.startswith(HEAD) for name in frozen):
+    head = head_of(net)
+    if model.new_head and head and fnmatch.filter(frozen, head):
         raise UserError(
             "model.freeze would keep the classifier that model.new_head starts afresh, which is "
-            "random: leave head.* out of model.freeze, or -o model.new_head=false"
+            f"random: leave {head} out of model.freeze, or -o model.new_head=false"
         )
 
 
@@ -697,7 +700,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
         )
     if model.freeze and only_head(trainer.model):
         lines.append(
-            "note: model.freeze leaves only the classifier (head.*) to train; to train more, a "
+            f"note: model.freeze leaves only the classifier ({head_of(trainer.model)}) to train; "
+            "to train more, a "
             "share of the network: -o model.freeze=50%"
         )
     if train.without:
