@@ -381,8 +381,9 @@ class Wandb(RemoteTracker):
         self.run.define_metric("step", hidden=True)
         self.run.define_metric("*", step_metric="step")
         self.draw_earlier()
-        sent = f"later: wandb sync {Path(self.run.dir).parent}"
-        say(f"wandb: run {key} of project {self.project}; {sent if mode == "offline" else self.run.url}")
+        unsent = f"later: wandb sync {Path(self.run.dir).parent}"
+        place = unsent if mode == "offline" else self.run.url
+        say(f"wandb: run {key} of project {self.project}; {place}")
 
     def draw(self, step: int, when: float, scalars: dict[str, float]) -> None:
         if found := self.new(step, scalars):
