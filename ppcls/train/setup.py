@@ -550,13 +550,16 @@ def build_trackers(recipe: Recipe) -> list[trackers.Tracker]:
     if recipe.log is None:
         usual = trackers.VisualDL()
         return [usual] if usual.installed() else []
-    found = []
-    for node in recipe.log:
-        options = {key: value for key, value in vars(node).items() if key != "kind"}
-        tracker = trackers.KINDS[node.kind](**options)
+    named = trackers_of(recipe.log)
+    for tracker in named:
         tracker.require()
-        found.append(tracker)
-    return found
+    return named
+
+
+def trackers_of(nodes: Sequence[Any]) -> list[trackers.Tracker]:
+    """What nodes of the recipe's `log` stand for."""
+    options = [{key: v for key, v in vars(node).items() if key != "kind"} for node in nodes]
+    return [trackers.KINDS[n.kind](**own) for n, own in zip(nodes, options, strict=True)]
 
 
 def build_objective(
