@@ -243,6 +243,7 @@ class MLflow(RemoteTracker):
 
     def open(self, about: Mapping[str, Any]) -> None:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        logging.getLogger("urllib3").setLevel(logging.ERROR)  # says each try
         for variable, value in PATIENCE.items():
             os.environ.setdefault(variable, value)
         uri = self.uri or os.environ.get("MLFLOW_TRACKING_URI") or ""
