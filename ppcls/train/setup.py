@@ -43,7 +43,8 @@ from ppcls.optim.parameters import (
 )
 from ppcls.recipe import LENGTH, Model, Recipe, may_change
 from ppcls.tasks import Distill, Peer
-from ppcls.train import checkpoint, run_folder
+from ppcls.train import checkpoint, run_folder, trackers
+from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import (
     BEST,
     IMAGENET_CLASSES,
@@ -358,14 +359,20 @@ def asked_scores(recipe: Recipe) -> dict[str, str]:
 
 
 def train(
-    recipe: Recipe, resume: bool = False, overwrite: bool = False, limit: int | None = None
+    recipe: Recipe,
+    resume: bool = False,
+    overwrite: bool = False,
+    limit: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> bool:
     """Train as the recipe says; False when a signal ended the run before its last step.
 
     Args:
         resume: go on from the run's `latest.safetensors`.
         overwrite: start anew although the run's folder holds an earlier run.
-        limit: end after so many steps of the first epoch, with as many batches of evaluation.
+        limit: end after so many steps of the first epoch, with as many batches of evaluation;
+            trackers are then not told of it.
+        callbacks: hear what the run does, after the recipe's trackers, in the first process.
 
     Raises:
         UserError: anything the user can mend.
@@ -380,6 +387,9 @@ def train(
     folder = recipe.folder
     # Until there are steps to save, a signal ends the run, and what it put aside comes back.
     with signals_interrupt(), processes.joined(), run_folder.alone(folder, processes):
+        if processes.first:
+            tracked = build_trackers(recipe)
+            callbacks = [*(() if limit else tracked), *callbacks]
         latest = folder / LATEST
         if run_folder.has_run(folder) and not (resume or overwrite):
             raise UserError(
@@ -397,7 +407,8 @@ def train(
             count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
             inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
         changes = check_same(recipe, record, inputs, processes.count, latest) if record else {}
-        trainer = build_trainer(recipe, inputs, saved.tensors if saved else None, processes, limit)
+        tensors = saved.tensors if saved else None
+        trainer = build_trainer(recipe, inputs, tensors, processes, limit, callbacks)
         if saved and record:
             trainer.resume(latest, saved, record)
             check_length(recipe, trainer, record)
@@ -421,6 +432,7 @@ def build_trainer(
     saved: Mapping[str, np.ndarray] | None = None,
     processes: Processes | None = None,
     limit: int | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Trainer:
     """The parts of a recipe's run, put together.
 
@@ -428,6 +440,7 @@ def build_trainer(
         inputs: the recipe's data; the recipe is that which `open_datasets` gave with it.
         saved: the tensors of a run's checkpoint to go on with, instead of the recipe's weights.
         limit: steps after which the run ends, evaluated and saved.
+        callbacks: hear what the run does.
 
     Raises:
         UserError: parts that do not fit together.
@@ -527,7 +540,29 @@ def build_trainer(
         },
         course=course(recipe, epoch_steps),
         processes=processes,
+        callbacks=callbacks,
     )
+
+
+def build_trackers(recipe: Recipe) -> list[trackers.Tracker]:
+    """What the recipe's `log` names; VisualDL where that is left open and it is installed.
+
+    Raises:
+        UserError: one that is named is not installed.
+    """
+    if recipe.log is None:
+        usual = trackers.VisualDL()
+        return [usual] if usual.installed() else []
+    named = trackers_of(recipe.log)
+    for tracker in named:
+        tracker.require()
+    return named
+
+
+def trackers_of(nodes: Sequence[Any]) -> list[trackers.Tracker]:
+    """What nodes of the recipe's `log` stand for."""
+    options = [{key: v for key, v in vars(node).items() if key != "kind"} for node in nodes]
+    return [trackers.KINDS[n.kind](**own) for n, own in zip(nodes, options, strict=True)]
 
 
 def build_objective(
