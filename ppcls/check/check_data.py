@@ -9,6 +9,7 @@ from typing import Any
 from ppcls.check.findings import KINDS, NOTES, Finding, findings
 from ppcls.check.survey import UNLABELED, Album, Demands, survey
 from ppcls.data import datasets, decode
+from ppcls.data.groups import GroupBy, with_groups
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import ResizeShort, sides
 from ppcls.data.unlabeled import find_unlabeled
@@ -164,8 +165,12 @@ def check_data(
 def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
     """The images a recipe trains on and is scored on, and what it asks of them."""
     recipe = replace(recipe, data=replace(recipe.data, labeled=1.0))  # all that there is
+    in_turn = recipe.data.folds and not recipe.data.fold
+    if in_turn:
+        recipe = replace(recipe, data=replace(recipe.data, fold=1))
     recipe, inputs = open_listed(recipe)
-    album = album_of(inputs.train, inputs.eval)
+    note_groups(recipe.data.group_by, inputs.eval)
+    album = Album(folds_in_turn(recipe)) if in_turn else album_of(inputs.train, inputs.eval)
     if recipe.data.unlabeled:
         album.parts[UNLABELED] = find_unlabeled(recipe.data.unlabeled.images)
     largest = sides(recipe.train_size)[-1]
@@ -174,19 +179,42 @@ def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
     return album, Demands(recipe.model.in_channels, resize, recipe.preprocess.crop)
 
 
-def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
+def folds_in_turn(recipe: Recipe) -> dict[str, Dataset]:
+    """The parts of a recipe whose folds are all trained: what each keeps for evaluation."""
+    count = recipe.data.folds or 0
+    data = [replace(recipe.data, fold=number) for number in range(1, count + 1)]
+    parts = [open_listed(replace(recipe, data=own))[1].eval for own in data]
+    return {f"fold {number}": part for number, part in enumerate(parts, 1) if part is not None}
+
+
+def note_groups(group_by: GroupBy | None, evaluation: Dataset | None) -> None:
+    """Say where images that are scored name no groups, so that none can be compared."""
+    if group_by and evaluation is not None and evaluation.groups is None:
+        say(
+            f"note: {evaluation.source}: {group_by} names no group of its images, so groups are "
+            "not looked at"
+        )
+
+
+def of_paths(paths: Sequence[str], group_by: GroupBy | None = None) -> tuple[Album, Demands]:
     """The images of one or two folders or lists: to train on, to be scored on."""
     train, evaluation = datasets.find_parts(paths[0], paths[1] if len(paths) > 1 else None)
     given = [path for path in (train, evaluation) if path]
-    opened, *rest = [datasets.open_samples(path) for path in given]
+    opened, *rest = [open_grouped(path, group_by) for path in given]
     ids = datasets.ids_in_words(opened)
     if ids:  # a finding; and so that the images can be looked at, names
         ids += "; a recipe numbers them with data.number_labels: true"
-        opened, *rest = [datasets.open_samples(path, number_labels=True) for path in given]
+        opened, *rest = [open_grouped(path, group_by, number_labels=True) for path in given]
     datasets.note_numbers(opened)
     if rest:
         rest[0] = datasets.numbered_as(rest[0], opened.names, opened.classes, opened.source)
     return album_of(opened, rest[0] if rest else None, ids), Demands()
+
+
+def open_grouped(path: str, group_by: GroupBy | None, number_labels: bool = False) -> Dataset:
+    column = group_by.column if group_by else None
+    samples = datasets.open_samples(path, number_labels=number_labels, group_column=column)
+    return with_groups(samples, group_by.path) if group_by and group_by.path else samples
 
 
 def album_of(train: Dataset, evaluation: Dataset | None, labels: str = "") -> Album:
