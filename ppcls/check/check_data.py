@@ -16,7 +16,8 @@ from ppcls.data.unlabeled import find_unlabeled
 from ppcls.recipe import Recipe
 from ppcls.report import sheets
 from ppcls.report.sheets import Card, require_room
-from ppcls.train.setup import open_listed
+from ppcls.train.open_data import each_fold, located, open_part
+from ppcls.train.setup import open_listed, with_preprocess
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_bytes
 from ppcls.utils.log import say
@@ -165,12 +166,13 @@ def check_data(
 def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
     """The images a recipe trains on and is scored on, and what it asks of them."""
     recipe = replace(recipe, data=replace(recipe.data, labeled=1.0))  # all that there is
-    in_turn = recipe.data.folds and not recipe.data.fold
-    if in_turn:
-        recipe = replace(recipe, data=replace(recipe.data, fold=1))
-    recipe, inputs = open_listed(recipe)
-    note_groups(recipe.data.group_by, inputs.eval)
-    album = Album(folds_in_turn(recipe)) if in_turn else album_of(inputs.train, inputs.eval)
+    if recipe.data.folds and not recipe.data.fold:
+        recipe = with_preprocess(recipe)
+        album = Album(folds_in_turn(recipe))
+    else:
+        recipe, inputs = open_listed(recipe)
+        note_groups(recipe.data.group_by, inputs.eval)
+        album = album_of(inputs.train, inputs.eval)
     if recipe.data.unlabeled:
         album.parts[UNLABELED] = find_unlabeled(recipe.data.unlabeled.images)
     largest = sides(recipe.train_size)[-1]
@@ -181,10 +183,11 @@ def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
 
 def folds_in_turn(recipe: Recipe) -> dict[str, Dataset]:
     """The parts of a recipe whose folds are all trained: what each keeps for evaluation."""
-    count = recipe.data.folds or 0
-    data = [replace(recipe.data, fold=number) for number in range(1, count + 1)]
-    parts = [open_listed(replace(recipe, data=own))[1].eval for own in data]
-    return {f"fold {number}": part for number, part in enumerate(parts, 1) if part is not None}
+    data = located(recipe.data)
+    train = open_part("data.train", data.train, data, recipe.task.multilabel)
+    datasets.check(train, recipe.model.num_classes or train.classes, "data.train")
+    folds = enumerate(each_fold(train, data, recipe.seed), 1)
+    return {f"fold {number}": held for number, (_, held) in folds}
 
 
 def note_groups(group_by: GroupBy | None, evaluation: Dataset | None) -> None:

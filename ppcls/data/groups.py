@@ -74,8 +74,9 @@ def group_by_of(column: str | None, path: str | None) -> GroupBy:
     try:
         return GroupBy(column=column, path=path)
     except ValidationError as error:
-        problem = error.errors()[0]["msg"].removeprefix("Value error, path: ")
-        raise UserError(f"--group-path {quoted(path or '')}: {problem}") from None
+        option = "--group-column" if path is None else "--group-path"
+        problem = error.errors()[0]["msg"].removeprefix("Value error, ").removeprefix("path: ")
+        raise UserError(f"{option}: {problem}") from None
 
 
 def check_pattern(pattern: str) -> None:

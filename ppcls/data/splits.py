@@ -145,21 +145,19 @@ class Deal:
         return better
 
     def repair(self) -> None:
-        """Bring a group to each part that misses a class, where no other is missed for it."""
-        holders: dict[int, list[int]] = {}
+        """Bring groups to parts that miss a class, the most useful first, while that helps."""
         scarce = set(np.flatnonzero((self.counts[:, :-1] == 0).any(axis=0)).tolist())
-        for group, content in enumerate(self.of_groups):
-            for label in scarce.intersection(content.classes.tolist()):
-                holders.setdefault(label, []).append(group)
+        holders = [
+            group
+            for group, content in enumerate(self.of_groups)
+            if not scarce.isdisjoint(content.classes.tolist())
+        ]
         moved = True
         while moved:
             moved = False
-            for label in sorted(holders, key=lambda label: (len(holders[label]), label)):
-                if not (self.counts[:, label] == 0).any():
-                    continue
-                moves = [(*self.best_move(group), group) for group in holders[label]]
-                missed, _, part, group = min(moves)
-                if missed < 0:
+            for missed, _, _, group in sorted((*self.best_move(group), group) for group in holders):
+                now, _, part = self.best_move(group)
+                if now < 0 and now <= missed:  # as useful as it was before others moved
                     self.put(group, part)
                     moved = True
 
