@@ -32,7 +32,7 @@ def tensors(fold, folder="runs/small"):
 
 def test_an_interrupted_fold_goes_on_and_finished_ones_stay(workdir, run, monkeypatch):
     with monkeypatch.context() as patch:
-        at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))  # the second fold's first
+        at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))  # the second fold's first
         code, out, _ = run(*FOLDS)
     assert code == 130
     assert "interrupted at step 1 of 2" in out
@@ -78,7 +78,7 @@ def test_an_interrupted_fold_goes_on_and_finished_ones_stay(workdir, run, monkey
 @pytest.mark.slow
 def test_a_resumed_fold_is_what_it_would_have_been(workdir, run, monkeypatch):
     with monkeypatch.context() as patch:
-        at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
         assert run(*FOLDS)[0] == 130
     assert run(*FOLDS, "--resume")[0] == 0
     assert run(*FOLDS, "output=runs/whole")[0] == 0
