@@ -19,10 +19,11 @@ from ppcls.config.node import node
 from ppcls.data.samples import Dataset, Groups, Members
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
-from ppcls.utils.text import at_most, plural, quoted
+from ppcls.utils.text import plural, quoted
 
 LONGEST_PATTERN = 500  # characters
 LONGEST_PATH = 4096  # characters of a path that is matched, the most that Linux has
+SHOWN = 3  # paths without a group
 # Seconds that matching may take, and the paths for which it may take one more; the usual pattern
 # takes a second for a million.
 PATIENCE = 10
@@ -102,11 +103,11 @@ def with_groups(samples: Dataset, pattern: str) -> Dataset:
     found = matches(pattern, list(inner_paths(samples)))
     lost = [index for index, group in enumerate(found) if not group]
     if lost:
-        places = at_most([samples.where(index) for index in lost[:11]], limit=3)
-        many = plural(len(lost), "path")
+        places = ", ".join(samples.where(index) for index in lost[:SHOWN])
+        more = f" and {len(lost) - SHOWN:,} more" if len(lost) > SHOWN else ""
         raise UserError(
-            f"data.group_by.path: {quoted(pattern)} finds nothing in {many} of "
-            f"{len(found):,}: {places}; every image needs a group"
+            f"data.group_by.path: {quoted(pattern)} finds nothing in {len(lost):,} of "
+            f"{plural(len(found), 'path')}: {places}{more}; every image needs a group"
         )
     return replace(samples, groups=Groups.of([group or "" for group in found]))
 

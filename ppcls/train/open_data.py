@@ -58,7 +58,7 @@ def hold_out(train: Dataset, data: Data, seed: int) -> tuple[Dataset, Dataset]:
     if data.folds and not data.fold:
         raise UserError(
             f"data.folds is {data.folds} and data.fold says none of them: -o data.fold=1 is the "
-            "first; only training takes each in turn"
+            "first; `ppcls train` alone takes each in turn"
         )
     if data.folds:
         folds = deal_folds(train, data, seed)

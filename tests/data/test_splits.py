@@ -107,6 +107,12 @@ def test_a_class_of_one_group_is_learnt():
         assert held.counts(3).tolist() in ([4, 4, 0], [4, 5, 0], [5, 4, 0])
 
 
+def test_of_two_groups_the_one_that_lacks_a_class_is_kept():
+    samples = dataset([0, 0, 0, 1, 1, 2, 0, 1], [1, 1, 1, 1, 1, 1, 2, 2])
+    for share in (0.05, 0.2, 0.5):
+        assert set(split(samples, share, 0)[1].groups.numbers) == {1}
+
+
 def test_of_several_labels_each_counts():
     rng = np.random.default_rng(0)
     labels = (rng.random((400, 6)) < [0.5, 0.3, 0.2, 0.1, 0.05, 0.02]).astype(np.uint8)
@@ -181,7 +187,7 @@ def test_a_pattern_sees_paths_below_the_folder(tmp_path, monkeypatch):
     assert with_groups(samples, r"p\d+").groups.names == ("p1", "p22")
     assert with_groups(samples, r"^(\w)\w+/p(\d+)").groups.names == ("a/1", "a/22", "b/1", "b/22")
     assert with_groups(samples, "^[^/]+").groups.names == ("ant", "bee")
-    with pytest.raises(UserError, match=r"finds nothing in 4 paths of 6: \S+p1_a.jpg"):
+    with pytest.raises(UserError, match=r"in 4 of 6 paths: \S+p1_a.jpg, .* and 1 more"):
         with_groups(samples, r"p\d\d")
 
 
