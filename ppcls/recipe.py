@@ -13,6 +13,7 @@ from ppcls.config.node import (
     Count,
     Duration,
     Flag,
+    Folds,
     Int,
     NotNegative,
     PathText,
@@ -27,6 +28,7 @@ from ppcls.config.node import (
 from ppcls.data.batch_transforms import BatchTransform
 from ppcls.data.batch_transforms import check as check_batch_transforms
 from ppcls.data.builtin import NAMES
+from ppcls.data.groups import GroupBy
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Sampler, Shuffle
 from ppcls.data.transforms import AnySize, HorizontalFlip, RandomResizedCrop, Size, Transform
@@ -73,6 +75,9 @@ class Data:
     class_names: PathText | None = None  # a file of class names, or "imagenet"
     number_labels: Flag = False  # labels of lists are names, as ids are: number them in order
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
+    folds: Folds | None = None  # parts of `train`, each kept for evaluation by one of so many runs
+    fold: Count | None = None  # which of the folds, from 1, this run keeps; None: each in turn
+    group_by: GroupBy | None = None  # images that are kept, or dealt to folds, together
     labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
     unlabeled: Unlabeled | None = None  # more images to train on, for task.kind: distill
     on_error: Literal["stop", "skip"] = "stop"  # at an image that cannot be read
@@ -94,10 +99,31 @@ class Data:
                 "number_labels makes names of the labels, and class_names names the classes: give "
                 "one, -o data.class_names=null or -o data.number_labels=false"
             )
+        self.check_folds()
         if self.holdout == 1:
             raise ValueError("holdout=1 leaves nothing to train on; 0.2 keeps a fifth")
         if not self.labeled:
             raise ValueError("labeled=0 leaves nothing to train on; 0.1 uses a tenth")
+
+    def check_folds(self) -> None:
+        if self.folds and self.eval:
+            raise ValueError(
+                "folds takes evaluation images from train: give eval or folds, "
+                "-o data.eval=null or -o data.folds=null data.fold=null"
+            )
+        if self.folds and self.holdout:
+            raise ValueError(
+                "folds and holdout both take evaluation images from train: give one, "
+                "-o data.holdout=0 or -o data.folds=null data.fold=null"
+            )
+        if self.fold and self.fold > (self.folds or 0):
+            among = f"among {self.folds} folds" if self.folds else "without folds"
+            raise ValueError(f"there is no fold {self.fold} {among}; -o data.folds=5 data.fold=1")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether evaluation images are taken from those to train on."""
+        return bool(self.folds) or (self.holdout > 0 and not self.eval)
 
 
 @node

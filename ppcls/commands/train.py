@@ -1,6 +1,7 @@
 """`ppcls train`: train a network as a recipe says."""
 
 import argparse
+import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 from ppcls.commands.options import add_command, add_recipe_options, positive
 from ppcls.train.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
 from ppcls.utils import environment
+from ppcls.utils.errors import UserError
 from ppcls.utils.log import print_error, say
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ def add(commands) -> None:
     begun.add_argument("--overwrite", action="store_true", help=text)
     text = "try two steps, an evaluation, a checkpoint and an export, and keep nothing"
     parser.add_argument("--dry-run", action="store_true", help=text)
+    text = "train so many runs, each scored on another part of data.train; then mean and spread"
+    parser.add_argument("--folds", type=positive, metavar="N", help=text)
     text = "number of processes that train together on this machine; default: 1"
     parser.add_argument("--processes", type=positive, default=1, metavar="N", help=text)
 
@@ -42,7 +46,38 @@ def run(options: argparse.Namespace) -> int:
     from ppcls.config.load import load
     from ppcls.recipe import Recipe
 
+    if options.folds:
+        options.override = [*options.override, f"data.folds={options.folds}"]
     recipe = load(Recipe, options.config, options.override)
+    if recipe.data.folds and not recipe.data.fold:
+        if not options.dry_run:
+            return run_folds(recipe, options)
+        options.override = [*options.override, "data.fold=1"]  # the others are much the same
+        recipe = load(Recipe, options.config, options.override)
+    return run_one(recipe, options)
+
+
+def run_folds(recipe: "Recipe", options: argparse.Namespace) -> int:
+    """Train all folds, each in as many processes as are asked for."""
+    from ppcls.train.folds import train_folds
+
+    if launched():
+        raise UserError(
+            "data.folds: several folds start their processes themselves: --processes N in the "
+            "place of another launcher, or -o data.fold=1 trains one of them"
+        )
+
+    def train_one(recipe: "Recipe", resume: bool, overwrite: bool) -> int:
+        own = [f"data.fold={recipe.data.fold}", f"output={json.dumps(recipe.output)}"]
+        given = vars(options) | {"resume": resume, "overwrite": overwrite}
+        given["override"] = [*options.override, *own]
+        return run_one(recipe, argparse.Namespace(**given))
+
+    return train_folds(recipe, options.resume, options.overwrite, train_one)
+
+
+def run_one(recipe: "Recipe", options: argparse.Namespace) -> int:
+    """One run, in this process or in several."""
     if options.processes > 1 and not launched():
         flags = {"--resume": options.resume, "--overwrite": options.overwrite}
         flags["--dry-run"] = options.dry_run
