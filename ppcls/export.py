@@ -1,6 +1,6 @@
 """A trained network as a folder that predicts without ppcls's training half, checked before use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 import ppcls
 from ppcls.data import builtin
@@ -61,6 +61,7 @@ class Form:
         output: probabilities or logits.
         dynamic_size: take images of any height and width, not only the recipe's.
         fuse: fold batch norms into convolutions.
+        features: give the pooled features, float32 [N, D], as a second output.
         paddlex: the name that PaddleX is to read the network under; None: its own, if it knows one.
     """
 
@@ -70,6 +71,25 @@ class Form:
     dynamic_size: bool = False
     fuse: bool = True
     paddlex: str | None = None
+    features: bool = False
+
+
+class Answers(nn.Layer):
+    """What is exported: images to logits or probabilities and, where asked for, pooled features."""
+
+    def __init__(self, before: nn.Layer, net: nn.Layer, after: nn.Layer, features: bool):
+        super().__init__()
+        self.before = before
+        self.net = net
+        self.after = after
+        self.features = features
+
+    def forward(self, images: Tensor):
+        images = self.before(images)
+        if not self.features:
+            return self.after(self.net(images))
+        pooled = self.net.pooled(self.net.features(images))
+        return self.after(self.net.head(pooled)), pooled
 
 
 def export(
@@ -96,6 +116,7 @@ def export(
     """
     form = form or Form()
     check_paddlex(trained, form)
+    check_features(trained, form)
     output = output.resolve()
     origin = Origin(trained.recipe.model.name, str(trained.source))
     with staged(output, origin, overwrite) as temporary:
@@ -111,12 +132,12 @@ def export(
 def write(trained: Trained, form: Form, temporary: Path) -> None:
     """The network's files in each format, and a manifest to check them with."""
     preprocess = trained.recipe.preprocess
-    layers = [trained.net]
+    before = after = nn.Identity()
     if form.input == "uint8":
-        layers.insert(0, Normalize(preprocess.scale, preprocess.offset))
+        before = Normalize(preprocess.scale, preprocess.offset)
     if form.output == "probabilities":
-        layers.append(nn.Sigmoid() if trained.recipe.task.multilabel else nn.Softmax())
-    network = nn.Sequential(*layers)
+        after = nn.Sigmoid() if trained.recipe.task.multilabel else nn.Softmax()
+    network = Answers(before, trained.net, after, form.features)
     network.eval()
     side = None if form.dynamic_size else preprocess.crop
     shape = [None, preprocess.channels, side, side]
@@ -165,39 +186,79 @@ def compare(trained: Trained, form: Form, temporary: Path, images: Sequence[str]
     with paddle.no_grad():
         expected = link(trained.net(paddle.to_tensor(inputs)).numpy(), task)
         rounded = link(trained.net(paddle.to_tensor(inputs * rounding)).numpy(), task)
-    # A hardly trained network can be so unsteady that no other order of additions agrees with it.
-    unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
-    allowed = min(max(TOLERANCE, unsteady), LIMIT)
     given = pixels if form.input == "uint8" else inputs
-    differences = {}
-    for format in form.formats:
-        output = run(temporary, format, given)
-        found = link(output, task) if form.output == "logits" else output
-        differences[format] = float(np.abs(found - expected).max())
-        if not differences[format] <= allowed:  # also when it is not a number
-            raise UserError(
-                f"the exported network ({format}) differs from {trained.source} by "
-                f"{differences[format]:.2g} in a probability on "
-                f"{plural(len(images), 'image')} (at most "
-                f"{allowed:.2g} is allowed); nothing was exported"
-            )
-    largest = max(differences.values())
-    return {
+    outputs = {format: run(temporary, format, given) for format in form.formats}
+    answers = {format: found[0] for format, found in outputs.items()}
+    if form.output == "logits":
+        answers = {format: link(found, task) for format, found in answers.items()}
+    allowed = allowance(expected, rounded)
+    differences = held_against(expected, answers, allowed, "a probability", trained, len(images))
+    check = {
         "photos": len(images),
-        "largest_difference": largest,
+        "largest_difference": max(differences.values()),
         "allowed": allowed,
         "formats": differences,
     }
+    if not form.features:
+        return check
+    expected = pooled(trained, inputs)
+    scale = float(np.abs(expected).max()) or 1.0
+    allowed = allowance(expected / scale, pooled(trained, inputs * rounding) / scale)
+    features = {format: found[1] / scale for format, found in outputs.items()}
+    differences = held_against(
+        expected / scale, features, allowed, "a feature, relative to the largest", trained,
+        len(images),
+    )  # fmt: skip
+    about = {"largest_difference": max(differences.values()), "formats": differences}
+    return check | {"features": about}
 
 
-def run(temporary: Path, format: str, given: np.ndarray) -> np.ndarray:
-    """The output of the network in one of its formats."""
+def allowance(expected: np.ndarray, rounded: np.ndarray) -> float:
+    """The largest difference that is no mistake.
+
+    A hardly trained network can be so unsteady that no other order of additions agrees with it.
+    """
+    unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
+    return min(max(TOLERANCE, unsteady), LIMIT)
+
+
+def held_against(
+    expected: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    allowed: float,
+    what: str,
+    trained: Trained,
+    images: int,
+) -> dict[str, float]:
+    """The largest difference of each format; UserError where it is more than is allowed."""
+    differences = {}
+    for format, output in found.items():
+        differences[format] = float(np.abs(output - expected).max())
+        if not differences[format] <= allowed:  # also when it is not a number
+            raise UserError(
+                f"the exported network ({format}) differs from {trained.source} by "
+                f"{differences[format]:.2g} in {what} on "
+                f"{plural(images, 'image')} (at most "
+                f"{allowed:.2g} is allowed); nothing was exported"
+            )
+    return differences
+
+
+def pooled(trained: Trained, inputs: np.ndarray) -> np.ndarray:
+    """The features that the classifier takes, float32 [N, D]."""
+    with paddle.no_grad():
+        net: Any = trained.net
+        return net.pooled(net.features(paddle.to_tensor(inputs))).numpy()
+
+
+def run(temporary: Path, format: str, given: np.ndarray) -> list[np.ndarray]:
+    """The outputs of the network in one of its formats."""
     files = exported_model.open_exported(temporary)
     kept = {"paddle": files.program, "onnx": files.onnx, "openvino": files.openvino}
     alone = {name: path if name == format else None for name, path in kept.items()}
     files = replace(files, program=alone["paddle"], onnx=alone["onnx"], openvino=alone["openvino"])
     settings = Settings(FORMATS[format], threads=environment.threads())
-    return open_engine(files, settings).run(given)
+    return open_engine(files, settings).run_all(given)
 
 
 def words(check: dict[str, Any]) -> str:
@@ -228,11 +289,22 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         input=form.input,
         output=form.output,
         dynamic_size=form.dynamic_size,
+        features=trained.net.head.weight.shape[0] if form.features else 0,  # type: ignore
         task=recipe.task.answers,
         threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
         paddlex=paddlex if paddlex != recipe.model.name else None,
     )
+
+
+def check_features(trained: Trained, form: Form) -> None:
+    """UserError where the network does not say what its classifier takes."""
+    lacking = [part for part in ("features", "pooled", "head") if not hasattr(trained.net, part)]
+    if form.features and lacking:
+        raise UserError(
+            f"--features: {trained.recipe.model.name} has no method {lacking[0]}; its class needs "
+            "features, pooled and head, as the networks of ppcls have them"
+        )
 
 
 def paddlex_name(trained: Trained, form: Form) -> str | None:

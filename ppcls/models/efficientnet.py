@@ -54,7 +54,11 @@ class EfficientNet(nn.Layer):
 
     def classify(self, features):
         """What `features` gives to logits."""
-        return self.head(self.dropout(self.pool(self.expand(features[-1])).flatten(1)))
+        return self.head(self.dropout(self.pooled(features)))
+
+    def pooled(self, features):
+        """What `features` gives to what the head takes in evaluation: float32 [N, width]."""
+        return self.pool(self.expand(features[-1])).flatten(1)
 
 
 class InvertedBottleneck(nn.Layer):

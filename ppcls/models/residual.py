@@ -60,7 +60,11 @@ class ResidualNet(nn.Layer):
 
     def classify(self, features):
         """What `features` gives to logits."""
-        return self.head(self.pool(features[-1]).flatten(1))
+        return self.head(self.pooled(features))
+
+    def pooled(self, features):
+        """What `features` gives to what the head takes: float32 [N, width]."""
+        return self.pool(features[-1]).flatten(1)
 
 
 class Block(nn.Layer):

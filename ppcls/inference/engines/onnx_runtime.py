@@ -44,8 +44,8 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
     (given,) = session.get_inputs()
     names = [given.name]
 
-    def call(images: np.ndarray) -> np.ndarray:
-        return session.run(None, dict.fromkeys(names, images))[0]  # type: ignore
+    def call(images: np.ndarray) -> list[np.ndarray]:
+        return session.run(None, dict.fromkeys(names, images))  # type: ignore
 
     return Opened(call, free(given.shape), "uint8" if given.type == "tensor(uint8)" else "float32")
 

@@ -85,7 +85,13 @@ def load_here(folder: ExportedModel, settings: Settings) -> Opened:
 
     def copy() -> Call:
         request = network.create_infer_request()
-        return lambda images: np.array(request.infer([images], share_inputs=True)[0])
+        count = len(network.outputs)
+
+        def call(images: np.ndarray) -> list[np.ndarray]:
+            found = request.infer([images], share_inputs=True)
+            return [np.array(found[place]) for place in range(count)]
+
+        return call
 
     given = network.input(0)
     sides = [s.get_length() if s.is_static else None for s in given.partial_shape]
