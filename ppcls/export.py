@@ -12,19 +12,21 @@ from paddle import Tensor, nn
 
 import ppcls
 from ppcls.data import builtin
-from ppcls.inference import exported_model, formats, manifest
+from ppcls.data.preprocess import resize
+from ppcls.inference import exported_model, formats, manifest, onnx_metadata
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
-from ppcls.inference.inputs import open_image
+from ppcls.inference.inputs import ImageInput, open_image
 from ppcls.inference.predictor import link
 from ppcls.models import registry
 from ppcls.models.fuse import fused
 from ppcls.models.layers import Normalize
 from ppcls.train.checkpoint import Trained
-from ppcls.train.setup import eval_samples
+from ppcls.train.setup import eval_samples, open_trained
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
+from ppcls.utils.files import staged_folder
 from ppcls.utils.log import say
 from ppcls.utils.text import did_you_mean, plural, visible
 
@@ -121,12 +123,47 @@ def export(
     origin = Origin(trained.recipe.model.name, str(trained.source))
     with staged(output, origin, overwrite) as temporary:
         write(trained, form, temporary)
-        found = [str(p) for p in images] or check_images(trained)
-        check = compare(trained, form, temporary, found)
-        about = describe(trained, form, {"check": check, "files": sizes(temporary)})
-        (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
+        check = checked(trained, form, temporary, [str(p) for p in images] or check_images(trained))
     say(f"{output}: exported {trained.source}; {words(check)}")
     return output
+
+
+def export_checkpoint(checkpoint: Path, output: Path) -> None:
+    """Write the exported folder that predicting with a checkpoint of ours runs, and say so.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or `output` not written.
+    """
+    trained = open_trained(None, ["device=cpu"], str(checkpoint))
+    form = Form(features=not lacking(trained))
+    fix = "set PPCLS_HOME to another folder"
+    with staged_folder(output, manifest.FILE, exported_model.OWN, fix=fix) as temporary:
+        write(trained, form, temporary)
+        checked(trained, form, temporary, noise(trained))
+    say(f"{checkpoint}: exported into {output}, once")
+
+
+def noise(trained: Trained) -> list[np.ndarray]:
+    """Images of random spots, uint8 [H, W, C], to compare networks on where there are no others."""
+    preprocess = trained.recipe.preprocess
+    random = np.random.default_rng(0)
+    side = preprocess.resize
+    channels = preprocess.channels
+    images = []
+    for spots in (2, 4, 8, 16, side):
+        grid = random.integers(0, 256, (spots, spots, channels), np.uint8)
+        images.append(resize(grid, side, side, "bilinear", "cv2"))
+    return images
+
+
+def checked(
+    trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]
+) -> dict[str, Any]:
+    """What comparing on images has shown, which the folder's manifest then says."""
+    check = compare(trained, form, temporary, images)
+    about = describe(trained, form, {"check": check, "files": sizes(temporary)})
+    (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
+    return check
 
 
 def write(trained: Trained, form: Form, temporary: Path) -> None:
@@ -153,6 +190,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     xml = temporary / exported_model.OPENVINO
     if set(form.formats) - {"paddle"}:
         formats.to_onnx(files.program, files.params, onnx)
+        onnx_metadata.add(onnx, describe(trained, form, {}).to_yaml())
     if "openvino" in form.formats:
         formats.to_openvino(onnx, xml)
     if "onnx" not in form.formats:
@@ -175,7 +213,9 @@ def check_images(trained: Trained) -> list[str]:
     return [samples.paths[index] for index in chosen]
 
 
-def compare(trained: Trained, form: Form, temporary: Path, images: Sequence[str]) -> dict[str, Any]:
+def compare(
+    trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]
+) -> dict[str, Any]:
     """All on the same images; an error when a format differs by more than the tolerance."""
     preprocess = trained.recipe.preprocess
     task = trained.recipe.task.answers
@@ -299,12 +339,16 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
 
 def check_features(trained: Trained, form: Form) -> None:
     """UserError where the network does not say what its classifier takes."""
-    lacking = [part for part in ("features", "pooled", "head") if not hasattr(trained.net, part)]
-    if form.features and lacking:
+    if form.features and (missing := lacking(trained)):
         raise UserError(
-            f"--features: {trained.recipe.model.name} has no method {lacking[0]}; its class needs "
+            f"--features: {trained.recipe.model.name} has no {missing[0]}; its class needs "
             "features, pooled and head, as the networks of ppcls have them"
         )
+
+
+def lacking(trained: Trained) -> list[str]:
+    """What a network needs for its features to be exported, and has not."""
+    return [part for part in ("features", "pooled", "head") if not hasattr(trained.net, part)]
 
 
 def paddlex_name(trained: Trained, form: Form) -> str | None:

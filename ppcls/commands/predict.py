@@ -120,7 +120,7 @@ def read_stdin(what: str) -> bytes:
 
 def open_predictor(options: argparse.Namespace):
     """The predictor that the options of `add_engine_options` ask for."""
-    from ppcls import Predictor
+    from ppcls.prediction import Predictor
 
     return Predictor(
         options.model_dir,

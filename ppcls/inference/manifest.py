@@ -121,7 +121,7 @@ class Manifest:
         return np.array([answer, *others])[:topk], row
 
 
-def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
+def read(folder: Path, given: dict[str, Any] | None = None, text: str | None = None) -> Manifest:
     """The manifest of an exported folder.
 
     PaddleClas writes no name of the network where none was asked for; it is the folder's then.
@@ -129,17 +129,18 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
     Args:
         given: fields of a Preprocess which, with `crop` among them, stand in for `PreProcess`
             where that says what cannot be represented.
+        text: in place of the folder's file: what a file at `folder` carries in itself.
 
     Raises:
         UserError: no such folder, no manifest, or one that cannot be understood.
     """
-    path = folder / FILE
+    path = folder / FILE if text is None else folder
     if not path.is_file():
         what = "has no" if folder.is_dir() else "does not exist, so there is no"
         raise UserError(f"{folder}: {what} {FILE}; make such a folder with tools/export.py")
     stands_in = "crop" in (given or {})
     try:
-        document = load(read_file(path).decode())
+        document = load(read_file(path).decode() if text is None else text)
         if document is None:
             raise UserError(f"{path}: is empty; export it or copy it again")
         before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
@@ -161,7 +162,7 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
             network = {"task": "multilabel"} | network
         apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
         features = read_whole("features", network.pop("features", 0))
-        fields = read_network(network) | {"features": features}
+        fields: dict[str, Any] = read_network(network) | {"features": features}
         if kind == DECIDED:
             fields["default"] = read_whole(
                 "default_label_index", top.get("default_label_index", 0), len(labels) or MOST

@@ -177,5 +177,6 @@ class Reader:
 
     def retrieve(self) -> None:
         read, pixels = self.capture.retrieve()
-        good = read and pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 3
-        self.pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB) if good else None
+        self.pixels = None
+        if read and pixels is not None and pixels.ndim == 3 and pixels.shape[2] == 3:
+            self.pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)

@@ -77,7 +77,7 @@ class LastingThreads:
 # --------------------------------------------------------------------------
 # Copies of an opened network, for callers in any number of threads: few, and all of them kept
 
-Call = Callable[[np.ndarray], list[np.ndarray]]  # images to the network's outputs, in its order
+Call = Callable[[np.ndarray], list[np.ndarray]]  # images to outputs, in their order
 Output = TypeVar("Output")
 
 
@@ -288,6 +288,23 @@ def free(shape: object) -> tuple[int | None, ...]:
     """A shape as engines give it; -1, names and the like become None, as does the batch."""
     sides = [side if isinstance(side, int) and side > 0 else None for side in shape]  # type: ignore
     return (None, *sides[1:])
+
+
+def in_batches(call: Call, size: int | None) -> Call:
+    """A call for any number of images, of one for just so many; None: it takes any number."""
+    if size is None:
+        return call
+
+    def whole(images: np.ndarray) -> list[np.ndarray]:
+        parts = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            filled = np.zeros((size, *part.shape[1:]), part.dtype)
+            filled[: len(part)] = part
+            parts.append([output[: len(part)] for output in call(filled)])
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    return whole
 
 
 def need(module: str, package: str, extra: str, engine: str) -> None:
