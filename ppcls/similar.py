@@ -174,7 +174,7 @@ def draw(
     def cards():
         for query, (name, found) in zip(queries, results, strict=True):
             images = [query, *(again(near.path, every) for near in found)]
-            heads = ["the image", *(f"{near.similarity:.4f}" for near in found)]
+            heads = ["the image", *(head(near) for near in found)]
             names = [name, *(near.path for near in found)]
             pixels = [
                 pixels_of(image, 3, own)
@@ -183,6 +183,10 @@ def draw(
             yield sheets.Card(pixels, heads, [name])
 
     return sheets.write_pages(f"--visualize {path}", path, sheets.draw_pages(cards(), layout))
+
+
+def head(near: Near) -> str:
+    return f"{near.similarity:.3f} {Path(near.path).name}"
 
 
 def again(path: str, every: float) -> Any:

@@ -133,6 +133,12 @@ ImageInput = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 WEB = re.compile(r"https?://", re.IGNORECASE)
 EVERY = 1.0  # seconds between a video's frames
+# fmt: off
+VIDEOS = frozenset((
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".ogv", ".ts", ".webm", ".wmv",
+))
+# fmt: on
 ONE = (str, PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview)
 loading = threading.Lock()  # one of Pillow's images may be given twice, and reads its file lazily
 
@@ -161,7 +167,7 @@ def each(
             yield image
             continue
         for found in find_images(image, skip):
-            if video.is_video(found) and not WEB.match(found):
+            if is_video(found) and not WEB.match(found):
                 yield from frames_of(found, skip, every)
             else:
                 yield found
@@ -251,6 +257,10 @@ def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
     return found
 
 
+def is_video(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in VIDEOS
+
+
 def is_pattern(path: str) -> bool:
     """Whether a path, which is none of a file, has `*`, `?` or `[…]` in it."""
     return "\0" not in path and glob.has_magic(path) and not os.path.lexists(path)
@@ -259,7 +269,7 @@ def is_pattern(path: str) -> bool:
 def matching(pattern: str, lost: bool = False) -> list[str]:
     """The images and videos that match, in order; or else those of the folders that do."""
     found = sorted(glob.glob(pattern, recursive=True))
-    files = [path for path in found if is_image(path) or video.is_video(path)]
+    files = [path for path in found if is_image(path) or is_video(path)]
     files = [path for path in files if not os.path.isdir(path)]
     if not files:
         folders = [path for path in found if os.path.isdir(path)]

@@ -17,12 +17,6 @@ from ppcls.utils.files import open_plain
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import plural
 
-# fmt: off
-SUFFIXES = frozenset((
-    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
-    ".mts", ".ogv", ".ts", ".webm", ".wmv",
-))
-# fmt: on
 # What a video's bytes begin with. What is none of these, such as a list of further files that
 # FFmpeg would open, is not shown to it.
 KINDS = re.compile(
@@ -57,10 +51,6 @@ class Frame(str):
         made.end = end
         made.step = step
         return made
-
-
-def is_video(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
 def plan(path: str, every: float) -> Iterator[Frame]:
