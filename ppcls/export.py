@@ -49,6 +49,10 @@ PADDLEX_SEVERAL = (
     "PP-LCNet_x1_0_vehicle_attribute",
 )
 
+# What a network has whose features can be exported: images to the stages' outputs, these to pooled
+# features, these to logits.
+METHODS = ("features", "pooled", "logits")
+
 # Forms of an exported network → the engine that it is checked with.
 FORMATS = {"paddle": "onednn", "onnx": "onnxruntime", "openvino": "openvino"}
 
@@ -91,7 +95,7 @@ class Answers(nn.Layer):
         if not self.features:
             return self.after(self.net(images))
         pooled = self.net.pooled(self.net.features(images))
-        return self.after(self.net.head(pooled)), pooled
+        return self.after(self.net.logits(pooled)), pooled
 
 
 def export(
@@ -291,6 +295,13 @@ def pooled(trained: Trained, inputs: np.ndarray) -> np.ndarray:
         return net.pooled(net.features(paddle.to_tensor(inputs))).numpy()
 
 
+def pooled_width(trained: Trained) -> int:
+    """How many features the network pools of an image."""
+    preprocess = trained.recipe.preprocess
+    image = preprocess(np.zeros((64, 64, preprocess.channels), np.uint8))
+    return pooled(trained, preprocess.normalize(image[None])).shape[1]
+
+
 def run(temporary: Path, format: str, given: np.ndarray) -> list[np.ndarray]:
     """The outputs of the network in one of its formats."""
     files = exported_model.open_exported(temporary)
@@ -329,7 +340,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         input=form.input,
         output=form.output,
         dynamic_size=form.dynamic_size,
-        features=trained.net.head.weight.shape[0] if form.features else 0,  # type: ignore
+        features=pooled_width(trained) if form.features else 0,
         task=recipe.task.answers,
         threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
@@ -341,14 +352,14 @@ def check_features(trained: Trained, form: Form) -> None:
     """UserError where the network does not say what its classifier takes."""
     if form.features and (missing := lacking(trained)):
         raise UserError(
-            f"--features: {trained.recipe.model.name} has no {missing[0]}; its class needs "
-            "features, pooled and head, as the networks of ppcls have them"
+            f"--features: {trained.recipe.model.name} has no method {missing[0]}; its class needs "
+            f"{', '.join(METHODS)}, as the networks of ppcls have them"
         )
 
 
 def lacking(trained: Trained) -> list[str]:
     """What a network needs for its features to be exported, and has not."""
-    return [part for part in ("features", "pooled", "head") if not hasattr(trained.net, part)]
+    return [name for name in METHODS if not callable(getattr(trained.net, name, None))]
 
 
 def paddlex_name(trained: Trained, form: Form) -> str | None:

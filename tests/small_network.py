@@ -33,8 +33,11 @@ class Small(nn.Layer):
     def pooled(self, features: list[paddle.Tensor]) -> paddle.Tensor:
         return self.pool(features[-1]).flatten(1)
 
+    def logits(self, pooled: paddle.Tensor) -> paddle.Tensor:
+        return self.head(pooled)
+
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        return self.head(self.pooled(self.features(images)))
+        return self.logits(self.pooled(self.features(images)))
 
 
 def settle(net: nn.Layer, seed: int = 0, channels: int = 3) -> nn.Layer:

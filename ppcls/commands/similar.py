@@ -62,13 +62,11 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("- is standard input, which has one image: name files to search")
     with open_predictor(options) as predictor:
         predictor.require_features()
+        kept = similar.kept_gallery(predictor, options.features) if options.features else None
         queries = find(query, False, every)
         asked = predictor.predict(queries, 1, features=True)
-        if options.features:
-            gallery = similar.kept_gallery(predictor, options.features)
-        else:
-            skip = options.on_error == "skip"
-            gallery = similar.gallery_of(predictor, options.photos, skip, every)
+        skip = options.on_error == "skip"
+        gallery = kept or similar.gallery_of(predictor, options.photos, skip, every)
     results = []
     for answer in asked:
         assert answer.features is not None

@@ -119,8 +119,8 @@ class Predictor:
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: images per run of the network; changes the speed alone.
             given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
-                std (fields of `Preprocess`), labels, a file of class names, "imagenet" or a
-                sequence of them, and threshold.
+                std (fields of `Preprocess`), class_names (or labels, the older name), a file of
+                class names, "imagenet" or a sequence of them, and threshold.
 
         Raises:
             ValueError: an argument is unknown or wrong, the folder is incomplete, or the device or
@@ -464,8 +464,12 @@ class Asked:
 
 def in_place(given: dict[str, Any]) -> dict[str, Any]:
     """What is given in place of the manifest, checked."""
-    inputs.refuse_unknown(given, (*OWN, *PREPARED, "labels", "threshold"))
+    inputs.refuse_unknown(given, (*OWN, *PREPARED, "class_names", "labels", "threshold"))
     checked = {name: value for name, value in given.items() if value is not None}
+    if "class_names" in checked:
+        if "labels" in checked:
+            raise UserError("labels and class_names are the same; give one of them")
+        checked["labels"] = checked.pop("class_names")
     for name, value in checked.items():
         if name in ("resize", "crop"):
             checked[name] = inputs.whole_number(name, value)

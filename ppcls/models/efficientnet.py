@@ -54,11 +54,15 @@ class EfficientNet(nn.Layer):
 
     def classify(self, features):
         """What `features` gives to logits."""
-        return self.head(self.dropout(self.pooled(features)))
+        return self.logits(self.pooled(features))
 
     def pooled(self, features):
-        """What `features` gives to what the head takes in evaluation: float32 [N, width]."""
+        """What `features` gives to the pooled features, float32 [N, width]."""
         return self.pool(self.expand(features[-1])).flatten(1)
+
+    def logits(self, pooled):
+        """Pooled features to logits."""
+        return self.head(self.dropout(pooled))
 
 
 class InvertedBottleneck(nn.Layer):

@@ -60,11 +60,15 @@ class ResidualNet(nn.Layer):
 
     def classify(self, features):
         """What `features` gives to logits."""
-        return self.head(self.pooled(features))
+        return self.logits(self.pooled(features))
 
     def pooled(self, features):
-        """What `features` gives to what the head takes: float32 [N, width]."""
+        """What `features` gives to the pooled features, float32 [N, width]."""
         return self.pool(features[-1]).flatten(1)
+
+    def logits(self, pooled):
+        """Pooled features to logits."""
+        return self.head(pooled)
 
 
 class Block(nn.Layer):

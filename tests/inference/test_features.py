@@ -1,6 +1,8 @@
 """Pooled features: those of the network itself in every engine, kept in a file, gone on with."""
 
 import json
+import shutil
+from itertools import count
 
 import numpy as np
 import paddle
@@ -11,6 +13,7 @@ from PIL import Image
 import ppcls
 from ppcls.export import FORMATS, Form, export
 from ppcls.inference import features as kept
+from ppcls.inference.quantize import quantize
 from ppcls.utils.errors import UserError
 
 WIDTH = 16
@@ -82,8 +85,28 @@ def test_a_folder_without_features(exported, images, photos, run, tmp_path):
 
 def test_a_network_that_does_not_say_what_its_classifier_takes(small, tmp_path):
     net = paddle.nn.Sequential(small.net)
-    with pytest.raises(UserError, match="--features: EfficientNetLite0 has no features; its class"):
+    with pytest.raises(UserError, match="EfficientNetLite0 has no method features; its class"):
         export(small_network.trained(net), tmp_path / "x", [], Form(features=True))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_int8_keeps_them(featured, small, photos, images, tmp_path, engine):
+    clock = count().__next__  # each run seems to take long enough
+    made = quantize(featured, tmp_path, engine, tmp_path / "int8", budget=1.0, clock=clock)
+    with ppcls.Predictor(made, engine=engine) as predictor:
+        found = predictor.features(photos)
+    wanted = expected(small, images)
+    cosines = (found * wanted).sum(1)
+    cosines /= np.linalg.norm(found, axis=1) * np.linalg.norm(wanted, axis=1)
+    assert cosines.min() > 0.99
+    if engine == "onnxruntime":  # alone it knows that it is in INT8
+        with ppcls.Predictor(made / "inference.onnx", engine=engine) as predictor:
+            assert predictor.manifest.precision == "int8"
+        alone = tmp_path / "alone.onnx"
+        shutil.copy(made / "inference.onnx", alone)
+        with ppcls.Predictor(alone, engine=engine) as predictor:
+            assert (predictor.manifest.precision, predictor.class_names) == ("int8", ("ant", "bee"))
+            np.testing.assert_array_equal(predictor.features(photos), found)
 
 
 @pytest.fixture
