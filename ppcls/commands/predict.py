@@ -24,9 +24,7 @@ def add(commands) -> None:
     examples = (
         "ppcls predict --model-dir exported/own_photos photo.jpg",
         "ppcls predict --model-dir exported/own_photos photos/val --topk 2 --save results.csv",
-        "ppcls predict --model-dir exported/own_photos photos.txt --engine onnxruntime",
         "ppcls predict --model-dir runs/own_photos/best.safetensors clip.mp4 --every 0.5",
-        "ppcls predict --model-dir net.onnx --resize 256 --crop 224 --labels names.txt photo.jpg",
     )
     parser = add_command(commands, "predict", run, text, examples)
     text = "images, folders of images, patterns such as 'photos/**/*.jpg', http(s) addresses, "

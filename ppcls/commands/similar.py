@@ -18,9 +18,7 @@ from ppcls.utils.files import expanded
 def add(commands) -> None:
     text = "find the images that look most like one to a model"
     examples = (
-        "ppcls similar --model-dir runs/own_photos/best.safetensors photo.jpg photos/",
-        "ppcls similar --model-dir exported/own_photos photo.jpg photos/ --visualize nearest.png",
-        "ppcls predict --model-dir exported/own_photos photos/ --features photos.npz",
+        "ppcls similar --model-dir runs/own_photos photo.jpg photos/ --visualize x.png",
         "ppcls similar --model-dir exported/own_photos photo.jpg --features photos.npz",
     )
     parser = add_command(commands, "similar", run, text, examples)

@@ -379,7 +379,8 @@ def folder_hint(entries: Sequence[Path]) -> str:
     kinds = (".pdmodel", ".pdiparams", ".onnx", ".xml")
     others = [entry.name for entry in entries if entry.suffix in kinds]
     if others:
-        return f"; {at_most(others)}: a network's files should be named {NAME}.*"
+        file = ", or give the .onnx file itself" if any(n.endswith(".onnx") for n in others) else ""
+        return f"; {at_most(others)}: a network's files should be named {NAME}.*{file}"
     return "; make such a folder with tools/export.py"
 
 
