@@ -131,6 +131,7 @@ def shown(value: Any) -> str:
 ImageInput = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+PATTERN = re.compile(r"[*?]|\[[^\]]+\]")
 WEB = re.compile(r"https?://", re.IGNORECASE)
 EVERY = 1.0  # seconds between a video's frames
 # fmt: off
@@ -263,7 +264,7 @@ def is_video(path: str) -> bool:
 
 def is_pattern(path: str) -> bool:
     """Whether a path, which is none of a file, has `*`, `?` or `[…]` in it."""
-    return "\0" not in path and glob.has_magic(path) and not os.path.lexists(path)
+    return PATTERN.search(path) is not None and "\0" not in path and not os.path.lexists(path)
 
 
 def matching(pattern: str, lost: bool = False) -> list[str]:
@@ -277,8 +278,8 @@ def matching(pattern: str, lost: bool = False) -> list[str]:
     if not files and lost:
         return [pattern]  # a list's missing image may have such a name
     if not files:
-        passed = f", of {plural(len(found), 'file')}" if found else ""
-        raise UserError(f"{pattern}: no image matches this pattern{passed}; `**` is any folders")
+        passed = f", {plural(len(found), 'other file')} did" if found else ""
+        raise UserError(f"{pattern}: no such file, and no image matches it as a pattern{passed}")
     return files
 
 

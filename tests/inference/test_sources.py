@@ -52,7 +52,7 @@ def test_patterns(predictor, photos):
     assert paths(predictor.predict("photos/**/*.png")) == [every[0], every[1], every[3]]
     assert paths(predictor.predict("photos/a*/deep")) == [every[2]]  # a folder
     assert paths(predictor.predict("photos/ant/odd[1].png")) == [every[3]]  # a file's own name
-    with pytest.raises(UserError, match=r"photos/\*\.gif: no image matches this pattern"):
+    with pytest.raises(UserError, match=r"photos/\*\.gif: no such file, and no image matches"):
         predictor.predict("photos/*.gif")
 
 
