@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import ppcls
+from ppcls.inference.inputs import find, with_frames
 from ppcls.utils.errors import UserError
 
 RATE = 10
@@ -53,6 +54,13 @@ def test_frames_have_their_times_and_are_what_the_video_shows(predictor, clip):
         other = dict(zip(plain.classes, plain.scores, strict=True))
         assert one == pytest.approx(other, abs=0.01)
         assert plain.time is None
+
+
+def test_each_frame_is_that_of_its_time(clip):
+    for every in (0.1, 0.5, 0.7):
+        for frame in with_frames(find(clip, every=every)):
+            index = round(frame.time * RATE)
+            assert frame.content.mean() == pytest.approx(grey(index), abs=3), frame
 
 
 @pytest.mark.parametrize(("name", "code"), [("a.mp4", "mp4v"), ("a.mkv", "MJPG")])
