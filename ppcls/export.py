@@ -32,6 +32,7 @@ from ppcls.utils.text import did_you_mean, plural, visible
 
 CHECKED = 8  # images that the exported and the trained network are compared on
 TOLERANCE = 1e-4  # largest difference of a probability …
+NOISE = 256  # pixels of a side of images that are made to compare on
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
 
@@ -149,14 +150,12 @@ def export_checkpoint(checkpoint: Path, output: Path) -> None:
 
 def noise(trained: Trained) -> list[np.ndarray]:
     """Images of random spots, uint8 [H, W, C], to compare networks on where there are no others."""
-    preprocess = trained.recipe.preprocess
     random = np.random.default_rng(0)
-    side = preprocess.resize
-    channels = preprocess.channels
+    channels = trained.recipe.preprocess.channels
     images = []
-    for spots in (2, 4, 8, 16, side):
+    for spots in (2, 4, 8, 16, NOISE):
         grid = random.integers(0, 256, (spots, spots, channels), np.uint8)
-        images.append(resize(grid, side, side, "bilinear", "cv2"))
+        images.append(resize(grid, NOISE, NOISE, "bilinear", "cv2"))
     return images
 
 

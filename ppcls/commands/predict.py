@@ -172,12 +172,17 @@ def drawing(options: argparse.Namespace, names: Sequence[str]):
     from ppcls.inference.inputs import pixels_of
     from ppcls.inference.predictor import NOTHING
     from ppcls.report.labelled import Pictures, labelled
+    from ppcls.utils.log import say
 
     replace = options.resume or options.overwrite
     pictures = Pictures(options.visualize, names, options.photos, replace)
 
     def draw(index: int, image: Any, prediction: Any) -> None:
-        pixels = pixels_of(image, 3, names[index])
+        try:
+            pixels = pixels_of(image, 3, names[index])
+        except UserError as error:  # gone by now, or no longer to be had from its address
+            say(f"note: no picture of it is drawn: {error}")
+            return
         found = labelled(pixels, prediction.labels, prediction.scores, names[index], NOTHING)
         pictures.write(index, found)
 

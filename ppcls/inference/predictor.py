@@ -182,7 +182,9 @@ class Predictor:
         classes = f"{plural(count, 'class')}{names}" if count else "classes without names"
         features = f", {about.features} features" if about.features else ""
         side = about.preprocess.crop
-        size = "images of any size" if about.dynamic_size else f"images of {side}x{side}"
+        sides = [side, side] if isinstance(side, int) else side
+        text = "x".join(map(str, sides))
+        size = "images of any size" if about.dynamic_size else f"images of {text}"
         return (
             f"<ppcls.Predictor {visible(str(self.folder.path))!r}: {visible(about.model)}, "
             f"{classes}{features}, {self.engine.settings}, {size}>"
