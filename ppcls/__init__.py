@@ -1,5 +1,6 @@
 """ppcls: PaddlePaddle-native image classification."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ppcls.utils import environment
@@ -18,9 +19,7 @@ environment.prepare()
 def __getattr__(name: str) -> Any:
     """The public names, imported when first used: `import ppcls` imports no paddle."""
     if name == "Predictor":
-        from ppcls.inference.predictor import Predictor
-
-        return Predictor
+        return import_module("ppcls.prediction").Predictor
     if name == "register_model":
         from ppcls.models.own import register_model
 

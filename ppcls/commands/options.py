@@ -149,7 +149,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         type=expanded,
         required=True,
         metavar="FOLDER",
-        help="folder that ppcls, PaddleClas or PaddleX exported",
+        help="folder that ppcls, PaddleClas or PaddleX exported; for predict and similar also a "
+        "checkpoint of ours, a run's folder or an .onnx file",
     )
     parser.add_argument(
         "--engine",
