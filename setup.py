@@ -31,8 +31,7 @@ lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 class BuildWithRecipes(build_py):
     """Puts the recipes of configs/ into the package, as ppcls/configs.
 
-    An editable install finds them where they are (ppcls/config/packaged.py); mapping the folder by
-    `package_dir` would turn its plain path into an import hook, which type checkers do not follow.
+    An editable install finds them where they are (ppcls/config/packaged.py).
     """
 
     def run(self):

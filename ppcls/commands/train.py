@@ -25,6 +25,8 @@ from ppcls.utils.log import print_error, say
 
 if TYPE_CHECKING:
     from ppcls.recipe import Recipe
+    from ppcls.train.choose_recipe import Chosen
+    from ppcls.train.fit_time import Pace
 
 
 STEPS = 2  # of a dry run
@@ -230,26 +232,25 @@ def refuse_over_run(options: argparse.Namespace, recipe: "Recipe") -> None:
         require_free(recipe.folder)
 
 
-def choose_in_time(path: str, overrides: Sequence[str], seconds: float, found):
+def choose_in_time(
+    path: str, overrides: Sequence[str], seconds: float, found: "Chosen"
+) -> "Chosen":
     """What is chosen for images where the run is to take so long."""
-    from ppcls.train.choose_recipe import choose, smaller
+    from ppcls.train.choose_recipe import choose, fitting_side
     from ppcls.train.fit_time import measure, require_one
     from ppcls.utils.text import duration
 
     began = time.monotonic()
+    pace = measure(found.recipe, seconds)
+    left = seconds - (time.monotonic() - began)
+    every = found.recipe.eval.every
     fixed = {}
-    while True:
-        left = seconds - (time.monotonic() - began)
-        pace = measure(found.recipe, left)
-        every = found.recipe.eval.every
-        epochs = pace.epochs(left, every)
-        sides = smaller(found, overrides, epochs)
-        if not sides:
-            break
+    side = fitting_side(found, overrides, lambda scale: pace.at(scale).epochs(left, every))
+    if side != found.recipe.preprocess.crop:
+        pace = pace.at(side / found.recipe.preprocess.crop)
         why = f"pixels, so that more epochs fit into {duration(seconds)}"
-        fixed = {"preprocess.resize": (sides, why), "preprocess.crop": (sides, why)}
-        found = choose(path, overrides, fixed=fixed)
-    epochs = min(require_one(pace, left, every), found.most_epochs)
+        fixed = {"preprocess.resize": (side, why), "preprocess.crop": (side, why)}
+    epochs = min(require_one(pace, seconds, left, every), found.most_epochs)
     say_measured(pace, epochs, seconds)
     why = f"rounds through all images: as measured, they fit into {duration(seconds)}"
     return choose(path, overrides, fixed={**fixed, "train.epochs": (epochs, why)})
@@ -262,12 +263,12 @@ def fitted(recipe: "Recipe", seconds: float, most: int) -> int:
     began = time.monotonic()
     pace = measure(recipe, seconds)
     left = seconds - (time.monotonic() - began)
-    epochs = min(require_one(pace, left, recipe.eval.every), most)
+    epochs = min(require_one(pace, seconds, left, recipe.eval.every), most)
     say_measured(pace, epochs, seconds)
     return epochs
 
 
-def say_measured(pace, epochs: int, seconds: float) -> None:
+def say_measured(pace: "Pace", epochs: int, seconds: float) -> None:
     from ppcls.utils.text import duration, plural
 
     say(

@@ -15,6 +15,7 @@ from ppcls.utils.text import at_most, did_you_mean, visible
 PACKAGE = Path(__file__).resolve().parents[1]
 ENDINGS = (".yaml", ".yml")
 BASES = "_base_"  # the folder of what recipes are made from, which are none themselves
+EVERY_KEY = "default.yaml"  # a page to look things up in
 # Of a folder with several recipes, the one to begin with.
 MAIN = {"finetune": "EfficientNetLite0", "quick_start": "digits", "modern": "ResNet50_vd_a2"}
 
@@ -30,7 +31,7 @@ def folder() -> Path:
 def names() -> tuple[str, ...]:
     """Of all recipes, without an ending: those of the top first, then those of folders."""
     found = [path.relative_to(folder()) for path in folder().rglob("*.yaml")]
-    found = [path for path in found if BASES not in path.parts]
+    found = [path for path in found if BASES not in path.parts and path.name != EVERY_KEY]
     found.sort(key=lambda path: (len(path.parts), str(path)))
     return tuple(path.with_suffix("").as_posix() for path in found)
 

@@ -28,6 +28,7 @@ from ppcls.utils.text import whole_number
 NAME_FILES = ("label_list.txt", "labels.txt", "classes.txt", "class_names.txt")
 LISTS = (".csv", ".txt", ".tsv", ".lst")  # of a folder's lists, the first kind to be taken first
 SETS = re.compile("[01](,[01])+")  # labels of an image that may have several
+PARTS_ONLY = {*TRAIN_PARTS, *EVAL_PARTS, "data", "labels", "list", "set", "shard"}  # say no more
 PEEKED = 1000  # lines of a list that tell what its labels are
 DEEPEST = 3  # folders with nothing but a folder in them
 LOOKED_AT = 48  # images that tell what all are like
@@ -63,7 +64,7 @@ def find_layout(path: str) -> Layout:
     path = expanded(path)
     if is_shards(path):
         return Layout(name_of(path), path)
-    path = existing(path)
+    path = existing(path.rstrip("/") or path)
     if not os.path.exists(path):
         raise UserError(f"{path}: there is no such folder, list or tar file")
     if os.path.isdir(path):
@@ -100,15 +101,19 @@ def name_of(path: str) -> str:
     place = Path(path) if is_web(path) else Path(os.path.abspath(path))
     name = place.name.partition("{")[0] if is_shards(path) else place.name
     name = name if os.path.isdir(path) else Path(name).stem or name
-    if part_named(name) and place.parent.name:
+    words = set(words_of(name))
+    if words & {*TRAIN_PARTS, *EVAL_PARTS} and words <= PARTS_ONLY and place.parent.name:
         name = place.parent.name
     return re.sub(r"[^\w.-]+", "_", name).strip("._-") or "data"
 
 
 def part_named(name: str) -> str:
     """The part of a data set that a name without its ending says: of `train_list`, `train`."""
-    words = re.split(r"[^a-z]+", name.lower())
-    return next((word for word in words if word in (*TRAIN_PARTS, *EVAL_PARTS)), "")
+    return next((word for word in words_of(name) if word in (*TRAIN_PARTS, *EVAL_PARTS)), "")
+
+
+def words_of(name: str) -> list[str]:
+    return [word for word in re.split(r"[^a-z]+", name.lower()) if word]
 
 
 def lists_of(folder: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ comes of it is written out, so that a run is made again from the file.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -190,14 +190,19 @@ def choose(
     )
 
 
-def smaller(found: Chosen, overrides: Sequence[str], epochs: int) -> int:
-    """The next smaller side of images where too few epochs fit; 0: none, or the user gave it."""
-    side = found.recipe.preprocess.crop - STRIDE
+def fitting_side(found: Chosen, overrides: Sequence[str], epochs: Callable[[float], int]) -> int:
+    """The largest side of images with which enough epochs fit, else the least; a given one stays.
+
+    Args:
+        epochs: how many fit where sides are so many times as long as they were chosen.
+    """
+    side = found.recipe.preprocess.crop
     given = as_given(overrides)
-    own = {"resize", "crop"} & set(given.get("preprocess") or {}) or given.get("train", {}).get(
-        "size"
-    )
-    return 0 if own or epochs >= EPOCHS[0] or side < LEAST else side
+    own = {"resize", "crop"} & set(given.get("preprocess") or {})
+    if own or (given.get("train") or {}).get("size") or not found.recipe.model.weights:
+        return side
+    sides = [side, *range(side - STRIDE, LEAST - 1, -STRIDE)]
+    return next((one for one in sides if epochs(one / side) >= EPOCHS[0]), sides[-1])
 
 
 def place_for(found: Chosen, folder: Path | None) -> Path:

@@ -16,6 +16,7 @@ from ppcls.train.setup import build_trainer, open_datasets
 from ppcls.train.trainer import Trainer
 from ppcls.utils.device import select
 from ppcls.utils.errors import UserError
+from ppcls.utils.log import silence
 from ppcls.utils.text import duration
 
 WARM_UP = 2  # steps that do not count: the first ones allocate
@@ -23,6 +24,7 @@ LEAST, MOST = 3, 12  # steps that count …
 SHARE = 0.04  # … of which there are no more when this share of the time is over
 EVALUATED = 2  # batches
 MARGIN = 0.92  # of the time that may be planned for: machines are not always as fast
+BY_PIXELS = 0.85  # of a step's time that goes with the number of pixels
 EXPORT = 15.0  # seconds for what comes after training
 
 
@@ -46,6 +48,11 @@ class Pace:
         """Seconds of an epoch with its share of an evaluation after `every` epochs."""
         return self.epoch_steps * self.step + self.evaluation / every
 
+    def at(self, scale: float) -> "Pace":
+        """The pace with images whose sides are `scale` times as long, below 1, as it is guessed."""
+        smaller = BY_PIXELS * scale**2 + (1 - BY_PIXELS)
+        return replace(self, step=smaller * self.step, evaluation=smaller * self.evaluation)
+
     def epochs(self, seconds: float, every: int) -> int:
         """How many whole epochs fit into a time, with start, report and export."""
         left = MARGIN * seconds - self.start - self.evaluation - EXPORT
@@ -60,8 +67,8 @@ def measure(recipe: Recipe, seconds: float, clock: Callable[[], float] = time.mo
     """
     began = clock()
     select(recipe.device)
-    recipe, inputs = open_datasets(recipe)
-    with tempfile.TemporaryDirectory(prefix="ppcls-measured-") as folder:
+    with silence(), tempfile.TemporaryDirectory(prefix="ppcls-measured-") as folder:
+        recipe, inputs = open_datasets(recipe)
         trainer = build_trainer(replace(recipe, output=str(Path(folder))), inputs)
         try:
             start = clock() - began
@@ -99,12 +106,12 @@ def evaluation_seconds(trainer: Trainer, clock: Callable[[], float]) -> float:
     return (clock() - began) * sum(map(len, order)) / sum(map(len, own))
 
 
-def require_one(pace: Pace, seconds: float, every: int) -> int:
-    """The number of epochs that fit; UserError where not even one does."""
-    epochs = pace.epochs(seconds, every)
+def require_one(pace: Pace, seconds: float, left: float, every: int) -> int:
+    """The number of epochs that fit into what is left of the time; UserError where none does."""
+    epochs = pace.epochs(left, every)
     if epochs:
         return epochs
-    needed = pace.start + pace.epoch(1) + pace.evaluation + EXPORT
+    needed = seconds - left + pace.start + pace.epoch(1) + pace.evaluation + EXPORT
     raise UserError(
         f"--time: one epoch, its evaluation and the export take about {duration(needed / MARGIN)} "
         f"here, and {duration(seconds)} are given: more time, smaller images with "
