@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from ppcls.config.packaged import find_recipe
-from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
 from ppcls.utils.log import print_error
 from ppcls.utils.text import decimal, did_you_mean, whole_number
@@ -55,7 +53,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
     parser.add_argument(
         "-c",
         "--config",
-        type=recipe_file,
+        type=expanded,
         required=required,
         metavar="RECIPE",
         help="the recipe: a file, or the name of one that comes with ppcls, such as "
@@ -75,14 +73,6 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
         help="set keys of the recipe, such as train.epochs=10 "
         "or 'train.transforms.0.scale=[0.5, 1]'",
     )
-
-
-def recipe_file(text: str) -> str:
-    """The file of a recipe, which may be given by its name."""
-    try:
-        return find_recipe(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_data_argument(parser: argparse.ArgumentParser, required: bool) -> None:

@@ -36,9 +36,7 @@ REPORT, EXPORTED = "report", "exported"  # in the run's folder
 def add(commands) -> None:
     examples = (
         "ppcls train photos/",
-        "ppcls train photos/ --time 20m -o model.name=EfficientNetLite0",
-        "ppcls train -c configs/finetune/EfficientNetLite0.yaml -o data.train=photos/train",
-        "ppcls train -c quick_start/digits --dry-run",
+        "ppcls train photos/ --time 20m -o data.holdout=0.3",
         "ppcls train -c quick_start/digits --resume",
     )
     text = "train a network as a recipe says, or as one that is chosen for the images"

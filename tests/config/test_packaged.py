@@ -52,13 +52,9 @@ def test_a_folder_of_one_s_own_is_no_file(tmp_path, monkeypatch):
         ("nothing_like_it", "neither a file nor the name of a recipe"),
     ],
 )
-def test_wrong_names_are_one_line(workdir, capsys, run, name, words):
-    with pytest.raises(SystemExit) as ended:
-        run("train", "-c", name)
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert said.count("\n") == 1
+def test_wrong_names_are_one_line(workdir, run, name, words):
+    code, _, err = run("train", "-c", name)
+    assert (code, words in err, err.count("\n")) == (2, True, 1), err
 
 
 def test_a_file_that_is_gone_is_named(workdir, run):
