@@ -77,6 +77,20 @@ def test_images_without_a_part_for_evaluation(workdir, run):
     assert recipe["data"]["holdout"] == 0.2
 
 
+def test_a_part_that_is_not_to_be_scored_on(workdir, run):
+    assert run("init", "photos", "-o", "data.eval=null")[0] == 0
+    data = chosen(Path("photos.yaml").read_text())["data"]
+    assert (data.get("eval"), data["holdout"]) == (None, 0.2)
+
+
+def test_the_working_folder_s_images_stay_among_themselves(workdir, monkeypatch, run):
+    monkeypatch.chdir(workdir / "photos" / "train")
+    code, _, err = run("train", ".")
+    assert code == 2
+    assert "lies among the images of data.train" in err
+    assert sorted(path.name for path in Path().iterdir()) == ["ant", "bee"]
+
+
 def write_list(name: str, header: tuple[str, ...], rows: list[tuple]) -> None:
     with open(name, "w", newline="") as file:
         csv.writer(file).writerows([header, *rows])
@@ -153,6 +167,7 @@ def test_a_photo_folder_is_a_classifier_in_one_line(workdir, run, no_stacks):
     assert code == 0, err
     assert '"event": "resume"' in Path("runs/photos/run.jsonl").read_text()
     assert out.splitlines()[-2].startswith("predict ")
+    assert "again     python -m ppcls train -c photos.yaml --overwrite" in out
     assert Path("photos.yaml").read_text() == before
 
 

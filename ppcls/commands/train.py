@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         else:
             code = train_here(recipe, options)
     if code == 0 and given.chosen and not options.dry_run:
-        hand_over(recipe, given.config)
+        hand_over(recipe, given.chosen)
     return code
 
 
@@ -128,11 +128,15 @@ def dry_run(recipe: "Recipe") -> bool:
 
 @dataclass(frozen=True)
 class Given:
-    """The recipe's file and what is laid over it; `chosen`: it was chosen for the images."""
+    """The recipe's file and what is laid over it.
+
+    Attributes:
+        chosen: the file to change for another run, where the recipe was chosen for the images.
+    """
 
     config: str
     overrides: Sequence[str]
-    chosen: bool = False
+    chosen: str = ""
 
 
 @contextmanager
@@ -192,11 +196,14 @@ def of_run(options: argparse.Namespace) -> Given:
     from ppcls.train.run_folder import RECIPE
 
     given = as_given(options.override).get("output")
-    folder = Path(str(given or Path("runs") / find_layout(options.data).name))
+    name = find_layout(options.data).name
+    folder = Path(str(given or Path("runs") / name))
     if not (folder / RECIPE).is_file():
         raise UserError(f"{folder / RECIPE} does not exist: there is no run to resume in {folder}")
     overrides = [*options.override, f"output={folder}"]
-    return Given(str(folder / RECIPE), overrides, chosen=True)
+    written = Path(f"{name}.yaml")
+    again = written if written.is_file() else folder / RECIPE
+    return Given(str(folder / RECIPE), overrides, str(again))
 
 
 def chosen_for(options: argparse.Namespace, folder: Path | None) -> Given:
@@ -206,11 +213,13 @@ def chosen_for(options: argparse.Namespace, folder: Path | None) -> Given:
         folder: where to write it; None: here, under the data's name, beside what is there.
     """
     from ppcls.train.choose_recipe import choose, place_for
+    from ppcls.train.setup import refuse_among_images
     from ppcls.utils.files import write_text
 
     found = choose(options.data, options.override)
     if folder is None:
         refuse_over_run(options, found.recipe)
+        refuse_among_images(found.recipe)
     if options.time:
         found = choose_in_time(options.data, options.override, options.time, found)
     say(*found.lines)
@@ -219,7 +228,9 @@ def chosen_for(options: argparse.Namespace, folder: Path | None) -> Given:
         write_text(place, found.text)
         if folder is None:
             say(f"wrote {place}: the recipe, to read and change")
-    return Given(str(place), (), chosen=True)
+        if place.stem != found.name:
+            say(f"note: {found.name}.yaml stays as it is: train -c {found.name}.yaml trains by it")
+    return Given(str(place), (), str(place))
 
 
 def refuse_over_run(options: argparse.Namespace, recipe: "Recipe") -> None:
@@ -276,7 +287,7 @@ def say_measured(pace: "Pace", epochs: int, seconds: float) -> None:
     )
 
 
-def hand_over(recipe: "Recipe", config: str) -> None:
+def hand_over(recipe: "Recipe", file: str) -> None:
     """Score and export what was trained, into the run's folder, and say how to go on."""
     from ppcls.export import export
     from ppcls.train.evaluate import score
@@ -290,9 +301,9 @@ def hand_over(recipe: "Recipe", config: str) -> None:
         lines.append(f"look      {folder / REPORT / 'report.html'} shows what it takes for what")
     export(trained, folder / EXPORTED, overwrite=True)
     exported = shlex.quote(str(folder / EXPORTED))
-    again = f"train -c {shlex.quote(config)} --overwrite"
+    again = f"train -c {shlex.quote(file)} --overwrite"
     say(
         *lines,
         f"predict   {program()} predict --model-dir {exported} PHOTO_OR_FOLDER",
-        f"again     {program()} {again}, with what you have changed in {config}",
+        f"again     {program()} {again}, with what you have changed in {file}",
     )

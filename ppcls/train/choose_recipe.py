@@ -123,7 +123,7 @@ class Draft:
 
     def set(self, key: str, value: Any, comment: str = "") -> None:
         """Choose a key's value; it is left out where the user gave another."""
-        if self.of_user(key) is not None:
+        if self.has(key):
             return
         value, comment = self.fixed.get(key, (value, comment))
         *parents, last = key.split(".")
@@ -136,12 +136,19 @@ class Draft:
 
     def of_user(self, key: str) -> Any:
         """What the user has set, None where nothing is."""
+        *parents, last = key.split(".")
+        return self.above(parents).get(last)
+
+    def has(self, key: str) -> bool:
+        """Whether the user has set a key, be it to null."""
+        *parents, last = key.split(".")
+        return last in self.above(parents)
+
+    def above(self, parents: Sequence[str]) -> Mapping[str, Any]:
         node: Any = self.given
-        for part in key.split("."):
-            if not isinstance(node, Mapping) or part not in node:
-                return None
-            node = node[part]
-        return node
+        for part in parents:
+            node = node.get(part) if isinstance(node, Mapping) else None
+        return node if isinstance(node, Mapping) else {}
 
 
 def this_machine(device: str) -> Machine:
@@ -275,7 +282,7 @@ def take_data(draft: Draft, layout: Layout, checked: Recipe) -> tuple[Dataset, f
     train = own.train or layout.train
     draft.set("data.train", layout.train, "what is learnt from")
     held = 0.0
-    evaluation = own.eval or layout.evaluation
+    evaluation = own.eval or (None if draft.has("data.eval") else layout.evaluation)
     if evaluation and not own.holdout:
         draft.set("data.eval", evaluation, "what is scored on; nothing is learnt from it")
     if layout.class_names:
@@ -304,7 +311,7 @@ def take_network(draft: Draft, look: Look, machine: Machine, checked: Recipe) ->
     """Choose network and weights; None: they are fresh."""
     name = checked.model.name if draft.of_user("model.name") else ""
     weights = draft.of_user("model.weights")
-    fresh = "weights" in (draft.given.get("model") or {}) and weights is None
+    fresh = draft.has("model.weights") and weights is None
     channels = draft.of_user("model.in_channels")
     small = look.grey and look.side <= SMALL
     start = None
@@ -403,7 +410,7 @@ def take_course(
     draft.plain.setdefault("train", {})
     draft.set("train.epochs", epochs, "rounds through all images")
     epochs = draft.plain["train"].get("epochs", given)
-    if start and draft.of_user("model.freeze") is None:
+    if start and not draft.has("model.freeze"):
         frozen, why = frozen_share(start, look, count)
         draft.set("model.freeze", [*frozen, "*.norm.*"], why)
     take_batch(draft, start, count, side, machine)
@@ -462,17 +469,16 @@ def take_batch(draft: Draft, start: Start | None, count: int, side: int, machine
     name = draft.of_user("model.name") or draft.plain["model"].get("name")
     macs = store.counted()[str(name)]["macs"] if str(name) in store.counted() else 1e9
     image = (BYTES + BYTES_A_MULTIPLY_ADD * macs) * (side / 224) ** 2
-    wanted = 64 if machine.gpu else 32 if count >= 1000 or not start else 16
+    wanted = 64 if machine.gpu else 16 if start else 32
     wanted = max(2, min(wanted, 2 ** int(math.log2(max(2, count // 4)))))
     batch = wanted
     while batch > 2 and batch * image > PART_OF_MEMORY * machine.memory:
         batch //= 2
-    given = draft.of_user("train.batch_size")
     about = "images at a time"
     if batch < wanted:
         about += f"; more do not fit into the {machine.memory / 1e9:.1f} GB that are free"
     draft.set("train.batch_size", batch, about)
-    if given is None and batch < wanted:
+    if batch < wanted and not draft.has("train.batch_size"):
         draft.set("train.accumulate", wanted // batch, f"of these make one step of {wanted}")
     if start:
         draft.set("train.drop_last", False, "an epoch's last, smaller batch counts, too")
@@ -529,4 +535,4 @@ def heading(path: str) -> str:
 
 def comments_of(draft: Draft, plain: Mapping[str, Any]) -> dict[str, str]:
     """Why each key has its value; of those that the user gave nothing is known."""
-    return {key: text for key, text in draft.comments.items() if draft.of_user(key) is None}
+    return {key: text for key, text in draft.comments.items() if not draft.has(key)}
