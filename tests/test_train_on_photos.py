@@ -6,7 +6,6 @@ import shutil
 from pathlib import Path
 
 import cv2
-import matplotlib.backends.backend_agg  # noqa: F401  # whose import looks at stacks: see no_stacks
 import numpy as np
 import pytest
 import yaml

@@ -297,8 +297,10 @@ def hand_over(recipe: "Recipe", file: str) -> None:
     trained = open_trained(None, (), str(find_weights(recipe, None).path))
     lines = []
     if recipe.data.eval or recipe.data.holdout:
-        score(trained, eval_samples(trained), folder / REPORT, overwrite=True)
-        lines.append(f"look      {folder / REPORT / 'report.html'} shows what it takes for what")
+        report = None if recipe.task.multilabel else folder / REPORT  # is on one label an image
+        score(trained, eval_samples(trained), report, overwrite=True)
+        if report:
+            lines.append(f"look      {report / 'report.html'} shows what it takes for what")
     export(trained, folder / EXPORTED, overwrite=True)
     exported = shlex.quote(str(folder / EXPORTED))
     again = f"train -c {shlex.quote(file)} --overwrite"
