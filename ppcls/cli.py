@@ -15,6 +15,7 @@ from ppcls.commands import (
     evaluate,
     export,
     import_paddleclas,
+    init,
     make_shards,
     models,
     predict,
@@ -35,6 +36,7 @@ from ppcls.utils.text import did_you_mean
 
 COMMANDS = (
     train,
+    init,
     teach,
     select_unlabeled,
     evaluate,
@@ -55,6 +57,7 @@ COMMANDS = (
 
 
 EXAMPLES = (
+    "ppcls train photos/",
     "ppcls train -c configs/quick_start/digits.yaml",
     "ppcls predict --model-dir exported/digits data/digits/eval/7",
     "ppcls predict --help",

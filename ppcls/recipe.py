@@ -55,7 +55,7 @@ def known_builtin(name: str) -> str:
 class Model:
     """The network and what its weights start from."""
 
-    name: ModelName
+    name: ModelName  # of `ppcls models`
     num_classes: Classes | None = None  # None: as many as the training data has
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
@@ -69,8 +69,8 @@ class Data:
     """Images and labels: folders with one sub-folder per class, list files, or tar shards."""
 
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
-    train: PathText | None = None
-    eval: PathText | None = None
+    train: PathText | None = None  # a folder, list or shards to learn from
+    eval: PathText | None = None  # the same, to be scored on
     root: PathText | None = None  # where relative paths of list files start; None: beside the list
     class_names: PathText | None = None  # a file of class names, or "imagenet"
     number_labels: Flag = False  # labels of lists are names, as ids are: number them in order
@@ -130,31 +130,31 @@ class Data:
 class Train:
     """How long, on what crops, and with which optimizer."""
 
-    epochs: Count
-    batch_size: Count
+    epochs: Count  # rounds through all images
+    batch_size: Count  # images at a time, in each process
     drop_last: Flag = True  # leave out an epoch's last, smaller batch
     sampler: Sampler = Shuffle()  # which images an epoch shows, and how often
     repeats: Times = 1  # showings of a drawn image in a step, each augmented differently
     size: AnySize | None = None  # side of the training images; None: that of evaluation
     transforms: tuple[Transform, ...] = (RandomResizedCrop(), HorizontalFlip())
     batch_transforms: tuple[BatchTransform, ...] = ()  # of which one at most is applied
-    optimizer: AnyOptimizer = Momentum()
-    schedule: Schedule
+    optimizer: AnyOptimizer = Momentum()  # what changes the weights
+    schedule: Schedule  # of the learning rate
     accumulate: Count = 1  # batches to one optimizer step, as if they were one batch
     clip_norm: Positive | None = None  # the longest that all gradients together may be
     decay_norms: Flag = True  # decay the parameters of norms, too
     decay_biases: Flag | None = None  # decay biases of other layers, too; None: as decay_norms
     lr_scale: dict[str, NotNegative] = field(default_factory=dict)  # as in {"head.*": 10}
     ema: Ema | None = None  # evaluate and hand on a moving average of the weights
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of numbers, on a GPU
     amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all
     sync_norms: Flag = False  # batch norms with the statistics of all GPUs' batches together
     recompute: Flag = False  # compute blocks twice instead of keeping what is in them
     without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
-    early_stop: EarlyStop | None = None
+    early_stop: EarlyStop | None = None  # where evaluations get no better
     keep: Annotated[Int, Field(ge=0)] = 0  # checkpoints beside latest and best, of the last saves
     log_every: Count = 10  # steps
-    save_every: Duration = Span(1, "epochs")
+    save_every: Duration = Span(1, "epochs")  # also at the end
 
     def __post_init__(self):
         check_batch_transforms(self.batch_transforms)
@@ -182,7 +182,7 @@ class Train:
 class Eval:
     """When and in what batches the evaluation images are classified."""
 
-    batch_size: Count = 64
+    batch_size: Count = 64  # images at a time
     every: Count = 1  # epochs
     best: Score | None = None  # that chooses the best weights; None: top1, in multilabel map
 
@@ -287,8 +287,8 @@ class Recipe:
     train: Train
     eval: Eval = field(default_factory=Eval)
     log: Trackers | None = None  # beside run.jsonl; None: visualdl where it is installed
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    seed: Seed = 0
+    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU where there is one
+    seed: Seed = 0  # of everything that is random
     output: PathText | None = None  # None: runs/<model name>
 
     @field_validator("preprocess")

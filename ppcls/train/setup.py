@@ -399,11 +399,8 @@ def train(
             tracked = build_trackers(recipe)
             callbacks = [*(() if limit else tracked), *callbacks]
         latest = folder / LATEST
-        if run_folder.has_run(folder) and not (resume or overwrite):
-            raise UserError(
-                f"{folder} already holds a run: --resume goes on with it, --overwrite starts anew, "
-                f"{run_folder.ELSEWHERE}"
-            )
+        if not (resume or overwrite):
+            run_folder.require_free(folder)
         if resume and not latest.exists():
             raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
         saved = files.read(latest) if resume else None
