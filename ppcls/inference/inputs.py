@@ -41,6 +41,15 @@ def whole_number(name: str, value: Any) -> int:
     return number
 
 
+def side_or_pair(name: str, value: Any) -> int | tuple[int, ...]:
+    """A number of pixels, or a height and a width."""
+    if isinstance(value, tuple | list | np.ndarray) and np.ndim(value) == 1 and len(value) == 2:
+        return tuple(whole_number(name, side) for side in value)
+    if isinstance(value, tuple | list | np.ndarray) and np.ndim(value):
+        raise UserError(f"{name} ({shown(value)}) should be a number, or height and width")
+    return whole_number(name, value)
+
+
 def thread_count(value: Any) -> int:
     """A number of CPU threads that a machine can start: libraries crash, or wait, with more."""
     number = whole_number("threads", value)
@@ -195,7 +204,7 @@ def path_of(image: Any) -> str | None:
 
 
 def open_image(image: ImageInput, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
-    """An image as uint8 [crop, crop, C].
+    """An image as uint8 [height, width, C].
 
     Raises:
         DataError: it cannot be read, or is none; the message names it.
