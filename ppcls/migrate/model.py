@@ -205,7 +205,7 @@ class Scene:
     models: tuple[str, str]  # the networks of the student and of the first teacher
     peer: bool
     classes: int
-    side: int  # of the images in training, pixels
+    size: tuple[int, int]  # height and width of the images in training, pixels
     many: bool = False  # labels of an image
     labels: float = 0.0
 
@@ -316,7 +316,7 @@ def stage(key: str, model: str) -> int | None:
 def values(stage: int, scene: Scene) -> int:
     """How many numbers a stage of the teacher gives for an image."""
     spec = registry.spec_of(scene.models[1])
-    return spec.widths[stage] * math.ceil(scene.side / 2 ** (6 + stage)) ** 2
+    return spec.widths[stage] * math.prod(math.ceil(s / 2 ** (6 + stage)) for s in scene.size)
 
 
 def rounded(number: float) -> float:
