@@ -154,6 +154,34 @@ def test_pictures_findings_and_a_resumed_run(workdir, run):
     assert "preprocess.fit: letterbox -> squash" in err
 
 
+@pytest.mark.slow
+def test_a_teacher_of_images_that_are_no_squares(workdir, run):
+    text = Path("recipe.yaml").read_text()
+    text = text.replace("{resize: 36, crop: 32}", "{fit: squash, crop: [40, 24]}")
+    Path("recipe.yaml").write_text(text)
+    assert run("train", "-c", "recipe.yaml", "-o", "train.epochs=1")[0] == 0
+    assert run("export", "-c", "recipe.yaml", "--output", "exported/x")[0] == 0
+    teacher = "{kind: exported, folder: exported/x, cache: kept.bin}"
+    taught = (
+        *("-o", "train.epochs=1", "output=runs/taught", "train.transforms=[{op: resize}]"),
+        f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: kl}}]}}",
+    )
+    code, _, err = run("teach", "-c", "recipe.yaml", *taught, "--output", "kept.bin")
+    assert (code, err) == (0, "")
+    code, _, err = run("train", "-c", "recipe.yaml", *taught)
+    assert (code, err) == (0, "")
+    code, _, err = run(
+        "train", "-c", "recipe.yaml", *taught, "output=runs/b", "train.size=[40, 32]"
+    )
+    assert code == 2
+    assert "size: [40, 24] -> [40, 32]" in err
+    live = taught[-1].replace(", cache: kept.bin", "")
+    other = ("output=runs/c", "train.size=[24, 40]")
+    code, _, err = run("train", "-c", "recipe.yaml", *taught[:-1], live, *other)
+    assert code == 2
+    assert "takes images of 24x40 px and they are 40x24 px: export it with --dynamic-size" in err
+
+
 def test_predicting_otherwise_than_the_folder_says(exported, run):
     command = ("predict", "--model-dir", "exported/small", "photos/eval/ant")
 

@@ -440,6 +440,8 @@ def read_fit(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
         return {"fit": "letterbox", "crop": crop, "fill": arguments["fill"], **fields}
     if arguments["resize_short"]:
         resize = arguments["resize_short"]
+        if isinstance(resize, list):
+            raise UserError(f"{name}: resize_short {visible(repr(resize), 100)} is no number")
     else:
         resize = read_size(name, arguments["size"])
     if "CropImage" not in found:

@@ -323,6 +323,10 @@ def test_a_resize_to_width_and_height():
         (ops_with(ResizeImage={"interpolation": 2}), "ResizeImage: unknown interpolation 2"),
         (ops_with(ResizeImage={"backend": "tv"}), "transform_ops: backend"),
         (ops_with(ResizeImage={"resize_short": 100}), "^transform_ops: resize 100 is below crop"),
+        (
+            ops_with(ResizeImage={"resize_short": [256, 256]}),
+            "ResizeImage: resize_short .* no number",
+        ),
         (ops_with(ResizeImage={"resize_short": "256"}), "transform_ops: resize: .*integer"),
         (ops_with(ResizeImage={"scale": 2}), "ResizeImage: cannot read"),
         (ops_with(CropImage={"size": [300, 200]}), r"resize 256 is below crop \[200, 300\]"),
