@@ -183,7 +183,7 @@ def test_a_teacher_of_images_that_are_no_squares(workdir, run):
 
 
 def test_predicting_otherwise_than_the_folder_says(exported, run):
-    command = ("predict", "--model-dir", "exported/small", "photos/eval/ant")
+    command = ("predict", "--model-dir", "exported/small", IMAGES, "--engine", "onednn")
 
     def scores(*options):
         code, _, err = run(*command, *options, "--save", "found.jsonl", "--overwrite")
