@@ -209,8 +209,9 @@ def test_predicting_otherwise_than_the_folder_says(exported, run):
 def test_sizes_in_python(exported):
     with pytest.raises(ValueError, match=r"crop .* should be a number, or height and width"):
         Predictor("exported/small", crop=(1, 2, 3))
-    with pytest.raises(ValueError, match=r"crop .* should be a whole number from 1"):
-        Predictor("exported/small", crop=(1, 0))
+    for crop in ((1, 0), [1, [2]], np.ones((2, 2), int)):
+        with pytest.raises(ValueError, match=r"crop .* should be a whole number from 1"):
+            Predictor("exported/small", crop=crop)
     with pytest.raises(ValueError, match=r"fit: should be 'crop', 'squash' or 'letterbox'"):
         Predictor("exported/small", fit="whole")
     with Predictor("exported/small", fit="squash", crop=np.array([32, 32])) as predictor:

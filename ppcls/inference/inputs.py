@@ -43,11 +43,12 @@ def whole_number(name: str, value: Any) -> int:
 
 def side_or_pair(name: str, value: Any) -> int | tuple[int, ...]:
     """A number of pixels, or a height and a width."""
-    if isinstance(value, tuple | list | np.ndarray) and np.ndim(value) == 1 and len(value) == 2:
-        return tuple(whole_number(name, side) for side in value)
-    if isinstance(value, tuple | list | np.ndarray) and np.ndim(value):
+    listed = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    if not listed:
+        return whole_number(name, value)
+    if len(value) != 2:
         raise UserError(f"{name} ({shown(value)}) should be a number, or height and width")
-    return whole_number(name, value)
+    return tuple(whole_number(name, side) for side in value)
 
 
 def thread_count(value: Any) -> int:
