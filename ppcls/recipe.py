@@ -24,9 +24,11 @@ from ppcls.config.node import (
     Workers,
     node,
 )
+from ppcls.config.own import OrOwn
 from ppcls.data.batch_transforms import BatchTransform
 from ppcls.data.batch_transforms import check as check_batch_transforms
 from ppcls.data.builtin import NAMES
+from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Sampler, Shuffle
 from ppcls.data.transforms import AnySize, HorizontalFlip, RandomResizedCrop, Size, Transform
@@ -48,6 +50,9 @@ def known_builtin(name: str) -> str:
     return name
 
 
+Source = Annotated[PathText, OrOwn(OwnDataset)]
+
+
 @node
 class Model:
     """The network and what its weights start from."""
@@ -66,8 +71,8 @@ class Data:
     """Images and labels: folders with one sub-folder per class, list files, or tar shards."""
 
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
-    train: PathText | None = None
-    eval: PathText | None = None
+    train: Source | None = None
+    eval: Source | None = None
     root: PathText | None = None  # where relative paths of list files start; None: beside the list
     class_names: PathText | None = None  # a file of class names, or "imagenet"
     number_labels: Flag = False  # labels of lists are names, as ids are: number them in order

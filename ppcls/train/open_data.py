@@ -7,6 +7,7 @@ from pathlib import Path
 from ppcls.data import builtin, datasets
 from ppcls.data.class_names import read_class_names
 from ppcls.data.datasets import split
+from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.samples import Dataset
 from ppcls.data.shards import is_shards, is_web, open_shards
 from ppcls.data.unlabeled import JoinedDataset
@@ -56,6 +57,8 @@ def hold_out(train: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]
 
 def located(data: Data) -> Data:
     """The data with a built-in set written out, and each part named by its own folder."""
+    if isinstance(data.train, OwnDataset) or isinstance(data.eval, OwnDataset):
+        return data
     if not data.builtin:
         parts = datasets.find_parts(data.train, data.eval, data.holdout > 0)
         return replace(data, train=parts[0], eval=parts[1])
@@ -66,9 +69,11 @@ def located(data: Data) -> Data:
     return replace(data, builtin=None, train=str(folder / "train"), eval=str(folder / "eval"))
 
 
-def open_part(key: str, path: str | None, data: Data, multilabel: bool) -> Dataset:
+def open_part(key: str, path: str | OwnDataset | None, data: Data, multilabel: bool) -> Dataset:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
+    if isinstance(path, OwnDataset):
+        return path.open(key, multilabel, class_names(data.class_names))
     if is_shards(path):
         return open_shards(
             path, class_names(data.class_names), multilabel, fetched, data.number_labels

@@ -24,6 +24,7 @@ from ppcls.data import datasets
 from ppcls.data.class_names import renamed, same_names
 from ppcls.data.datasets import one_class, split, summary
 from ppcls.data.loader import EvalPipeline, Loader, Part, TrainPipeline, load_batch
+from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.preprocess import KEYS, Preprocess
 from ppcls.data.sampler import EpochSampler
 from ppcls.data.samples import Dataset
@@ -610,6 +611,8 @@ def refuse_among_images(recipe: Recipe) -> None:
         "data.eval": (data.eval or data.train, datasets.EVAL_PARTS),
     }
     for key, (path, names) in parts.items():
+        if isinstance(path, OwnDataset):
+            continue
         part = path and (datasets.part_of(path, names) or (path if getattr(data, key[5:]) else ""))
         if part and os.path.isdir(part) and is_within(recipe.folder, part):
             raise UserError(
