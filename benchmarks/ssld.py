@@ -70,7 +70,7 @@ def measure(study: Study, seed: int, folder: Path) -> list[tuple[float, float]]:
     times = [train(student, places[0], *shared, *alone), train(teacher, places[1], *shared)]
     taught = [*shared, f"task.teacher.weights={places[1] / 'best.safetensors'}"]
     chosen = folder / "unlabeled.txt"
-    photos = ["--photos", f"data/{study.data}/train", "--per-class", str(study.per_class)]
+    photos = ["--images", f"data/{study.data}/train", "--per-class", str(study.per_class)]
     photos += ["--near", str(study.near)]
     begun = time.monotonic()
     run("tools/select_unlabeled.py", student, *photos, "--output", str(chosen), "-o", *taught)

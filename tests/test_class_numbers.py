@@ -132,6 +132,7 @@ def test_the_best_is_chosen_by_the_right_numbering(place, run):
     assert loss == pytest.approx(trained_scores(place, "swapped")[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_old_runs_hold_out_and_go_on_as_they_did(place, run):
     """A run whose checkpoint has another order than its folders have now."""
     data = ["data.train=t/train", "data.eval=null", "data.holdout=0.5", "output=runs/held"]
@@ -148,6 +149,7 @@ def test_old_runs_hold_out_and_go_on_as_they_did(place, run):
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_names_of_an_export(place, run, no_stacks):
     weights = ("--weights", "runs/old/best.safetensors")
     options = ["-o", "data.class_names=words.txt"]
@@ -168,6 +170,7 @@ def test_names_of_an_export(place, run, no_stacks):
     assert "there are 1,000 class names and the network has 12 classes" in err
 
 
+@pytest.mark.slow
 def test_labels_that_are_ids(place, run, no_stacks):
     data = ["data.train=train_ids.txt", "data.eval=val_ids.txt", "output=runs/ids"]
     code, _, err = run("train", "-c", "recipe.yaml", "-o", *data)

@@ -141,7 +141,8 @@ def check_rates(recipe: Recipe, seen: tiny_run.Seen) -> None:
     steps = total // train.epochs
     assert total == train.epochs * steps > 0
     assert seen.rates == {
-        step + 1: train.schedule(step, steps, total, train.images_per_step) for step in range(total)
+        step + 1: train.schedule.over(steps, total, train.images_per_step)(step)
+        for step in range(total)
     }
 
 

@@ -242,6 +242,10 @@ SLOWER += ("train.epochs", "model.name", "train.batch_transforms", "train.repeat
 SLOWER += ("preprocess.mean", "train.batch_size", "model.drop_path", "train.sampler")
 SLOWER += ("model.num_classes", "model.weights", "train.save_every", "model.freeze")
 SLOWER += ("data.builtin", "train.drop_last", "train.accumulate", "train.clip_norm")
+SLOWER += ("device", "data.root", "data.class_names", "data.number_labels", "data.holdout")
+SLOWER += ("data.labeled", "preprocess.resize", "preprocess.interpolation", "preprocess.backend")
+SLOWER += ("preprocess.std", "train.size", "train.decay_norms", "train.lr_scale", "train.ema")
+SLOWER += ("progressive.sizes", "multi_scale.sizes")
 RUNS |= {_key: replace(RUNS[_key], slow=True) for _key in SLOWER}
 
 # Of each optimizer two values of each key.
@@ -506,7 +510,7 @@ def planned(schedule: Any) -> Any:
     """The learning rates of four epochs of five steps."""
     scores = [{"step": step, "top1": 0.5, "loss": 9.0 - step} for step in (5, 10, 15)]
     return [
-        schedule(step, 5, 20, 8, [s for s in scores if s["step"] <= step], "top1")
+        schedule.over(5, 20, 8, "top1")(step, [s for s in scores if s["step"] <= step])
         for step in range(20)
     ]
 

@@ -181,7 +181,7 @@ ODD_COMMANDS = [
     ("predict", "--model-dir", "exported", "--engine", "paddle", "list.txt"),
     ("predict", "--model-dir", "exported", "--engine", "paddle", "photos", "--save", f"{BAD}.xls"),
     ("predict", "--model-dir", "exported", "--engine", "paddle", "photos", "--labels", BAD),
-    ("quantize", "--model-dir", BAD, "--photos", BAD, "--output", BAD),
+    ("quantize", "--model-dir", BAD, "--images", BAD, "--output", BAD),
     ("bench", "--model-dir", BAD),
     ("bench", "--models", BAD),
     ("models", BAD),
@@ -199,7 +199,7 @@ ODD_COMMANDS = [
     ("zoo", "verify", BAD),
     ("import-paddleclas", BAD),
     ("import-paddleclas", "value.yaml"),
-    ("select-unlabeled", "-c", "recipe.yaml", "--photos", BAD, "--output", BAD),
+    ("select-unlabeled", "-c", "recipe.yaml", "--images", BAD, "--output", BAD),
 ]
 
 

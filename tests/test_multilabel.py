@@ -167,7 +167,7 @@ def test_a_photo_without_any_class_is_still_in_the_results(here, run):
 
 @pytest.mark.slow
 def test_int8_is_judged_label_by_label(here, run):
-    command = ["quantize", "--model-dir", "exported", "--calibrate", "train.csv", "--photos", "20"]
+    command = ["quantize", "--model-dir", "exported", "--calibrate", "train.csv", "--images", "20"]
     code, out, err = run(*command, "--eval", "eval.csv", "--output", "int8", "--budget", "1")
     assert code == 0, err
     assert "labels right" in out

@@ -19,7 +19,7 @@ WHOLE = [
     ("bench", "--threads"),
     ("make-shards", "a", "b", "--seed"),
     ("check-data", "a", "--near"),
-    ("select-unlabeled", "-c", "r", "--photos", "p", "--output", "o", "--per-class"),
+    ("select-unlabeled", "-c", "r", "--images", "p", "--output", "o", "--per-class"),
     ("import-paddleclas", "a", "--cards"),
 ]
 REAL = [(*PREDICT, "--threshold"), (*QUANTIZE, "--budget"), ("bench", "--seconds")]

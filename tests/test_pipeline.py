@@ -200,6 +200,7 @@ def test_one_folder_of_photos_is_enough(workdir, run):
     assert "on 4 images" in out
 
 
+@pytest.mark.slow
 def test_lists_without_names_predict_class_numbers(workdir, run):
     for part in ("train", "eval"):
         paths = sorted((workdir / "photos" / part).rglob("*.png"))

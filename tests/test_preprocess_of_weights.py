@@ -63,6 +63,7 @@ def test_what_is_not_stated_is_as_the_weights_were_trained(bare, run):
     assert used("runs/bare") == {**LITE0, "resize": 36, "crop": 32}
 
 
+@pytest.mark.slow
 def test_export_eval_and_resume_have_the_values_used(bare, run):
     assert run("train", "-c", "bare.yaml", "-o", *SMALL)[0] == 0
     expected = {**LITE0, "resize": 36, "crop": 32}

@@ -80,7 +80,7 @@ def test_int8_does_not_replace_a_float_network(exported, workdir, run):
     command = ("quantize", "--model-dir", "exported/small", "--calibrate", "photos/train")
     refused(run, (*command, "--output", "exported/kept"), "in fp32", "best.safetensors")
     assert contents("exported/kept") == before
-    given = ("--budget", "1", "--photos", "4", "--output", "exported/kept", "--overwrite")
+    given = ("--budget", "1", "--images", "4", "--output", "exported/kept", "--overwrite")
     assert run(*command, *given)[0] == 0
     assert manifest.read(Path("exported/kept")).precision == "int8"
     assert run(*command, *given[:-1])[0] == 0  # once more, of the same

@@ -42,7 +42,7 @@ def add(commands) -> None:
     text = "seconds that a turn lasts, at least one run; default: 0.5"
     parser.add_argument("--seconds", type=seconds, default=0.5, metavar="SECONDS", help=text)
     text = "folder of images to time reading with; default: a made-up image"
-    parser.add_argument("--photos", type=Path, metavar="FOLDER", help=text)
+    parser.add_argument("--images", "--photos", type=Path, metavar="FOLDER", help=text)
     text = "folder to write tables and plots into, and to go on from; default: bench"
     parser.add_argument("--output", type=Path, default=Path("bench"), metavar="FOLDER", help=text)
     text = "keep the networks that were exported to be timed"
@@ -64,5 +64,5 @@ def run(options: argparse.Namespace) -> int:
         options.precisions,
         options.threads,
     )
-    agrees = benchmark(plan, options.output, options.photos, options.keep, options.docs)
+    agrees = benchmark(plan, options.output, options.images, options.keep, options.docs)
     return 0 if agrees else 1

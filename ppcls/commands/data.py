@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from ppcls.data import builtin
 
     to = options.to or Path("data") / options.name
-    if options.name == "photos":
+    if options.name in ("images", "photos"):  # the older name goes on working
         say(*builtin.copy_sample_images(to))
         return 0
     folder = builtin.write(options.name, to)

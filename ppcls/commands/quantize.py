@@ -32,7 +32,7 @@ def add(commands) -> None:
     text = "share of the accuracy that may be lost: 0.01, the default, is one point"
     parser.add_argument("--budget", type=share, default=0.01, metavar="SHARE", help=text)
     text = "number of images to calibrate with; default: 200"
-    parser.add_argument("--photos", type=positive, default=200, metavar="N", help=text)
+    parser.add_argument("--images", "--photos", type=positive, default=200, metavar="N", help=text)
     add_on_error(parser, "skip leaves it out")
     add_overwrite_option(parser, "replace another network's export in the output folder")
 
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
         options.output,
         options.eval,
         options.budget,
-        options.photos,
+        options.images,
         options.on_error,
         options.overwrite,
     )

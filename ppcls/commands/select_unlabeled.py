@@ -10,14 +10,14 @@ from ppcls.utils.files import expanded
 def add(commands) -> None:
     text = "list the unlabelled images that a recipe's teacher is surest of"
     examples = (
-        "ppcls select-unlabeled -c student.yaml --photos wild --per-class 4000 --output wild.txt",
+        "ppcls select-unlabeled -c student.yaml --images wild --per-class 4000 --output wild.txt",
     )
     parser = add_command(commands, "select-unlabeled", run, text, examples)
     parser.epilog = f"the same command goes on where it was interrupted\n\n{parser.epilog}"
     add_recipe_options(parser, required=True)
     text = "folder of images, or list file with a path in each line"
     parser.add_argument(
-        "--photos", type=expanded, required=True, metavar="FOLDER_OR_LIST", help=text
+        "--images", "--photos", type=expanded, required=True, metavar="FOLDER_OR_LIST", help=text
     )
     text = "number of images to choose of each class"
     parser.add_argument("--per-class", type=positive, required=True, metavar="K", help=text)
@@ -40,5 +40,5 @@ def run(options: argparse.Namespace) -> int:
 
     recipe = load(Recipe, options.config, options.override)
     wish = Criteria(options.per_class, options.least, options.near)
-    select_unlabeled(recipe, options.photos, options.output, wish, options.sheet, options.overwrite)
+    select_unlabeled(recipe, options.images, options.output, wish, options.sheet, options.overwrite)
     return 0

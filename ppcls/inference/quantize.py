@@ -260,7 +260,7 @@ class AccuracyCheck:
     def advice(self) -> str:
         if self.labels is None:
             return "--eval labelled images: another class is not always a worse one"
-        return "--photos, to calibrate with more"
+        return "--images, to calibrate with more"
 
 
 def labelled(

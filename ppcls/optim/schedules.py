@@ -270,18 +270,6 @@ class Schedule:
 
         return rate
 
-    def __call__(
-        self,
-        step: int,
-        epoch_steps: int,
-        total_steps: int,
-        batch: int,
-        evaluations: Evaluations = (),
-        score: Score = "top1",
-    ) -> float:
-        """The learning rate of one step, as `over` gives it."""
-        return self.over(epoch_steps, total_steps, batch, score)(step, evaluations)
-
 
 @node
 class EarlyStop:

@@ -91,7 +91,7 @@ def bands_of(hashes: np.ndarray) -> np.ndarray:
     )
 
 
-class Away:
+class EvalDuplicates:
     """Images that none of the chosen may be, or look much like."""
 
     def __init__(self, records: np.ndarray, bits: int):
@@ -137,7 +137,7 @@ def choose(
     classes: int,
     per_class: int,
     least: float,
-    away: Away | None,
+    excluded: EvalDuplicates | None,
     block: int = BLOCK,
     waiting: int = WAITING,
 ) -> Chosen:
@@ -154,7 +154,7 @@ def choose(
     left_out = near = below = 0
     for place, found in scores.blocks(block):
         read = found["pixels"] != 0
-        far = read & ~away(found) if away else read
+        far = read & ~excluded(found) if excluded else read
         sure = far & (found["confidence"] >= np.float32(least))
         left_out += int((~read).sum())
         near += int((read & ~far).sum())

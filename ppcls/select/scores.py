@@ -80,9 +80,9 @@ def open_images(given: str, output: Path) -> ImageList:
         return open_walked(os.path.abspath(given), beside(output, "photos"))
     path = Path(given)
     if not path.is_file():
-        raise UserError(f"--photos {given}: no such folder or list file")
+        raise UserError(f"--images {given}: no such folder or list file")
     if path.suffix.lower() not in LIST_SUFFIXES:
-        raise UserError(f"--photos {given}: a list with a path a line ends in .txt, .tsv or .lst")
+        raise UserError(f"--images {given}: a list with a path a line ends in .txt, .tsv or .lst")
     return open_list(ImageList(path, os.path.abspath(path.parent), walked=False))
 
 
@@ -110,7 +110,7 @@ def open_walked(folder: str, file: Path) -> ImageList:
             lines.write(f"{quoted(path)}\n".encode("utf-8", "surrogateescape"))
             found = True
         if not found:
-            raise with_passed_over(f"--photos {folder}: no images in it ({EXPECTED})", passed)
+            raise with_passed_over(f"--images {folder}: no images in it ({EXPECTED})", passed)
     say_passed_over(folder, passed)
     images = counted(ImageList(file, folder, walked=True))
     say(f"{plural(images.count, 'image')} of {folder}, listed in {file}")
@@ -139,9 +139,9 @@ def open_list(images: ImageList) -> ImageList:
                 digest.update(line)
                 check_line(line.strip(b" \t\r\n"), f"{images.file}:{count}", images.root)
     except OSError as error:
-        raise UserError(f"--photos {images.file}: cannot be read ({error.strerror})") from None
+        raise UserError(f"--images {images.file}: cannot be read ({error.strerror})") from None
     if not count:
-        raise UserError(f"--photos {images.file}: lists no images")
+        raise UserError(f"--images {images.file}: lists no images")
     if not any(os.path.exists(path) for path in islice(images.paths(), LOOKED_FOR)):
         first = next(images.paths())
         raise UserError(
@@ -162,7 +162,7 @@ def check_line(line: bytes, place: str, root: str) -> None:
         path, before = (os.path.join(root, os.fsdecode(text)) for text in (line, labelled[1]))
         if os.path.exists(before) and not os.path.exists(path):
             raise UserError(
-                f"{place}: a label stands behind {os.fsdecode(labelled[1])}; --photos takes a list "
+                f"{place}: a label stands behind {os.fsdecode(labelled[1])}; --images takes a list "
                 "of paths alone"
             )
 

@@ -22,7 +22,7 @@ from ppcls.data.samples import Dataset, Paths
 from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.recipe import Recipe
 from ppcls.report.plots import BLUE, new_figure, png
-from ppcls.select.choose import Away, Chosen, choose
+from ppcls.select.choose import Chosen, EvalDuplicates, choose
 from ppcls.select.scores import ImageList, Scores, beside, line_of, look, open_images
 from ppcls.tasks import Distill, Exported, Network, Peer
 from ppcls.train.distill import Guide, together
@@ -271,7 +271,11 @@ def select_unlabeled(
         if scores.done < images.count:
             judge.score(images, scores)
         chosen = choose(
-            scores, judge.student.classes, wish.per_class, wish.least, away(judge, wish.near)
+            scores,
+            judge.student.classes,
+            wish.per_class,
+            wish.least,
+            eval_duplicates(judge, wish.near),
         )
     except DataError as error:
         raise UserError(f"{error}; the same command goes on from here") from None
@@ -282,7 +286,7 @@ def select_unlabeled(
         scores.close()
     if not len(chosen.rows):
         raise UserError(
-            f"{output}: no image is left to choose ({total(chosen, output)}); is --photos what "
+            f"{output}: no image is left to choose ({total(chosen, output)}); is --images what "
             "the teacher knows, and --least low enough?"
         )
     write(chosen, images, output)
@@ -308,7 +312,7 @@ def require_output(output: Path) -> None:
         raise UserError(f"--output {output}: cannot be written ({error.strerror})") from None
 
 
-def away(judge: TeacherScorer, bits: int) -> Away | None:
+def eval_duplicates(judge: TeacherScorer, bits: int) -> EvalDuplicates | None:
     """What to keep away from: the evaluation images, if there are any."""
     evaluation: Dataset | None = judge.evaluation
     if evaluation is None:
@@ -320,7 +324,7 @@ def away(judge: TeacherScorer, bits: int) -> Away | None:
         say(
             f"note: {plural(lost, 'evaluation image')} cannot be read, and cannot be kept away from"
         )
-    return Away(seen.records, bits)
+    return EvalDuplicates(seen.records, bits)
 
 
 def write(chosen: Chosen, images: ImageList, output: Path) -> None:

@@ -14,7 +14,7 @@ from ppcls.losses.distill_layers import build
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill, Peer
 from ppcls.train.step import Objective, Precision
-from ppcls.train.teachers import Look, NetworkTeacher, Student, looking, open_teacher
+from ppcls.train.teachers import Forward, NetworkTeacher, Student, open_teacher, with_features
 
 # Images, and which images of the data set they are (int64 [N]), to what teachers make of them.
 Guide = Callable[[Tensor, np.ndarray], Outputs]
@@ -54,7 +54,7 @@ class Learning:
     def __init__(
         self,
         task: Distill,
-        student: Look,
+        student: Forward,
         guide: Guide,
         compared: Sequence[Compare],
         labels_loss: LabelsLoss | None = None,
@@ -81,7 +81,7 @@ class Mutual:
     def __init__(
         self,
         task: Distill,
-        students: tuple[Look, Look],
+        students: tuple[Forward, Forward],
         compared: tuple[Sequence[Compare], Sequence[Compare]],
         labels_loss: LabelsLoss | None = None,
     ):
@@ -151,7 +151,7 @@ def distill_objective(
     """
     features = any(loss.features for loss in task.losses)
     labels_loss = task.loss.build(counts) if task.labels_weight else None
-    look = precision.around(looking(network, features))
+    forward = precision.around(with_features(network, features))
     if isinstance(task.teacher[0], Peer):
         node = task.teacher[0]
         peer = create_model(node.name, student.classes, node.weights, in_channels=student.channels)
@@ -159,16 +159,16 @@ def distill_objective(
             peer = nn.SyncBatchNorm.convert_sync_batchnorm(peer)
         scale = student.preprocess.scale
         offset = student.preprocess.offset
-        other = precision.around(looking(Normalize.before(peer, scale, offset), features))
+        other = precision.around(with_features(Normalize.before(peer, scale, offset), features))
         own = comparisons(task, network[1], peer, student.channels)
         others = comparisons(task, peer, network[1], student.channels)
-        step = Mutual(task, (look, other), (own, others), labels_loss)
+        step = Mutual(task, (forward, other), (own, others), labels_loss)
         return Objective(step, nn.LayerList([peer, *trained([*own, *others])]), peer=node.name)
     nodes = [node for node in task.teacher if not isinstance(node, Peer)]
     teachers = [open_teacher(node, student, precision, features) for node in nodes]
     net = teachers[0].net if isinstance(teachers[0], NetworkTeacher) else None
     compared = comparisons(task, network[1], net, student.channels)
-    step = Learning(task, look, together(teachers), compared, labels_loss)
+    step = Learning(task, forward, together(teachers), compared, labels_loss)
     return Objective(step, nn.LayerList(trained(compared)), teachers)
 
 

@@ -75,18 +75,18 @@ LEAST = 1e-30  # a probability that an engine rounded to 0
 
 
 # Images uint8 [N, H, W, C] to logits float32 [N, classes] and the features of the stages.
-Look = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
+Forward = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
 
 
-def looking(network: nn.Sequential, features: bool) -> Look:
+def with_features(network: nn.Sequential, features: bool) -> Forward:
     """How `Normalize` and a network after it look at images; without `features` they are ()."""
     normalize, net = network
 
-    def look(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+    def forward(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         found = net.features(normalize(images))
         return net.classify(found), found if features else ()
 
-    return look
+    return forward
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class NetworkTeacher:
         preprocess = found.preprocess
         network = Normalize.before(self.net, preprocess.scale, preprocess.offset)
         network.eval()
-        self.look: Look = precision.around(looking(network, features))
+        self.forward: Forward = precision.around(with_features(network, features))
 
     def create(self, found: TeacherFiles, student: Student) -> nn.Layer:
         assert found.checkpoint
@@ -183,7 +183,7 @@ class NetworkTeacher:
             raise UserError(f"task.teacher: {error}") from None
 
     def __call__(self, images: Tensor, indices: np.ndarray) -> Outputs:
-        return Outputs(*self.look(images))
+        return Outputs(*self.forward(images))
 
     def digest(self) -> str:
         """Changes with any bit of its parameters and statistics."""
@@ -291,14 +291,21 @@ AnyTeacher = NetworkTeacher | ExportedTeacher | CachedTeacher
 
 
 def open_teacher(
-    node: Network | Exported, student: Student, precision: Precision, features: bool = False
+    node: Network | Exported,
+    student: Student,
+    precision: Precision,
+    features: bool = False,
+    found: TeacherFiles | None = None,
 ) -> AnyTeacher:
     """The teacher that fits a student.
+
+    Args:
+        found: its files, where they have been looked at.
 
     Raises:
         UserError: weights or a folder that cannot be read or do not fit, or other classes.
     """
-    found = find_teacher(node, student)
+    found = found or find_teacher(node, student)
     own = found.names
     names = student.names
     first = first_clash(names, own)
@@ -337,8 +344,9 @@ def keep_answers(
             something else.
     """
     view = still_pipeline(student.view)
-    teacher = open_teacher(node, student, Precision("fp32", "O1"))
-    about = answers_header(find_teacher(node, student), student)
+    found = find_teacher(node, student)
+    teacher = open_teacher(node, student, Precision("fp32", "O1"), found=found)
+    about = answers_header(found, student)
     top = min(top, student.classes)
     writing = Writing(output, {**about, "top": top})
     samples = student.samples

@@ -179,6 +179,7 @@ def test_nothing_is_measured_twice(measured, capsys):
     assert re.search(r"EfficientNetLite0 +224 +(onednn|openvino)", capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_a_folder_with_an_engine_that_is_missing(measured, tmp_path, capsys):
     output, _, _ = measured
     folder = output / "exported/EfficientNetLite0"
@@ -252,6 +253,7 @@ def test_engines_that_do_not_fit_together_run_one_after_the_other(
     assert [figures["interleaved"] for _, figures in found] == [interleaved] * 2
 
 
+@pytest.mark.slow
 def test_an_engine_that_kills_its_process_stops_no_other(measured, monkeypatch, tmp_path):
     """Here an openvino that does so when it is imported."""
     package = tmp_path / "openvino"

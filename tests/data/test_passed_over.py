@@ -462,7 +462,7 @@ def test_long_names_are_one_line(workdir, exported, run):
         ("import-paddleclas", "recipe.yaml", "--output", f"{long}.yaml"),
         ("show-data", "-c", "recipe.yaml", "--output", f"{long}.png"),
         ("weights", "convert", long, "x.npz", "--to", "native"),
-        ("select-unlabeled", "-c", "recipe.yaml", "--photos", long, "--per-class", "1",
+        ("select-unlabeled", "-c", "recipe.yaml", "--images", long, "--per-class", "1",
          "--output", "x.txt"),
         ("teach", "-c", "recipe.yaml", "--output", long),
         ("data", "digits", "--to", long),

@@ -84,7 +84,7 @@ def test_every_step_has_the_rate_it_has_there(old, name, given, by_epoch, built)
         if by_epoch:
             there.step()
     total = STEPS * EPOCHS
-    found = [schedule(step, STEPS, total, photos) for step in range(total)]
+    found = [schedule.over(STEPS, total, photos)(step) for step in range(total)]
     assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
     assert "Optimizer.lr.by_epoch" not in old.remarks
 

@@ -151,7 +151,7 @@ def rates(recipe, epochs):
     """The learning rate at the beginning of some epochs of ten steps."""
     schedule = recipe.train.schedule
     total = 10 * recipe.train.epochs
-    return [schedule(round(10 * epoch), 10, total, schedule.for_batch) for epoch in epochs]
+    return [schedule.over(10, total, schedule.for_batch)(round(10 * epoch)) for epoch in epochs]
 
 
 def half_wave(share):

@@ -21,7 +21,8 @@ EPOCH, TOTAL, BATCH = 10, 100, 64
 
 
 def rates(schedule, steps):
-    return [schedule(step, EPOCH, TOTAL, BATCH) for step in steps]
+    rate = schedule.over(EPOCH, TOTAL, BATCH)
+    return [rate(step) for step in steps]
 
 
 def test_cosine_is_half_a_wave():
@@ -53,8 +54,8 @@ def test_steps_at_the_milestones_given():
 
 def test_the_published_rate_is_scaled_in_proportion_to_the_batch():
     schedule = Schedule(lr=0.1, for_batch=256, decay=Constant())
-    assert schedule(0, EPOCH, TOTAL, 64) == pytest.approx(0.025)
-    assert schedule(0, EPOCH, TOTAL, 512) == pytest.approx(0.2)
+    assert schedule.over(EPOCH, TOTAL, 64)(0) == pytest.approx(0.025)
+    assert schedule.over(EPOCH, TOTAL, 512)(0) == pytest.approx(0.2)
     assert Schedule(lr=0.1).scale(64) == 1.0
 
 
@@ -108,7 +109,7 @@ def test_plateau_cuts_where_nothing_got_better():
     schedule = Schedule(lr=1.0, decay=Plateau(patience=Span(2, "epochs"), gamma=0.5))
 
     def rate(step, known=evaluations):
-        return schedule(step, EPOCH, TOTAL, BATCH, known)
+        return schedule.over(EPOCH, TOTAL, BATCH)(step, known)
 
     # best at 20, cut at 40; best at 50, cut at 70; nothing better since, cut at 90
     steps = [0, 39, 40, 69, 70, 89, 90, 99]
@@ -116,7 +117,8 @@ def test_plateau_cuts_where_nothing_got_better():
     assert rate(99, []) == 1
     flipped = [{"step": e["step"], "loss": 1 - e["top1"]} for e in evaluations]
     by_loss = Schedule(lr=1.0, decay=Plateau(score="loss", patience=Span(2, "epochs"), gamma=0.5))
-    assert [by_loss(s, EPOCH, TOTAL, BATCH, flipped) for s in steps] == [rate(s) for s in steps]
+    flipped_rate = by_loss.over(EPOCH, TOTAL, BATCH)
+    assert [flipped_rate(s, flipped) for s in steps] == [rate(s) for s in steps]
 
 
 def test_plateau_does_not_count_evaluations_of_the_warm_up():
@@ -124,7 +126,7 @@ def test_plateau_does_not_count_evaluations_of_the_warm_up():
     decay = Plateau(patience=Span(2, "epochs"))
     schedule = Schedule(lr=1.0, warmup=Span(2, "epochs"), decay=decay)
     steps = [20, 39, 40]  # the best after warm-up is that at 20
-    assert [schedule(s, EPOCH, TOTAL, BATCH, evaluations) for s in steps] == pytest.approx(
+    assert [schedule.over(EPOCH, TOTAL, BATCH)(s, evaluations) for s in steps] == pytest.approx(
         [1, 1, 0.1]
     )
 

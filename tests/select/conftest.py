@@ -51,7 +51,7 @@ def select(place, run):
     """Run the command on `wild`: `code, out, err = select("--per-class", 2, …)`."""
 
     def select(*options, photos="wild", per_class=2):
-        command = ["select-unlabeled", "-c", "select.yaml", "--photos", photos]
+        command = ["select-unlabeled", "-c", "select.yaml", "--images", photos]
         return run(*command, "--per-class", per_class, "--output", "out.txt", *options)
 
     return select

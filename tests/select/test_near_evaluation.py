@@ -7,7 +7,7 @@ import pytest
 
 from ppcls.check import survey
 from ppcls.check.survey import Odd
-from ppcls.select.choose import Away, Near
+from ppcls.select.choose import EvalDuplicates, Near
 from ppcls.select.scores import RECORD
 
 
@@ -74,5 +74,5 @@ def test_blank_and_broken_evaluation_photos_keep_none_away():
     asked["hash"][:4] = known["hash"]
     asked["hash"][4:6] = hashes(2, seed=1)
     known["hash"][3] = 0  # as near to an image that shows nothing as can be
-    found = Away(known, 32)(asked)
+    found = EvalDuplicates(known, 32)(asked)
     assert found.tolist() == [True, False, False, False, True, True, False]

@@ -280,10 +280,10 @@ MISTAKES = {
         {"-o": "task.teacher={name: EfficientNetLite0, weights: away.safetensors}"},
         "away.safetensors: no such file",
     ),
-    "photos": ({"--photos": "nowhere"}, "--photos nowhere: no such folder or list file"),
-    "empty": ({"--photos": "empty"}, "/empty: no images in it (JPEG"),
-    "labels": ({"--photos": "eval.txt"}, "eval.txt:1: a label stands behind scored/0.png"),
-    "csv": ({"--photos": "x.csv"}, "a list with a path a line ends in .txt"),
+    "photos": ({"--images": "nowhere"}, "--images nowhere: no such folder or list file"),
+    "empty": ({"--images": "empty"}, "/empty: no images in it (JPEG"),
+    "labels": ({"--images": "eval.txt"}, "eval.txt:1: a label stands behind scored/0.png"),
+    "csv": ({"--images": "x.csv"}, "a list with a path a line ends in .txt"),
     "foreign": ({"--output": "eval.txt"}, "eval.txt: exists and is not from here"),
     "no suffix": ({"--output": "out"}, "out: a list of images ends in .txt"),
     "suffix": ({"--output": "out.csv"}, "out.csv: a list of images ends in .txt"),
@@ -299,7 +299,7 @@ def test_a_mistake_is_one_line(place, run, mistake):
     Path("empty").mkdir()
     Path("x.csv").write_text("path\nwild/part0/00.png\n")
     changed, words = MISTAKES[mistake]
-    given = {"--photos": "wild", "--per-class": "2", "--output": "out.txt", **changed}
+    given = {"--images": "wild", "--per-class": "2", "--output": "out.txt", **changed}
     code, _, err = run(
         "select-unlabeled", "-c", "select.yaml", *(x for y in given.items() for x in y)
     )
@@ -339,7 +339,7 @@ def test_an_exported_teacher_chooses_what_its_network_does(exported, run):
         "select-unlabeled",
         "-c",
         "recipe.yaml",
-        "--photos",
+        "--images",
         "photos/train",
         "--per-class",
         9,
@@ -363,7 +363,7 @@ def test_worker_processes_and_kill_change_nothing(place):
     for number in range(100, 400):
         Image.fromarray(scene(number, 48, 40)).save(f"wild/part0/{number}.png")
     script = Path(__file__).parents[2] / "tools" / "select_unlabeled.py"
-    command = [sys.executable, str(script), "-c", "select.yaml", "--photos", "wild"]
+    command = [sys.executable, str(script), "-c", "select.yaml", "--images", "wild"]
     command += ["--per-class", "9", "-o", "data.workers=2", "--output"]
     subprocess.run([*command, "whole/out.txt"], check=True)
     subprocess.run([*command, "alone/out.txt", "-o", "data.workers=0"], check=True)

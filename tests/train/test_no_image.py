@@ -43,7 +43,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("at the boundary", "mixed")
+
+
+@pytest.mark.parametrize(
+    "case", [c if c in QUICK else pytest.param(c, marks=pytest.mark.slow) for c in CASES]
+)
 def test_a_step_without_a_photo_is_passed_over(workdir, run, case):
     assert break_photos("photos/train/bee/[345].png") == 3
     code, out, err = run(*TRAIN, *CASES[case], "output=runs/a")

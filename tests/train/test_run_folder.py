@@ -129,8 +129,11 @@ def test_both_flags_at_once_are_refused(trained, workdir, capsys, run):
     assert "not allowed with argument" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("command", ["train", "eval"])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=SLOW)])
+@pytest.mark.parametrize("command", ["train", pytest.param("eval", marks=SLOW)])
 def test_signals_while_workers_start(trained, workdir, command, number):
     """Everybody in the group gets it, as from a terminal; nobody stays or complains."""
     command = [command, "-c", "recipe.yaml", "-o", "data.workers=3"]
