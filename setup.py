@@ -36,7 +36,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["ppcls", "ppcls.*"]),
     py_modules=["ppcls_main"],
-    package_data={"ppcls": ["data/*.txt", "weights/*.json", "models/*.json"]},
+    package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json"]},
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",

@@ -1,6 +1,7 @@
 """What `import ppcls` offers for whole runs: train, evaluate, export, and a trained network."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from os import PathLike
 from pathlib import Path
@@ -137,7 +138,7 @@ def with_parts(
     if eval_data is not None:
         recipe = with_eval(recipe, eval_data, "eval_data")
     if loss is not None:
-        with speaking("loss"):
+        with user_values("loss"):
             recipe = changed(recipe, "task", loss=OwnLoss.holding(loss))
     return recipe
 
@@ -160,27 +161,19 @@ def data_of(images: Any, argument: str) -> str | OwnDataset:
     """What a recipe has for it: a path, or the object."""
     if isinstance(images, str | PathLike):
         return str(images)
-    with speaking(argument):
+    with user_values(argument):
         return OwnDataset.holding(images)
 
 
-def speaking(argument: str) -> Any:
+@contextmanager
+def user_values(argument: str) -> Iterator[None]:
     """While entered, a value that is none of its kind is an error of the argument."""
-    return user_values(argument)
-
-
-class user_values:  # noqa: N801  reads as a function
-    """Makes UserErrors of ValueErrors."""
-
-    def __init__(self, argument: str):
-        self.argument = argument
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, ValueError) and not isinstance(error, UserError):
-            raise UserError(f"{self.argument}: {error}") from None
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{argument}: {error}") from None
 
 
 def changed(recipe: Recipe, section: str, **values: Any) -> Recipe:
@@ -194,7 +187,8 @@ def changed(recipe: Recipe, section: str, **values: Any) -> Recipe:
 
 
 def words(value: Any) -> str:
-    return f"a {type(value).__name__}"
+    """What was given, in a message."""
+    return visible(" ".join(repr(value).split()), 60)
 
 
 # --------------------------------------------------------------------------

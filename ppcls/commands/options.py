@@ -72,9 +72,7 @@ def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
 def add_use_option(parser: argparse.ArgumentParser) -> None:
     """Modules whose classes may be named; `ppcls.cli.main` imports them."""
     text = "module whose classes may be named, such as my_pkg: its code runs; may be repeated"
-    parser.add_argument(
-        "--use", action="extend", nargs="+", default=[], metavar="MODULE", help=text
-    )
+    parser.add_argument("--use", action="append", default=[], metavar="MODULE", help=text)
 
 
 def add_overwrite_option(parser: argparse.ArgumentParser, text: str) -> None:

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         flags["--dry-run"] = options.dry_run
         same = [flag for flag, given in flags.items() if given]
         overrides = ["-o", *options.override] if options.override else []
-        uses = ["--use", *options.use] if options.use else []
+        uses = [word for name in options.use for word in ("--use", name)]
         command = ["train", "-c", options.config, *same, *overrides, *uses]
         return launch([*environment.program("ppcls"), *command], options.processes)
     from ppcls.train.distributed import PeerError

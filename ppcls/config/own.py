@@ -126,7 +126,7 @@ class Own:
     ) -> Role:
         """An object of Python; ValueError where it is none of these."""
         if not path:
-            cls.refuse_other(part, modules.path_of(part))
+            cls.refuse_other(part, words_of(part))
         return cls(path or GIVEN, options or {WHAT: words_of(part)}, part)
 
     @classmethod
@@ -168,7 +168,7 @@ def words_of(part: Any) -> str:
     text = " ".join(repr(part).split()) if told else ""
     if not text or " at 0x" in text:
         text = modules.path_of(part)
-    return visible(text, LONGEST)
+    return visible(text.removeprefix("__main__.").removeprefix("builtins."), LONGEST)
 
 
 class Held:
