@@ -7,7 +7,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, Field, ValidationInfo, WrapValidator, field_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
 
 from ppcls.config.load import from_plain, load, to_yaml
 from ppcls.config.node import (
@@ -44,6 +51,7 @@ from ppcls.optim.optimizers import AnyOptimizer, Momentum
 from ppcls.optim.parameters import Freeze
 from ppcls.optim.schedules import EarlyStop, Schedule
 from ppcls.tasks import Classify, Distill, Task
+from ppcls.utils import modules
 from ppcls.utils.files import expanded, write_text
 from ppcls.utils.text import plural
 
@@ -59,7 +67,14 @@ GIVEN_MODEL = "given:"  # begins the name of a network that is an object of Pyth
 
 def network_name(name: Any, known: Callable[[Any], str]) -> str:
     """A network's name; one that was given in Python needs no other."""
-    return name if isinstance(name, str) and name.startswith(GIVEN_MODEL) else known(name)
+    if isinstance(name, str) and name.startswith(GIVEN_MODEL):
+        return name
+    try:
+        return known(name)
+    except ValidationError as error:
+        if "." in str(name) and "did you mean" not in str(error):
+            modules.find(str(name))  # raises: is it code of the user's own?
+        raise
 
 
 Source = Annotated[PathText, OrOwn(OwnDataset)]

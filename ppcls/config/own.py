@@ -125,6 +125,8 @@ class Own:
         cls: type[Role], part: Any, path: str = "", options: Mapping[str, Any] | None = None
     ) -> Role:
         """An object of Python; ValueError where it is none of these."""
+        if inspect.isclass(part):
+            raise ValueError(f"{modules.path_of(part)} is a class: give an object of it")
         if not path:
             cls.refuse_other(part, words_of(part))
         return cls(path or GIVEN, options or {WHAT: words_of(part)}, part)
