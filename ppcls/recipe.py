@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -67,14 +68,16 @@ GIVEN_MODEL = "given:"  # begins the name of a network that is an object of Pyth
 
 def network_name(name: Any, known: Callable[[Any], str]) -> str:
     """A network's name; one that was given in Python needs no other."""
-    if isinstance(name, str) and name.startswith(GIVEN_MODEL):
-        return name
+    if not isinstance(name, str) or name.startswith(GIVEN_MODEL):
+        return name if isinstance(name, str) else known(name)
     try:
         return known(name)
     except ValidationError as error:
-        if "." in str(name) and "did you mean" not in str(error):
-            modules.find(str(name))  # raises: is it code of the user's own?
-        raise
+        if "." not in name or "did you mean" in str(error):
+            raise
+    found = modules.find(name)  # an import path, which says so where it is none
+    import_module("ppcls.models.own").register_model(name)(found)
+    return name
 
 
 Source = Annotated[PathText, OrOwn(OwnDataset)]

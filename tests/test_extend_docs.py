@@ -11,6 +11,7 @@ import pytest
 from cut_run import cut
 from PIL import Image
 
+import ppcls
 from ppcls.weights import files
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -19,6 +20,11 @@ SHORT = ["train.epochs=2", "train.batch_size=4", "train.log_every=1", "data.work
 COUNT = ["data.train.count=20", "data.eval.count=10"]
 FEW = ["data.labeled=0.02"]
 LONGEST = 30  # lines of an example
+
+
+NAMES_NETWORKS = pytest.mark.skipif(
+    "register_model" not in ppcls.__all__, reason="networks have no names of one's own yet"
+)
 
 
 @pytest.fixture
@@ -47,6 +53,7 @@ def test_examples_are_short():
     ("title", "more"),
     [
         ("A dataset", COUNT),
+        pytest.param("A network", FEW, marks=NAMES_NETWORKS),
         pytest.param("A loss", FEW, marks=pytest.mark.slow),
         pytest.param("A transform", FEW, marks=pytest.mark.slow),
     ],
@@ -97,3 +104,14 @@ def test_the_script_runs(written):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert (written / "exported" / "my_run" / "inference.onnx").exists()
+
+
+@NAMES_NETWORKS
+def test_a_network_s_import_path_is_a_name(written, run):
+    given = ["-o", *SHORT, *FEW, "train.epochs=1", "model.name=my_nets.SmallNet"]
+    assert run("train", "-c", "my_net.yaml", "--use", "my_nets", *given)[0] == 0
+    weights = "runs/my_net/best.safetensors"
+    assert run("eval", "--weights", weights, "--use", "my_nets")[0] == 0
+    code, _, err = run("train", "-c", "my_net.yaml", "-o", "model.name=my_nets.SmalNet")
+    assert code == 2
+    assert "my_nets has no SmalNet; it has SmallNet" in err

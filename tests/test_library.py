@@ -87,7 +87,7 @@ def test_objects_are_trained_evaluated_exported_and_predicted_with(folder):
             assert own.labels == other.labels
             np.testing.assert_allclose(own.scores, other.scores, atol=1e-5)
     assert len(whole(images[0], topk=1)[0].labels) == 1
-    with pytest.raises(ppcls.UserError, match="gone.png: no such file"):
+    with pytest.raises(ppcls.UserError, match=r"gone\.png: no such file"):
         whole.predict([images[0], "gone.png"])
 
 
