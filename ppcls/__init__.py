@@ -11,12 +11,15 @@ if TYPE_CHECKING:
     from ppcls.api import create_model, list_models
     from ppcls.inference.predictor import Predictor
     from ppcls.library import Classifier, Run, evaluate, export, load, train
+    from ppcls.models.own import register_model
     from ppcls.recipe import Recipe
+    from ppcls.train.callbacks import Callback
     from ppcls.utils.errors import UserError
     from ppcls.utils.modules import use
 
 __version__ = "0.1.0"
 __all__ = [
+    "Callback",
     "Classifier",
     "Predictor",
     "Recipe",
@@ -27,12 +30,14 @@ __all__ = [
     "export",
     "list_models",
     "load",
+    "register_model",
     "train",
     "use",
 ]
 
 # Where each of them is: it is imported when first used, for `import ppcls` imports no paddle.
 HOMES = {
+    "Callback": "ppcls.train.callbacks",
     "Classifier": "ppcls.library",
     "Predictor": "ppcls.inference.predictor",
     "Recipe": "ppcls.recipe",
@@ -43,6 +48,7 @@ HOMES = {
     "export": "ppcls.library",
     "list_models": "ppcls.api",
     "load": "ppcls.library",
+    "register_model": "ppcls.models.own",
     "train": "ppcls.library",
     "use": "ppcls.utils.modules",
 }

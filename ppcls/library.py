@@ -22,6 +22,7 @@ from ppcls.inference.predictor import MANY_CLASSES, Prediction, batched, best_of
 from ppcls.losses.labels import OwnLoss
 from ppcls.recipe import GIVEN_MODEL, Data, Recipe
 from ppcls.train import setup
+from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import BEST, LATEST, Trained, read_record
 from ppcls.train.evaluate import score
 from ppcls.utils.errors import DataError, UserError
@@ -71,7 +72,7 @@ def train(
     train_data: Images | None = None,
     eval_data: Images | None = None,
     loss: Any = None,
-    callbacks: Sequence[Any] = (),
+    callbacks: Sequence[Callback] = (),
     resume: bool = False,
     overwrite: bool = False,
 ) -> Run:
@@ -84,7 +85,7 @@ def train(
         train_data, eval_data: what to learn from and to be scored on in place of what the recipe
             says: a folder, list or shards, or an object with `__len__` and `read(index)`.
         loss: called as `loss(logits, targets)`, in place of the recipe's.
-        callbacks: hear what the run does (`ppcls.train.callbacks`).
+        callbacks: `ppcls.Callback`s, which hear what the run does.
         resume: go on with the run in the recipe's folder; objects are given again.
         overwrite: replace the run that is there.
 
@@ -93,7 +94,7 @@ def train(
     """
     made = recipe_of(recipe, "ppcls.train", model)
     made = with_parts(made, train_data, eval_data, loss)
-    done = setup.train(made, resume, overwrite, model=model)
+    done = setup.train(made, resume, overwrite, callbacks=callbacks, model=model)
     return run_of(made, done, model)
 
 

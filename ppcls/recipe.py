@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     ValidationError,
     ValidationInfo,
@@ -46,6 +46,7 @@ from ppcls.data.transforms import AnySize, HorizontalFlip, RandomResizedCrop, Si
 from ppcls.data.unlabeled import Unlabeled
 from ppcls.losses.distill import WITH_LABELS
 from ppcls.metrics import Score
+from ppcls.models.own import register_model
 from ppcls.models.registry import ModelName, Weights
 from ppcls.optim.ema import Ema
 from ppcls.optim.optimizers import AnyOptimizer, Momentum
@@ -54,7 +55,7 @@ from ppcls.optim.schedules import EarlyStop, Schedule
 from ppcls.tasks import Classify, Distill, Task
 from ppcls.utils import modules
 from ppcls.utils.files import expanded, write_text
-from ppcls.utils.text import plural
+from ppcls.utils.text import did_you_mean, plural, quoted
 
 
 def known_builtin(name: str) -> str:
@@ -76,7 +77,7 @@ def network_name(name: Any, known: Callable[[Any], str]) -> str:
         if "." not in name or "did you mean" in str(error):
             raise
     found = modules.find(name)  # an import path, which says so where it is none
-    import_module("ppcls.models.own").register_model(name)(found)
+    register_model(name)(found)
     return name
 
 
@@ -212,6 +213,87 @@ class Eval:
     best: Score | None = None  # that chooses the best weights; None: top1, in multilabel map
 
 
+Name = Annotated[str, Field(strict=True, min_length=1, max_length=200)]
+SCHEMES = ("http", "https", "file", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+
+
+def tracking_uri(uri: str) -> str:
+    """A place that MLflow knows: a server, a database, a folder; ValueError for another."""
+    scheme, found, rest = uri.partition("://")
+    if not found:
+        return expanded(uri)
+    if scheme.partition("+")[0] not in SCHEMES:
+        near = did_you_mean(scheme, SCHEMES)
+        raise ValueError(f"{quoted(scheme)} is no kind of address{near or ', as http is'}")
+    user, found, _ = rest.partition("/")[0].rpartition("@")
+    if found and ":" in user:
+        raise ValueError(
+            "its password would stand in every checkpoint: give the address by the variable "
+            "MLFLOW_TRACKING_URI"
+        )
+    return uri
+
+
+@node
+class VisualDL:
+    """Scalars for `visualdl --logdir RUN/vdl`."""
+
+    kind: Literal["visualdl"] = "visualdl"
+
+
+@node
+class TensorBoard:
+    """Scalars for `tensorboard --logdir RUN/tensorboard`."""
+
+    kind: Literal["tensorboard"] = "tensorboard"
+
+
+@node
+class MLflow:
+    """A run of an MLflow experiment."""
+
+    kind: Literal["mlflow"] = "mlflow"
+    uri: Annotated[Name, AfterValidator(tracking_uri)] | None = None  # None: as MLflow is set up
+    experiment: Name = "ppcls"
+    name: Name | None = None  # of the run; None: that of its folder
+
+
+@node
+class Wandb:
+    """A run of a project of Weights & Biases."""
+
+    kind: Literal["wandb"] = "wandb"
+    project: Name = "ppcls"
+    entity: Name | None = None  # user or team; None: as wandb is set up
+    name: Name | None = None  # of the run; None: that of its folder
+    mode: Literal["online", "offline"] | None = None  # None: as wandb is set up
+
+
+def with_kind(value: Any) -> Any:
+    """The kind's name alone stands for it with its defaults."""
+    return {"kind": value} if isinstance(value, str) else value
+
+
+def as_list(value: Any) -> Any:
+    """One tracker alone stands for a list of it."""
+    return [value] if isinstance(value, str | dict) else value
+
+
+def once_each(trackers: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    kinds = [tracker.kind for tracker in trackers or ()]
+    twice = [kind for kind in kinds if kinds.count(kind) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]} stands there twice: once is enough")
+    return trackers
+
+
+Tracker = Annotated[
+    Annotated[VisualDL | TensorBoard | MLflow | Wandb, Field(discriminator="kind")],
+    BeforeValidator(with_kind),
+]
+Trackers = Annotated[tuple[Tracker, ...], BeforeValidator(as_list), AfterValidator(once_each)]
+
+
 @node
 class Recipe:
     """Everything a run is made from; written into the run's folder and its checkpoints."""
@@ -230,6 +312,7 @@ class Recipe:
     task: Task = Classify()
     train: Train
     eval: Eval = field(default_factory=Eval)
+    log: Trackers | None = None  # beside run.jsonl; None: visualdl where it is installed
     device: Literal["auto", "cpu", "gpu"] = "auto"
     seed: Seed = 0
     output: PathText | None = None  # None: runs/<model name>
@@ -333,7 +416,7 @@ class Recipe:
 # What may change when a run is resumed: it changes nothing but, for the device, the rounding.
 HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_every"}
 HARMLESS |= {"train.keep", "train.early_stop", "train.without", "train.recompute"}
-HARMLESS |= {"eval.batch_size", "data.on_error"}
+HARMLESS |= {"eval.batch_size", "data.on_error", "log"}
 # Where things lie that are compared by what they are, or that a run only starts from.
 HARMLESS |= {"data.builtin", "data.train", "data.eval", "data.root", "data.class_names"}
 HARMLESS |= {"data.unlabeled.images", "model.weights", "model.new_head"}

@@ -22,6 +22,7 @@ from tiny_run import Seen, changed
 from ppcls.config.load import node_classes
 from ppcls.config.node import Span
 from ppcls.recipe import Recipe
+from ppcls.train.setup import trackers_of
 
 TAGS = ("kind", "op")
 
@@ -182,6 +183,7 @@ RUNS = {
     "train.decay_biases": Runs("null", "false", "weights", DECAYED),
     "train.lr_scale": Runs("{}", '{"head.*": 10}', "weights"),
     "train.ema": Runs("null", "{decay: 0.5}", "best"),
+    "log": Runs("[]", "[tensorboard]", "files"),
     "train.precision": Runs("fp32", "bf16", "said"),
     "train.recompute": Runs("false", "true", "memory", LARGE, same=("weights", "slots"), slow=True),
     "train.without": Runs("[]", "[something]", "said"),
@@ -468,6 +470,14 @@ OTHER: dict[str, Any] = {
     "plateau.score": "loss",
     "plateau.gamma": 0.5,
     "plateau.patience": "2 epochs",
+    # What comes of these at their servers: tests/train/test_trackers.py.
+    "mlflow.uri": "http://127.0.0.1:5000",
+    "mlflow.experiment": "ants",
+    "mlflow.name": "first",
+    "wandb.project": "ants",
+    "wandb.entity": "us",
+    "wandb.name": "first",
+    "wandb.mode": "offline",
 }
 WHOLE = {"step.every": ({"every": "1 epochs"}, {"every": "2 epochs"})}
 
@@ -515,7 +525,14 @@ def planned(schedule: Any) -> Any:
     ]
 
 
+def tracked(node: Any) -> Any:
+    """What a tracker is made with."""
+    (made,) = trackers_of([node])
+    return type(made), vars(made)
+
+
 CALLS = {
+    "log": tracked,
     "train.transforms": applied,
     "train.batch_transforms": mixed,
     "task.loss": lost,

@@ -11,7 +11,6 @@ import pytest
 from cut_run import cut
 from PIL import Image
 
-import ppcls
 from ppcls.weights import files
 
 PAGE = (Path(__file__).parent.parent / "docs" / "extend.md").read_text(encoding="utf-8")
@@ -20,11 +19,6 @@ SHORT = ["train.epochs=2", "train.batch_size=4", "train.log_every=1", "data.work
 COUNT = ["data.train.count=20", "data.eval.count=10"]
 FEW = ["data.labeled=0.02"]
 LONGEST = 30  # lines of an example
-
-
-NAMES_NETWORKS = pytest.mark.skipif(
-    "register_model" not in ppcls.__all__, reason="networks have no names of one's own yet"
-)
 
 
 @pytest.fixture
@@ -53,7 +47,7 @@ def test_examples_are_short():
     ("title", "more"),
     [
         ("A dataset", COUNT),
-        pytest.param("A network", FEW, marks=NAMES_NETWORKS),
+        pytest.param("A network", FEW, marks=pytest.mark.slow),
         pytest.param("A loss", FEW, marks=pytest.mark.slow),
         pytest.param("A transform", FEW, marks=pytest.mark.slow),
     ],
@@ -106,7 +100,7 @@ def test_the_script_runs(written):
     assert (written / "exported" / "my_run" / "inference.onnx").exists()
 
 
-@NAMES_NETWORKS
+@pytest.mark.slow
 def test_a_network_s_import_path_is_a_name(written, run):
     given = ["-o", *SHORT, *FEW, "train.epochs=1", "model.name=my_nets.SmallNet"]
     assert run("train", "-c", "my_net.yaml", "--use", "my_nets", *given)[0] == 0

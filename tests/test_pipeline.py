@@ -23,8 +23,8 @@ def test_training_says_what_it_does(trained, workdir):
     assert "EfficientNetLite0: 3.37 M parameters, 2 classes, 32 px, on cpu" in trained
     assert "finished: runs/small/best.safetensors, runs/small/curves.png" in trained
     names = {path.name for path in (workdir / "runs/small").iterdir()}
-    assert names == {
-        "best.safetensors", "latest.safetensors", "recipe.yml", "run.jsonl", "curves.png", "vdl",
+    assert names - {"vdl"} == {  # which stands there where VisualDL is installed
+        "best.safetensors", "latest.safetensors", "recipe.yml", "run.jsonl", "curves.png",
     }  # fmt: skip
     assert cv2.imread("runs/small/curves.png").shape[2] == 3
 
@@ -39,7 +39,6 @@ def test_the_log_holds_every_step_and_evaluation(trained, workdir):
         "event", "step", "time", "epoch", "loss", "top1", "lr", "images_per_second",
     }  # fmt: skip
     assert set(evals[0]) == {"event", "step", "time", "epoch", "loss", "top1"}
-    assert list((workdir / "runs/small/vdl").glob("vdlrecords.*"))
 
 
 def test_evaluation_repeats_the_score_of_training(trained, workdir, run):

@@ -32,7 +32,7 @@ output: run
 """
 TRAIN, EVAL = 8, 5  # images
 TIMES = ("time", "images_per_second")
-OWN_FILES = r"^\.|^vdl"  # of a run's folder: what is not for people
+OWN_FILES = r"^\.|^vdl|^tensorboard/"  # of a run's folder: what is not for people
 CLOCK = r"[\d.,]+ (seconds?|minutes?)( left)?|[\d.]+ images/s"
 
 

@@ -32,7 +32,6 @@ from ppcls.inference.exported_model import ExportedModel, open_exported
 from ppcls.inference.predictor import softmax
 from ppcls.metrics import relative_error
 from ppcls.models import registry
-from ppcls.models.efficientnet_specs import EfficientNetSpec
 from ppcls.models.fuse import fused
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
@@ -40,12 +39,6 @@ from ppcls.utils.opencv import cv2
 from ppcls.weights.load import fill, image
 
 LOGITS = "expected.npy"  # of the dynamic network for `image`
-
-# How much of their filled statistics batch norms keep, the rest being those of noise images. With
-# all of them, logits hardly depend on the image, and no comparison would notice a wrong layer; with
-# none, rounding errors grow through deep networks beyond any limit.
-KEPT = 0.1
-KEPT_EFFICIENTNET = 0.003
 
 
 def export(model: Model, target: Path) -> None:
@@ -70,7 +63,7 @@ def make(name: str, side: int) -> nn.Layer:
     for key, value in net.state_dict().items():
         value.set_value(fill(key, value.shape))
     net.eval()
-    kept = KEPT_EFFICIENTNET if isinstance(net.spec, EfficientNetSpec) else KEPT
+    kept = registry.spec_of(name).kept_statistics
     norms = [layer for layer in net.sublayers() if isinstance(layer, nn.BatchNorm2D)]
     for norm in norms:
         norm._momentum = kept

@@ -13,7 +13,6 @@ from ppcls.inference.engines.table import ENGINES
 from ppcls.inference.exported_model import open_exported
 from ppcls.inference.inputs import thread_count
 from ppcls.models import registry
-from ppcls.models.efficientnet_specs import EfficientNetSpec
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_text, writing
@@ -133,15 +132,7 @@ def check_known(option: str, given: Iterable[str], known: Iterable[str]) -> None
 
 def by_name(name: str) -> Model:
     """A network of the zoo, with images prepared as for its published figures."""
-    spec = registry.spec_of(name)
-    side = registry.resolution(name)
-    efficient = isinstance(spec, EfficientNetSpec)
-    preprocess = Preprocess(
-        resize=side if name.startswith("Fix_") else side + 32,
-        crop=side,
-        interpolation="bicubic" if efficient else "bilinear",
-    )
-    return Model(name, name, preprocess)
+    return Model(name, name, Preprocess(**registry.spec_of(name).images()))
 
 
 def of_folder(path: Path) -> Model:

@@ -12,27 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ppcls.models import complexity, registry
-from ppcls.models.efficientnet_specs import EfficientNetSpec
 from ppcls.utils.errors import UserError
 from ppcls.weights.store import read_registry
 
 ROOT = Path(__file__).parents[2]
 
-# What a name belongs to: the first pattern that it matches.
-FAMILIES = {
-    "ResNeXt WSL": r".*_wsl",
-    "with SSLD": r".*_ssld",
-    "SE": r"SE",
-    "ResNeXt": r"ResNeXt\d+_\d",
-    "ResNeXt_vd": r"ResNeXt\d+_vd",
-    "ResNet": r"ResNet\d+(_vc)?$",
-    "ResNet_vd": r"ResNet\d+_vd",
-    "Res2Net": r"Res2Net",
-    "ResNeSt": r"ResNeSt",
-    "RegNetX": r"RegNetX",
-    "EfficientNet-Lite": r"EfficientNetLite",
-    "EfficientNet": r"EfficientNet",
-}
+# What pages group networks by.
+GROUPS = tuple(dict.fromkeys(group for family in registry.FAMILIES for group in family.groups))
 
 
 @dataclass(frozen=True)
@@ -55,18 +41,19 @@ class Facts:
         return next(iter(self.weights.values()))
 
     @property
-    def family(self) -> str:
-        return family_of(self.name)
+    def group(self) -> str:
+        return group_of(self.name)
 
     @property
     def grouped(self) -> bool:
         """Whether its spatial convolutions are grouped."""
-        spec = registry.spec_of(self.name)
-        return isinstance(spec, EfficientNetSpec) or spec.groups[0] > 1
+        return registry.spec_of(self.name).grouped
 
 
-def family_of(name: str) -> str:
-    return next(family for family, pattern in FAMILIES.items() if re.match(pattern, name))
+def group_of(name: str) -> str:
+    """The first group whose pattern a name matches, which may be one with a tag of weights."""
+    pairs = (pair for family in registry.FAMILIES for pair in family.groups.items())
+    return next(group for group, pattern in pairs if re.match(pattern, name))
 
 
 @functools.cache

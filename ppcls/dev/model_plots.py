@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib
@@ -14,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from ppcls.dev.facts import FAMILIES, ROOT, family_of, published
+from ppcls.dev.facts import GROUPS, ROOT, group_of, published
+from ppcls.models import registry
 from ppcls.weights.store import counted, read_registry
 
 MULTIPLY_ADDS = "accuracy_multiply_adds.png"
@@ -23,8 +25,8 @@ DPI = 100
 SIZES = {MULTIPLY_ADDS: (14, 10), LATENCY: (14, 24)}  # inches
 
 TEN = matplotlib.colormaps["tab10"].colors  # type: ignore
-COLOURS = dict(zip(FAMILIES, (*TEN, "black", "#b8860b"), strict=True))
-MARKERS = dict(zip(FAMILIES, "os*D^vPX<>hd", strict=True))
+COLOURS = dict(zip(GROUPS, cycle((*TEN, "black", "#b8860b", "#00008b", "#8b0000")), strict=False))
+MARKERS = dict(zip(GROUPS, cycle("os*D^vPX<>hdp"), strict=False))
 RECOMMENDED = ("EfficientNetLite0", "ResNet50_vd", "ResNet50_vd_ssld")  # by README.md: in bold
 
 BATCH = "1"
@@ -51,8 +53,8 @@ class Spot:
     top1: float
 
     @property
-    def family(self) -> str:
-        return family_of(self.name)
+    def group(self) -> str:
+        return group_of(self.name)
 
 
 Point = tuple[Spot, float]  # a network and its abscissa
@@ -65,25 +67,27 @@ def label(own: Spot) -> str:
 
 def series(own: Spot) -> str:
     """What the networks have in common that differ in depth, or of WSL in width, alone."""
-    if own.family == "ResNeXt WSL":
-        return own.family if own.name.startswith("ResNeXt") else own.name
-    name = re.sub(r"^(SE_)?(ResNet|ResNeXt|Res2Net|SENet|ResNeSt)\d+", r"\1\2", own.name)
-    return re.sub(r"^(EfficientNetB|EfficientNetLite|RegNetX_)\d+", r"\1", name)
+    if own.group == "ResNeXt WSL":
+        return own.group if own.name.startswith("ResNeXt") else own.name
+    name = own.name
+    for family in registry.FAMILIES:
+        name = re.sub(*family.series, name)
+    return name
 
 
 def draw(axes: Axes, points: Sequence[Point], x_label: str) -> None:
-    """Points by family; a faint line joins those that differ in size alone."""
-    for family in FAMILIES:
-        own = [(spot, x) for spot, x in points if spot.family == family]
+    """Points by group; a faint line joins those that differ in size alone."""
+    for group in GROUPS:
+        own = [(spot, x) for spot, x in points if spot.group == group]
         if not own:
             continue
-        colour = COLOURS[family]
-        marker = MARKERS[family]
+        colour = COLOURS[group]
+        marker = MARKERS[group]
         for name in dict.fromkeys(series(spot) for spot, _ in own):
             chain = sorted((x, 100 * spot.top1) for spot, x in own if series(spot) == name)
             axes.plot(*zip(*chain, strict=True), color=colour, alpha=0.35, zorder=1)
         xs, ys = zip(*((x, 100 * spot.top1) for spot, x in own), strict=True)
-        axes.scatter(xs, ys, s=28, color=colour, marker=marker, label=family, zorder=3)
+        axes.scatter(xs, ys, s=28, color=colour, marker=marker, label=group, zorder=3)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(x_label)
@@ -105,7 +109,7 @@ def place_labels(axes: Axes, points: Sequence[Point]) -> None:
             (x, 100 * own.top1),
             fontsize=LABEL_SIZE,
             fontweight="bold" if own.name in RECOMMENDED else "normal",
-            color=[0.7 * part for part in to_rgb(COLOURS[own.family])],
+            color=[0.7 * part for part in to_rgb(COLOURS[own.group])],
             xytext=(0, 0),
             textcoords="offset pixels",
             arrowprops={"arrowstyle": "-", "color": "grey", "lw": 0.4},

@@ -20,7 +20,7 @@ from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_exported
 from ppcls.metrics import relative_error
 from ppcls.models import complexity, registry
-from ppcls.models.residual_specs import ResidualSpec, built_otherwise
+from ppcls.models.spec import Spec
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
@@ -148,8 +148,9 @@ def verify_one(name: str, given: Figures) -> Row:
 def load_filled(row: Row, project: str, given: Figures) -> nn.Layer | None:
     """The network with filled weights in the project's dialect; None, and why, when it has none."""
     spec = registry.spec_of(row.name)
-    if project == "efficientnet-pytorch" and isinstance(spec, ResidualSpec):
-        return None  # it has EfficientNets alone, which needs no word
+    family = registry.family_of(spec)
+    if family is None or project not in family.projects:
+        return None  # it has none of the family, which needs no word
     names = golden.of(row.name, given.tensors.get(project, {}))
     if names is None:
         try:
@@ -166,7 +167,7 @@ def load_filled(row: Row, project: str, given: Figures) -> nn.Layer | None:
     except UserError as error:
         refuse(row, project, error, names, given)
         return None
-    otherwise = built_otherwise(spec) if isinstance(spec, ResidualSpec) else []
+    otherwise = dialects.otherwise(spec)
     if otherwise:
         row.notes.append(f"{project}: built {dialects.as_built(spec, otherwise)}")
     check_round_trip(row, project, tensors, net)
@@ -174,14 +175,13 @@ def load_filled(row: Row, project: str, given: Figures) -> nn.Layer | None:
     return net
 
 
-def own_names(spec: dialects.Spec, project: str) -> list[tuple[str, tuple[int, ...]]]:
+def own_names(spec: Spec, project: str) -> list[tuple[str, tuple[int, ...]]]:
     """Names and shapes as the project would give them; a UserError where it has no such network."""
-    dialect = dialects.DIALECTS[project]
-    built = dialect.built(spec)
+    built = dialects.built(project, spec)
     with paddle.LazyGuard():  # allocates nothing
         state = registry.network(built).state_dict()
     native = {name: tuple(value.shape) for name, value in state.items()}
-    return [(name, place.shape) for name, place in dialects.places(dialect, built, native).items()]
+    return [(name, place.shape) for name, place in dialects.places(project, built, native).items()]
 
 
 def refuse(row: Row, project: str, error: UserError, names: Sequence, given: Figures) -> None:

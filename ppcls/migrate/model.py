@@ -1,20 +1,17 @@
 """PaddleClas's `Arch`: the network, its classes, weights and features; student and teachers."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any
 
 from ppcls.migrate.sections import Section
 from ppcls.models import registry
-from ppcls.models.residual_specs import ResidualSpec
+from ppcls.models.spec import Family, Feature, StagedSpec
 from ppcls.utils.errors import UserError
 from ppcls.weights.store import read_registry
 
 CLASSES = 1000  # what PaddleClas takes where class_num is left out
-PARTS = ("stem.*", "stages.0.*", "stages.1.*", "stages.2.*", "stages.3.*")  # of lr_mult_list
 
 
 def network(arch: Section) -> str:
@@ -91,13 +88,21 @@ def rates(arch: Section, name: str) -> dict[str, float]:
     if "lr_mult_list" not in arch:
         return {}
     factors = arch.numbers("lr_mult_list")
-    if len(factors) != len(PARTS) or not isinstance(registry.spec_of(name), ResidualSpec):
-        arch.matters(
-            "lr_mult_list", f"not carried over: {len(PARTS)} are known, of the residual networks"
-        )
+    family = registry.family_of(registry.spec_of(name))
+    parts = rated(family) if family else ()
+    if not parts or len(factors) != len(parts):
+        every = ((len(rated(one)), one.words) for one in registry.FAMILIES if rated(one))
+        known = ", ".join(f"{count} are known, of {words}" for count, words in every)
+        arch.matters("lr_mult_list", f"not carried over: {known}")
         return {}
-    pairs = zip(PARTS, factors, strict=True)
+    pairs = zip(parts, factors, strict=True)
     return {part: float(factor) for part, factor in pairs if factor != 1}
+
+
+def rated(family: Family) -> tuple[str, ...]:
+    """The parts of a family's networks that entries of `lr_mult_list` are for."""
+    names = family.projects.get("paddleclas")
+    return names.rates if names else ()
 
 
 # --------------------------------------------------------------------------
@@ -193,7 +198,6 @@ def party(name: str, model: Section, frozen: bool | None) -> Party:
 # Losses between the features of networks, which PaddleClas names layer by layer
 
 Nodes = list[dict[str, Any]]
-BLOCK = re.compile(r"blocks\[(\d+)\]")  # as PaddleClas's ResNet names its blocks
 
 
 @dataclass
@@ -279,7 +283,7 @@ def afd(loss: Section, weight: float, scene: Scene) -> Nodes:
     except (TypeError, ValueError, ZeroDivisionError):
         loss.lose("not carried over: t_shapes should list [channels, height, width] of blocks")
         return []
-    stages = 4 if isinstance(registry.spec_of(scene.models[1]), ResidualSpec) else 5
+    stages = len(features(scene.models[1]))
     ours = rounded(weight * sum(shares) / stages)
     text = "stages are compared here, blocks there; the sum over the pixels here, their mean there"
     loss.matters("weight", f"{text}: {weight:g} is about {ours:g}")
@@ -304,19 +308,22 @@ def same_stage(loss: Section, own: Any, other: Any, scene: Scene) -> int | None:
 
 def stage(key: str, model: str) -> int | None:
     """The stage that a layer ends, as `task.losses` counts: -1 is the last."""
-    match = BLOCK.fullmatch(key)
     spec = registry.spec_of(model)
-    if not match or not isinstance(spec, ResidualSpec):
-        return None
-    ends = list(accumulate(spec.depths))
-    blocks = int(match[1]) + 1
-    return ends.index(blocks) - len(ends) if blocks in ends else None
+    family = registry.family_of(spec)
+    names = family.projects.get("paddleclas") if family else None
+    return names.stage(key, spec) if names else None
 
 
 def values(stage: int, scene: Scene) -> int:
     """How many numbers a stage of the teacher gives for an image."""
-    spec = registry.spec_of(scene.models[1])
-    return spec.widths[stage] * math.ceil(scene.side / 2 ** (6 + stage)) ** 2
+    feature = features(scene.models[1])[stage]
+    return feature.channels * math.ceil(scene.side / feature.stride) ** 2
+
+
+def features(model: str) -> tuple[Feature, ...]:
+    """Those of a network's stages; networks of one's own are none of PaddleClas's."""
+    spec = registry.spec_of(model)
+    return spec.feature_info if isinstance(spec, StagedSpec) else ()
 
 
 def rounded(number: float) -> float:

@@ -236,7 +236,7 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
         OFF,
         "a run goes on with --resume, after one of ppcls; as weights: -o model.weights=FILE",
     ),
-    "Global.use_visualdl": ((), "a run always writes VisualDL scalars"),
+    "Global.use_visualdl": ((), "VisualDL scalars are written where it is installed"),
     "Global.save_inference_dir": ((), "`ppcls export --output` names the folder"),
     "Global.image_channel": (ANY, ""),
     "Global.use_gpu": (OFF, "device: auto takes a GPU where there is one"),

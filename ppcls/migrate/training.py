@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from ppcls.migrate import model
 from ppcls.migrate.model import Nodes, Scene, rounded
 from ppcls.migrate.sections import Section
 from ppcls.models import registry
-from ppcls.models.residual_specs import ResidualSpec
 from ppcls.utils.errors import UserError
 from ppcls.weights import dialects
 
@@ -268,8 +268,8 @@ def decay(section: Section) -> float:
 def other_keys(section: Section, optimizer: str, model: str) -> dict[str, Any]:
     """What the recipe says beside the optimizer: what is not decayed, and `train.clip_norm`."""
     norms, biases = spared(section, model)
-    if is_resnest(model) and optimizer in L2 and not norms:
-        norms = True  # built so that no regularizer decays them
+    if spares_norms(model) and optimizer in L2 and not norms:
+        norms = True
     train: dict[str, Any] = {"decay_norms": False} if norms else {}
     if norms != biases:
         train["decay_biases"] = not biases
@@ -279,9 +279,12 @@ def other_keys(section: Section, optimizer: str, model: str) -> dict[str, Any]:
     return train
 
 
-def is_resnest(model: str) -> bool:
+def spares_norms(model: str) -> bool:
+    """Whether PaddleClas builds the network so that no regularizer decays its norms."""
     spec = registry.spec_of(model)
-    return isinstance(spec, ResidualSpec) and bool(spec.radix)
+    family = registry.family_of(spec)
+    names = family.projects.get("paddleclas") if family else None
+    return bool(names and names.spares_norms(spec))
 
 
 def spared(section: Section, model: str) -> tuple[bool, bool]:
@@ -316,11 +319,12 @@ def matched(names: list[str], group: list[str]) -> bool:
 def parameters(model: str) -> tuple[list[str], list[str], list[str], list[str]]:
     """PaddleClas's names of some norms' scales, their shifts, other biases and kernels."""
     spec = registry.spec_of(model)
-    stem = ["stem"] if not isinstance(spec, ResidualSpec) else ["stem", "0"]
-    blocks = [["stages", "1", "0", "branch", "0"], ["stages", "2", "1", "branch", "0"]]
-    norms = [dialects.paddleclas_layer([*path, "norm"], spec) for path in (stem, *blocks)]
-    kernels = [dialects.paddleclas_layer([*path, "conv"], spec) for path in (stem, *blocks)]
-    head = dialects.paddleclas_layer(["head"], spec)
+    family = registry.family_of(spec)
+    assert family
+    named = partial(dialects.layer_name, "paddleclas", spec=spec)
+    norms = [named(f"{path}.norm") for path in family.convs]
+    kernels = [named(f"{path}.conv") for path in family.convs]
+    head = named("head")
     return (
         [f"{norm}.weight" for norm in norms],
         [f"{norm}.bias" for norm in norms],

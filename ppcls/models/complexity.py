@@ -10,6 +10,7 @@ from paddle import nn
 from paddle.utils import unique_name
 
 from ppcls.models import registry
+from ppcls.models.spec import StagedSpec
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,29 @@ def count(net: nn.Layer, input_shape: Sequence[int]) -> Complexity:
 
 
 def count_by_name(name: str) -> Complexity:
-    """Complexity of a network of the zoo at the resolution of its published figures.
+    """Complexity of a network by name at the resolution of its published figures.
 
-    No weights are allocated and nothing is computed: static mode infers the shapes. Two blocks a
-    stage are built, for the blocks after a stage's first cost the same: one stands for them all.
+    Of those of a family no weights are allocated and nothing is computed: static mode infers the
+    shapes. Two blocks a stage are built, for the blocks after a stage's first cost the same: one
+    stands for them all. A network of one's own runs once; Paddle's generator stays as it was.
 
     Raises:
         UserError: no network has this name.
     """
     spec = registry.spec_of(name)
+    shape = (3, spec.resolution, spec.resolution)
+    if not isinstance(spec, StagedSpec):
+        state = paddle.get_rng_state()
+        try:
+            return count(registry.network(spec), shape)
+        finally:
+            paddle.set_rng_state(state)
     shallow = replace(spec, depths=tuple(min(depth, 2) for depth in spec.depths))
     with shapes_only():
         net = registry.network(shallow)
         stages = zip(net.stages, spec.depths, strict=True)
         repeats = {blocks[1]: depth - 1 for blocks, depth in stages if depth > 1}
-        return add_up(net, (3, spec.resolution, spec.resolution), repeats)
+        return add_up(net, shape, repeats)
 
 
 def add_up(net: nn.Layer, input_shape: Sequence[int], repeats: Mapping) -> Complexity:

@@ -3,6 +3,7 @@
 No `forward` calls `zip(..., strict=True)`: Paddle's export to static graphs does not know it.
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
@@ -36,8 +37,14 @@ def conv2d(
     )
 
 
-def classifier(cin: int, num_classes: int) -> nn.Linear:
-    """The last layer, which gives logits for pooled features."""
+class NoHead(nn.Identity):
+    """Stands where a network of no classes would have its classifier."""
+
+
+def classifier(cin: int, num_classes: int) -> nn.Linear | NoHead:
+    """The last layer, which gives logits for pooled features; of 0 classes the features."""
+    if not num_classes:
+        return NoHead()
     # Normal(0, 0.01) after arXiv:1706.02677: whatever the number of classes, the logits start near
     # zero and the first loss near log(num_classes).
     return nn.Linear(
@@ -46,6 +53,37 @@ def classifier(cin: int, num_classes: int) -> nn.Linear:
         weight_attr=nn.initializer.Normal(0.0, 0.01),
         bias_attr=nn.initializer.Constant(0.0),
     )
+
+
+def head_name(net: nn.Layer) -> str | None:
+    """The path of the classifier: the last linear layer, of `head` where the network has one.
+
+    None where there is no such layer.
+    """
+    head = getattr(net, "head", None)
+    top, start = (head, "head") if isinstance(head, nn.Layer) else (net, "")
+    layers = top.named_sublayers(prefix=start, include_self=True)
+    found = [path for path, layer in layers if isinstance(layer, nn.Linear | NoHead)]
+    return found[-1] if found else None
+
+
+def has_stages(net: nn.Layer) -> bool:
+    """Whether it has `stages` of blocks, as all networks of a family have."""
+    stages = getattr(net, "stages", None)
+    kinds = (nn.Sequential, nn.LayerList)
+    return isinstance(stages, kinds) and all(isinstance(stage, kinds) for stage in stages)
+
+
+def has_features(net: nn.Layer) -> bool:
+    """Whether it has `features` and `classify`, as all networks of a family have."""
+    return callable(getattr(net, "features", None)) and callable(getattr(net, "classify", None))
+
+
+def layer_at(net: nn.Layer, path: str) -> nn.Layer:
+    """The sublayer of a dotted path."""
+    for part in path.split("."):
+        net = getattr(net, part)
+    return net
 
 
 class ConvNorm(nn.Layer):
@@ -71,17 +109,47 @@ class ConvNorm(nn.Layer):
         return self.act(self.norm(self.conv(x)))
 
 
-class SqueezeExcite(nn.Layer):
-    """Scale every channel by a gate computed from all channels' means (arXiv:1709.01507)."""
+class HardSigmoid(nn.Layer):
+    """x * slope + 0.5, from 0 to 1: of a sixth relu6(x + 3) / 6; PaddlePaddle's older one: 0.2."""
 
-    def __init__(self, channels, squeezed, act=nn.ReLU):
+    def __init__(self, slope: float = 1 / 6):
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x):
+        return F.hardsigmoid(x, slope=self.slope, offset=0.5)
+
+
+# What specs call activations. Hard swish is x * relu6(x + 3) / 6 (arXiv:1905.02244).
+ACTIVATIONS: dict[str, type[nn.Layer]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "silu": nn.Silu,
+    "hardswish": nn.Hardswish,
+}
+
+
+class SqueezeExcite(nn.Layer):
+    """Scale every channel by a gate computed from all channels' means (arXiv:1709.01507).
+
+    `act` and `gate` make the activations within and at its end: nn.Sigmoid, `HardSigmoid` or
+    another function to 0 to 1.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        squeezed: int,
+        act: Callable[[], nn.Layer] = nn.ReLU,
+        gate: Callable[[], nn.Layer] = nn.Sigmoid,
+    ):
         super().__init__()
         self.gate = nn.Sequential(
             nn.AdaptiveAvgPool2D(1),
             conv2d(channels, squeezed, 1, bias=True),
             act(),
             conv2d(squeezed, channels, 1, bias=True),
-            nn.Sigmoid(),
+            gate(),
         )
 
     def forward(self, x):

@@ -6,6 +6,9 @@ from contextlib import contextmanager
 import paddle
 from paddle import Tensor, nn
 
+from ppcls.models.layers import has_stages
+from ppcls.utils.errors import UserError
+
 Forward = Callable[[Tensor], Tensor]
 NORMS = (nn.BatchNorm1D, nn.BatchNorm2D, nn.SyncBatchNorm)
 
@@ -15,7 +18,15 @@ def recompute_blocks(net: nn.Layer) -> None:
 
     Of a block only the input is kept. Losses, gradients and statistics are those without it: the
     blocks are computed again with the same random numbers. Names and layers stay as they are.
+
+    Raises:
+        UserError: it has no stages, as a network of one's own may have none.
     """
+    if not has_stages(net):
+        raise UserError(
+            f"train.recompute: {type(net).__name__} has no stages of blocks to compute twice: "
+            "-o train.recompute=false"
+        )
     for stage in net.stages:
         for block in stage:
             block.forward = recomputed(block)

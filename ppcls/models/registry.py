@@ -1,6 +1,8 @@
 """Every network by its name. Names and specs are looked up without importing Paddle."""
 
 import fnmatch
+import importlib
+import pkgutil
 import re
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -9,9 +11,8 @@ from pydantic import AfterValidator, BeforeValidator
 
 from ppcls.config.node import PathText
 from ppcls.config.suggest import squeezed
-from ppcls.models import efficientnet_specs, residual_specs
-from ppcls.models.efficientnet_specs import EfficientNetSpec
-from ppcls.models.residual_specs import ResidualSpec
+from ppcls.models import families
+from ppcls.models.spec import Family, Spec
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import nearest
 
@@ -19,11 +20,25 @@ if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import nn
 
 
-Spec = ResidualSpec | EfficientNetSpec
+def find_families() -> list[Family]:
+    """`FAMILY` of each file of `ppcls/models/families`, the oldest paper first."""
+    names = sorted(module.name for module in pkgutil.iter_modules(families.__path__))
+    modules = [importlib.import_module(f"{families.__name__}.{name}") for name in names]
+    return sorted((module.FAMILY for module in modules), key=lambda family: family.paper)
 
-SPECS: dict[str, Spec] = {**residual_specs.SPECS, **efficientnet_specs.SPECS}
 
-FAMILIES = "ResNet, SE_ResNet, ResNeXt, Res2Net, ResNeSt, RegNetX and EfficientNet"
+FAMILIES = find_families()
+KINDS: dict[type[Spec], Family] = {
+    type(spec): family for family in FAMILIES for spec in family.specs.values()
+}
+
+SPECS: dict[str, Spec] = {name: spec for own in FAMILIES for name, spec in own.specs.items()}
+assert len(SPECS) == sum(len(family.specs) for family in FAMILIES), "a name in two families"
+
+
+def family_of(spec: Spec) -> Family | None:
+    """The family of a spec; None of a network of one's own."""
+    return KINDS.get(type(spec))
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -48,30 +63,11 @@ def spec_of(name: str) -> Spec:
     raise UserError(f"unknown model {name!r}; {hint(name)}")
 
 
-# Names of timm, torchvision, Keras and others, squeezed, and what they are here.
-ELSEWHERE = (
-    (r"(?:tf)?(efficientnet(?:b\d|lite\d))(?:ns|ap|aa|in1k|noisystudent)*", r"\1"),
-    (r"resnet(\d+)(?:d|vd|d\w*in1k)", r"resnet\1vd"),
-    (r"resnet(\d+)c", r"resnet\1vc"),
-    (r"resnet(\d+)(?:s|b)?(?:v1|v15|a1in1k|tvin1k|in1k|imagenet)", r"resnet\1"),
-    (r"(?:legacy)?seresnet(\d+)(?:d|vd)?", r"seresnet\1vd"),
-    (r"(?:legacy)?seresnext(\d+32x4d)", r"seresnext\1"),
-    (r"(?:legacy)?senet154", "senet154vd"),
-    (r"resnext(\d+)d?(32x4d|64x4d)d", r"resnext\1vd\2"),
-    (r"resnext(\d+)(32x4d|64x4d)\w*", r"resnext\1\2"),
-    (r"(?:ig)?resnext10132x(\d+)d(?:wsl|fbwsl\w*)?", r"resnext10132x\1dwsl"),
-    (r"resnest(\d+)[de]\w*", r"resnest\1"),
-    (r"res2net(\d+)(\d\dw\ds)\w*", r"res2net\1\2"),
-    (r"res2net(\d+)d", r"res2net\1vd26w4s"),
-    (r"regnetx00(\d)", r"regnetx\g<1>00mf"),  # timm counts in tenths of a billion
-    (r"regnetx0(16|32|64)", r"regnetx\g<1>00mf"),
-    (r"regnetx0?(\d+)0", r"regnetx\1gf"),
-)
 # Families that look like one of ours and are none.
 OTHERS = (
     r"(?:tf)?efficientnetv2|efficientnet(e[lmsd]|x)|regnet(y|z|v)|wideresnet|wrn|resnetv2|resnet\d+v2$|"
     r"(res)?mlp|resnext26|cspresne|seresnext26|skresne|ecaresne|botnet|inceptionresnet|resnetrs|"
-    r"densenet|mnasnet|nasnet|mobilenet|convnext|ghostnet|shufflenet|squeezenet"
+    r"densenet|mnasnet|nasnet|mobilenet(?!v3)|convnext|ghostnet|shufflenet|squeezenet"
 )
 
 
@@ -100,10 +96,12 @@ def hint(name: str) -> str:
     word = word.replace("mgf", "mf")
     if word in known:
         return f"did you mean {known[word]!r}?"
-    none_here = f"its family is not here (yet); here are {FAMILIES}: `ppcls models` lists them"
+    *first, last = (title for family in FAMILIES for title in family.titles)
+    here = f"{', '.join(first)} and {last}"
+    none_here = f"its family is not here (yet); here are {here}: `ppcls models` lists them"
     if re.match(OTHERS, word):
         return none_here
-    for pattern, ours in ELSEWHERE:
+    for pattern, ours in (pair for family in FAMILIES for pair in family.elsewhere):
         found = re.fullmatch(pattern, word)
         if found and (own := found.expand(ours)) in known:
             return f"did you mean {known[own]!r}?"
@@ -119,7 +117,8 @@ def resolution(name: str) -> int:
 
 
 def check_numbers(name: str, num_classes: int, in_channels: int) -> None:
-    if num_classes < 1 or in_channels < 1:
+    """UserError where a network cannot be built of them; no classes: one that gives features."""
+    if num_classes < 0 or in_channels < 1:
         raise UserError(f"{name}: {num_classes=} and {in_channels=} must be at least 1")
 
 
@@ -129,13 +128,7 @@ def network(spec: Spec, num_classes: int = 1000, in_channels: int = 3) -> "nn.La
     `dataclasses.replace` makes a spec of one's own. It maps float32 images
     [N, in_channels, H, W] to float32 logits [N, num_classes].
     """
-    if isinstance(spec, EfficientNetSpec):
-        from ppcls.models.efficientnet import EfficientNet
-
-        return EfficientNet(spec, num_classes, in_channels)
-    from ppcls.models.residual import ResidualNet
-
-    return ResidualNet(spec, num_classes, in_channels)
+    return spec.build(num_classes, in_channels)
 
 
 # --------------------------------------------------------------------------

@@ -107,7 +107,6 @@ def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
 # Parts of a network that training leaves as they are
 
 STATISTICS = ("_mean", "_variance")  # of batch norms, which Paddle lists with the parameters
-HEAD = "head."  # begins the names of the classifier's parameters
 SLACK = 1e-9  # for products of decimal fractions that should be whole numbers
 
 
@@ -171,12 +170,24 @@ def freeze(net: nn.Layer, entries: Sequence[str]) -> list[nn.Layer]:
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
             parameter.stop_gradient = True
     if all(parameter.stop_gradient for parameter in net.parameters()):
-        raise UserError("model.freeze: nothing is left to train; leave out head.*")
+        head = head_of(net) or "those of the classifier"
+        raise UserError(f"model.freeze: nothing is left to train; leave out {head}")
     return [layer for layer in net.sublayers() if is_frozen(layer)] if patterns else []
 
 
 def first_blocks(net: nn.Layer, share: float) -> list[str]:
-    """Patterns of the stem and the first blocks of a network, of 0 of nothing."""
+    """Patterns of the stem and the first blocks of a network, of 0 of nothing.
+
+    Raises:
+        UserError: it has no stages, as a network of one's own may have none.
+    """
+    from ppcls.models.layers import has_stages
+
+    if not has_stages(net):
+        raise UserError(
+            f"model.freeze: {type(net).__name__} has no stages of blocks, of which to freeze a "
+            "share: name parameters, as in ['body.*']"
+        )
     blocks = [
         f"stages.{stage}.{block}.*"
         for stage, blocks in enumerate(net.stages)
@@ -210,5 +221,14 @@ def random_ones(net: nn.Layer) -> list[str]:
 
 def only_head(net: nn.Layer) -> bool:
     """Whether the classifier is all that training changes."""
+    head = head_of(net)
     trained = [name for name, value in net.named_parameters() if not value.stop_gradient]
-    return all(name.startswith(HEAD) for name in trained)
+    return bool(head) and all(fnmatch.fnmatchcase(name, head) for name in trained)
+
+
+def head_of(net: nn.Layer) -> str | None:
+    """A pattern of the names of the classifier's parameters; None where it is not known."""
+    from ppcls.models.layers import head_name
+
+    name = head_name(net)
+    return f"{name}.*" if name else None

@@ -62,11 +62,13 @@ def read(path: Path) -> list[str]:
 # A run's folder: one run at a time writes there, and a new run replaces an old one when it can
 
 LOCK = ".lock"
+TRACKERS = "trackers.json"  # what their runs are called where they are kept
+TRACKED = ("vdl", "tensorboard", "wandb", TRACKERS)  # what trackers write
 RECIPE = "recipe.yml"
 REPLACED = ".replaced"
 LISTED = "files.json"
 CHECKPOINTS = (LATEST, BEST, "step-*.safetensors")
-OTHERS = ("run.jsonl", RECIPE, "curves.png", FILE, "vdl")
+OTHERS = ("run.jsonl", RECIPE, "curves.png", FILE, *TRACKED)
 ELSEWHERE = "-o output=FOLDER writes elsewhere"
 
 

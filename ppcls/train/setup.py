@@ -3,6 +3,7 @@
 The one module of training that reads a recipe; what it builds knows none.
 """
 
+import fnmatch
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence, Set
@@ -33,9 +34,9 @@ from ppcls.data.unlabeled import open_unlabeled
 from ppcls.models.layers import Normalize
 from ppcls.models.recompute import recompute_blocks
 from ppcls.optim.parameters import (
-    HEAD,
     freeze,
     groups,
+    head_of,
     only_head,
     parameter_count,
     random_ones,
@@ -43,7 +44,8 @@ from ppcls.optim.parameters import (
 )
 from ppcls.recipe import LENGTH, Model, Recipe, may_change
 from ppcls.tasks import Distill, Peer
-from ppcls.train import checkpoint, run_folder
+from ppcls.train import checkpoint, run_folder, trackers
+from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import (
     BEST,
     IMAGENET_CLASSES,
@@ -261,12 +263,13 @@ def build_model(
         UserError: weights that cannot be read or do not fit.
     """
     model = recipe.model
+    assert model.num_classes, "the data have said how many, where the recipe has not"
     if model.given:
         net = with_weights(recipe, given, saved, "the checkpoint")
     else:
         net = create_model(
             model.name,
-            model.num_classes or 0,
+            model.num_classes,
             model.weights if saved is None else saved,
             in_channels=model.in_channels,
             new_head=model.new_head and saved is None,
@@ -398,10 +401,11 @@ def check_freeze(model: Model, net: nn.Layer) -> None:
             f"model.freeze would keep random weights ({frozen[0]} and so on), as model.weights "
             "is not given: give model.weights, or -o model.freeze=[]"
         )
-    if model.new_head and any(name.startswith(HEAD) for name in frozen):
+    head = head_of(net)
+    if model.new_head and head and fnmatch.filter(frozen, head):
         raise UserError(
             "model.freeze would keep the classifier that model.new_head starts afresh, which is "
-            "random: leave head.* out of model.freeze, or -o model.new_head=false"
+            f"random: leave {head} out of model.freeze, or -o model.new_head=false"
         )
 
 
@@ -427,6 +431,7 @@ def train(
     resume: bool = False,
     overwrite: bool = False,
     limit: int | None = None,
+    callbacks: Sequence[Callback] = (),
     model: nn.Layer | None = None,
 ) -> bool:
     """Train as the recipe says; False when a signal ended the run before its last step.
@@ -434,7 +439,9 @@ def train(
     Args:
         resume: go on from the run's `latest.safetensors`.
         overwrite: start anew although the run's folder holds an earlier run.
-        limit: end after so many steps of the first epoch, with as many batches of evaluation.
+        limit: end after so many steps of the first epoch, with as many batches of evaluation;
+            trackers are then not told of it.
+        callbacks: hear what the run does, after the recipe's trackers, in the first process.
         model: the network, where the recipe says that it is given.
 
     Raises:
@@ -450,6 +457,9 @@ def train(
     folder = recipe.folder
     # Until there are steps to save, a signal ends the run, and what it put aside comes back.
     with signals_interrupt(), processes.joined(), run_folder.alone(folder, processes):
+        if processes.first:
+            tracked = build_trackers(recipe)
+            callbacks = [*(() if limit else tracked), *callbacks]
         latest = folder / LATEST
         if run_folder.has_run(folder) and not (resume or overwrite):
             raise UserError(
@@ -468,7 +478,7 @@ def train(
             inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
         changes = check_same(recipe, record, inputs, processes.count, latest) if record else {}
         tensors = saved.tensors if saved else None
-        trainer = build_trainer(recipe, inputs, tensors, processes, limit, given=model)
+        trainer = build_trainer(recipe, inputs, tensors, processes, limit, callbacks, model)
         if saved and record:
             trainer.resume(latest, saved, record)
             check_length(recipe, trainer, record)
@@ -492,6 +502,7 @@ def build_trainer(
     saved: Mapping[str, np.ndarray] | None = None,
     processes: Processes | None = None,
     limit: int | None = None,
+    callbacks: Sequence[Callback] = (),
     given: nn.Layer | None = None,
 ) -> Trainer:
     """The parts of a recipe's run, put together.
@@ -500,6 +511,7 @@ def build_trainer(
         inputs: the recipe's data; the recipe is that which `open_datasets` gave with it.
         saved: the tensors of a run's checkpoint to go on with, instead of the recipe's weights.
         limit: steps after which the run ends, evaluated and saved.
+        callbacks: hear what the run does.
         given: the network, where the recipe says that it is given.
 
     Raises:
@@ -600,7 +612,29 @@ def build_trainer(
         },
         course=course(recipe, epoch_steps),
         processes=processes,
+        callbacks=callbacks,
     )
+
+
+def build_trackers(recipe: Recipe) -> list[trackers.Tracker]:
+    """What the recipe's `log` names; VisualDL where that is left open and it is installed.
+
+    Raises:
+        UserError: one that is named is not installed.
+    """
+    if recipe.log is None:
+        usual = trackers.VisualDL()
+        return [usual] if usual.installed() else []
+    named = trackers_of(recipe.log)
+    for tracker in named:
+        tracker.require()
+    return named
+
+
+def trackers_of(nodes: Sequence[Any]) -> list[trackers.Tracker]:
+    """What nodes of the recipe's `log` stand for."""
+    options = [{key: v for key, v in vars(node).items() if key != "kind"} for node in nodes]
+    return [trackers.KINDS[n.kind](**own) for n, own in zip(nodes, options, strict=True)]
 
 
 def build_objective(
@@ -775,7 +809,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
         )
     if model.freeze and only_head(trainer.model):
         lines.append(
-            "note: model.freeze leaves only the classifier (head.*) to train; to train more, a "
+            f"note: model.freeze leaves only the classifier ({head_of(trainer.model)}) to train; "
+            "to train more, a "
             "share of the network: -o model.freeze=50%"
         )
     if train.without:

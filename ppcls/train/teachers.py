@@ -22,7 +22,7 @@ from ppcls.inference.auto import CANDIDATES
 from ppcls.inference.exported_model import open_exported
 from ppcls.inference.predictor import Predictor
 from ppcls.losses.distill import Outputs
-from ppcls.models.layers import Normalize
+from ppcls.models.layers import Normalize, has_features
 from ppcls.tasks import Exported, Network
 from ppcls.train.answers import FORMAT, Writing, open_answers, unpack
 from ppcls.train.checkpoint import RECORD, read_record
@@ -79,12 +79,23 @@ Forward = Callable[[Tensor], tuple[Tensor, Sequence[Tensor]]]
 
 
 def with_features(network: nn.Sequential, features: bool) -> Forward:
-    """How `Normalize` and a network after it look at images; without `features` they are ()."""
+    """How `Normalize` and a network after it look at images; without `features` they are ().
+
+    Raises:
+        UserError: features are asked for, and a network of one's own has none.
+    """
     normalize, net = network
+    if features and not has_features(net):
+        raise UserError(
+            f"task.losses: {type(net).__name__} has no features(images) and classify(features), "
+            "which losses between features compare: give it both, or take kl"
+        )
 
     def forward(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        if not features:
+            return net(normalize(images)), ()
         found = net.features(normalize(images))
-        return net.classify(found), found if features else ()
+        return net.classify(found), found
 
     return forward
 

@@ -17,7 +17,9 @@ from ppcls.data.loader import Batch, Loader, step_batches
 from ppcls.data.sampler import EpochSampler
 from ppcls.metrics import Meter, Score, goodness
 from ppcls.optim.ema import Average
+from ppcls.optim.parameters import parameter_count
 from ppcls.train import checkpoint, curves, run_folder
+from ppcls.train.callbacks import Callback, Callbacks
 from ppcls.train.checkpoint import Record
 from ppcls.train.curves import Course
 from ppcls.train.distributed import PeerError, Processes
@@ -135,6 +137,7 @@ class Trainer:
         folder: where checkpoints, records and pictures are written.
         about: what checkpoints say beside the trainer's own state: fields of `Record`.
         course: what the picture of the run says beside its records.
+        callbacks: hear what the run does, in the first process.
     """
 
     model: nn.Layer
@@ -154,6 +157,7 @@ class Trainer:
     about: Mapping[str, Any]
     course: Course
     processes: Processes = field(default_factory=Processes)
+    callbacks: Sequence[Callback] = ()
 
     step: int = field(default=0, init=False)
     best: dict[str, float] = field(default_factory=dict, init=False)  # scores, and their "step"
@@ -167,6 +171,7 @@ class Trainer:
         self.recent: deque[float] = deque(maxlen=SHOWN)  # losses
         self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
+        self.listeners = Callbacks(self.callbacks if self.processes.first else ())
 
     # ------------------------------------------------------------------ state
 
@@ -207,9 +212,26 @@ class Trainer:
     def run(self) -> bool:
         """Train to the end; False when a signal ended the run early, its state saved."""
         scalars = log.Scalars(self.folder, self.step) if self.processes.first else log.NoScalars()
+        with scalars as self.scalars:
+            self.listeners.begin(self.described())
+            try:
+                done = self.run_epochs()
+                if self.processes.first:
+                    picture = self.folder / "curves.png"
+                    curves.draw(self.folder / "run.jsonl", picture, self.course)
+                    self.listeners.picture("curves", picture)
+            except BaseException:
+                self.listeners.end(False)
+                raise
+            self.listeners.end(done)
+        self.require_callbacks()
+        return done
+
+    def run_epochs(self) -> bool:
+        """Train to the end or to a signal; whatever ends it, what can be saved is saved."""
         self.outlook = TimeLeft(self.plan())
         self.pace = log.Pace()
-        with Interrupt() as self.interrupt, scalars as self.scalars:
+        with Interrupt() as self.interrupt:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
                     self.do_what_is_due()
@@ -221,7 +243,7 @@ class Trainer:
                 self.scores = {}
                 self.stopping = True
             except DataError as error:
-                raise UserError(f"{error}{self.save_rest()}") from None
+                raise UserError(f"{error}{self.save_rest()}") from self.listeners.cause
             except PeerError as error:
                 raise error.adding(self.what_stays()) from None
             finally:
@@ -233,8 +255,6 @@ class Trainer:
             if not done:
                 of = f"step {self.step} of {self.options.total_steps}"
                 say(f"interrupted at {of}{self.save_rest()}")
-        if self.processes.first:
-            curves.draw(self.folder / "run.jsonl", self.folder / "curves.png", self.course)
         return done
 
     def run_epoch(self) -> None:
@@ -272,7 +292,7 @@ class Trainer:
         while True:
             try:
                 batches = next(steps, None)
-                error = ""
+                error = self.listeners.mistake
             except DataError as found:
                 batches = []
                 error = str(found)
@@ -366,7 +386,7 @@ class Trainer:
             )
         self.scores = scores
         self.evaluations.append(scores | {"step": self.step})
-        self.scalars.write("eval", self.step, epoch=epoch, **scores)
+        self.write("eval", epoch=epoch, **scores)
         name = self.options.best
         if not self.best or goodness(scores, name) > goodness(self.best, name):
             self.best = scores | {"step": self.step}
@@ -406,15 +426,31 @@ class Trainer:
 
     def record_train(self) -> None:
         """Write what the steps since the last such record came to."""
-        self.scalars.write(
+        self.write(
             "train",
-            self.step,
             epoch=(self.step - 1) // self.options.epoch_steps + 1,
             lr=self.schedule(self.step - 1, self.evaluations),
             images_per_second=self.window.speed,
             **self.window.scores(self.options.watched),
         )
         self.window = TrainMeter()
+
+    def write(self, event: str, **values: float) -> None:
+        """Record what the run has come to at this step."""
+        self.scalars.write(event, self.step, **values)
+        self.listeners.record(event, self.step, values)
+
+    def described(self) -> dict[str, Any]:
+        """What callbacks are told before the first step."""
+        return {
+            "recipe": self.about.get("recipe", {}),
+            "class_names": self.about.get("labels", []),
+            "parameters": parameter_count(self.model),
+            "folder": self.folder,
+            "step": self.step,
+            "epoch_steps": self.options.epoch_steps,
+            "total_steps": self.options.total_steps,
+        }
 
     def tell_epoch(self, epoch: int) -> None:
         """A line on an epoch that has ended: its scores, training loss, time and speed."""
@@ -443,6 +479,16 @@ class Trainer:
             count = len(np.unique(np.concatenate(order) % len(samples)))
             self.step -= self.options.epoch_steps
             raise none_read("data.train", count, self.skipped.last)
+
+    def require_callbacks(self) -> None:
+        """UserError, in all processes, for what a callback made of the run's end."""
+        mistake = next(filter(None, self.processes.gather(self.listeners.mistake)), "")
+        if mistake:
+            latest = self.folder / checkpoint.LATEST
+            where = f"step {self.step} of {self.options.total_steps}"
+            raise UserError(f"{mistake}; the run had ended, at {where}: {latest}") from (
+                self.listeners.cause
+            )
 
     # ------------------------------------------------------------------ small parts
 
@@ -497,6 +543,7 @@ class Trainer:
         run_folder.settle(self.folder)
         if name == checkpoint.LATEST and self.options.keep:
             checkpoint.keep(self.folder, self.step, self.options.keep)
+        self.listeners.saved(path, self.step)
         return path
 
     def what_stays(self) -> str:

@@ -4,7 +4,6 @@ import errno
 import io
 import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -164,18 +163,15 @@ class NoScalars:
 
 
 class Scalars:
-    """A run's events: a JSON object a line in `run.jsonl`, and curves for VisualDL in `vdl/`.
+    """A run's events: a JSON object a line in `run.jsonl`, which is only ever added to.
 
-    `run.jsonl` is only ever added to. A run that goes on first writes
+    A run that goes on first writes
     `{"event": "resume", "step": N}`: what stands above it of later steps than N was lost with the
     process that did them, and `read_records` leaves it out.
     """
 
     def __init__(self, folder: Path, step: int):
-        from visualdl import LogWriter
-
         self.path = folder / "run.jsonl"
-        kept = [record for record in read_records(self.path) if step_of(record) <= step]
         with writing(str(self.path), KEEPS):
             # Unbuffered, so that what cannot be written is known with the record it belongs to.
             self.file = self.path.open("ab", buffering=0)
@@ -184,17 +180,12 @@ class Scalars:
             except OSError:
                 self.file.close()
                 raise
-        shutil.rmtree(folder / "vdl", ignore_errors=True)
-        self.writer = LogWriter(str(folder / "vdl"))
-        for record in kept:
-            self.draw(record)
 
     def __enter__(self) -> "Scalars":
         return self
 
     def __exit__(self, *exception: object) -> None:
         self.file.close()
-        self.writer.close()
 
     def begin(self, step: int) -> None:
         """In a file with records, say from which step on the run goes on."""
@@ -206,18 +197,11 @@ class Scalars:
         record = {"event": event, "step": step, "time": round(time.time(), 3), **values}
         with writing(str(self.path), KEEPS):
             self.append(record)
-        self.draw(record)
 
     def append(self, record: dict) -> None:
         text = json.dumps(record).encode() + b"\n"
         if self.file.write(text) < len(text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def draw(self, record: dict) -> None:
-        for name in record.keys() - {"event", "step", "time"}:
-            if isinstance(record[name], int | float):
-                tag = f"{record.get('event')}/{name}"
-                self.writer.add_scalar(tag, record[name], int(step_of(record)))
 
 
 def ends_whole(path: Path) -> bool:

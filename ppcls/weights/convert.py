@@ -7,10 +7,10 @@ import numpy as np
 import paddle
 
 from ppcls.models import registry
+from ppcls.models.spec import Spec
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import from_json, plural
 from ppcls.weights import dialects, files
-from ppcls.weights.dialects import Spec
 from ppcls.weights.load import OPTIMIZER
 
 MODEL = "model"  # the metadata key of a network's name
@@ -35,6 +35,9 @@ def convert(tensors: Mapping[str, np.ndarray], spec: Spec, to: str) -> dict[str,
         UserError: tensors that do not fit the network, or a project that builds it otherwise.
     """
     given = {name: v for name, v in tensors.items() if not name.startswith(OPTIMIZER)}
+    if not registry.family_of(spec):
+        dialects.names_of(to, spec)  # which there are none of but its own
+        return given
     spec = dialects.structure(given, spec)
     weights = dialects.to_native(given, spec, shapes(spec, given))
     return dialects.from_native(weights, spec, to)
@@ -45,7 +48,7 @@ def shapes(spec: Spec, tensors: Mapping[str, np.ndarray]) -> dialects.Shapes:
     with paddle.LazyGuard():  # allocates nothing
         state = registry.network(spec).state_dict()
     native = {name: tuple(value.shape) for name, value in state.items()}
-    dialect = dialects.DIALECTS[dialects.recognise(tensors)]
+    dialect = dialects.recognise(tensors)
     names = {p.ours: name for name, p in dialects.places(dialect, spec, native).items()}
     stem = next(name for name in native if name.startswith("stem."))
     bias = tensors.get(names["head.bias"])

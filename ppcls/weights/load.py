@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from paddle import nn
 
-from ppcls.models.residual_specs import ResidualSpec, built_otherwise
+from ppcls.models.layers import NoHead, head_name, layer_at
+from ppcls.models.spec import Spec
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 from ppcls.weights import dialects, files
-from ppcls.weights.dialects import Spec
 from ppcls.weights.pickles import Stored
 
 OPTIMIZER = "optimizer/"  # what the slots of an optimizer start with in a run's checkpoint
@@ -59,13 +59,19 @@ def structure(spec: Spec, tensors: Mapping[str, np.ndarray], source: str) -> Spe
         raise UserError(f"{source}: not weights of this network: {error}") from None
 
 
-def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head: bool) -> list[str]:
+def put(
+    net: nn.Layer,
+    tensors: Mapping[str, np.ndarray],
+    source: str,
+    new_head: bool,
+    spec: Spec | None = None,
+) -> list[str]:
     """Set every parameter and statistic of `net`; nothing is set when anything does not fit.
 
     Args:
-        net: a network of `ppcls.models`, whose spec is what `structure` gave for the tensors.
         tensors: name → float32 array in a known dialect; `source` names them in errors.
         new_head: keep the network's own classifier where its size differs.
+        spec: what `structure` gave for the tensors, and `net` was built of; None: `net.spec`.
 
     Returns:
         Notes for the log.
@@ -73,28 +79,57 @@ def put(net: nn.Layer, tensors: Mapping[str, np.ndarray], source: str, new_head:
     Raises:
         UserError: tensors missing, unexpected or misshapen, each named.
     """
+    structure: Spec = spec or net.spec
     native = {name: tuple(value.shape) for name, value in net.state_dict().items()}
     given = {name: v for name, v in tensors.items() if not name.startswith(OPTIMIZER)}
+    head = head_name(net)
+    left = None
     try:
-        weights = dialects.to_native(given, net.spec, native)
+        dialect = dialects.dialect_of(given, structure)
+        if head and isinstance(layer_at(net, head), NoHead):
+            left = without_head(given, dialects.layer_name(dialect, head, structure))
+        weights = dialects.to_native(given, structure, native, head)
     except UserError as error:
         raise UserError(f"{source}: not weights of this network: {error}") from None
-    notes = about(net.spec, dialects.recognise(given), source)
-    found = weights["head.bias"].shape[0]
-    own = native["head.bias"][0]
-    if found != own:
-        if not new_head:
-            raise OtherClasses(
-                f"{source}: its classifier has {plural(found, 'class')}, "
-                f"this network's has {own}: "
-                f"-o model.num_classes={found}, or when training -o model.new_head=true",
-                found,
-            )
-        del weights["head.weight"], weights["head.bias"]
-        left = f"classifier of {plural(found, 'class')} left out"
-        notes.append(f"{source}: {left}; the new one has {own}")
+    notes = about(structure, dialect, source)
+    if left:
+        notes.append(f"{source}: classifier of {plural(left, 'class')} left out")
+    if f"{head}.weight" in native:
+        notes += fit_head(weights, f"{head}.", native[f"{head}.weight"][1], source, new_head)
     assign(net, weights)
     return notes
+
+
+def fit_head(
+    weights: dict[str, np.ndarray], start: str, own: int, source: str, new_head: bool
+) -> list[str]:
+    """Take out a classifier that has other classes than the network's `own`, with a note; or raise.
+
+    Args:
+        start: what the names of the classifier's tensors begin with.
+    """
+    found = weights[f"{start}weight"].shape[1]
+    if found == own:
+        return []
+    if not new_head:
+        raise OtherClasses(
+            f"{source}: its classifier has {plural(found, 'class')}, "
+            f"this network's has {own}: "
+            f"-o model.num_classes={found}, or when training -o model.new_head=true",
+            found,
+        )
+    for part in ("weight", "bias"):
+        weights.pop(f"{start}{part}", None)
+    return [f"{source}: classifier of {plural(found, 'class')} left out; the new one has {own}"]
+
+
+def without_head(given: dict[str, np.ndarray], layer: str) -> int | None:
+    """Take the classifier's tensors away; how many classes it has, None where there are none."""
+    bias = given.pop(f"{layer}.bias", None)
+    weight = given.pop(f"{layer}.weight", None)
+    if bias is not None and bias.ndim == 1:
+        return len(bias)
+    return weight.shape[-1] if weight is not None and weight.ndim == 2 else None
 
 
 def about(spec: Spec, dialect: str, source: str) -> list[str]:
@@ -102,7 +137,7 @@ def about(spec: Spec, dialect: str, source: str) -> list[str]:
     if dialect == dialects.NATIVE:
         return []
     title = dialects.DIALECTS[dialect].title
-    otherwise = built_otherwise(spec) if isinstance(spec, ResidualSpec) else []
+    otherwise = dialects.otherwise(spec)
     built = f"; built {dialects.as_built(spec, otherwise)}" if otherwise else ""
     return [f"{source}: with {title}'s names{built}"]
 

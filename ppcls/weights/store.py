@@ -11,6 +11,7 @@ from typing import Any
 from ppcls.models import registry
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
+from ppcls.utils.log import say
 from ppcls.utils.text import columns, visible
 from ppcls.weights import download, files
 from ppcls.weights.download import offline
@@ -42,9 +43,12 @@ def read_registry() -> dict[str, dict[str, dict[str, Any]]]:
     text = Path(__file__).with_name("registry.json").read_text(encoding="utf-8")
     content = json.loads(text)
     defaults = content["defaults"]
+    every = dict(content["weights"])
+    for family in registry.FAMILIES:
+        every |= family.weights
     return {
-        model: {tag: {**defaults[own["like"]], **own} for tag, own in tags.items()}
-        for model, tags in content["weights"].items()
+        model: {tag: {**defaults.get(own.get("like"), {}), **own} for tag, own in tags.items()}
+        for model, tags in every.items()
     }
 
 
@@ -173,7 +177,28 @@ MEANINGS = {
 def counted() -> dict[str, dict[str, int]]:
     """Of each network "params" and "macs", as `models.complexity` counts them, without Paddle."""
     text = Path(registry.__file__).with_name("complexity.json").read_text(encoding="utf-8")
-    return json.loads(text)
+    every = json.loads(text)
+    for family in registry.FAMILIES:
+        for name, (params, macs) in family.counted.items():
+            every[name] = {"params": params, "macs": macs}
+    return every
+
+
+def count(name: str) -> dict[str, int]:
+    """As `counted`; what it has not, as a network of one's own, is counted now, with Paddle.
+
+    {}: it cannot be counted, as one that takes images of another size.
+    """
+    if name in counted():
+        return counted()[name]
+    from ppcls.models.complexity import count_by_name
+
+    try:
+        found = count_by_name(name)
+    except Exception as error:  # of whatever kind a network of one's own raises
+        say(f"note: {name}: not counted: {type(error).__name__}: {visible(str(error))}")
+        return {}
+    return {"params": found.params, "macs": found.macs}
 
 
 def table(names: Sequence[str]) -> list[str]:
@@ -184,16 +209,16 @@ def table(names: Sequence[str]) -> list[str]:
 
 def row(name: str) -> tuple[str, ...]:
     tags = read_registry().get(name, {})
-    own = counted()[name]
+    own = count(name)
     best = next(iter(tags.values()), {})
     held = ", ".join(f"{tag} ({at_hand(facts)})" for tag, facts in tags.items())
     return (
         name,
         f"{100 * best['top1']:.2f}" if "top1" in best else "-",
-        f"{own['params'] / 1e6:.2f}",
-        f"{own['macs'] / 1e9:.2f}",
+        f"{own['params'] / 1e6:.2f}" if own else "-",
+        f"{own['macs'] / 1e9:.2f}" if own else "-",
         str(registry.resolution(name)),
-        f"{BYTES * own['params'] / 1e6:.1f}",
+        f"{BYTES * own['params'] / 1e6:.1f}" if own else "-",
         held or "-",
     )
 

@@ -14,7 +14,7 @@ from paddle import nn
 
 import ppcls
 from ppcls.models import complexity, registry
-from ppcls.models.efficientnet_specs import STAGES, EfficientNetSpec
+from ppcls.models.families.efficientnet import STAGES, EfficientNetSpec
 from ppcls.utils.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("no_stacks")

@@ -8,8 +8,8 @@ import pytest
 
 from ppcls.api import create_model
 from ppcls.models import registry
+from ppcls.models.families.residual import Stem
 from ppcls.models.layers import DropPath
-from ppcls.models.residual_specs import Stem
 from ppcls.utils.errors import UserError
 
 SMALL = replace(

@@ -93,9 +93,11 @@ def check_outputs(name, net):
     assert paddle.isfinite(logits).all()
     assert (classified == logits).all()
     strides = (2, 4, 8, 16, 32) if name.startswith("EfficientNet") else (4, 8, 16, 32)
-    sides = [-(-SIDE // stride) for stride in strides]
-    assert [feature.shape[2:] for feature in features] == [[side, side] for side in sides]
-    assert all(feature.shape[0] == 2 for feature in features)
+    told = net.feature_info
+    assert tuple(feature.stride for feature in told)[-4:] == strides[-4:]
+    sides = [-(-SIDE // feature.stride) for feature in told]
+    shapes = [[2, one.channels, side, side] for one, side in zip(told, sides, strict=True)]
+    assert [feature.shape for feature in features] == shapes
     assert isinstance(net.head, nn.Linear)
     return logits.numpy()
 
@@ -181,6 +183,36 @@ def test_batch_norm_constants():
         stem = ppcls.create_model(name, CLASSES).stem.sublayers()
         found = {(n._momentum, n._epsilon) for n in stem if isinstance(n, nn.BatchNorm2D)}
         assert found == {constants}
+
+
+@families
+def test_features_without_a_classifier(name, capfd):
+    net = ppcls.create_model(name, CLASSES)
+    state = numbers(net)
+    pooled = ppcls.create_model(name, 0, state)
+    stages = ppcls.create_model(name, weights=state, features_only=True)
+    assert "".join(capfd.readouterr()).count("classifier of 5 classes left out") == 2
+    for one in (net, pooled, stages):
+        one.eval()
+    assert stages.feature_info == net.feature_info
+    assert not [key for key in stages.state_dict() if not key.startswith(("stem.", "stages."))]
+    with paddle.no_grad():
+        width = net.head.weight.shape[0]
+        assert pooled(images()).shape == [2, width]
+        assert (net.head(pooled(images())) == net(images())).all()
+        for found, expected in zip(stages(images()), net.features(images()), strict=True):
+            assert (found == expected).all()
+
+
+def test_what_images_go_through_is_as_the_weights_say():
+    assert ppcls.create_model("EfficientNetB1", CLASSES).preprocess.crop == 240
+    fixed = ppcls.create_model("RegNetX_200MF", CLASSES).preprocess
+    assert (fixed.resize, fixed.crop, fixed.interpolation) == (256, 224, "bilinear")
+    assert ppcls.create_model("RegNetX_200MF", CLASSES, in_channels=1).preprocess.mean == (0.5,)
+    assert ppcls.create_model("RegNetX_200MF", CLASSES, in_channels=2).preprocess is None
+    lite = ppcls.create_model("EfficientNetLite0", weights=True).preprocess
+    assert lite.std == (0.5019607843137255,) * 3
+    assert lite.interpolation == "bicubic"
 
 
 BRANCHING = ("EfficientNetB0",)  # by sizes that an export leaves open

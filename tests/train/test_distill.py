@@ -11,7 +11,7 @@ from ppcls.losses.distill import Outputs
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill
 from ppcls.train.distill import Learning, Mutual, together, widths
-from ppcls.train.teachers import looking
+from ppcls.train.teachers import with_features
 
 TEACHER = {"name": "ResNet18", "weights": "x"}
 rng = np.random.default_rng(0)
@@ -84,8 +84,8 @@ def test_looking_gives_logits_and_the_features_that_lead_to_them(name):
     whole = Normalize.before(net, np.ones(3, "float32"), np.zeros(3, "float32"))
     whole.eval()
     images = paddle.to_tensor(rng.integers(0, 256, (2, 64, 64, 3), np.uint8))
-    logits, features = looking(whole, True)(images)
+    logits, features = with_features(whole, True)(images)
     assert (logits == whole(images)).all()
     assert [f.shape[1] for f in features] == found
     assert [f.shape[2] for f in features][-2:] == [4, 2]  # strides 16 and 32
-    assert looking(whole, False)(images)[1] == ()
+    assert with_features(whole, False)(images)[1] == ()

@@ -113,7 +113,7 @@ def test_a_new_run_that_goes_well_leaves_nothing_of_the_old_one(trained, workdir
         "run.jsonl",
         "step-00000003.safetensors",
     ]
-    assert found == [*new, "vdl"]
+    assert [name for name in found if name != "vdl"] == new
     assert [r["step"] for r in read_records(Path("runs/small/run.jsonl"))] == [1, 2, 3]
 
 

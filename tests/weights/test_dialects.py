@@ -12,8 +12,9 @@ import pytest
 from golden_fill import fill, image
 
 import ppcls
-from ppcls.models import registry, residual_specs
-from ppcls.models.efficientnet_specs import EfficientNetSpec
+from ppcls.models import registry
+from ppcls.models.families import residual
+from ppcls.models.families.efficientnet import EfficientNetSpec
 from ppcls.utils.errors import UserError
 from ppcls.weights import dialects
 from ppcls.weights.convert import convert
@@ -25,7 +26,7 @@ LOGITS = json.loads((GOLDEN / "timm_logits.json").read_text())
 # What timm calls by these names has another structure; of this one, it has the same tensors.
 OF_TIMM = {
     "ResNet200_vd": {"depths": (3, 24, 36, 3)},
-    "SE_ResNeXt50_vd_32x4d": {"stem": residual_specs.DEEP},
+    "SE_ResNeXt50_vd_32x4d": {"stem": residual.DEEP},
 }
 ROUNDED = (("timm", "SE_ResNet18_vd"), ("timm", "SE_ResNet34_vd"))  # see the refusals below
 
@@ -39,8 +40,8 @@ def shapes(spec):
 
 def tensors(dialect, spec):
     """Name → shape of every tensor of a network in a dialect, in its order."""
-    spec = dialects.DIALECTS[dialect].built(spec)
-    places = dialects.places(dialects.DIALECTS[dialect], spec, shapes(spec))
+    spec = dialects.built(dialect, spec)
+    places = dialects.places(dialect, spec, shapes(spec))
     found = {}
     for name, place in places.items():
         found[name] = place.shape
@@ -133,7 +134,7 @@ ROUND_TRIPS = [
 @pytest.mark.parametrize(("name", "to"), ROUND_TRIPS)
 def test_there_and_back_is_exact_whatever_the_order(name, to):
     spec = small(name)
-    state = weights_of(dialects.DIALECTS[to].built(spec))
+    state = weights_of(dialects.built(to, spec))
     there = convert(state, spec, to)
     assert dialects.recognise(list(there)) == to
     back = convert(shuffled(there), spec, "native")
@@ -159,7 +160,7 @@ def test_layouts():
 
 def test_timms_extra_bias_goes_into_the_mean():
     spec = small("ResNeSt50")
-    timm = convert(weights_of(dialects.DIALECTS["timm"].built(spec)), spec, "timm")
+    timm = convert(weights_of(dialects.built("timm", spec)), spec, "timm")
     mean, bias = "layer1.0.conv2.bn1.running_mean", "layer1.0.conv2.fc1.bias"
     assert not timm[bias].any()
     native = convert({**timm, bias: np.full_like(timm[bias], 0.5)}, spec, "native")
@@ -183,7 +184,7 @@ def test_another_projects_network_is_told_from_ours():
     )
 
     spec = registry.spec_of("SE_ResNeXt50_vd_32x4d")
-    other = tensors("timm", replace(spec, stem=residual_specs.DEEP))
+    other = tensors("timm", replace(spec, stem=residual.DEEP))
     weights = {key: np.broadcast_to(np.float32(0), shape) for key, shape in other.items()}
     words = r"names, 17 have another shape: conv1.0.weight \[32, 3, 3, 3\] for \[64, 3, 3, 3\], "
     with pytest.raises(UserError, match=words):
@@ -223,7 +224,7 @@ def test_names_of_no_project():
 )
 def test_networks_a_project_has_not(name, to, words):
     with pytest.raises(UserError, match=words):
-        dialects.DIALECTS[to].built(registry.spec_of(name))
+        dialects.built(to, registry.spec_of(name))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +242,7 @@ def test_what_would_compute_other_logits_elsewhere_is_refused(name, words):
     spec = small(name)
     with pytest.raises(UserError, match=f"timm/torchvision .*{words}"):
         convert(weights_of(spec), spec, "timm")
-    built = dialects.DIALECTS["timm"].built(spec)
+    built = dialects.built("timm", spec)
     with pytest.raises(UserError, match="PaddleClas builds this network with"):
         convert(weights_of(built), spec, "paddleclas")
 
