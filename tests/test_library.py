@@ -143,6 +143,117 @@ def test_a_run_works_in_another_thread(capsys):
     assert "epoch 2: top-1" in capsys.readouterr().out
 
 
+KINDS = """
+import numpy as np
+from paddle.optimizer import AdamW
+
+
+def roll(images, targets, rng, by: int = 1):
+    return np.roll(images, by, axis=1), targets
+
+
+class Backwards:
+    def __init__(self, odd: bool = False):
+        self.odd = odd
+
+    def __call__(self, targets, total, rng):
+        chosen = np.flatnonzero(targets % 2 == self.odd)
+        return np.resize(chosen[::-1], total)
+
+
+def decay(at, low: float = 0.1):
+    return max(low, 1 - at.step / at.total_steps)
+
+
+def adamw(parameters, weight_decay: float = 0.5):
+    return AdamW(1.0, parameters=parameters)
+
+
+def far(student, teacher, power: float = 2.0):
+    return (student - teacher).abs().pow(power).mean()
+"""
+
+
+@pytest.fixture
+def kinds(folder):
+    (folder / "kinds_run.py").write_text(KINDS)
+    ppcls.use("kinds_run")
+
+
+def test_every_kind_of_part_does_its_work(kinds):
+    changed = keys(
+        batch_transforms=[{"op": "kinds_run.roll", "by": 3, "prob": 0.5}],
+        sampler={"kind": "kinds_run.Backwards", "odd": True},
+        schedule={"lr": 0.05, "decay": {"kind": "kinds_run.decay", "low": 0.5}},
+        optimizer={"kind": "kinds_run.adamw", "weight_decay": 0.25},
+    )
+    told = []
+
+    class Hears(ppcls.Callback):
+        def record(self, event, step, values):
+            told.append((event, step, values.get("lr")))
+
+        def saved(self, path, step):
+            told.append((path.name, step, None))
+
+    run = trained(keys=changed, callbacks=[Hears()])
+    rates = [rate for event, _, rate in told if event == "train"]
+    np.testing.assert_allclose(rates, [0.05 * max(0.5, 1 - step / 6) for step in range(6)])
+    assert ("latest.safetensors", 6, None) in told
+    slots = files.read(run.latest).tensors
+    assert any(name.endswith("moment1_0") for name in slots)
+    classes = ppcls.load(run)([Stripes().read(index)[0] for index in range(4)], topk=1)
+    assert {one.labels[0] for one in classes} == {"standing"}  # no other was shown
+
+
+@pytest.mark.slow
+def test_a_loss_of_ones_own_compares_student_and_teacher(kinds, workdir):
+    (workdir / "kinds_run.py").write_text(KINDS)
+    loss = {"kind": "kinds_run.far", "power": 1.5, "weight": 0.5}
+    teacher = {"kind": "peer", "name": "ResNet18"}
+    task = {"kind": "distill", "teacher": teacher, "losses": [loss], "labels_weight": 1}
+    train = {"epochs": 1, "batch_size": 4, "schedule": {"lr": 0.01}}
+    data = {"train": "photos/train", "eval": "photos/eval", "workers": 0}
+    made = {"model": {"name": "ResNet18"}, "data": data, "task": task, "train": train}
+    run = ppcls.train({**made, "preprocess": {"resize": 36, "crop": 32}})
+    assert run.recipe.task.losses[0].weight == 0.5
+    assert run.done
+
+
+BAD_KINDS = {
+    "batch_transforms": [{"op": "kinds_bad.mix"}],
+    "sampler": {"kind": "kinds_bad.sampler"},
+    "schedule": {"lr": 0.1, "decay": {"kind": "kinds_bad.decay"}},
+    "optimizer": {"kind": "kinds_bad.optimizer"},
+    "transforms": [{"op": "kinds_bad.transform"}],
+}
+BAD = """
+def mix(images, targets, rng):
+    return images
+
+def sampler(targets, total, rng):
+    return [len(targets)] * total
+
+def decay(at):
+    return -1.0
+
+def optimizer(parameters):
+    raise KeyError("no such rule")
+
+def transform(image, rng):
+    return image * 1.0
+"""
+
+
+@pytest.mark.parametrize("kind", BAD_KINDS)
+def test_what_a_part_must_not_give_is_one_line(kind, folder):
+    (folder / "kinds_bad.py").write_text(BAD)
+    ppcls.use("kinds_bad")
+    with pytest.raises(ppcls.UserError, match=r"kinds_bad\.") as error:
+        trained(keys=keys(**{kind: BAD_KINDS[kind]}))
+    assert len(error.value.lines) == 1
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

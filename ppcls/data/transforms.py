@@ -597,7 +597,10 @@ class OwnTransform(Own):
 
     @cached_property
     def takes_size(self) -> bool:
-        own = signature(self.require()).parameters.values()
+        try:
+            own = signature(self.require()).parameters.values()
+        except (TypeError, ValueError):  # of what is not written in Python
+            return False
         places = [one for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
         return len([one for one in places if one.default is Parameter.empty]) > 2
 
