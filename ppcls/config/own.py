@@ -16,7 +16,13 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
-from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import (
+    CoreSchema,
+    InitErrorDetails,
+    PydanticCustomError,
+    PydanticSerializationError,
+    core_schema,
+)
 
 from ppcls.utils import modules
 from ppcls.utils.errors import UserError
@@ -96,7 +102,7 @@ class Own:
         Raises:
             ValueError: no such class, or keys that do not fit it.
         """
-        options = {key: own for key, own in value.items() if key != cls.tag}
+        options = {key: released(own) for key, own in value.items() if key != cls.tag}
         path = value[cls.tag]
         if path == GIVEN:
             return cls(GIVEN, {WHAT: str(options.get(WHAT, "an object"))})
@@ -199,6 +205,15 @@ def held(value: Any) -> Any:
     if hasattr(type(value), "__pydantic_validator__"):  # a node
         return value
     return Held(value)
+
+
+def released(value: Any) -> Any:
+    """As it was before `held`."""
+    if isinstance(value, Held):
+        return value.part
+    if isinstance(value, dict):
+        return {key: released(own) for key, own in value.items()}
+    return [released(own) for own in value] if isinstance(value, list) else value
 
 
 class OrOwn:
@@ -344,8 +359,16 @@ def check(wanted: Wanted, options: Mapping[str, Any]) -> tuple[dict[str, Any], d
         plain = adapter.dump_python(adapter.validate_python(own), mode="json", exclude=unset(own))
         adapter.validate_python(plain)
     except Exception:  # a default that is no plain value, or of another type than is annotated
-        plain = adapter.dump_python(values, mode="json", include=set(given) - {*wanted.beside})
+        plain = {key: written(value) for key, value in given.items() if key not in wanted.beside}
     return given, plain
+
+
+def written(value: Any) -> Any:
+    """A plain value as it is, and words for an object of Python."""
+    try:
+        return TypeAdapter(Any).dump_python(value, mode="json")
+    except PydanticSerializationError:
+        return words_of(value)
 
 
 def unset(values: Mapping[str, Any]) -> Any:

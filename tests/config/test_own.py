@@ -25,6 +25,7 @@ class Loss:
         if alpha < 0:
             raise ValueError("alpha is below 0")
         self.alpha = alpha
+        self.free = free
 
     def __call__(self, logits, targets):
         return logits.mean() * self.alpha
@@ -239,6 +240,19 @@ def test_objects_stand_in_nested_keys_and_are_only_named_in_what_is_written(tmp_
     assert again.task.loss.kind == "given"
     with pytest.raises(ppcls.UserError, match="was given in Python: give it again: loss=…"):
         again.task.loss.build()
+
+
+def test_an_object_may_be_what_a_part_is_made_of(tmp_path):
+    thing = object()
+    keys = {
+        "model": {"name": "ResNet18"},
+        "task": {"loss": {"kind": "kinds_own.Loss", "alpha": 1, "free": [thing]}},
+        "train": {"epochs": 1, "batch_size": 4, "schedule": {"lr": 0.1}},
+    }
+    recipe = Recipe.of(keys)
+    assert recipe.task.loss.part.free == [thing]
+    assert to_plain(recipe)["task"]["loss"]["free"] != [thing]
+    recipe.save(tmp_path / "r.yaml")
 
 
 @pytest.mark.parametrize(
