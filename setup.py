@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 version = re.search(r'__version__ = "(.+)"', (here / "ppcls/__init__.py").read_text())[1]
@@ -31,6 +32,31 @@ test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *visualdl, *tensorboard]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 
+
+class BuildWithRecipes(build_py):
+    """Puts the recipes of configs/ into the package, as ppcls/configs.
+
+    An editable install finds them where they are (ppcls/config/packaged.py).
+    """
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return
+        for source, target in self.recipes().items():
+            self.mkpath(str(Path(target).parent))
+            self.copy_file(source, target)
+
+    def recipes(self) -> dict[str, str]:
+        """Each recipe and where it is put."""
+        place = Path(self.build_lib, "ppcls")
+        found = sorted((here / "configs").rglob("*.yaml"))
+        return {str(path): str(place / path.relative_to(here)) for path in found}
+
+    def get_outputs(self, *args, **kwargs):
+        return [*super().get_outputs(*args, **kwargs), *self.recipes().values()]
+
+
 setup(
     name="ppcls",
     version=version,
@@ -41,6 +67,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["ppcls", "ppcls.*"]),
     py_modules=["ppcls_main"],
+    cmdclass={"build_py": BuildWithRecipes},
     package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json"]},
     install_requires=[
         "numpy>=1.26",

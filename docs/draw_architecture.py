@@ -23,7 +23,9 @@ PURPOSES = {
     "dev": "for maintainers: proofs of networks, pages of docs/",
     "export": "a trained model as a folder that predicts",
     "migrate": "PaddleClas's configs made into recipes",
+    "prediction": "Predictor, which opens checkpoints, too",
     "select": "images without labels, chosen for a student",
+    "similar": "images that look alike to a model",
     "train": "reads a recipe, builds the parts, runs the loop, evaluates, saves; teachers; "
     "several processes that train together",
     "recipe": "all that a run may be told, on one page, put together from the nodes below",

@@ -39,7 +39,7 @@ __all__ = [
 HOMES = {
     "Callback": "ppcls.train.callbacks",
     "Classifier": "ppcls.library",
-    "Predictor": "ppcls.inference.predictor",
+    "Predictor": "ppcls.prediction",
     "Recipe": "ppcls.recipe",
     "Run": "ppcls.library",
     "UserError": "ppcls.utils.errors",

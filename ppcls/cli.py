@@ -15,12 +15,14 @@ from ppcls.commands import (
     evaluate,
     export,
     import_paddleclas,
+    init,
     make_shards,
     models,
     predict,
     quantize,
     select_unlabeled,
     show_data,
+    similar,
     teach,
     train,
     weights,
@@ -34,11 +36,13 @@ from ppcls.utils.text import did_you_mean
 
 COMMANDS = (
     train,
+    init,
     teach,
     select_unlabeled,
     evaluate,
     export,
     predict,
+    similar,
     quantize,
     benchmark,
     models,
@@ -53,6 +57,7 @@ COMMANDS = (
 
 
 EXAMPLES = (
+    "ppcls train photos/",
     "ppcls train -c configs/quick_start/digits.yaml",
     "ppcls predict --model-dir exported/digits data/digits/eval/7",
     "ppcls predict --help",

@@ -1,6 +1,6 @@
 """A trained network as a folder that predicts without ppcls's training half, checked before use."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,28 +8,31 @@ from typing import Any, Literal
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 import ppcls
 from ppcls.data import builtin
-from ppcls.inference import exported_model, formats, manifest
+from ppcls.data.preprocess import resize
+from ppcls.inference import exported_model, formats, manifest, onnx_metadata
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
-from ppcls.inference.inputs import open_image
+from ppcls.inference.inputs import ImageInput, open_image
 from ppcls.inference.predictor import link
 from ppcls.models import registry
 from ppcls.models.fuse import fused
 from ppcls.models.layers import Normalize
 from ppcls.train.checkpoint import Trained
-from ppcls.train.setup import eval_samples
+from ppcls.train.setup import eval_samples, open_trained
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
+from ppcls.utils.files import staged_folder
 from ppcls.utils.log import say
 from ppcls.utils.text import did_you_mean, plural, visible
 
 CHECKED = 8  # images that the exported and the trained network are compared on
 TOLERANCE = 1e-4  # largest difference of a probability …
+NOISE = 256  # pixels of a side of images that are made to compare on
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
 
@@ -47,6 +50,10 @@ PADDLEX_SEVERAL = (
     "PP-LCNet_x1_0_vehicle_attribute",
 )
 
+# What a network has whose features can be exported: images to the stages' outputs, these to pooled
+# features, these to logits.
+METHODS = ("features", "pooled", "logits")
+
 # Forms of an exported network → the engine that it is checked with.
 FORMATS = {"paddle": "onednn", "onnx": "onnxruntime", "openvino": "openvino"}
 
@@ -61,6 +68,7 @@ class Form:
         output: probabilities or logits.
         dynamic_size: take images of any height and width, not only the recipe's.
         fuse: fold batch norms into convolutions.
+        features: give the pooled features, float32 [N, D], as a second output.
         paddlex: the name that PaddleX is to read the network under; None: its own, if it knows one.
     """
 
@@ -70,6 +78,25 @@ class Form:
     dynamic_size: bool = False
     fuse: bool = True
     paddlex: str | None = None
+    features: bool = False
+
+
+class Answers(nn.Layer):
+    """What is exported: images to logits or probabilities and, where asked for, pooled features."""
+
+    def __init__(self, before: nn.Layer, net: nn.Layer, after: nn.Layer, features: bool):
+        super().__init__()
+        self.before = before
+        self.net = net
+        self.after = after
+        self.features = features
+
+    def forward(self, images: Tensor):
+        images = self.before(images)
+        if not self.features:
+            return self.after(self.net(images))
+        pooled = self.net.pooled(self.net.features(images))
+        return self.after(self.net.logits(pooled)), pooled
 
 
 def export(
@@ -96,27 +123,61 @@ def export(
     """
     form = form or Form()
     check_paddlex(trained, form)
+    check_features(trained, form)
     output = output.resolve()
     origin = Origin(trained.recipe.model.title, str(trained.source))
     with staged(output, origin, overwrite) as temporary:
         write(trained, form, temporary)
-        found = [str(p) for p in images] or check_images(trained)
-        check = compare(trained, form, temporary, found)
-        about = describe(trained, form, {"check": check, "files": sizes(temporary)})
-        (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
+        check = checked(trained, form, temporary, [str(p) for p in images] or check_images(trained))
     say(f"{output}: exported {trained.source}; {words(check)}")
     return output
+
+
+def export_checkpoint(checkpoint: Path, output: Path) -> None:
+    """Write the exported folder that predicting with a checkpoint of ours runs, and say so.
+
+    Raises:
+        UserError: the checkpoint cannot be read, or `output` not written.
+    """
+    trained = open_trained(None, ["device=cpu"], str(checkpoint))
+    form = Form(features=not lacking(trained))
+    fix = "set PPCLS_HOME to another folder"
+    with staged_folder(output, manifest.FILE, exported_model.OWN, fix=fix) as temporary:
+        write(trained, form, temporary)
+        checked(trained, form, temporary, noise(trained))
+    say(f"{checkpoint}: exported into {output}, once")
+
+
+def noise(trained: Trained) -> list[np.ndarray]:
+    """Images of random spots, uint8 [H, W, C], to compare networks on where there are no others."""
+    random = np.random.default_rng(0)
+    channels = trained.recipe.preprocess.channels
+    images = []
+    for spots in (2, 4, 8, 16, NOISE):
+        grid = random.integers(0, 256, (spots, spots, channels), np.uint8)
+        images.append(resize(grid, NOISE, NOISE, "bilinear", "cv2"))
+    return images
+
+
+def checked(
+    trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]
+) -> dict[str, Any]:
+    """What comparing on images has shown, which the folder's manifest then says."""
+    check = compare(trained, form, temporary, images)
+    about = describe(trained, form, {"check": check, "files": sizes(temporary)})
+    (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
+    return check
 
 
 def write(trained: Trained, form: Form, temporary: Path) -> None:
     """The network's files in each format, and a manifest to check them with."""
     preprocess = trained.recipe.preprocess
-    layers = [trained.net]
+    before = after = nn.Identity()
     if form.input == "uint8":
-        layers.insert(0, Normalize(preprocess.scale, preprocess.offset))
+        before = Normalize(preprocess.scale, preprocess.offset)
     if form.output == "probabilities":
-        layers.append(nn.Sigmoid() if trained.recipe.task.multilabel else nn.Softmax())
-    network = nn.Sequential(*layers)
+        after = nn.Sigmoid() if trained.recipe.task.multilabel else nn.Softmax()
+    network = Answers(before, trained.net, after, form.features)
     network.eval()
     side = None if form.dynamic_size else preprocess.crop
     shape = [None, preprocess.channels, side, side]
@@ -132,6 +193,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     xml = temporary / exported_model.OPENVINO
     if set(form.formats) - {"paddle"}:
         formats.to_onnx(files.program, files.params, onnx)
+        onnx_metadata.add(onnx, describe(trained, form, {}).to_yaml())
     if "openvino" in form.formats:
         formats.to_openvino(onnx, xml)
     if "onnx" not in form.formats:
@@ -154,7 +216,9 @@ def check_images(trained: Trained) -> list[str]:
     return [samples.paths[index] for index in chosen]
 
 
-def compare(trained: Trained, form: Form, temporary: Path, images: Sequence[str]) -> dict[str, Any]:
+def compare(
+    trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]
+) -> dict[str, Any]:
     """All on the same images; an error when a format differs by more than the tolerance."""
     preprocess = trained.recipe.preprocess
     task = trained.recipe.task.answers
@@ -165,39 +229,86 @@ def compare(trained: Trained, form: Form, temporary: Path, images: Sequence[str]
     with paddle.no_grad():
         expected = link(trained.net(paddle.to_tensor(inputs)).numpy(), task)
         rounded = link(trained.net(paddle.to_tensor(inputs * rounding)).numpy(), task)
-    # A hardly trained network can be so unsteady that no other order of additions agrees with it.
-    unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
-    allowed = min(max(TOLERANCE, unsteady), LIMIT)
     given = pixels if form.input == "uint8" else inputs
-    differences = {}
-    for format in form.formats:
-        output = run(temporary, format, given)
-        found = link(output, task) if form.output == "logits" else output
-        differences[format] = float(np.abs(found - expected).max())
-        if not differences[format] <= allowed:  # also when it is not a number
-            raise UserError(
-                f"the exported network ({format}) differs from {trained.source} by "
-                f"{differences[format]:.2g} in a probability on "
-                f"{plural(len(images), 'image')} (at most "
-                f"{allowed:.2g} is allowed); nothing was exported"
-            )
-    largest = max(differences.values())
-    return {
+    outputs = {format: run(temporary, format, given) for format in form.formats}
+    answers = {format: found[0] for format, found in outputs.items()}
+    if form.output == "logits":
+        answers = {format: link(found, task) for format, found in answers.items()}
+    allowed = allowance(expected, rounded)
+    differences = held_against(expected, answers, allowed, "a probability", trained, len(images))
+    check = {
         "photos": len(images),
-        "largest_difference": largest,
+        "largest_difference": max(differences.values()),
         "allowed": allowed,
         "formats": differences,
     }
+    if not form.features:
+        return check
+    expected = pooled(trained, inputs)
+    scale = float(np.abs(expected).max()) or 1.0
+    allowed = allowance(expected / scale, pooled(trained, inputs * rounding) / scale)
+    features = {format: found[1] / scale for format, found in outputs.items()}
+    differences = held_against(
+        expected / scale, features, allowed, "a feature, relative to the largest", trained,
+        len(images),
+    )  # fmt: skip
+    about = {"largest_difference": max(differences.values()), "formats": differences}
+    return check | {"features": about}
 
 
-def run(temporary: Path, format: str, given: np.ndarray) -> np.ndarray:
-    """The output of the network in one of its formats."""
+def allowance(expected: np.ndarray, rounded: np.ndarray) -> float:
+    """The largest difference that is no mistake.
+
+    A hardly trained network can be so unsteady that no other order of additions agrees with it.
+    """
+    unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
+    return min(max(TOLERANCE, unsteady), LIMIT)
+
+
+def held_against(
+    expected: np.ndarray,
+    found: Mapping[str, np.ndarray],
+    allowed: float,
+    what: str,
+    trained: Trained,
+    images: int,
+) -> dict[str, float]:
+    """The largest difference of each format; UserError where it is more than is allowed."""
+    differences = {}
+    for format, output in found.items():
+        differences[format] = float(np.abs(output - expected).max())
+        if not differences[format] <= allowed:  # also when it is not a number
+            raise UserError(
+                f"the exported network ({format}) differs from {trained.source} by "
+                f"{differences[format]:.2g} in {what} on "
+                f"{plural(images, 'image')} (at most "
+                f"{allowed:.2g} is allowed); nothing was exported"
+            )
+    return differences
+
+
+def pooled(trained: Trained, inputs: np.ndarray) -> np.ndarray:
+    """The features that the classifier takes, float32 [N, D]."""
+    with paddle.no_grad():
+        net: Any = trained.net
+        return net.pooled(net.features(paddle.to_tensor(inputs))).numpy()
+
+
+def pooled_width(trained: Trained) -> int:
+    """How many features the network pools of an image."""
+    preprocess = trained.recipe.preprocess
+    image = preprocess(np.zeros((64, 64, preprocess.channels), np.uint8))
+    return pooled(trained, preprocess.normalize(image[None])).shape[1]
+
+
+def run(temporary: Path, format: str, given: np.ndarray) -> list[np.ndarray]:
+    """The outputs of the network in one of its formats."""
     files = exported_model.open_exported(temporary)
     kept = {"paddle": files.program, "onnx": files.onnx, "openvino": files.openvino}
     alone = {name: path if name == format else None for name, path in kept.items()}
     files = replace(files, program=alone["paddle"], onnx=alone["onnx"], openvino=alone["openvino"])
     settings = Settings(FORMATS[format], threads=environment.threads())
-    return open_engine(files, settings).run(given)
+    return open_engine(files, settings).run_all(given)
 
 
 def words(check: dict[str, Any]) -> str:
@@ -228,11 +339,26 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         input=form.input,
         output=form.output,
         dynamic_size=form.dynamic_size,
+        features=pooled_width(trained) if form.features else 0,
         task=recipe.task.answers,
         threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
         paddlex=paddlex if paddlex != recipe.model.title else None,
     )
+
+
+def check_features(trained: Trained, form: Form) -> None:
+    """UserError where the network does not say what its classifier takes."""
+    if form.features and (missing := lacking(trained)):
+        raise UserError(
+            f"--features: {trained.recipe.model.name} has no method {missing[0]}; its class needs "
+            f"{', '.join(METHODS)}, as the networks of ppcls have them"
+        )
+
+
+def lacking(trained: Trained) -> list[str]:
+    """What a network needs for its features to be exported, and has not."""
+    return [name for name in METHODS if not callable(getattr(trained.net, name, None))]
 
 
 def paddlex_name(trained: Trained, form: Form) -> str | None:

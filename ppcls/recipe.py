@@ -24,6 +24,7 @@ from ppcls.config.node import (
     Count,
     Duration,
     Flag,
+    Folds,
     Int,
     NotNegative,
     PathText,
@@ -39,6 +40,7 @@ from ppcls.config.own import OrOwn
 from ppcls.data.batch_transforms import BatchTransform
 from ppcls.data.batch_transforms import check as check_batch_transforms
 from ppcls.data.builtin import NAMES
+from ppcls.data.groups import GroupBy
 from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Sampler, Shuffle
@@ -88,7 +90,7 @@ Source = Annotated[PathText, OrOwn(OwnDataset)]
 class Model:
     """The network and what its weights start from."""
 
-    name: Annotated[ModelName, WrapValidator(network_name)]
+    name: Annotated[ModelName, WrapValidator(network_name)]  # of `ppcls models`
     num_classes: Classes | None = None  # None: as many as the training data has
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
@@ -119,12 +121,15 @@ class Data:
     """Images and labels: folders with one sub-folder per class, list files, or tar shards."""
 
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
-    train: Source | None = None
-    eval: Source | None = None
+    train: Source | None = None  # a folder, list or shards to learn from
+    eval: Source | None = None  # the same, to be scored on
     root: PathText | None = None  # where relative paths of list files start; None: beside the list
     class_names: PathText | None = None  # a file of class names, or "imagenet"
     number_labels: Flag = False  # labels of lists are names, as ids are: number them in order
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
+    folds: Folds | None = None  # parts of `train`, each kept for evaluation by one of so many runs
+    fold: Count | None = None  # which of the folds, from 1, this run keeps; None: each in turn
+    group_by: GroupBy | None = None  # images that are kept, or dealt to folds, together
     labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
     unlabeled: Unlabeled | None = None  # more images to train on, for task.kind: distill
     on_error: Literal["stop", "skip"] = "stop"  # at an image that cannot be read
@@ -146,41 +151,62 @@ class Data:
                 "number_labels makes names of the labels, and class_names names the classes: give "
                 "one, -o data.class_names=null or -o data.number_labels=false"
             )
+        self.check_folds()
         if self.holdout == 1:
             raise ValueError("holdout=1 leaves nothing to train on; 0.2 keeps a fifth")
         if not self.labeled:
             raise ValueError("labeled=0 leaves nothing to train on; 0.1 uses a tenth")
+
+    def check_folds(self) -> None:
+        if self.folds and self.eval:
+            raise ValueError(
+                "folds takes evaluation images from train: give eval or folds, "
+                "-o data.eval=null or -o data.folds=null data.fold=null"
+            )
+        if self.folds and self.holdout:
+            raise ValueError(
+                "folds and holdout both take evaluation images from train: give one, "
+                "-o data.holdout=0 or -o data.folds=null data.fold=null"
+            )
+        if self.fold and self.fold > (self.folds or 0):
+            among = f"among {self.folds} folds" if self.folds else "without folds"
+            raise ValueError(f"there is no fold {self.fold} {among}; -o data.folds=5 data.fold=1")
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether evaluation images are taken from those to train on."""
+        return bool(self.folds) or (self.holdout > 0 and not self.eval)
 
 
 @node
 class Train:
     """How long, on what crops, and with which optimizer."""
 
-    epochs: Count
-    batch_size: Count
+    epochs: Count  # rounds through all images
+    batch_size: Count  # images at a time, in each process
     drop_last: Flag = True  # leave out an epoch's last, smaller batch
     sampler: Sampler = Shuffle()  # which images an epoch shows, and how often
     repeats: Times = 1  # showings of a drawn image in a step, each augmented differently
     size: AnySize | None = None  # side of the training images; None: that of evaluation
     transforms: tuple[Transform, ...] = (RandomResizedCrop(), HorizontalFlip())
     batch_transforms: tuple[BatchTransform, ...] = ()  # of which one at most is applied
-    optimizer: AnyOptimizer = Momentum()
-    schedule: Schedule
+    optimizer: AnyOptimizer = Momentum()  # what changes the weights
+    schedule: Schedule  # of the learning rate
     accumulate: Count = 1  # batches to one optimizer step, as if they were one batch
     clip_norm: Positive | None = None  # the longest that all gradients together may be
     decay_norms: Flag = True  # decay the parameters of norms, too
     decay_biases: Flag | None = None  # decay biases of other layers, too; None: as decay_norms
     lr_scale: dict[str, NotNegative] = field(default_factory=dict)  # as in {"head.*": 10}
     ema: Ema | None = None  # evaluate and hand on a moving average of the weights
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of numbers, on a GPU
     amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all
     sync_norms: Flag = False  # batch norms with the statistics of all GPUs' batches together
     recompute: Flag = False  # compute blocks twice instead of keeping what is in them
     without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
-    early_stop: EarlyStop | None = None
+    early_stop: EarlyStop | None = None  # where evaluations get no better
     keep: Annotated[Int, Field(ge=0)] = 0  # checkpoints beside latest and best, of the last saves
     log_every: Count = 10  # steps
-    save_every: Duration = Span(1, "epochs")
+    save_every: Duration = Span(1, "epochs")  # also at the end
 
     def __post_init__(self):
         check_batch_transforms(self.batch_transforms)
@@ -208,7 +234,7 @@ class Train:
 class Eval:
     """When and in what batches the evaluation images are classified."""
 
-    batch_size: Count = 64
+    batch_size: Count = 64  # images at a time
     every: Count = 1  # epochs
     best: Score | None = None  # that chooses the best weights; None: top1, in multilabel map
 
@@ -313,8 +339,8 @@ class Recipe:
     train: Train
     eval: Eval = field(default_factory=Eval)
     log: Trackers | None = None  # beside run.jsonl; None: visualdl where it is installed
-    device: Literal["auto", "cpu", "gpu"] = "auto"
-    seed: Seed = 0
+    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: a GPU where there is one
+    seed: Seed = 0  # of everything that is random
     output: PathText | None = None  # None: runs/<model name>
 
     @field_validator("preprocess")

@@ -24,7 +24,7 @@ class Network:
     """A network with its weights, which stay exactly as they are."""
 
     kind: Literal["network"] = "network"
-    name: ModelName
+    name: ModelName  # of `ppcls models`
     weights: Weights  # file, URL, hf://org/name, registered tag; true: the default
     cache: PathText | None = (
         None  # a file of `ppcls teach` with its answers, which then serves for it
@@ -41,9 +41,9 @@ class Exported:
     """A folder with an exported network, run by an engine of inference."""
 
     kind: Literal["exported"] = "exported"
-    folder: PathText
+    folder: PathText  # an exported model
     engine: str | None = None  # None: Paddle's own, on the run's device
-    cache: PathText | None = None
+    cache: PathText | None = None  # a file of its answers
     features: ClassVar[bool] = False
 
 
@@ -56,8 +56,8 @@ class Peer:
     """
 
     kind: Literal["peer"] = "peer"
-    name: ModelName
-    weights: Weights | None = None
+    name: ModelName  # of `ppcls models`
+    weights: Weights | None = None  # what it starts from
     features: ClassVar[bool] = True
 
 
@@ -141,9 +141,9 @@ class Distill(OneLabel):
 
     kind: Literal["distill"] = "distill"
     teacher: Teachers  # one, or a list
-    losses: tuple[DistillLoss, ...] = (KL(),)
-    loss: OneLabelLoss = CrossEntropy()
-    labels_weight: NotNegative = 0.0
+    losses: tuple[DistillLoss, ...] = (KL(),)  # between student and teacher
+    loss: OneLabelLoss = CrossEntropy()  # of the labels
+    labels_weight: NotNegative = 0.0  # of `loss`; 0: labels are not looked at
 
     def __post_init__(self):
         if not (self.teacher and self.losses):
@@ -204,7 +204,7 @@ class Classify(OneLabel):
     """One label per image, learnt from the labels alone."""
 
     kind: Literal["classify"] = "classify"
-    loss: OneLabelLoss = CrossEntropy()
+    loss: OneLabelLoss = CrossEntropy()  # what is learnt by
 
     def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """The function from images uint8 [N, H, W, C] and targets to loss and logits.
@@ -220,7 +220,7 @@ class MultiLabel(ManyLabels):
     """Any number of labels per image, each a yes or no of its own."""
 
     kind: Literal["multilabel"] = "multilabel"
-    loss: ManyLabelsLoss = BinaryCrossEntropy()
+    loss: ManyLabelsLoss = BinaryCrossEntropy()  # what is learnt by
 
     def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
         """As of `Classify`; targets are 0 and 1, or between where images were mixed."""

@@ -35,8 +35,13 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture
 def no_stacks(monkeypatch):
-    """Paddle notes the Python stack with each operation of a static program: half of the time."""
-    monkeypatch.setattr(traceback, "extract_stack", lambda *args, **kwargs: [])
+    """Paddle notes the Python stack with each operation of a static program: half of the time.
+
+    Who asks for its last lines, as packages do that are imported then, gets them.
+    """
+    whole = traceback.extract_stack
+    short = lambda frame=None, limit=None: whole(frame, limit) if limit else []  # noqa: E731
+    monkeypatch.setattr(traceback, "extract_stack", short)
 
 
 def furnish(folder):

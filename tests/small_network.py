@@ -27,8 +27,17 @@ class Small(nn.Layer):
         self.pool = nn.AdaptiveAvgPool2D(1)
         self.head = classifier(16, classes)
 
+    def features(self, images: paddle.Tensor) -> list[paddle.Tensor]:
+        return [self.body(images)]
+
+    def pooled(self, features: list[paddle.Tensor]) -> paddle.Tensor:
+        return self.pool(features[-1]).flatten(1)
+
+    def logits(self, pooled: paddle.Tensor) -> paddle.Tensor:
+        return self.head(pooled)
+
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        return self.head(self.pool(self.body(images)).flatten(1))
+        return self.logits(self.pooled(self.features(images)))
 
 
 def settle(net: nn.Layer, seed: int = 0, channels: int = 3) -> nn.Layer:

@@ -90,7 +90,7 @@ def test_examples_of_ppcls_itself():
         ),
         (
             "train -c x --procceses 2",
-            "ppcls train: error: unknown arguments: --procceses 2; did you",
+            "ppcls train: error: unknown argument: --procceses; did you mean",
         ),
         ("eval -c x more", "ppcls eval: error: unknown argument: more"),
         (

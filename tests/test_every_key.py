@@ -129,6 +129,8 @@ DECAYED = ("train.optimizer={kind: momentum, weight_decay: 0.5}",)
 SKEWED = ("data.train=skewed.txt",)
 NAMED = ("data.train=named.txt", "data.eval=null")
 MANY = ("data.train=many.txt", "data.eval=null")
+FOLDED = ("data.eval=null", "data.fold=1")
+GROUPED = ("data.train=grouped.csv", "data.eval=null", "data.holdout=0.4")
 GREY = ("preprocess.mean=[0.5]", "preprocess.std=[0.5]")
 FLIPPED = "[{op: resize}, {op: vertical_flip, prob: 1.0}]"
 LARGE_EVAL = ("preprocess.resize=330", "preprocess.crop=320", "train.size=32")
@@ -154,6 +156,23 @@ RUNS = {
     "data.class_names": Shown("null", "names.txt"),
     "data.number_labels": Runs("false", "true", "code", NAMED, see=tiny_run.show),
     "data.holdout": Runs("0.0", "0.4", "code", ("data.eval=null",), see=tiny_run.show_eval),
+    "data.folds": Runs("2", "4", "said", FOLDED, see=tiny_run.show_eval),
+    "data.fold": Runs("1", "2", "pixels", (*FOLDED, "data.folds=2"), see=tiny_run.show_eval),
+    "data.group_by": Runs(
+        "null",
+        "{path: '[0-3]'}",
+        "code",
+        ("data.eval=null", "data.holdout=0.4"),
+        see=tiny_run.show_eval,
+    ),
+    "data.group_by.column": Runs("patient", "side", "pixels", GROUPED, see=tiny_run.show_eval),
+    "data.group_by.path": Runs(
+        "'[0-9]'",
+        "'[01]|g$'",
+        "said",
+        ("data.eval=null", "data.holdout=0.4"),
+        see=tiny_run.show_eval,
+    ),
     "data.labeled": Shown("1.0", "0.5"),
     "data.unlabeled": Runs(
         "null", "{images: unlabeled.txt, share: 0.5}", "weights", (DISTILL,), slow=True

@@ -76,6 +76,8 @@ def write_files(folder: Path) -> None:
     write_list(folder / "named.txt", range(TRAIN), ("n01", "n02", "n03"))
     write_list(folder / "many.txt", range(TRAIN), ("1,0,1", "0,1,1", "1,0,0"))
     write_list(folder / "broken.txt", [*range(TRAIN), "broken"])
+    rows = [f"photos/{i}.png,{i % 3},p{i // 2 % 3},{'lr'[i < 4]}\n" for i in range(TRAIN)]
+    (folder / "grouped.csv").write_text("".join(["path,label,patient,side\n", *rows]))
     (folder / "unlabeled.txt").write_text("".join(f"photos/{i}.png\n" for i in range(8, 13)))
     (folder / "more.txt").write_text("".join(f"others/photos/{i}.png\n" for i in range(5)))
     (folder / "names.txt").write_text("0 ant\n1 bee\n2 cat\n")

@@ -9,13 +9,15 @@ from typing import Any
 from ppcls.check.findings import KINDS, NOTES, Finding, findings
 from ppcls.check.survey import UNLABELED, Album, Demands, survey
 from ppcls.data import datasets, decode
+from ppcls.data.groups import GroupBy, with_groups
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import ResizeShort, sides
 from ppcls.data.unlabeled import find_unlabeled
 from ppcls.recipe import Recipe
 from ppcls.report import sheets
 from ppcls.report.sheets import Card, require_room
-from ppcls.train.setup import open_listed
+from ppcls.train.open_data import each_fold, located, open_part
+from ppcls.train.setup import open_listed, with_preprocess
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_bytes
 from ppcls.utils.log import say
@@ -164,8 +166,13 @@ def check_data(
 def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
     """The images a recipe trains on and is scored on, and what it asks of them."""
     recipe = replace(recipe, data=replace(recipe.data, labeled=1.0))  # all that there is
-    recipe, inputs = open_listed(recipe)
-    album = album_of(inputs.train, inputs.eval)
+    if recipe.data.folds and not recipe.data.fold:
+        recipe = with_preprocess(recipe)
+        album = Album(folds_in_turn(recipe))
+    else:
+        recipe, inputs = open_listed(recipe)
+        note_groups(recipe.data.group_by, inputs.eval)
+        album = album_of(inputs.train, inputs.eval)
     if recipe.data.unlabeled:
         album.parts[UNLABELED] = find_unlabeled(recipe.data.unlabeled.images)
     largest = sides(recipe.train_size)[-1]
@@ -174,19 +181,43 @@ def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
     return album, Demands(recipe.model.in_channels, resize, recipe.preprocess.crop)
 
 
-def of_paths(paths: Sequence[str]) -> tuple[Album, Demands]:
+def folds_in_turn(recipe: Recipe) -> dict[str, Dataset]:
+    """The parts of a recipe whose folds are all trained: what each keeps for evaluation."""
+    data = located(recipe.data)
+    train = open_part("data.train", data.train, data, recipe.task.multilabel)
+    datasets.check(train, recipe.model.num_classes or train.classes, "data.train")
+    folds = enumerate(each_fold(train, data, recipe.seed), 1)
+    return {f"fold {number}": held for number, (_, held) in folds}
+
+
+def note_groups(group_by: GroupBy | None, evaluation: Dataset | None) -> None:
+    """Say where images that are scored name no groups, so that none can be compared."""
+    if group_by and evaluation is not None and evaluation.groups is None:
+        say(
+            f"note: {evaluation.source}: {group_by} names no group of its images, so groups are "
+            "not looked at"
+        )
+
+
+def of_paths(paths: Sequence[str], group_by: GroupBy | None = None) -> tuple[Album, Demands]:
     """The images of one or two folders or lists: to train on, to be scored on."""
     train, evaluation = datasets.find_parts(paths[0], paths[1] if len(paths) > 1 else None)
     given = [path for path in (train, evaluation) if path]
-    opened, *rest = [datasets.open_samples(path) for path in given]
+    opened, *rest = [open_grouped(path, group_by) for path in given]
     ids = datasets.ids_in_words(opened)
     if ids:  # a finding; and so that the images can be looked at, names
         ids += "; a recipe numbers them with data.number_labels: true"
-        opened, *rest = [datasets.open_samples(path, number_labels=True) for path in given]
+        opened, *rest = [open_grouped(path, group_by, number_labels=True) for path in given]
     datasets.note_numbers(opened)
     if rest:
         rest[0] = datasets.numbered_as(rest[0], opened.names, opened.classes, opened.source)
     return album_of(opened, rest[0] if rest else None, ids), Demands()
+
+
+def open_grouped(path: str, group_by: GroupBy | None, number_labels: bool = False) -> Dataset:
+    column = group_by.column if group_by else None
+    samples = datasets.open_samples(path, number_labels=number_labels, group_column=column)
+    return with_groups(samples, group_by.path) if group_by and group_by.path else samples
 
 
 def album_of(train: Dataset, evaluation: Dataset | None, labels: str = "") -> Album:

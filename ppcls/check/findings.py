@@ -6,7 +6,7 @@ Each of the 16 bands of 16 bits brings together the images that are equal in it;
 compared in all 256 bits. A pair that differs in at most 15 bits is equal in one band for certain.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy as np
 from ppcls.check.survey import UNLABELED, WORDS, Album, Odd, Survey
 from ppcls.data.datasets import one_class
 from ppcls.data.samples import Dataset
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, quoted
 
 # Bits of 256 in which near-duplicates may differ; docs/data.md has the measurements.
 NEAR = 32
@@ -91,6 +91,7 @@ UNEVEN = 10  # times the smallest class from which the largest is noted
 KINDS = {
     "broken": "images that stop training, or are seen damaged: replace or remove them",
     "leak": "the same image to learn from and to be scored on: remove one",
+    "group leak": "images of one group to learn from and to be scored on: keep it on one side",
     "two labels": "the same image in several classes: keep the right one",
     "duplicate": "the same image several times: all but one are a waste",
     "near leak": "nearly the same image to learn from and to be scored on: keep them on one side",
@@ -145,6 +146,7 @@ def findings(seen: Survey, near: int) -> list[Finding]:
     copies = exact_groups(seen.records)
     for group in copies:
         found += judged(seen.album, group, "", how_equal(seen, group))
+    found += group_leaks(seen.album)
     for group, bits in near_groups(seen.records, near):
         detail = f"{bits} of 256 bits differ"
         if len(group) > CROWD:
@@ -171,7 +173,8 @@ def judged(album: Album, group: tuple[int, ...], near: str, detail: str) -> Iter
         known[0] if part == UNLABELED and known else album.label(image)
         for image, part in zip(group, parts, strict=True)
     ]
-    leaks = "eval" in parts and len(set(parts)) > 1
+    # Each fold of several is scored in one of the runs and learnt from in the others.
+    leaks = len(set(parts)) > 1 and not set(parts) <= {"train", UNLABELED}
     mixed = len(set(labels)) > 1
     if leaks:
         yield Finding(f"{near}leak", contrasted(group, parts), detail)
@@ -182,7 +185,25 @@ def judged(album: Album, group: tuple[int, ...], near: str, detail: str) -> Iter
         yield Finding(f"{near}duplicate", group, detail)
 
 
-def contrasted(group: tuple[int, ...], values: list[str]) -> tuple[int, ...]:
+def group_leaks(album: Album) -> Iterator[Finding]:
+    """Groups with images in several parts, where parts say which group each image is of."""
+    known: dict[str, dict[str, list[int]]] = {}  # of each group the images in each part
+    start = 0
+    for part, samples in album.parts.items():
+        if samples.groups is not None:
+            names = samples.groups.names
+            for index, number in enumerate(samples.groups.numbers.tolist()):
+                known.setdefault(names[number], {}).setdefault(part, []).append(start + index)
+        start += len(samples)
+    for name, parts in sorted(known.items()):
+        if len(parts) > 1:
+            images = [image for own in parts.values() for image in own]
+            of = [part for part, own in parts.items() for _ in own]
+            counts = ", ".join(f"{plural(len(own), 'image')} of {p}" for p, own in parts.items())
+            yield Finding("group leak", contrasted(tuple(images), of), f"{quoted(name)}: {counts}")
+
+
+def contrasted(group: tuple[int, ...], values: Sequence[str]) -> tuple[int, ...]:
     """The group with an image of another value than the first's brought to the second place."""
     other = next(i for i, value in enumerate(values) if value != values[0])
     return (group[0], group[other], *group[1:other], *group[other + 1 :])

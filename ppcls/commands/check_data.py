@@ -22,6 +22,11 @@ def add(commands) -> None:
     text = "folder or list of the images to be scored on"
     parser.add_argument("eval", nargs="?", type=expanded, metavar="EVAL", help=text)
     add_recipe_options(parser, required=False)
+    text = "column of the lists TRAIN and EVAL with groups, none of which may be in both"
+    groups = parser.add_mutually_exclusive_group()
+    groups.add_argument("--group-column", metavar="NAME", help=text)
+    text = "regular expression that finds the group in each path, in place of a column"
+    groups.add_argument("--group-path", metavar="REGEX", help=text)
     text = "write all findings into this .csv file"
     parser.add_argument("--output", type=Path, metavar="FILE", help=text)
     text = "draw the pairs that look alike into this .png file"
@@ -37,6 +42,11 @@ def run(options: argparse.Namespace) -> int:
         raise UserError("give -c RECIPE, or TRAIN and maybe EVAL: a folder or a list each")
     if options.override and not options.config:
         raise UserError("-o changes a recipe: give -c RECIPE")
+    grouped = options.group_column is not None or options.group_path is not None
+    if grouped and options.config:
+        raise UserError("a recipe says what groups are: -o data.group_by.column=NAME")
+    if grouped and not options.eval:
+        raise UserError("--group-column and --group-path compare TRAIN with EVAL: give both")
     from ppcls.check.check_data import check_data, of_paths, of_recipe
 
     if options.config:
@@ -45,7 +55,11 @@ def run(options: argparse.Namespace) -> int:
 
         album, demands = of_recipe(load(Recipe, options.config, options.override))
     else:
-        album, demands = of_paths([path for path in (options.train, options.eval) if path])
+        from ppcls.data.groups import group_by_of
+
+        group_by = group_by_of(options.group_column, options.group_path) if grouped else None
+        given = [path for path in (options.train, options.eval) if path]
+        album, demands = of_paths(given, group_by)
     clean = check_data(
         album, demands, options.near, options.output, options.sheet, options.overwrite
     )

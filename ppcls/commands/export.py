@@ -43,6 +43,8 @@ def add(commands) -> None:
     ends.add_argument("--softmax", action="store_true", help=text)
     text = "let the exported model give logits in place of probabilities"
     ends.add_argument("--logits", action="store_true", help=text)
+    text = "let the exported model give pooled features, too, for predict --features and similar"
+    parser.add_argument("--features", action="store_true", help=text)
     text = "leave batch norms as layers of their own, not fused into convolutions"
     parser.add_argument("--keep-norms", action="store_true", help=text)
     text = "network that PaddleX is to read it as; default: that of the same structure, if any"
@@ -62,6 +64,7 @@ def run(options: argparse.Namespace) -> int:
         dynamic_size=options.dynamic_size,
         fuse=not options.keep_norms,
         paddlex=options.paddlex_name,
+        features=options.features,
     )
     export(trained, output, options.check, form, options.overwrite)
     return 0

@@ -10,6 +10,8 @@ from ppcls.utils.files import expanded
 from ppcls.utils.log import print_error
 from ppcls.utils.text import decimal, did_you_mean, whole_number
 
+LONGEST = 366 * 24 * 3600  # seconds of a --time
+
 
 class Parser(argparse.ArgumentParser):
     """Says a mistake in one line that names the command, and where to read on."""
@@ -54,8 +56,13 @@ def add_recipe_options(parser: argparse.ArgumentParser, required: bool) -> None:
         type=expanded,
         required=required,
         metavar="RECIPE",
-        help="the recipe file, such as configs/finetune/EfficientNetLite0.yaml",
+        help="the recipe: a file, or the name of one that comes with ppcls, such as "
+        "EfficientNetLite0, finetune or quick_start/digits",
     )
+    add_override_option(parser)
+
+
+def add_override_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--override",
@@ -73,6 +80,34 @@ def add_use_option(parser: argparse.ArgumentParser) -> None:
     """Modules whose classes may be named; `ppcls.cli.main` imports them."""
     text = "module whose classes may be named, such as my_pkg: its code runs; may be repeated"
     parser.add_argument("--use", action="append", default=[], metavar="MODULE", help=text)
+
+
+def add_data_argument(parser: argparse.ArgumentParser, required: bool) -> None:
+    """What a recipe is chosen for."""
+    text = "images to learn from: a folder with one for each class, or with train/ and val/; a "
+    text += "list or CSV file; tar shards"
+    count = None if required else "?"
+    parser.add_argument("data", type=expanded, nargs=count, metavar="PATH", help=text)
+
+
+def add_time_option(parser: argparse.ArgumentParser) -> None:
+    text = "how long the run may take, such as 20m, 90s or 1h: a few steps are measured, and as "
+    text += "many epochs are trained as fit"
+    parser.add_argument("--time", type=span, metavar="TIME", help=text)
+
+
+def span(text: str) -> float:
+    """A time such as 20m in seconds."""
+    unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:].lower())
+    value = decimal(text[:-1])
+    if unit is None or value is None or not 0 < value * unit <= LONGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a time such as 90s, 20m or 1.5h")
+    return value * unit
+
+
+def program() -> str:
+    """How this program is called again: by its name where that was used, else by its module."""
+    return "ppcls" if Path(sys.argv[0]).stem == "ppcls" else "python -m ppcls"
 
 
 def add_overwrite_option(parser: argparse.ArgumentParser, text: str) -> None:
@@ -156,7 +191,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         type=expanded,
         required=True,
         metavar="FOLDER",
-        help="folder that ppcls, PaddleClas or PaddleX exported",
+        help="folder that ppcls, PaddleClas or PaddleX exported; for predict and similar also a "
+        "checkpoint of ours, a run's folder or an .onnx file",
     )
     parser.add_argument(
         "--engine",

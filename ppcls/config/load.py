@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from ppcls.config.own import UNKNOWN, held
+from ppcls.config.packaged import find_recipe
 from ppcls.config.suggest import suggest
 from ppcls.config.tree import TAGS, At, Tree, dotted_name, override, read
 from ppcls.utils import yaml_files
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import expanded
 from ppcls.utils.log import say
 from ppcls.utils.text import at_most, quoted, visible
 
@@ -31,12 +31,15 @@ SHOWN = 100  # characters of a value, in a message
 def load(schema: type[Node], path: str | Path, overrides: Sequence[str] = ()) -> Node:
     """Read a YAML file, its bases and the overrides into `schema`.
 
+    Args:
+        path: the file, or the name of a recipe that comes with ppcls.
+
     Raises:
         UserError: one line for each mistake, with the file and line or the override.
     """
     renamed: dict[str, str] = getattr(schema, "renamed", {})
     said: list[str] = []
-    tree = read(Path(expanded(path)), renamed, said)
+    tree = read(Path(find_recipe(str(path))), renamed, said)
     value = resolve(schema, tree, overrides, said)
     if said:
         say(f"note: {path}: {'; '.join(dict.fromkeys(said))}; the older names go on working")

@@ -45,6 +45,7 @@ Classes = Annotated[int, Field(strict=True, gt=0, le=MANY)]
 Side = Annotated[int, Field(strict=True, gt=0, le=WIDEST)]  # pixels
 Margin = Annotated[int, Field(strict=True, ge=0, le=WIDEST)]  # pixels
 Times = Annotated[int, Field(strict=True, gt=0, le=FEW)]  # that something is done to an image
+Folds = Annotated[int, Field(strict=True, ge=2, le=100)]  # each is a whole run
 Workers = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 Seed = Annotated[int, Field(strict=True, ge=0, le=LARGEST_SEED)]
 Float = Annotated[float, Field(strict=True, allow_inf_nan=False)]

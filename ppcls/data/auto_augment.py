@@ -70,9 +70,9 @@ class RandAugment:
     """
 
     op: Literal["rand_augment"] = "rand_augment"
-    num_ops: Times = 2
-    magnitude: Annotated[NotNegative, Field(le=10)] = 9.0
-    magnitude_std: NotNegative = 0.0
+    num_ops: Times = 2  # changes of an image
+    magnitude: Annotated[NotNegative, Field(le=10)] = 9.0  # 0 to 10
+    magnitude_std: NotNegative = 0.0  # how it varies
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         return changed(image, self.draw(rng), RANGES, GREY)
@@ -114,10 +114,10 @@ class AugMix:
     """
 
     op: Literal["augmix"] = "augmix"
-    severity: Annotated[Positive, Field(ge=0.1, le=10)] = 3.0
-    width: Times = 3
-    depth: Times | None = None
-    alpha: Positive = 1.0
+    severity: Annotated[Positive, Field(ge=0.1, le=10)] = 3.0  # of 10
+    width: Times = 3  # chains of changes
+    depth: Times | None = None  # changes in each; None: 1 to 3
+    alpha: Positive = 1.0  # of the mixing weights
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         shares = rng.dirichlet([self.alpha] * self.width)

@@ -24,7 +24,7 @@ class Mixup:
     """lam * image + (1 - lam) * another, lam ~ Beta(alpha, alpha) (arXiv:1710.09412)."""
 
     op: Literal["mixup"] = "mixup"
-    alpha: Positive = 0.2
+    alpha: Positive = 0.2  # of the beta distribution of shares
     prob: Share = 1.0
 
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Mixed:
@@ -45,7 +45,7 @@ class CutMix:
     """
 
     op: Literal["cutmix"] = "cutmix"
-    alpha: Positive = 1.0
+    alpha: Positive = 1.0  # of the beta distribution of areas
     prob: Share = 1.0
 
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Mixed:
@@ -72,8 +72,8 @@ class FMix:
     """
 
     op: Literal["fmix"] = "fmix"
-    alpha: Positive = 1.0
-    decay_power: Positive = 3.0
+    alpha: Positive = 1.0  # of the beta distribution of areas
+    decay_power: Positive = 3.0  # the higher, the smoother the mask
     prob: Share = 1.0
 
     def __call__(self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Mixed:

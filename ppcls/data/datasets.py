@@ -20,13 +20,14 @@ from ppcls.data.class_names import (
 )
 from ppcls.data.decode import EXPECTED
 from ppcls.data.folders import PassedOver, listing, walk, with_passed_over
-from ppcls.data.lists import read_label_sets, read_list, read_plain
-from ppcls.data.samples import Dataset, Paths
+from ppcls.data.lists import read_column, read_label_sets, read_list, read_plain
+from ppcls.data.samples import Dataset, Groups, Paths
 from ppcls.data.shards import is_shards, open_shards
+from ppcls.data.splits import deal_groups
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded, special_kind
 from ppcls.utils.log import say
-from ppcls.utils.text import at_most, did_you_mean, plural, spelt, visible
+from ppcls.utils.text import at_most, did_you_mean, plural, quoted, spelt, visible
 
 LIST_SUFFIXES = ("", ".csv", ".lst", ".tsv", ".txt")
 # Names of the parts of a data set, in small letters, the first to be taken first.
@@ -42,6 +43,7 @@ def open_samples(
     labels: str | PathLike | None = None,
     multilabel: bool = False,
     number_labels: bool = False,
+    group_column: str | None = None,
 ) -> Dataset:
     """Open a folder with one sub-folder per class, or a list file with `path label` in each line.
 
@@ -54,11 +56,14 @@ def open_samples(
     file without one, names are sorted and numbered, and so are with `number_labels` those of any
     list, whole numbers among them, too. With a label file, a folder may lack some classes.
     With `several`, a list says 0 or 1 for every class (`ppcls.data.lists`). Tar files are
-    opened by `ppcls.data.shards`.
+    opened by `ppcls.data.shards`. `group_column` is a column of a CSV file that says which images
+    belong together.
     No image is opened. Raises UserError, with file:line where a list is wrong.
     """
     path = existing(expanded(path))
     root = None if root is None else expanded(root)
+    if group_column and (os.path.isdir(path) or Path(path).suffix.lower() != ".csv"):
+        raise UserError(no_columns(path, group_column))
     names = read_class_names(labels) if labels is not None else ()
     if is_shards(path) and not os.path.isdir(path):
         return open_shards(path, names, multilabel, number_labels=number_labels)
@@ -75,7 +80,15 @@ def open_samples(
         raise UserError(f"{path}: no such folder or list file")
     if Path(path).suffix.lower() not in LIST_SUFFIXES:
         raise UserError(f"{path}: a list of images ends in .txt, .tsv, .lst or .csv")
-    return open_list(path, root, names, multilabel, number_labels)
+    return open_list(path, root, names, multilabel, number_labels, group_column)
+
+
+def no_columns(path: str, column: str) -> str:
+    """What is wrong with a column of what is no CSV file."""
+    return (
+        f"{path} has no columns, so none is called {quoted(column)}: data.group_by.column is for "
+        "CSV files; data.group_by.path finds groups in the paths of anything"
+    )
 
 
 def open_list(
@@ -84,6 +97,7 @@ def open_list(
     names: tuple[str, ...],
     multilabel: bool,
     number_labels: bool,
+    group_column: str | None = None,
 ) -> Dataset:
     """A list file, of plain lines with few copies of them in memory, else with every care."""
     start = os.path.join(os.path.dirname(path) if root is None else os.fspath(root), "")
@@ -93,10 +107,14 @@ def open_list(
             paths, numbers, lines, names = plain
             return Dataset(paths, numbers, names, path, lines)
     if multilabel:
-        listed, numbers, lines, names = read_label_sets(path, names)
+        listed, numbers, lines, names = read_label_sets(path, names, group_column)
     else:
         listed, numbers, lines, names = read_list(path, names, number_labels)
-    return Dataset(Paths(listed, start), numbers, names, path, lines)
+    groups = Groups.of(read_column(path, group_column, lines)) if group_column else None
+    samples = Dataset(Paths(listed, start), numbers, names, path, lines, groups)
+    if groups:
+        require_one_group(samples)
+    return samples
 
 
 def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
@@ -407,10 +425,15 @@ def split(
     Each class with two images or more has at least one on both sides. An image that is listed twice
     stays on one side. Neither the order of listing nor the folder's own place matters. One with
     several labels counts as one of its rarest class. With `whole`, all of a class may be held out,
-    and of a class with one image that is.
+    and of a class with one image that is. Of samples with groups, whole groups are
+    (`ppcls.data.splits`).
     """
     if not 0 < holdout < 1:
         raise UserError(f"the share to hold out lies between 0 and 1, not {holdout}")
+    if samples.groups is not None:
+        needed = (0, 1) if whole else (2, 1)  # of what is learnt from, most of all
+        parts = deal_groups(samples.groups, samples.labels, (1 - holdout, holdout), needed, seed)
+        return part_out(samples, parts == 1)
     labels = samples.labels if samples.labels.ndim == 1 else rarest(samples.labels)
     held: set[str] = set()
     found, counts = np.unique(labels, return_counts=True)
@@ -421,7 +444,49 @@ def split(
         order = np.random.default_rng([seed, int(label)]).permutation(len(own))
         held.update(own[index] for index in order[:count])
     is_held = np.fromiter((path in held for path in samples.paths), bool, len(samples))
+    return part_out(samples, is_held)
+
+
+def part_out(samples: Dataset, is_held: np.ndarray) -> tuple[Dataset, Dataset]:
+    """The other images, and those held."""
     return samples.subset(np.flatnonzero(~is_held)), samples.subset(np.flatnonzero(is_held))
+
+
+def folds_of(samples: Dataset, folds: int, seed: int) -> np.ndarray:
+    """The fold that each image is in, int64 [N] from 0: the same for the same files and seed.
+
+    The images of each class are dealt out in an order that the seed draws, the folds' sizes differ
+    by one at most, and an image that is listed twice is in one. Of samples with groups, whole
+    groups are dealt out (`ppcls.data.splits`).
+    """
+    if samples.groups is not None:
+        shares = [1 / folds] * folds
+        return deal_groups(samples.groups, samples.labels, shares, [1] * folds, seed)
+    labels = samples.labels if samples.labels.ndim == 1 else rarest(samples.labels)
+    dealt: dict[str, int] = {}
+    found, counts = np.unique(labels, return_counts=True)
+    classes = np.split(np.argsort(labels, kind="stable"), np.cumsum(counts)[:-1])
+    for label, members in zip(found, classes, strict=True):
+        own = sorted(set(samples.paths.take(members)) - dealt.keys())
+        order = np.random.default_rng([seed, int(label)]).permutation(len(own))
+        for index in order:
+            dealt[own[index]] = len(dealt) % folds
+    return np.fromiter((dealt[path] for path in samples.paths), np.int64, len(samples))
+
+
+def require_one_group(samples: Dataset) -> None:
+    """UserError for an image that is listed in two groups: it would be on both sides."""
+    groups = samples.groups
+    assert groups is not None
+    known: dict[str, int] = {}
+    for index, path in enumerate(samples.paths):
+        first = known.setdefault(path, index)
+        here, there = groups.numbers[index], groups.numbers[first]
+        if here != there:
+            raise UserError(
+                f"{samples.where(index)}: is in the group {quoted(groups.names[here])} here and in "
+                f"{quoted(groups.names[there])} at {samples.where(first)}; an image has one group"
+            )
 
 
 def rarest(labels: np.ndarray) -> np.ndarray:

@@ -173,6 +173,37 @@ def column(path: str | PathLike, header: list[str], what: str, known: tuple[str,
     raise UserError(f"{path}:1: name one {what} column ({', '.join(known)}); {have}")
 
 
+def read_column(path: str | PathLike, name: str, lines: np.ndarray) -> list[str]:
+    """What a further column of a CSV file says of the images on these lines.
+
+    Raises:
+        UserError: no such column; cells without a text, up to ten at once.
+    """
+    header, table, _ = csv_fields(path)
+    place = column_called(path, header, name)
+    cells = {line: fields[place] for line, fields in table}
+    found = [cells[line] for line in lines.tolist()]
+    empty = [line for line, cell in zip(lines.tolist(), found, strict=True) if not cell]
+    if empty:
+        raise UserError(*first_of([f"{path}:{line}: no {visible(name, 60)}" for line in empty]))
+    return found
+
+
+def column_called(path: str | PathLike, header: Sequence[str], name: str) -> int:
+    """The index of a column by its name; case counts only where several differ in it."""
+    columns = [composed(field) for field in header]
+    wanted = composed(name.strip())
+    found = [index for index, field in enumerate(columns) if field == wanted]
+    found = found or [i for i, field in enumerate(columns) if field.lower() == wanted.lower()]
+    if len(found) != 1:
+        many = "several columns are" if found else "no column is"
+        raise UserError(
+            f"{path}:1: {many} called {quoted(name)}{did_you_mean(wanted, columns)}; the header is "
+            f"{joined(list(header))}"
+        )
+    return found[0]
+
+
 def label_mistake(label: str, names: tuple[str, ...], is_csv: bool) -> str:
     """What is wrong with a label that has no number."""
     shown = f"label {quoted(label, 100)}"
@@ -316,18 +347,18 @@ SPELT = {"0": 0, "1": 1}
 
 
 def read_label_sets(
-    path: str | PathLike, names: tuple[str, ...] = ()
+    path: str | PathLike, names: tuple[str, ...] = (), group_column: str | None = None
 ) -> tuple[list[str], np.ndarray, np.ndarray, tuple[str, ...]]:
     """A list file's images as written, labels (uint8 [N, classes], 0 or 1), lines and class names.
 
-    In a CSV file every column but the path's is a class and its header the class's name; with
-    `names` the columns may stand in another order.
+    In a CSV file every column but the path's, and `group_column` where it has that, is a class and
+    its header the class's name; with `names` the columns may stand in another order.
 
     Raises:
         UserError: up to ten mistakes at once, each with its file:line.
     """
     if Path(path).suffix.lower() == ".csv":
-        rows, names = csv_sets(path, names)
+        rows, names = csv_sets(path, names, group_column)
     else:
         rows = text_rows(path)
     width = len(names) or (rows.labels[0].count(",") + 1 if rows.labels else 0)
@@ -352,9 +383,15 @@ def mistake(text: str, width: int) -> str:
     )
 
 
-def csv_sets(path: str | PathLike, names: tuple[str, ...]) -> tuple[Rows, tuple[str, ...]]:
+def csv_sets(
+    path: str | PathLike, names: tuple[str, ...], group_column: str | None = None
+) -> tuple[Rows, tuple[str, ...]]:
     """The rows of a CSV file, labels joined with commas, and the classes in their order."""
     header, table, mistakes = csv_fields(path)
+    if group_column:
+        place = column_called(path, header, group_column)
+        header = [*header[:place], *header[place + 1 :]]
+        table = [(line, [*fields[:place], *fields[place + 1 :]]) for line, fields in table]
     header = [composed(field) for field in header]
     lowered = [field.lower() for field in header]
     image_column = column(path, lowered, "path", PATH_COLUMNS)

@@ -106,12 +106,12 @@ class Preprocess:
     say better.
     """
 
-    resize: Side = 256
-    crop: Side = 224
-    interpolation: Interpolation = "bilinear"
-    backend: Backend = "cv2"
-    mean: tuple[Float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)
+    resize: Side = 256  # pixels of the short side
+    crop: Side = 224  # pixels of the square cut out of the middle
+    interpolation: Interpolation = "bilinear"  # how pixels are computed in resizing
+    backend: Backend = "cv2"  # what resizes: OpenCV, Pillow
+    mean: tuple[Float, ...] = (0.485, 0.456, 0.406)  # of pixels of 0 to 1, for each channel
+    std: tuple[Positive, ...] = (0.229, 0.224, 0.225)  # they are divided by it then
 
     @model_validator(mode="wrap")
     @classmethod

@@ -44,7 +44,7 @@ class Balanced:
     """
 
     kind: Literal["balanced"] = "balanced"
-    power: Share = 1.0
+    power: Share = 1.0  # 1: classes equally; 0: as they are
 
     def draw(
         self, samples: Dataset, classes: int, total: int, rng: np.random.Generator
@@ -65,7 +65,7 @@ class Weighted:
     """Each image with a chance in proportion to the weight of its class."""
 
     kind: Literal["weighted"] = "weighted"
-    weights: tuple[NotNegative, ...]
+    weights: tuple[NotNegative, ...]  # of each class
 
     def __post_init__(self):
         if not any(self.weights):

@@ -220,12 +220,37 @@ def plain_files(folder: str) -> set[bytes]:
 
 
 @dataclass(frozen=True, eq=False)
+class Groups:
+    """Which images belong together: `numbers` (int64 [N]) are places in `names`, sorted texts."""
+
+    numbers: np.ndarray
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "Groups":
+        """Of the name of each image's group."""
+        names = tuple(sorted(set(texts)))
+        place = {name: number for number, name in enumerate(names)}
+        return cls(np.fromiter(map(place.__getitem__, texts), np.int64, len(texts)), names)
+
+    def take(self, indices: np.ndarray) -> "Groups":
+        """Those of the images at `indices`, with all names."""
+        return Groups(self.numbers[indices], self.names)
+
+    @property
+    def count(self) -> int:
+        """How many there are of which any image is here."""
+        return len(np.unique(self.numbers))
+
+
+@dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set without its pixels: paths, labels and names (() when unknown).
 
     `labels` are int64 [N], or uint8 [N, classes] of 0 and 1 where an image may have several.
     `source` is the folder, list file or shards it came from, `lines` (int64 [N]) each image's line
-    in a list. Each of the paths is a text that `ppcls.data.decode.read` reads.
+    in a list. Each of the paths is a text that `ppcls.data.decode.read` reads. `groups` are those
+    that no split divides, None where each image stands for itself.
     """
 
     paths: Paths | Members
@@ -233,6 +258,7 @@ class Dataset:
     names: tuple[str, ...]
     source: str
     lines: np.ndarray | None = None
+    groups: Groups | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -253,8 +279,9 @@ class Dataset:
         """The images at `indices`, in that order, with the same names."""
         indices = np.asarray(indices, np.int64)
         lines = None if self.lines is None else self.lines[indices]
+        groups = None if self.groups is None else self.groups.take(indices)
         return Dataset(
-            self.paths.take(indices), self.labels[indices], self.names, self.source, lines
+            self.paths.take(indices), self.labels[indices], self.names, self.source, lines, groups
         )
 
     def counts(self, num_classes: int) -> np.ndarray:

@@ -42,7 +42,7 @@ class Progressive:
     """A side for each stretch of training, by the number of epochs before it."""
 
     kind: Literal["progressive"] = "progressive"
-    sizes: dict[Annotated[int, Field(ge=0, le=MOST)], Side]
+    sizes: dict[Annotated[int, Field(ge=0, le=MOST)], Side]  # epoch: side
 
     def __post_init__(self):
         if 0 not in self.sizes:
@@ -57,7 +57,7 @@ class MultiScale:
     """One of `sizes` for each batch, drawn evenly."""
 
     kind: Literal["multi_scale"] = "multi_scale"
-    sizes: tuple[Side, ...]
+    sizes: tuple[Side, ...]  # sides, one drawn for each batch
 
     def __post_init__(self):
         if not self.sizes:
@@ -145,8 +145,8 @@ class RandomResizedCrop:
     """
 
     op: Literal["random_resized_crop"] = "random_resized_crop"
-    scale: tuple[Positive, Positive] = (0.08, 1.0)
-    ratio: tuple[Positive, Positive] = (0.75, 1.3333333)
+    scale: tuple[Positive, Positive] = (0.08, 1.0)  # share of the area, from and to
+    ratio: tuple[Positive, Positive] = (0.75, 1.3333333)  # of width to height
     interpolation: Literal[Interpolation, "random"] = "bilinear"
     backend: Backend = "cv2"
 
@@ -210,7 +210,7 @@ class ResizeShort:
     """The short side resized to `pixels` (null: to size), the shape kept."""
 
     op: Literal["resize_short"] = "resize_short"
-    pixels: Side | None = None
+    pixels: Side | None = None  # of the short side
     interpolation: Interpolation = "bilinear"
     backend: Backend = "cv2"
 
@@ -241,7 +241,7 @@ class RandomCrop:
     """
 
     op: Literal["random_crop"] = "random_crop"
-    pad: Margin = 0
+    pad: Margin = 0  # pixels on each side, before
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         height, width = image.shape[:2]
@@ -278,8 +278,8 @@ class Pad:
     """
 
     op: Literal["pad"] = "pad"
-    pixels: Annotated[tuple[Margin, ...], BeforeValidator(four_sides)]
-    fill: Byte = 0
+    pixels: Annotated[tuple[Margin, ...], BeforeValidator(four_sides)]  # on each side
+    fill: Byte = 0  # their value
     mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant"
 
     def __post_init__(self):
@@ -301,8 +301,8 @@ class Rotation:
     """
 
     op: Literal["rotation"] = "rotation"
-    degrees: tuple[Float, Float] = (-15.0, 15.0)
-    fill: Byte = 0
+    degrees: tuple[Float, Float] = (-15.0, 15.0)  # from and to
+    fill: Byte = 0  # value of the corners
 
     def __post_init__(self):
         if self.degrees[0] > self.degrees[1]:
@@ -332,10 +332,10 @@ class ColorJitter:
     """
 
     op: Literal["color_jitter"] = "color_jitter"
-    brightness: NotNegative = 0.0
-    contrast: NotNegative = 0.0
-    saturation: NotNegative = 0.0
-    hue: Annotated[NotNegative, Field(le=0.5)] = 0.0
+    brightness: NotNegative = 0.0  # most change
+    contrast: NotNegative = 0.0  # most change
+    saturation: NotNegative = 0.0  # most change
+    hue: Annotated[NotNegative, Field(le=0.5)] = 0.0  # most change, of a turn
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         widths = (self.brightness, self.contrast, self.saturation, self.hue)
@@ -365,7 +365,7 @@ class GaussianBlur:
     """Blurred with a standard deviation drawn evenly from `sigma`, in pixels (arXiv:2002.05709)."""
 
     op: Literal["gaussian_blur"] = "gaussian_blur"
-    sigma: tuple[Positive, Positive] = (0.1, 2.0)
+    sigma: tuple[Positive, Positive] = (0.1, 2.0)  # from and to, in pixels
 
     def __post_init__(self):
         if self.sigma[0] > self.sigma[1]:
@@ -383,7 +383,7 @@ class Lighting:
     """
 
     op: Literal["lighting"] = "lighting"
-    std: NotNegative = 0.1
+    std: NotNegative = 0.1  # of the shift along each axis of colours
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
         draws = self.std * rng.standard_normal(3)
@@ -431,8 +431,8 @@ class RandomErasing:
 
     op: Literal["random_erasing"] = "random_erasing"
     prob: Share = 0.5
-    scale: tuple[Positive, Positive] = (0.02, 0.4)
-    ratio: tuple[Positive, Positive] = (0.3, 3.3333333)
+    scale: tuple[Positive, Positive] = (0.02, 0.4)  # share of the area
+    ratio: tuple[Positive, Positive] = (0.3, 3.3333333)  # of the sides
     mode: Mode = "pixel"
 
     def __post_init__(self):
@@ -457,8 +457,8 @@ class Cutout:
     """
 
     op: Literal["cutout"] = "cutout"
-    holes: Times = 1
-    length: Side | None = None
+    holes: Times = 1  # squares
+    length: Side | None = None  # of their sides, in pixels
     mode: Mode = "mean"
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
@@ -479,7 +479,7 @@ class HideAndSeek:
     """
 
     op: Literal["hide_and_seek"] = "hide_and_seek"
-    sides: tuple[Margin, ...] = (0, 16, 32, 44, 56)
+    sides: tuple[Margin, ...] = (0, 16, 32, 44, 56)  # of the squares, in pixels; one is drawn
     prob: Share = 0.5
     mode: Mode = "mean"
 
@@ -508,9 +508,9 @@ class GridMask:
 
     op: Literal["grid_mask"] = "grid_mask"
     prob: Share = 0.8
-    unit: tuple[Side, Side] = (96, 224)
-    ratio: Share = 0.6
-    rotate: Annotated[NotNegative, Field(le=360)] = 0.0
+    unit: tuple[Side, Side] = (96, 224)  # pixels of the grid, from and to
+    ratio: Share = 0.6  # share of the side that stays seen
+    rotate: Annotated[NotNegative, Field(le=360)] = 0.0  # degrees at most
     mode: Mode = "mean"
 
     def __post_init__(self):
@@ -548,7 +548,7 @@ class RandomApply:
 
     op: Literal["random_apply"] = "random_apply"
     prob: Share = 0.5
-    ops: tuple["Transform", ...]
+    ops: tuple["Transform", ...]  # applied together or not at all
 
     def __post_init__(self):
         if not self.ops:
@@ -563,8 +563,8 @@ class OneOf:
     """One of `ops`, drawn in proportion to `weights` (null: evenly)."""
 
     op: Literal["one_of"] = "one_of"
-    ops: tuple["Transform", ...]
-    weights: tuple[NotNegative, ...] | None = None
+    ops: tuple["Transform", ...]  # of which one is applied
+    weights: tuple[NotNegative, ...] | None = None  # chances
 
     def __post_init__(self):
         if not self.ops:

@@ -10,20 +10,23 @@ import os
 import re
 import shutil
 import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from dataclasses import fields as dataclass_fields
 from hashlib import sha256
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
 
 from ppcls.data.class_names import read_class_names, renamed
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference import manifest
+from ppcls.inference import manifest, onnx_metadata
 from ppcls.inference.manifest import Manifest
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
@@ -220,6 +223,9 @@ class ExportedModel:
 def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedModel:
     """Look at a folder.
 
+    An ONNX file alone is one, too: what is known of it then, it carries in itself, or is given. Of
+    a checkpoint of ours, or a run's folder, one is made where `exporter` can.
+
     Args:
         given: instead of, or in place of parts of, `inference.yml`: fields of `Preprocess`, and
             `labels`, a file of class names, `imagenet` or a sequence of them, and `threshold`.
@@ -228,6 +234,11 @@ def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedMo
     Raises:
         UserError: no such folder, or no whole network in it.
     """
+    if path.suffix.lower() == ".onnx" and path.is_file():
+        return open_onnx(path, given or {})
+    checkpoint = checkpoint_in(path)
+    if checkpoint and exporter:
+        path = exported_of(checkpoint, exporter)
     refuse_others(path)
     about = describe(path, given or {})
     names = (*INT8_PROGRAMS, *PROGRAMS)
@@ -256,6 +267,62 @@ def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedMo
     return found
 
 
+def open_onnx(path: Path, given: dict[str, Any]) -> ExportedModel:
+    """An ONNX file: that of an exported folder, or one that stands for itself."""
+    beside = path.with_name(manifest.FILE)
+    if path.name == ONNX and beside.is_file():
+        found = ExportedModel(path.parent, describe(path.parent, given), onnx=path)
+    else:
+        found = ExportedModel(path, describe(path, given), onnx=path)
+    check_graph(found)
+    return found
+
+
+# What writes the exported folder of a checkpoint: the whole of ppcls, which prediction does without
+# (see `ppcls/prediction.py`).
+Exporter = Callable[[Path, Path], None]
+exporter: Exporter | None = None
+BEST = ("best.safetensors", "latest.safetensors")  # of a run's folder, the first that is there
+RECORD = "ppcls"  # what a checkpoint of ours has in its metadata
+
+
+def checkpoint_in(path: Path) -> Path | None:
+    """The checkpoint of ours that a path, or a run's folder, is; None for all else."""
+    if path.is_dir() and not is_exported(path):
+        path = next((path / name for name in BEST if (path / name).is_file()), path)
+    if path.suffix.lower() != ".safetensors" or not path.is_file():
+        return None
+    try:
+        with safe_open(path, "numpy") as file:
+            return path if RECORD in (file.metadata() or {}) else None
+    except (OSError, SafetensorError):
+        return None
+
+
+def exported_of(checkpoint: Path, exporter: Exporter) -> Path:
+    """The exported folder of a checkpoint, in ppcls's own folder; made where it is not there."""
+    digest = sha256()
+    try:
+        with checkpoint.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise UserError(f"{checkpoint}: cannot be read ({error.strerror or error})") from None
+    digest.update(sys.modules["ppcls"].__version__.encode())
+    run = checkpoint.resolve().parent.name or "checkpoint"
+    folder = environment.home() / "exported" / f"{run}-{digest.hexdigest()[:16]}"
+    if folder.is_dir():
+        with suppress(UserError):  # else it is made anew
+            return open_exported(folder).path
+    if find_spec("paddle") is None:
+        raise UserError(
+            f"{checkpoint}: predicting with a checkpoint needs paddlepaddle, once; install it, or "
+            f"elsewhere {to_export(checkpoint)}"
+        )
+    exporter(checkpoint, folder)
+    return folder
+
+
 CHECKPOINTS = (".safetensors", ".pdparams", ".pdopt", ".pth", ".pt", ".ckpt", ".h5", ".npz")
 
 
@@ -277,7 +344,7 @@ def refuse_others(path: Path) -> None:
     checkpoint = path.suffix.lower() in CHECKPOINTS
     if checkpoint:
         raise UserError(f"{path}: is a checkpoint; {to_export(path)}")
-    known = path.suffix in (".json", ".pdmodel", ".pdiparams", ".onnx", ".xml", ".bin", ".yml")
+    known = path.suffix in (".json", ".pdmodel", ".pdiparams", ".xml", ".bin", ".yml")
     what = f"is a file of one; give its folder, {path.parent}" if known else "is a file"
     raise UserError(f"{path}: is no exported folder: it {what}")
 
@@ -312,7 +379,8 @@ def folder_hint(entries: Sequence[Path]) -> str:
     kinds = (".pdmodel", ".pdiparams", ".onnx", ".xml")
     others = [entry.name for entry in entries if entry.suffix in kinds]
     if others:
-        return f"; {at_most(others)}: a network's files should be named {NAME}.*"
+        file = ", or give the .onnx file itself" if any(n.endswith(".onnx") for n in others) else ""
+        return f"; {at_most(others)}: a network's files should be named {NAME}.*{file}"
     return "; make such a folder with tools/export.py"
 
 
@@ -325,13 +393,24 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
     fields = {key: value for key, value in given.items() if value is not None}
     labels = fields.pop("labels", None)
     threshold = fields.pop("threshold", None)
-    if (path / manifest.FILE).is_file() or not (path.is_dir() and "crop" in fields):
+    kept = {key: fields[key] for key in PREPROCESS if key in fields}
+    text = onnx_metadata.read(path) if path.is_file() else None
+    if text is not None:
+        about = manifest.read(path, kept, text)
+    elif path.is_file() and "crop" not in fields:
+        raise UserError(
+            f"{path}: says nothing of what it expects; say how images are prepared: "
+            "--resize 256 --crop 224, and --mean, --std, --interpolation, --labels if needed"
+        )
+    elif path.is_file():
+        about = Manifest(path.stem, Preprocess(), output=None)
+    elif (path / manifest.FILE).is_file() or not (path.is_dir() and "crop" in fields):
         if path.is_dir() and not (path / manifest.FILE).is_file() and network_files(path):
             raise UserError(
                 f"{path}: has no {manifest.FILE}; say how images are prepared: "
                 "--resize 256 --crop 224, and --mean, --std, --interpolation, --labels if needed"
             )
-        about = manifest.read(path, {key: fields[key] for key in PREPROCESS if key in fields})
+        about = manifest.read(path, kept)
     else:
         about = Manifest(path.resolve().name, Preprocess(), output=None)
     try:

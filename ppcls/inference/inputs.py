@@ -1,5 +1,6 @@
 """What `Predictor` is given: images of many kinds as arrays, and arguments checked."""
 
+import glob
 import operator
 import os
 import re
@@ -20,7 +21,8 @@ from ppcls.data.folders import PassedOver, is_image, with_passed_over
 from ppcls.data.lists import listed_paths
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.samples import Paths
-from ppcls.utils import environment
+from ppcls.inference import video
+from ppcls.utils import environment, web
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import existing, expanded
 from ppcls.utils.opencv import cv2
@@ -58,6 +60,13 @@ def share(name: str, value: Any) -> float:
     number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
     if not number or not 0 <= float(value) <= 1:
         raise UserError(f"{name} ({shown(value)}) should be a number from 0 to 1")
+    return float(value)
+
+
+def seconds(name: str, value: Any) -> float:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 < float(value) < 1e9:
+        raise UserError(f"{name} ({shown(value)}) should be a number of seconds above 0")
     return float(value)
 
 
@@ -122,35 +131,106 @@ def shown(value: Any) -> str:
 ImageInput = str | PathLike[str] | np.ndarray | Image.Image | bytes | bytearray | memoryview
 
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+PATTERN = re.compile(r"[*?]|\[[^\]]+\]")
+WEB = re.compile(r"https?://", re.IGNORECASE)
+EVERY = 1.0  # seconds between a video's frames
+# fmt: off
+VIDEOS = frozenset((
+    ".3gp", ".asf", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg",
+    ".mts", ".ogv", ".ts", ".webm", ".wmv",
+))
+# fmt: on
 ONE = (str, PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview)
 loading = threading.Lock()  # one of Pillow's images may be given twice, and reads its file lazily
 
 
-def find(images: ImageInput | Iterable[ImageInput], skip: bool = False) -> list[ImageInput]:
-    """Each image as it is; folders and list files as the images they hold.
+def find(
+    images: ImageInput | Iterable[ImageInput], skip: bool = False, every: float = EVERY
+) -> list[ImageInput]:
+    """Each image as it is; folders, list files, patterns and videos as the images they hold.
+
+    Args:
+        every: seconds between a video's frames.
 
     Raises:
-        UserError: a folder without images; unless `skip`, a list that names missing ones.
+        UserError: a folder without images, or a pattern that nothing matches; unless `skip`, a list
+            that names missing images, or a video that cannot be read.
     """
-    return list(each(images, skip))
+    return list(each(images, skip, every))
 
 
-def each(images: ImageInput | Iterable[ImageInput], skip: bool = False) -> Iterator[ImageInput]:
+def each(
+    images: ImageInput | Iterable[ImageInput], skip: bool = False, every: float = EVERY
+) -> Iterator[ImageInput]:
     """As `find`, one at a time."""
     for image in [images] if is_one(images) else images:  # type: ignore
-        if isinstance(image, (str, PathLike)):
-            yield from find_images(image, skip)
-        else:
+        if isinstance(image, (Content, video.Frame)) or not isinstance(image, (str, PathLike)):
             yield image
+            continue
+        for found in find_images(image, skip):
+            if is_video(found) and not WEB.match(found):
+                yield from frames_of(found, skip, every)
+            else:
+                yield found
+
+
+def frames_of(path: str, skip: bool, every: float) -> list[str]:
+    """The frames of a video by name; with `skip`, of one that cannot be read its name, once."""
+    try:
+        return list(video.plan(path, every))
+    except UserError as error:
+        if not skip:
+            raise
+        return [Content(path, DataError(*error.lines))]
+
+
+class Content(str):
+    """An image's name together with what it holds: an image file's bytes, pixels, or what is wrong.
+
+    Attributes:
+        time: seconds from the beginning of the video that it is a frame of.
+    """
+
+    content: bytes | np.ndarray | DataError
+    time: float | None
+
+    def __new__(
+        cls, name: str, content: bytes | np.ndarray | DataError, time: float | None = None
+    ) -> "Content":
+        made = super().__new__(cls, name)
+        made.content = content
+        made.time = time
+        return made
+
+
+def with_frames(images: Iterable[ImageInput]) -> Iterator[ImageInput]:
+    """The images as they are, but for a video's frames, which come with their pixels."""
+    reader: video.Reader | None = None
+    for image in images:
+        if not isinstance(image, video.Frame):
+            yield image
+            continue
+        if reader is None or reader.path != image.path or reader.passed > image.time:
+            reader = video.Reader(image.path)
+        try:
+            yield Content(str(image), reader.at(image), image.time)
+        except UserError as error:
+            yield Content(str(image), DataError(*error.lines), image.time)
 
 
 def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
     """The images meant by an image, a folder (all in it) or a list file, whose labels are let go.
 
+    A pattern such as `photos/**/*.jpg` stands for the images and videos that match it.
+
     With `lost`, a list's images that are missing, too, each by the likeliest of its names. Raises
     UserError for a folder without images and for lines of a list that name no image.
     """
+    if WEB.match(os.fspath(path)):
+        return [os.fspath(path)]
     path = existing(expanded(path))
+    if is_pattern(path):
+        return matching(path, lost)
     if os.path.isdir(path):
         passed = PassedOver()
         images = list(images_in(path, passed))
@@ -163,6 +243,10 @@ def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
     found = []
     mistakes = []
     for line, names in listed_paths(path):
+        addresses = [name for name in names if WEB.match(name) and " " not in name]
+        if addresses:
+            found += addresses[:1]
+            continue
         choices = [Paths([name], os.path.join(os.path.dirname(path), ""))[0] for name in names]
         there = [choice for choice in choices if os.path.isfile(existing(choice))]
         likely = [*there, *filter(is_image, choices), *choices] if lost else there
@@ -172,6 +256,31 @@ def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
     if mistakes or not found:
         raise UserError(*first_of(mistakes or [f"{path}: lists no images"]))
     return found
+
+
+def is_video(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in VIDEOS
+
+
+def is_pattern(path: str) -> bool:
+    """Whether a path, which is none of a file, has `*`, `?` or `[…]` in it."""
+    return PATTERN.search(path) is not None and "\0" not in path and not os.path.lexists(path)
+
+
+def matching(pattern: str, lost: bool = False) -> list[str]:
+    """The images and videos that match, in order; or else those of the folders that do."""
+    found = sorted(glob.glob(pattern, recursive=True))
+    files = [path for path in found if is_image(path) or is_video(path)]
+    files = [path for path in files if not os.path.isdir(path)]
+    if not files:
+        folders = [path for path in found if os.path.isdir(path)]
+        files = [image for path in folders for image in find_images(path, lost)]
+    if not files and lost:
+        return [pattern]  # a list's missing image may have such a name
+    if not files:
+        passed = f", {plural(len(found), 'other file')} did" if found else ""
+        raise UserError(f"{pattern}: no such file, and no image matches it as a pattern{passed}")
+    return files
 
 
 def is_one(images: Any) -> bool:
@@ -194,6 +303,11 @@ def path_of(image: Any) -> str | None:
     return str(image) if isinstance(image, (str, PathLike)) else None
 
 
+def time_of(image: Any) -> float | None:
+    """Seconds from the beginning of the video that an image is a frame of."""
+    return image.time if isinstance(image, (Content, video.Frame)) else None
+
+
 def open_image(image: ImageInput, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
     """An image as uint8 [crop, crop, C].
 
@@ -213,9 +327,17 @@ def open_image(image: ImageInput, preprocess: Preprocess, index: int | None = No
 
 def pixels_of(image: ImageInput, channels: int, name: str) -> np.ndarray:
     """An image as uint8 [H, W, channels]."""
+    if isinstance(image, Content):
+        if isinstance(image.content, DataError):
+            raise image.content
+        return pixels_of(image.content, channels, name)
+    if isinstance(image, video.Frame):
+        return decode.convert(video.Reader(image.path).at(image), channels)
     if isinstance(image, (str, PathLike)):
         if not os.fspath(image):
             raise UserError("an image's name is empty; give the path of a file")
+        if WEB.match(str(image)) and not os.path.exists(image):
+            return decode.decode(web.read(str(image)), channels, name)
         if ADDRESS.match(str(image)) and not os.path.exists(image):
             raise UserError(f"{name}: is an address; download it and give the file or its bytes")
         return decode.read(image, channels)

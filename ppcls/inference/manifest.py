@@ -46,6 +46,8 @@ class Manifest:
         default: the class that is the answer unless another one reaches the threshold: of two
             classes the first; None: the likeliest class is the answer.
         dynamic_size: whether images of any size fit, not only `preprocess.crop`.
+        features: how many numbers the second output has for an image, 0 where there is none: the
+            pooled features that the classifier takes.
         about: provenance and checks.
         paddlex: the name that PaddleX is to read the network under, where that is another.
     """
@@ -58,6 +60,7 @@ class Manifest:
     output: str | None = "probabilities"
     precision: str = "fp32"
     dynamic_size: bool = False
+    features: int = 0
     task: str = "classify"
     threshold: float | tuple[float, ...] = THRESHOLD
     default: int | None = None
@@ -73,6 +76,8 @@ class Manifest:
             "dynamic_size": self.dynamic_size,
             "task": self.task,
         }
+        if self.features:
+            network["features"] = self.features
         if self.task == "multilabel":
             own = self.threshold
             threshold = list(own) if isinstance(own, tuple) else own
@@ -116,7 +121,7 @@ class Manifest:
         return np.array([answer, *others])[:topk], row
 
 
-def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
+def read(folder: Path, given: dict[str, Any] | None = None, text: str | None = None) -> Manifest:
     """The manifest of an exported folder.
 
     PaddleClas writes no name of the network where none was asked for; it is the folder's then.
@@ -124,17 +129,18 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
     Args:
         given: fields of a Preprocess which, with `crop` among them, stand in for `PreProcess`
             where that says what cannot be represented.
+        text: in place of the folder's file: what a file at `folder` carries in itself.
 
     Raises:
         UserError: no such folder, no manifest, or one that cannot be understood.
     """
-    path = folder / FILE
+    path = folder / FILE if text is None else folder
     if not path.is_file():
         what = "has no" if folder.is_dir() else "does not exist, so there is no"
         raise UserError(f"{folder}: {what} {FILE}; make such a folder with tools/export.py")
     stands_in = "crop" in (given or {})
     try:
-        document = load(read_file(path).decode())
+        document = load(read_file(path).decode() if text is None else text)
         if document is None:
             raise UserError(f"{path}: is empty; export it or copy it again")
         before = document.get("PreProcess", {}) if stands_in else document["PreProcess"]
@@ -155,7 +161,8 @@ def read(folder: Path, given: dict[str, Any] | None = None) -> Manifest:
         if kind == SEVERAL:
             network = {"task": "multilabel"} | network
         apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
-        fields = read_network(network)
+        features = read_whole("features", network.pop("features", 0))
+        fields: dict[str, Any] = read_network(network) | {"features": features}
         if kind == DECIDED:
             fields["default"] = read_whole(
                 "default_label_index", top.get("default_label_index", 0), len(labels) or MOST

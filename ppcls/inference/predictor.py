@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from itertools import islice
 from os import PathLike
@@ -20,13 +20,23 @@ from ppcls.inference.auto import choose
 from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, LastingThreads, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.exported_model import open_exported
-from ppcls.inference.inputs import ImageInput, each, find, is_one, name_of, open_image, path_of
+from ppcls.inference.inputs import (
+    ImageInput,
+    each,
+    find,
+    is_one,
+    name_of,
+    open_image,
+    path_of,
+    time_of,
+    with_frames,
+)
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded
 from ppcls.utils.guard import user_errors
-from ppcls.utils.text import plural
+from ppcls.utils.text import at_most, plural, visible
 
 AUTO = "auto"
 MANY_CLASSES = 1 << 30
@@ -34,6 +44,8 @@ AHEAD = 2  # batches, of each that runs, that are being prepared meanwhile
 MANY = 8  # batches of each thread from which on each thread runs its own
 LARGE = 1 << 29  # bytes of a network
 SUMS_TO_ONE = 1e-3
+NOTHING = "no class above its threshold"
+NAMED = 3  # class names in a Predictor's repr
 PREPARED = tuple(field.name for field in fields(Preprocess))  # type: ignore
 OWN = ("folder", "device", "threads", "engine", "precision", "batch_size")
 
@@ -48,6 +60,16 @@ class Prediction:
     scores: list[float]  # probabilities
     milliseconds: float  # reading, preprocessing and network, the mean over its batch
     error: str | None = None  # why there is no answer, with `on_error="skip"`
+    time: float | None = None  # seconds from a video's beginning, of its frames
+    # float32 [D], what the classifier takes, where it was asked for
+    features: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        named = ", ".join(
+            f"{label} {score:.4f}" for label, score in zip(self.labels, self.scores, strict=True)
+        )
+        answer = f"error: {self.error}" if self.error else named or NOTHING
+        return f"{self.path}: {answer}" if self.path and not self.error else answer
 
 
 @dataclass(frozen=True)
@@ -68,7 +90,7 @@ class Run:
     mistakes: list[DataError | None]
     images: np.ndarray | None
     seconds: float
-    output: np.ndarray | None = None
+    outputs: Sequence[np.ndarray] = ()
 
 
 class Predictor:
@@ -98,8 +120,8 @@ class Predictor:
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: images per run of the network; changes the speed alone.
             given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
-                std (fields of `Preprocess`), labels, a file of class names, "imagenet" or a
-                sequence of them, and threshold.
+                std (fields of `Preprocess`), class_names (or labels, the older name), a file of
+                class names, "imagenet" or a sequence of them, and threshold.
 
         Raises:
             ValueError: an argument is unknown or wrong, the folder is incomplete, or the device or
@@ -144,19 +166,82 @@ class Predictor:
             if engine:
                 engine.close()
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes by number; () where they are unknown."""
+        return self.manifest.labels
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """`class_names`, by its older name."""
+        return self.manifest.labels
+
+    def __repr__(self) -> str:
+        about = self.manifest
+        names = f" ({at_most(list(map(visible, about.labels)), NAMED)})" if about.labels else ""
+        count = about.about.get("num_classes") or len(about.labels)
+        classes = f"{plural(count, 'class')}{names}" if count else "classes without names"
+        features = f", {about.features} features" if about.features else ""
+        side = about.preprocess.crop
+        sides = [side, side] if isinstance(side, int) else side
+        text = "x".join(map(str, sides))
+        size = "images of any size" if about.dynamic_size else f"images of {text}"
+        return (
+            f"<ppcls.Predictor {visible(str(self.folder.path))!r}: {visible(about.model)}, "
+            f"{classes}{features}, {self.engine.settings}, {size}>"
+        )
+
+    def __call__(
+        self, images: ImageInput | Iterable[ImageInput], **options: Any
+    ) -> list[Prediction]:
+        """As `predict`, with its options."""
+        return self.predict(images, **options)
+
+    def features(
+        self, images: ImageInput | Iterable[ImageInput], batch_size: int | None = None
+    ) -> np.ndarray:
+        """The pooled features of images, float32 [N, D]: what the classifier takes.
+
+        Two images look alike to the network where the cosine of their features is near 1.
+
+        Args:
+            images, batch_size: as of `predict`.
+
+        Raises:
+            ValueError: the folder was exported without `--features`, or an image is broken.
+        """
+        self.require_features()
+        found = [
+            answer.features
+            for answer in self.stream(images, 1, batch_size, features=True)
+            if answer.features is not None
+        ]
+        empty = np.empty((0, self.manifest.features), np.float32)
+        return np.stack(found) if found else empty
+
+    def require_features(self) -> None:
+        """UserError where the network was exported without features."""
+        if not self.manifest.features:
+            raise UserError(
+                f"{self.folder.path}: gives no features; export it again with ppcls export "
+                "--features"
+            )
+
     def predict(
         self,
         images: ImageInput | Iterable[ImageInput],
         topk: int | None = None,
         batch_size: int | None = None,
         on_error: str = "stop",
+        features: bool = False,
+        every: float = inputs.EVERY,
     ) -> list[Prediction]:
         """Classify images.
 
         Args:
-            images: files, folders (all images in them), lists of files, the bytes of an image's
-                file, Pillow images, or arrays uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or
-                [H, W, 4] (RGBA).
+            images: files, folders (all images in them), patterns (`photos/**/*.jpg`), http(s)
+                addresses, video files, lists of files, the bytes of an image's file, Pillow images,
+                or arrays uint8 [H, W], [H, W, 1], [H, W, 3] (RGB) or [H, W, 4] (RGBA).
             topk: classes per image; None: what the export says (5). A multi-label network gives
                 all classes above their thresholds, at most `topk` where it is given. One with a
                 threshold for its second class (PaddleClas's ThreshOutput) gives the class decided
@@ -164,11 +249,14 @@ class Predictor:
             batch_size: images per run of the network; None: the predictor's.
             on_error: at an image that is missing or broken, or for which the network's output is
                 no number: stop raises; skip gives a prediction without classes that has an `error`.
+            features: give each prediction its pooled `features`, too, float32 [D], which needs a
+                folder exported with `--features`.
+            every: seconds between the frames of a video, whose predictions have a `time`.
 
         Raises:
             ValueError: an image that is missing or broken, named; in a list, as `images[3]`.
         """
-        return list(self.stream(images, topk, batch_size, on_error))
+        return list(self.stream(images, topk, batch_size, on_error, features, every))
 
     def stream(
         self,
@@ -176,6 +264,8 @@ class Predictor:
         topk: int | None = None,
         batch_size: int | None = None,
         on_error: str = "stop",
+        features: bool = False,
+        every: float = inputs.EVERY,
     ) -> Generator[Prediction, None, None]:
         """As `predict`, a batch at a time, in their order; those before a broken one come first.
 
@@ -191,23 +281,29 @@ class Predictor:
             # Of two classes of which one is decided on, that one.
             topk = self.manifest.topk if self.manifest.default is None else 1
         skip = inputs.one_of("on_error", on_error, inputs.ON_ERROR) == "skip"
+        if features:
+            self.require_features()
+        every = inputs.seconds("every", every)
         if self.workers.closed:
             raise UserError("the predictor is closed; open another one")
         alone = is_one(images)
         count = 0  # of batches; 0 where it is not known
         if alone or not isinstance(images, Iterator):
-            images = find(images, skip)
+            images = find(images, skip, every)
             count = -(-len(images) // size)
             alone = alone and len(images) == 1
-        batches = batched(each(images, skip) if not count else images, size, alone)  # type: ignore
-        return self.answer(batches, count, topk or MANY_CLASSES, skip)
+        found = images if count else each(images, skip, every)
+        batches = batched(with_frames(found), size, alone)  # type: ignore
+        asked = Asked(topk or MANY_CLASSES, skip, features)
+        return self.answer(batches, count, asked)
 
     def answer(
-        self, batches: Iterator[Batch], count: int, topk: int, skip: bool
+        self, batches: Iterator[Batch], count: int, asked: "Asked"
     ) -> Generator[Prediction, None, None]:
+        skip = asked.skip
         if count == 1:  # at once, in the calling thread
             for batch in batches:
-                yield from self.finish(batch, self.prepare(batch, skip), self.engine, topk, skip)
+                yield from self.finish(batch, self.prepare(batch, skip), self.engine, asked)
             return
         engine = self.engine_for(count)
         streams = engine.settings.streams
@@ -218,10 +314,10 @@ class Predictor:
                 waiting.append((batch, self.workers.submit(work, batch, skip)))
                 if len(waiting) > AHEAD * streams:
                     ready, future = waiting.popleft()
-                    yield from self.finish(ready, result_of(future), engine, topk, skip)
+                    yield from self.finish(ready, result_of(future), engine, asked)
             while waiting:
                 ready, future = waiting.popleft()
-                yield from self.finish(ready, result_of(future), engine, topk, skip)
+                yield from self.finish(ready, result_of(future), engine, asked)
         finally:
             for _, future in waiting:
                 future.cancel()
@@ -240,22 +336,37 @@ class Predictor:
             return self.parallel
 
     def finish(
-        self, batch: Batch, done: Run, engine: Engine, topk: int, skip: bool
+        self, batch: Batch, done: Run, engine: Engine, asked: "Asked"
     ) -> Iterator[Prediction]:
-        if done.output is None:
+        if not done.outputs:
             done = run(engine, done)
-        scores = iter(() if done.output is None else self.probabilities(done.output))
+        scores = iter(self.probabilities(done.outputs[0]) if done.outputs else ())
+        features = iter(self.pooled(done.outputs) if done.outputs and asked.features else ())
         milliseconds = done.seconds * 1000 / len(done.mistakes)
         for place, unread in enumerate(done.mistakes):
             path = path_of(batch.images[place])
+            time = time_of(batch.images[place])
             row = None if unread else next(scores)
+            pooled = None if unread else next(features, None)
             if row is not None and np.isfinite(row).all():
-                yield self.prediction(path, row, topk, milliseconds)
+                found = self.prediction(path, row, asked.topk, milliseconds)
+                yield replace(found, time=time, features=pooled)
                 continue
             mistake = unread or self.not_finite(batch.name(place))
-            if not skip:
+            if not asked.skip:
                 raise mistake
-            yield Prediction(path, [], [], [], 0.0, str(mistake))
+            yield Prediction(path, [], [], [], 0.0, str(mistake), time)
+
+    def pooled(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The second of the network's outputs, float32 [N, D]."""
+        count = self.manifest.features
+        if len(outputs) < 2 or outputs[1].shape[1:] != (count,):
+            shape = list(outputs[1].shape) if len(outputs) > 1 else "missing"
+            raise UserError(
+                f"{self.folder.path}: the network's second output is {shape}, and {MANIFEST} says "
+                f"{count} features an image; export it again"
+            )
+        return outputs[1]
 
     def prediction(
         self, path: str | None, row: np.ndarray, topk: int, milliseconds: float
@@ -350,10 +461,23 @@ def own_engine(engine: Any) -> tuple[str, ...]:
     return (engine,) if isinstance(engine, str) and "." in engine else ()
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to come of each image: classes, what to do with broken ones, features."""
+
+    topk: int
+    skip: bool
+    features: bool
+
+
 def in_place(given: dict[str, Any]) -> dict[str, Any]:
     """What is given in place of the manifest, checked."""
-    inputs.refuse_unknown(given, (*OWN, *PREPARED, "labels", "threshold"))
+    inputs.refuse_unknown(given, (*OWN, *PREPARED, "class_names", "labels", "threshold"))
     checked = {name: value for name, value in given.items() if value is not None}
+    if "class_names" in checked:
+        if "labels" in checked:
+            raise UserError("labels and class_names are the same; give one of them")
+        checked["labels"] = checked.pop("class_names")
     for name, value in checked.items():
         if name in ("resize", "crop"):
             checked[name] = inputs.whole_number(name, value)
@@ -396,8 +520,8 @@ def best_of(row: np.ndarray, topk: int) -> np.ndarray:
 def run(engine: Engine, prepared: Run) -> Run:
     if prepared.images is None:
         return prepared
-    output, seconds = engine.run_timed(prepared.images)
-    return Run(prepared.mistakes, None, prepared.seconds + seconds, output)
+    outputs, seconds = engine.run_timed(prepared.images)
+    return Run(prepared.mistakes, None, prepared.seconds + seconds, outputs)
 
 
 def are_finite(output: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ppcls.data.datasets import find_parts, missing, numbered_as, open_samples
 from ppcls.data.samples import Dataset
-from ppcls.inference import exported_model
+from ppcls.inference import exported_model, onnx_metadata
 from ppcls.inference.auto import Clock, example, settle, timed
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
@@ -102,6 +102,7 @@ class Quantizer:
             folded = Path(temporary) / "folded.onnx"
             quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
             self.model = onnx.load(str(folded))
+            del self.model.metadata_props[:]  # of the float network
             self.given = self.model.graph.input[0].name
             feeds = ({self.given: image} for image in Progress(images, "calibrating", count))
             self.ranges = calibrate(folded, scheme, feeds)
@@ -499,6 +500,9 @@ def quantize(
             "budget": budget,
         }
         about |= job.describe(best, in_float)
+        if best.folder.onnx:
+            network = replace(folder.manifest, precision="int8", about={"source": origin.source})
+            onnx_metadata.add(best.folder.onnx, network.to_yaml())
         kept = {**folder.manifest.about, "source": origin.source}
         kept |= {"files": sizes(temporary), "int8": about}
         network = replace(folder.manifest, precision="int8", about=kept)

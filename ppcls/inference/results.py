@@ -12,14 +12,16 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext, suppress
+from dataclasses import asdict, replace
+from itertools import repeat
 from pathlib import Path
 from typing import IO, Any
 
-from ppcls.inference.inputs import find
-from ppcls.inference.predictor import Prediction, Predictor
+from ppcls.inference.features import FeatureFile
+from ppcls.inference.inputs import EVERY, find, time_of, with_frames
+from ppcls.inference.predictor import NOTHING, Prediction, Predictor
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import header_line, lock, read_header, write_bytes, write_whole, writing
 from ppcls.utils.log import Progress, say
@@ -29,6 +31,7 @@ from ppcls.utils.text import SHOWN, cell, from_json, plural, to_csv, to_json, vi
 SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
 COLUMNS = ("path", "rank", "class", "label", "score", "milliseconds", "error")
+TIMED = (*COLUMNS, "time")  # where frames of videos are among the images
 AGAIN = "--resume goes on with the same images and model, --overwrite begins anew"
 
 
@@ -60,6 +63,7 @@ class PredictionFile:
         self.about = self.path.with_name(self.path.name + ".run")
         self.file: IO[bytes] | None = None
         self.begun = False
+        self.columns = COLUMNS
         # images, those with an error, bytes
         self.done = 0
         self.failed = 0
@@ -84,6 +88,8 @@ class PredictionFile:
         Raises:
             UserError: an earlier run was of something else, or it cannot be written.
         """
+        if any(time_of(image) is not None for image in images):
+            self.columns = TIMED
         resume = resume and self.path.is_file()
         with writing(self.name):
             number = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -98,7 +104,7 @@ class PredictionFile:
             self.file.seek(self.end)
         self.begun = True
         if not self.end and self.kind == ".csv":
-            self.append(to_csv([COLUMNS]))
+            self.append(to_csv([self.columns]))
 
     def go_on(self, origin: dict[str, Any], images: Sequence[str]) -> None:
         mistake = f"does not belong to {self.path.name}; --overwrite begins anew"
@@ -163,7 +169,8 @@ class PredictionFile:
 
     def write(self, prediction: Prediction) -> None:
         if self.kind == ".csv":
-            self.append(to_csv(rows_of(prediction)))
+            timed = self.columns == TIMED
+            self.append(to_csv(rows_of(prediction, timed)))
         else:
             self.append(in_json(prediction))
         self.done = self.done + 1
@@ -241,10 +248,10 @@ def records(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
 def of_csv(text: bytes) -> tuple[bool, str, bool]:
     """Whether a row is its image's first, the image's path, and whether the row is an error."""
     (row,) = csv.reader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
-    path, rank, *_, milliseconds, error = row
-    float(milliseconds)
-    if len(row) != len(COLUMNS):
+    if len(row) not in (len(COLUMNS), len(TIMED)):
         raise ValueError(row)
+    path, rank, *_, milliseconds, error = row[: len(COLUMNS)]
+    float(milliseconds)
     return int(rank) < 2, path, bool(error)
 
 
@@ -253,25 +260,32 @@ def of_json(text: bytes) -> tuple[bool, str, bool]:
     return True, str(found["path"]), found["error"] is not None
 
 
-def rows_of(prediction: Prediction) -> Iterator[Sequence[Any]]:
+def rows_of(prediction: Prediction, timed: bool = False) -> Iterator[Sequence[Any]]:
     """A row for each class; one of rank 0 where there is none, and for an error."""
     p = prediction
-    error = prediction.error or ""
+    last = [f"{p.milliseconds:.2f}", prediction.error or ""]
+    if timed:
+        last.append("" if p.time is None else f"{p.time:.3f}")
     for rank, row in enumerate(zip(p.classes, p.labels, p.scores, strict=True), 1):
-        yield [p.path, rank, *row[:2], f"{row[2]:.6f}", f"{p.milliseconds:.2f}", error]
+        yield [p.path, rank, *row[:2], f"{row[2]:.6f}", *last]
     if not p.classes:
-        yield [p.path, 0, "", "", "", f"{p.milliseconds:.2f}", error]
+        yield [p.path, 0, "", "", "", *last]
 
 
 def in_json(prediction: Prediction) -> str:
-    return to_json(asdict(prediction), allow_nan=False) + "\n"
+    """A record; `time` is of the frames of videos alone."""
+    record = asdict(replace(prediction, features=None))
+    del record["features"]
+    if prediction.time is None:
+        del record["time"]
+    return to_json(record, allow_nan=False) + "\n"
 
 
 # --------------------------------------------------------------------------
 # `predict`: a line on the screen for each image, and a CSV or JSON file of them
 
-NOTHING = "no class above its threshold"
 CHUNK = 1 << 20
+Draw = Callable[[int, Any, Prediction], None]
 
 
 def report(
@@ -281,21 +295,38 @@ def report(
     save: PredictionFile | None,
     skip: bool = False,
     resume: bool = False,
+    every: float = EVERY,
+    features: FeatureFile | None = None,
+    pictures: Callable[[Sequence[str]], Draw] | None = None,
 ) -> None:
     """Predict, print a line per image and write each at once into `save`.
 
     Args:
         skip: broken images get an error in the place of classes, instead of ending it.
         resume: go on behind the last prediction in `save`.
+        every: seconds between a video's frames.
+        features: a file that keeps each image's features, too.
+        pictures: given the images' names, gives what draws each, told its number, the image and
+            what was predicted.
 
     Raises:
         UserError: a broken image, or the file cannot be written; what was predicted is kept.
     """
-    found = [str(image) for image in find(images, skip)]
-    job = Job(predictor, topk, save, skip)
+    if features:
+        predictor.require_features()
+    found = [image if isinstance(image, str) else str(image) for image in find(images, skip, every)]
+    draw = pictures(found) if pictures else None
+    job = Job(predictor, topk, save, skip, features, draw)
     job.tell(f"engine: {predictor.engine.settings}")
     if not save:
-        job.run(found)
+        with signals_interrupt() if features else nullcontext():
+            try:
+                job.run(found)
+                job.finish(found)
+            finally:
+                if features:
+                    features.close(keep=False)
+        job.conclude(len(found))
         return
     with signals_interrupt():
         try:
@@ -305,14 +336,15 @@ def report(
             if save.done:
                 job.tell(f"going on behind {plural(save.done, 'prediction')} in {save.path}")
             job.run(found)
+            job.finish(found)
             save.finish()
         except UserError as error:
-            kept = save.close()
+            kept = job.close()
             if not kept:
                 raise
             raise UserError(f"{'; '.join(error.lines)}; {kept}, --resume goes on") from None
         except BaseException:
-            kept = save.close()
+            kept = job.close()
             if kept:
                 job.tell(f"stopped: {kept}; the same command with --resume goes on")
             raise
@@ -324,8 +356,16 @@ class Job:
     """A run of `predict`, and what it found out on the way."""
 
     def __init__(
-        self, predictor: Predictor, topk: int | None, save: PredictionFile | None, skip: bool
+        self,
+        predictor: Predictor,
+        topk: int | None,
+        save: PredictionFile | None,
+        skip: bool,
+        features: FeatureFile | None = None,
+        draw: Draw | None = None,
     ):
+        self.features = features
+        self.draw = draw
         self.predictor = predictor
         self.topk = topk
         self.save = save
@@ -336,19 +376,41 @@ class Job:
 
     def run(self, images: Sequence[str]) -> None:
         done = self.save.done if self.save else 0
+        if self.features:
+            self.features.begin(self.predictor.manifest.features, done)
         stream = self.predictor.stream(
-            images[done:], self.topk, on_error="skip" if self.skip else "stop"
+            images[done:],
+            self.topk,
+            on_error="skip" if self.skip else "stop",
+            features=self.features is not None,
         )
+        shown = with_frames(images[done:]) if self.draw else repeat(None)
         try:
             with closing(stream):
-                for prediction in Progress(stream, "predicting", len(images), done):
-                    self.take(prediction)
+                progress = Progress(stream, "predicting", len(images), done)
+                for index, (prediction, image) in enumerate(zip(progress, shown), done):  # noqa: B905
+                    self.take(index, image, prediction)
         except DataError as error:
             raise UserError(f"{error} (--on-error skip goes on without it)") from None
-        if not self.save:
-            self.conclude(len(images))
 
-    def take(self, prediction: Prediction) -> None:
+    def finish(self, images: Sequence[str]) -> None:
+        """All is predicted: the features take their place."""
+        if self.features:
+            self.features.finish(images, origin(self.predictor, self.topk))
+            self.tell(f"wrote {self.features.target}")
+
+    def close(self) -> str:
+        """End early; returns what to say of what is kept, "" where nothing is."""
+        kept = self.save.close() if self.save else ""
+        if self.features:
+            self.features.close(keep=bool(kept))
+        return kept
+
+    def take(self, index: int, image: Any, prediction: Prediction) -> None:
+        if self.draw and not prediction.error:
+            self.draw(index, image, prediction)
+        if self.features and prediction.features is not None:
+            self.features.write(index, prediction.features)
         if self.save:
             self.save.write(prediction)
         if not prediction.error:

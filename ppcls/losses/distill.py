@@ -127,7 +127,7 @@ class DKD:
     kind: Literal["dkd"] = "dkd"
     weight: NotNegative = 1.0
     temperature: Positive = 1.0
-    target: NotNegative = 1.0
+    target: NotNegative = 1.0  # weight of the part that is about the right class
     others: NotNegative = 0.5  # the paper's for ImageNet with temperature 1
     features: ClassVar[bool] = False
 

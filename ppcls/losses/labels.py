@@ -45,8 +45,8 @@ class CrossEntropy:
     """
 
     kind: Literal["cross_entropy"] = "cross_entropy"
-    smoothing: Share = 0.0
-    weights: SomeWeights = None
+    smoothing: Share = 0.0  # share of a target that all classes get
+    weights: SomeWeights = None  # of classes: a list, or balanced
 
     def build(self, counts: Sequence[int] = ()) -> CrossEntropy:
         """The loss for training data with so many images of each class."""
@@ -74,7 +74,7 @@ class Focal:
     """
 
     kind: Literal["focal"] = "focal"
-    gamma: NotNegative = 2.0
+    gamma: NotNegative = 2.0  # how much less what is known counts
     smoothing: Share = 0.0
     weights: SomeWeights = None  # the paper's alpha
 
@@ -101,7 +101,7 @@ class BinaryCrossEntropy:
 
     kind: Literal["bce"] = "bce"
     smoothing: Share = 0.0  # for one label an image, as in cross_entropy; after the threshold
-    threshold: Share | None = None
+    threshold: Share | None = None  # shares above it are a yes; null: as they are
 
     def build(self, counts: Sequence[int] = ()) -> BinaryCrossEntropy:
         """The loss for training data with so many images of each class."""
@@ -129,11 +129,11 @@ class Asymmetric:
     """
 
     kind: Literal["asymmetric"] = "asymmetric"
-    gamma_positive: NotNegative = 0.0
-    gamma_negative: NotNegative = 4.0
+    gamma_positive: NotNegative = 0.0  # how much less easy labels count
+    gamma_negative: NotNegative = 4.0  # the same of classes that are not there
     clip: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.05
-    reduction: Literal["sum", "mean"] = "sum"
-    focal_gradient: Flag = False
+    reduction: Literal["sum", "mean"] = "sum"  # over the images of a batch
+    focal_gradient: Flag = False  # through the weights, too
 
     def build(self, counts: Sequence[int] = ()) -> Asymmetric:
         """The loss for training data with so many images of each class."""

@@ -101,8 +101,15 @@ class StagedNetwork(Stages):
 
     def classify(self, features):
         """What `features` gives to logits."""
-        pooled = self.neck(self.pool(self.expand(features[-1])))
-        return self.head(self.dropout(pooled.flatten(1)))
+        return self.logits(self.pooled(features))
+
+    def pooled(self, features):
+        """What `features` gives to the pooled features, float32 [N, width]."""
+        return self.neck(self.pool(self.expand(features[-1]))).flatten(1)
+
+    def logits(self, pooled):
+        """What `pooled` gives to float32 logits [N, num_classes]."""
+        return self.head(self.dropout(pooled))
 
 
 # --------------------------------------------------------------------------

@@ -36,8 +36,8 @@ class Momentum:
     """Gradient descent with momentum; weight decay is an L2 term added to the gradient."""
 
     kind: Literal["momentum"] = "momentum"
-    momentum: Share = 0.9
-    nesterov: Flag = False
+    momentum: Share = 0.9  # share of the last change
+    nesterov: Flag = False  # look ahead
     weight_decay: NotNegative = 0.0
 
     def build(self, groups: list[Group]) -> Optimizer:
@@ -90,10 +90,10 @@ class RMSProp:
     """
 
     kind: Literal["rmsprop"] = "rmsprop"
-    rho: Share = 0.9
+    rho: Share = 0.9  # decay of the mean square
     epsilon: Positive = 1e-3
     momentum: Share = 0.9
-    mean_square: NotNegative = 1.0
+    mean_square: NotNegative = 1.0  # what it starts at
     weight_decay: NotNegative = 0.0
 
     def build(self, groups: list[Group]) -> Optimizer:
@@ -152,7 +152,7 @@ class Lars:
 
     kind: Literal["lars"] = "lars"
     momentum: Share = 0.9
-    trust: Positive = 0.001
+    trust: Positive = 0.001  # ratio of a step to the weights
     weight_decay: NotNegative = 0.0
 
     def build(self, groups: list[Group]) -> Optimizer:

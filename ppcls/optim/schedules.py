@@ -74,8 +74,8 @@ class Polynomial:
     """From 1 after warm-up to `end` at the last step, as (1 - progress) ** power; 1: a line."""
 
     kind: Literal["polynomial"] = "polynomial"
-    power: Positive = 1.0
-    end: Part = 0.0
+    power: Positive = 1.0  # 1: a line
+    end: Part = 0.0  # share of the rate left at the end
 
     def __call__(self, at: Moment) -> float:
         left = 1 - at.share(at.start, at.total_steps)
@@ -91,9 +91,9 @@ class OneCycle:
     """
 
     kind: Literal["one_cycle"] = "one_cycle"
-    rise: Duration = Span(30, "percent")
-    start: Part = 0.04
-    end: Part = 4e-6
+    rise: Duration = Span(30, "percent")  # share of the run that it rises for
+    start: Part = 0.04  # share of the rate
+    end: Part = 4e-6  # share of the rate
 
     def __call__(self, at: Moment) -> float:
         top = at.exact(self.rise) - 1
@@ -109,8 +109,8 @@ class Exponential:
     """Multiplied by `gamma` in every span of `every` after warm-up, a little at each step."""
 
     kind: Literal["exponential"] = "exponential"
-    gamma: Positive
-    every: Length = Span(1, "epochs")
+    gamma: Positive  # factor …
+    every: Length = Span(1, "epochs")  # … each time
 
     def __call__(self, at: Moment) -> float:
         return self.gamma ** ((at.step - at.start) / max(1, at.steps(self.every)))
@@ -124,10 +124,10 @@ class Step:
     """
 
     kind: Literal["step"] = "step"
-    milestones: tuple[Duration, ...] = ()
-    every: Length | None = None
-    after_warmup: Flag = False
-    gamma: Positive = 0.1
+    milestones: tuple[Duration, ...] = ()  # when, in place of every
+    every: Length | None = None  # how often
+    after_warmup: Flag = False  # count from the end of warm-up
+    gamma: Positive = 0.1  # factor
 
     def __post_init__(self):
         if bool(self.milestones) == bool(self.every):
@@ -145,8 +145,8 @@ class Piecewise:
     """From each milestone on the learning rate in `values`, scaled as `lr` is."""
 
     kind: Literal["piecewise"] = "piecewise"
-    milestones: tuple[Duration, ...]
-    values: tuple[NotNegative, ...]
+    milestones: tuple[Duration, ...]  # when the next value begins
+    values: tuple[NotNegative, ...]  # learning rates, one more
 
     def __post_init__(self):
         if len(self.values) != len(self.milestones):
@@ -171,8 +171,8 @@ class Plateau:
 
     kind: Literal["plateau"] = "plateau"
     score: Score | None = None  # None: the one that chooses the best weights
-    gamma: Positive = 0.1
-    patience: Length = Span(10, "epochs")
+    gamma: Positive = 0.1  # factor
+    patience: Length = Span(10, "epochs")  # without a better evaluation
 
     def __call__(self, at: Moment) -> float:
         best = -math.inf
@@ -232,12 +232,12 @@ class Schedule:
     `per: epoch` keeps the rate of an epoch's first step all through the epoch.
     """
 
-    lr: Positive
+    lr: Positive  # the highest learning rate
     for_batch: Count | None = None  # the batch `lr` was chosen for; None: the one in use
-    warmup: Duration = Span(0, "epochs")
+    warmup: Duration = Span(0, "epochs")  # how long it rises first
     warmup_start: NotNegative = 0.0  # learning rate of the first step, before scaling
-    per: Literal["step", "epoch"] = "step"
-    decay: Decay = Cosine()
+    per: Literal["step", "epoch"] = "step"  # when it changes
+    decay: Decay = Cosine()  # its fall
 
     def __post_init__(self):
         if self.decay.kind == "one_cycle" and self.warmup.amount:
@@ -275,7 +275,7 @@ class Schedule:
 class EarlyStop:
     """The run ends when evaluations brought no better score for as long as `patience`."""
 
-    patience: Length = Span(10, "epochs")
+    patience: Length = Span(10, "epochs")  # without a better evaluation
     score: Score | None = None  # None: the one that chooses the best weights
 
     def reached(self, evaluations: Evaluations, score: Score, patience: int) -> bool:

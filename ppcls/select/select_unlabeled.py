@@ -115,7 +115,7 @@ def open_scorer(recipe: Recipe) -> TeacherScorer:
         classes = train.classes
         names = train.names
     evaluation = None
-    if places.eval or data.holdout:
+    if places.eval or data.holds_out:
         evaluation = open_eval(replace(recipe, data=places), classes)
         names = names or evaluation.names
     else:

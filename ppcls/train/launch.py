@@ -66,6 +66,8 @@ def launch(command: Sequence[str], count: int) -> int:
             for process in processes:
                 process.kill()
                 process.wait()
+                if process.stdin:
+                    process.stdin.close()
         return explain(codes, stop, logs)
 
 

@@ -125,6 +125,15 @@ def has_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in (LATEST, BEST))
 
 
+def require_free(folder: Path) -> None:
+    """UserError for a folder that holds a run, which would have to be gone on with or replaced."""
+    if has_run(folder):
+        raise UserError(
+            f"{folder} already holds a run: --resume goes on with it, --overwrite starts anew, "
+            f"{ELSEWHERE}"
+        )
+
+
 def make_way(folder: Path) -> None:
     """Put an earlier run's files aside, for a new run that may end before it has a checkpoint.
 

@@ -23,7 +23,7 @@ from ppcls.config.load import from_plain, load, to_plain, to_yaml
 from ppcls.config.tree import differences
 from ppcls.data import datasets
 from ppcls.data.class_names import renamed, same_names
-from ppcls.data.datasets import one_class, split, summary
+from ppcls.data.datasets import one_class, summary
 from ppcls.data.loader import EvalPipeline, Loader, Part, TrainPipeline, load_batch
 from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.preprocess import KEYS, Preprocess
@@ -60,10 +60,13 @@ from ppcls.train.distill import distill_objective
 from ppcls.train.distributed import Processes, join
 from ppcls.train.open_data import (
     Datasets,
+    about_split,
     class_names,
     hold_out,
+    keep_labeled,
     located,
     open_part,
+    open_scored,
     require_images,
 )
 from ppcls.train.step import Objective, Precision, TrainStep
@@ -124,16 +127,20 @@ def open_listed(
     datasets.note_numbers(train, counted=not recipe.model.num_classes)
     count = recipe.model.num_classes or train.classes
     if data.eval:
-        evaluation = open_part("data.eval", data.eval, data, multilabel)
+        evaluation = open_scored("data.eval", data.eval, data, multilabel)
         alone = datasets.one_class(train)
         others = evaluation.names != train.names or evaluation.classes > train.classes
         if alone and others:
             raise UserError(f"data.train: {alone}")
         evaluation = datasets.numbered_as(evaluation, train.names, count, train.source)
-    elif data.holdout:
-        train, evaluation = hold_out(train, data.holdout, recipe.seed)
+    elif data.holds_out:
+        rest, evaluation = hold_out(train, data, recipe.seed)
+        say(*about_split(data, train, rest, evaluation))
+        train = rest
+    elif data.group_by and data.labeled == 1:
+        say("note: data.group_by: nothing is kept for evaluation, so no group could be divided")
     if data.labeled < 1:
-        train = split(train, data.labeled, recipe.seed, whole=True)[1]
+        train = keep_labeled(train, data.labeled, recipe.seed)
     datasets.check(train, count, "data.train")
     if evaluation is not None:
         datasets.check(evaluation, count, "data.eval")
@@ -151,13 +158,14 @@ def open_eval(
         whose: the network's file.
     """
     data = located(recipe.data)
-    held = bool(data.holdout and not data.eval)
+    held = data.holds_out
     key = "data.train" if held else "data.eval"
-    samples = open_part(key, data.train if held else data.eval, data, recipe.task.multilabel)
+    opened = open_part if held else open_scored
+    samples = opened(key, data.train if held else data.eval, data, recipe.task.multilabel)
     if names is not None:
         samples = datasets.numbered_as(samples, names, classes, whose)
     if held:  # which images these are depends on the numbers of the classes
-        samples = hold_out(samples, data.holdout, recipe.seed)[1]
+        samples = hold_out(samples, data, recipe.seed)[1]
     require_images("data.eval" if data.eval else "data.train", samples)
     datasets.check(samples, classes, "data.eval")
     return samples
@@ -461,11 +469,8 @@ def train(
             tracked = build_trackers(recipe)
             callbacks = [*(() if limit else tracked), *callbacks]
         latest = folder / LATEST
-        if run_folder.has_run(folder) and not (resume or overwrite):
-            raise UserError(
-                f"{folder} already holds a run: --resume goes on with it, --overwrite starts anew, "
-                f"{run_folder.ELSEWHERE}"
-            )
+        if not (resume or overwrite):
+            run_folder.require_free(folder)
         if resume and not latest.exists():
             raise UserError(f"{latest} does not exist: there is no run to resume in {folder}")
         saved = files.read(latest) if resume else None

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeGuard, TypeVar
 
@@ -41,6 +41,18 @@ def be_quiet() -> None:
     """Say and show nothing from now on."""
     global quiet
     quiet = True
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """While entered, nothing is said or shown: what is tried is said when it is done."""
+    global quiet
+    before = quiet
+    quiet = True
+    try:
+        yield
+    finally:
+        quiet = before
 
 
 def never_fail(*streams: object) -> None:

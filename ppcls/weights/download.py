@@ -3,14 +3,11 @@
 import hashlib
 import json
 import os
-import queue
 import re
 import sys
-import threading
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -22,6 +19,20 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_text
 from ppcls.utils.log import Pace, say
 from ppcls.utils.text import from_json, quoted, visible, whole_number
+from ppcls.utils.web import (
+    CHUNK,
+    PAGE,
+    CutShortError,
+    Patience,
+    RefusedError,
+    TooLargeError,
+    TooSlowError,
+    explained,
+    offline,
+    refuse,
+    timely,
+    traffic,
+)
 
 if TYPE_CHECKING:  # requests is imported when something is downloaded
     import requests
@@ -151,52 +162,9 @@ else:
 # --------------------------------------------------------------------------
 # Files from the web into the cache: resumed, checked, and each by one process alone
 
-CHUNK = 1 << 16  # bytes
 LARGEST = "PPCLS_LARGEST_DOWNLOAD"  # the variable that says how many GB a file may have …
 GIGABYTES = 20.0  # … and what it is without
-PAGE = re.compile(rb"\s*<(!doctype|html|\?xml)", re.IGNORECASE)
 SPAN = re.compile("bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
-PASSING = (408, 429, 500, 502, 503, 504)  # statuses that a later attempt may not meet
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a download waits, in seconds.
-
-    Attributes:
-        connect: for a connection to stand.
-        read: then for each byte to come.
-        chunk: for the head of an answer, and for each CHUNK of its body.
-        pauses: before a new attempt after the first, second … that got no further.
-        hours: for one file; a later call goes on with it.
-    """
-
-    connect: float = 10
-    read: float = 30
-    chunk: float = 60
-    pauses: tuple[float, ...] = (1, 2, 4)
-    hours: float = 24
-
-
-class CutShortError(Exception):
-    """A transfer ended too early; a new attempt may go on with it."""
-
-
-class RefusedError(Exception):
-    """The server has no such file for us."""
-
-
-class TooSlowError(Exception):
-    """The transfer would take days; what has come is kept."""
-
-
-class TooLargeError(Exception):
-    """More than a file may have."""
-
-
-def offline() -> bool:
-    """Whether $PPCLS_OFFLINE forbids the network."""
-    return os.environ.get("PPCLS_OFFLINE", "").lower() not in ("", "0", "false")
 
 
 def largest() -> float:
@@ -377,80 +345,6 @@ def receive(
         os.fsync(file.fileno())
 
 
-def traffic(url: str, headers: dict[str, str], patience: Patience) -> Iterator[Any]:
-    """A request's answer, its head read, and then the chunks of its body."""
-    import requests
-
-    timeout = (patience.connect, patience.read)
-    with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
-        yield answer
-        yield from answer.iter_content(CHUNK)
-
-
-def timely(items: Iterator[Any], seconds: float) -> Generator[Any, None, None]:
-    """The items, made in a thread of its own; TooSlowError where the next is not there in time.
-
-    A time-out of a socket is not enough: it begins anew with each byte.
-    """
-    arrived: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue()
-    wanted = threading.Semaphore(2)
-    over = threading.Event()
-
-    def work() -> None:
-        try:
-            for item in items:
-                arrived.put((item, None))
-                wanted.acquire()
-                if over.is_set():
-                    return
-            arrived.put((None, StopIteration()))
-        except BaseException as error:  # it is raised where the items are used
-            arrived.put((None, error))
-
-    threading.Thread(target=work, daemon=True).start()
-    try:
-        while True:
-            try:
-                item, error = arrived.get(timeout=seconds)
-            except queue.Empty:
-                text = f"less than {CHUNK // 1024} KiB came in {seconds:g} s"
-                raise TooSlowError(text) from None
-            if isinstance(error, StopIteration):
-                return
-            if error:
-                raise error
-            yield item
-            wanted.release()
-    finally:
-        over.set()
-        wanted.release()
-
-
-@contextmanager
-def explained(patience: Patience) -> Iterator[None]:
-    """Say in a few words what `requests` reports."""
-    import requests
-
-    try:
-        yield
-    except requests.ConnectTimeout:
-        raise CutShortError(f"no connection within {patience.connect:g} s") from None
-    except requests.RequestException as error:
-        root: BaseException = error
-        while root.__context__:
-            root = root.__context__
-        if isinstance(root, TimeoutError):
-            raise CutShortError(f"nothing came for {patience.read:g} s") from None
-        if isinstance(error, requests.exceptions.ChunkedEncodingError):
-            raise CutShortError("the connection was cut") from None
-        if isinstance(error, requests.ConnectionError):
-            text = getattr(root, "strerror", None) or root
-            raise CutShortError(f"no connection: {visible(str(text))}") from None
-        raise RefusedError(visible(str(error))) from None
-    except ValueError as error:  # of a host or port that is none, also behind a redirection
-        raise RefusedError(f"not an address ({visible(str(error))})") from None
-
-
 def version(answer: "requests.Response", start: int) -> dict[str, Any]:
     """What tells the server's file from others; {} for a part of it from elsewhere than `start`."""
     size = answer.headers.get("Content-Length", "")
@@ -464,20 +358,6 @@ def version(answer: "requests.Response", start: int) -> dict[str, Any]:
         "modified": answer.headers.get("Last-Modified"),
         "size": whole_number(size.strip()),
     }
-
-
-def refuse(answer: "requests.Response") -> None:
-    """Raise CutShortError or RefusedError unless a file is to come."""
-    status = f"HTTP {answer.status_code} {visible(answer.reason or '')}".strip()
-    if answer.status_code in PASSING:
-        raise CutShortError(status)
-    if not answer.ok:
-        raise RefusedError(status)
-    if answer.headers.get("Content-Type", "").startswith("text/html"):
-        raise RefusedError("a web page, not the file")
-    packed = answer.headers.get("Content-Encoding", "").strip().lower()
-    if packed not in ("", "identity"):  # a few bytes could stand for any number
-        raise RefusedError(f"it comes packed ({quoted(packed)}), which was not asked for")
 
 
 def size_of(file: Path) -> int:

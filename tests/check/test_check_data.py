@@ -206,6 +206,47 @@ def test_a_recipe_says_what_is_too_narrow_or_small_and_keeps_a_part(workdir, run
     assert "note: small (18): smaller than the recipe's crop" in out
 
 
+def test_groups_on_both_sides_are_found(photos, check, run):
+    for part, names in (("train", "pq"), ("eval", "qr")):
+        for path in sorted(Path(part).rglob("*.jpg")):
+            group = names[int(path.stem) // 2]
+            path.rename(path.with_stem(f"{group}{path.stem}"))
+    code, found, out = check("--group-path", "/([a-z])[0-9]")
+    assert code == 1
+    assert [(kind, len(paths), detail) for kind, paths, detail in found] == [
+        ("group leak", 8, "'q': 4 images of train, 4 images of eval")
+    ]
+    assert "group leak (1)" in out
+    lists = {}
+    for part in ("train", "eval"):
+        rows = [f"{path},{path.parent.name},{path.stem[0]}\n" for path in Path(part).rglob("*.jpg")]
+        lists[part] = Path(f"{part}.csv")
+        lists[part].write_text("".join(["path,label,Patient\n", *rows]))
+    code, found, _ = check("--group-column", "patient", of=("train.csv", "eval.csv"))
+    assert [kind for kind, *_ in found] == ["group leak"]
+    for options, words in [
+        (("train", "eval", "--group-path", "("), "--group-path: '(' is no regular expression"),
+        (("train", "--group-path", "a"), "compare TRAIN with EVAL: give both"),
+        (("train", "eval", "--group-column", "a"), "train has no columns"),
+        (("-c", "x.yaml", "--group-path", "a"), "-o data.group_by.column=NAME"),
+    ]:
+        code, _, err = run("check-data", *options)
+        assert code == 2
+        assert words in err
+
+
+def test_the_folds_of_a_recipe_are_checked_against_each_other(workdir, run):
+    shutil.copy("photos/train/ant/0.png", "photos/train/ant/copy.png")
+    options = ("check-data", "-c", "recipe.yaml", "-o", "data.eval=null", "data.folds=13")
+    (workdir / "photos/train/bee/0.png").rename("photos/train/bee/00.png")
+    code, out, _ = run(*options)
+    assert code == 1
+    assert "leak (1): the same image to learn from and to be scored on" in out
+    code, out, _ = run(*options, "data.group_by.path=[0-9c]", "data.folds=2", "data.fold=1")
+    assert "fold 1 of 2: " in out
+    assert "group leak" not in out
+
+
 def test_photos_without_labels_are_looked_at(trained, workdir, run):
     teacher = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
     task = f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: js}}]}}"

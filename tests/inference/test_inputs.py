@@ -119,7 +119,7 @@ def odd(images, tmp_path):
         (b"", "empty file"),
         (b"no image", "not a JPEG, PNG, WebP"),
         (data[: len(data) // 2], "truncated or damaged image"),
-        ("https://example.org/a.jpg", "https://example.org/a.jpg: is an address; download it"),
+        ("s3://bucket/a.jpg", "s3://bucket/a.jpg: is an address; download it"),
         ("", "an image's name is empty"),
         ("a\0.png", "cannot be read"),
         (3, "is a int; an image is a file's name or bytes, a Pillow image or a numpy array"),

@@ -261,6 +261,13 @@ def test_labels_of_python(exported, images, labels):
     assert prediction.labels == [["a", "b"][number] for number in prediction.classes]
 
 
+def test_class_names_by_either_name(exported):
+    with ppcls.Predictor(exported, engine="onednn", class_names=["a", "b"]) as found:
+        assert found.class_names == found.labels == ("a", "b")
+    with pytest.raises(UserError, match="labels and class_names are the same"):
+        ppcls.Predictor(exported, engine="onednn", class_names=["a", "b"], labels=["a", "b"])
+
+
 @pytest.mark.parametrize("labels", [{"a", "b"}, {0: "a", 2: "b"}, {"a": "b"}, ["a", " "], {}])
 def test_labels_that_name_no_classes(exported, labels):
     with pytest.raises(UserError, match=r"^labels\b"):

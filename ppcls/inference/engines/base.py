@@ -77,7 +77,7 @@ class LastingThreads:
 # --------------------------------------------------------------------------
 # Copies of an opened network, for callers in any number of threads: few, and all of them kept
 
-Call = Callable[[np.ndarray], np.ndarray]
+Call = Callable[[np.ndarray], list[np.ndarray]]  # images to outputs, in their order
 Output = TypeVar("Output")
 
 
@@ -231,14 +231,20 @@ class Engine:
             UserError: images of another shape or dtype than the network takes, or the engine
                 cannot run it on them.
         """
+        return self.run_all(images)[0]
+
+    def run_all(self, images: np.ndarray) -> list[np.ndarray]:
+        """As `run`, to all outputs: features float32 [N, D] come second where the network has
+        them.
+        """
         self.check(images)
         return self.attempt(lambda copy: copy.run(np.ascontiguousarray(images)), images)
 
-    def run_timed(self, images: np.ndarray) -> tuple[np.ndarray, float]:
-        """As `run`, and its seconds, without waiting, making a copy and the copy's first run."""
+    def run_timed(self, images: np.ndarray) -> tuple[list[np.ndarray], float]:
+        """As `run_all`, and its seconds, without waiting, making a copy and its first run."""
         self.check(images)
 
-        def timed(copy: Copy) -> tuple[np.ndarray, float]:
+        def timed(copy: Copy) -> tuple[list[np.ndarray], float]:
             if not copy.warm:
                 copy.run(np.zeros(images.shape, images.dtype))
                 copy.warm = True
@@ -282,6 +288,23 @@ def free(shape: object) -> tuple[int | None, ...]:
     """A shape as engines give it; -1, names and the like become None, as does the batch."""
     sides = [side if isinstance(side, int) and side > 0 else None for side in shape]  # type: ignore
     return (None, *sides[1:])
+
+
+def in_batches(call: Call, size: int | None) -> Call:
+    """A call for any number of images, of one for just so many; None: it takes any number."""
+    if size is None:
+        return call
+
+    def whole(images: np.ndarray) -> list[np.ndarray]:
+        parts = []
+        for start in range(0, len(images), size):
+            part = images[start : start + size]
+            filled = np.zeros((size, *part.shape[1:]), part.dtype)
+            filled[: len(part)] = part
+            parts.append([output[: len(part)] for output in call(filled)])
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    return whole
 
 
 def need(module: str, package: str, extra: str, engine: str) -> None:

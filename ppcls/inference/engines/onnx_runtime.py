@@ -5,10 +5,18 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.inference.engines.base import Opened, Settings, free, need, refuse_precision
+from ppcls.inference.engines.base import (
+    Opened,
+    Settings,
+    free,
+    in_batches,
+    need,
+    refuse_precision,
+)
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.formats import with_onnx
 from ppcls.utils.errors import UserError
+from ppcls.utils.text import visible
 
 ERRORS_ALONE = 3  # severity of what it logs
 
@@ -41,13 +49,21 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
             ) from None
 
     session = with_onnx(folder, open_session)
-    (given,) = session.get_inputs()
+    taken = session.get_inputs()
+    if len(taken) != 1:
+        names = ", ".join(visible(one.name) for one in taken)
+        raise UserError(f"{folder.path}: takes {len(taken)} inputs ({names}), not images alone")
+    given = taken[0]
     names = [given.name]
+    batch = given.shape[0] if given.shape and isinstance(given.shape[0], int) else None
 
-    def call(images: np.ndarray) -> np.ndarray:
-        return session.run(None, dict.fromkeys(names, images))[0]  # type: ignore
+    def call(images: np.ndarray) -> list[np.ndarray]:
+        return session.run(None, dict.fromkeys(names, images))  # type: ignore
 
-    return Opened(call, free(given.shape), "uint8" if given.type == "tensor(uint8)" else "float32")
+    several = in_batches(call, batch if batch and batch > 0 else None)
+    return Opened(
+        several, free(given.shape), "uint8" if given.type == "tensor(uint8)" else "float32"
+    )
 
 
 def providers_for(folder: ExportedModel, settings: Settings) -> list[tuple[str, dict[str, Any]]]:

@@ -14,7 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from ppcls.inference.engines.base import Call, Opened, Settings, need, refuse_precision
+from ppcls.inference.engines.base import (
+    Call,
+    Opened,
+    Settings,
+    in_batches,
+    need,
+    refuse_precision,
+)
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.formats import openvino_model, with_onnx
 from ppcls.utils.errors import UserError
@@ -85,8 +92,16 @@ def load_here(folder: ExportedModel, settings: Settings) -> Opened:
 
     def copy() -> Call:
         request = network.create_infer_request()
-        return lambda images: np.array(request.infer([images], share_inputs=True)[0])
+        count = len(network.outputs)
 
+        def call(images: np.ndarray) -> list[np.ndarray]:
+            found = request.infer([images], share_inputs=True)
+            return [np.array(found[place]) for place in range(count)]
+
+        return in_batches(call, sides[0])
+
+    if len(network.inputs) != 1:
+        raise UserError(f"{folder.path}: takes {len(network.inputs)} inputs, not images alone")
     given = network.input(0)
     sides = [s.get_length() if s.is_static else None for s in given.partial_shape]
     dtype = "uint8" if given.element_type == openvino.Type.u8 else "float32"

@@ -117,10 +117,11 @@ def open_program(config, program: Path, dtype: str) -> Opened:
 
 
 def call_of(predictor) -> Call:
-    def call(images: np.ndarray) -> np.ndarray:
+    def call(images: np.ndarray) -> list[np.ndarray]:
         predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(images)
         predictor.run()
-        return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+        names = predictor.get_output_names()
+        return [predictor.get_output_handle(name).copy_to_cpu() for name in names]
 
     return call
 
