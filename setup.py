@@ -68,7 +68,7 @@ setup(
     packages=find_packages(include=["ppcls", "ppcls.*"]),
     py_modules=["ppcls_main"],
     cmdclass={"build_py": BuildWithRecipes},
-    package_data={"ppcls": ["data/*.txt", "weights/*.json", "models/*.json"]},
+    package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json"]},
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",

@@ -17,6 +17,7 @@ CONTRACTS = DOCS.parent / "pyproject.toml"
 PURPOSES = {
     "cli": "the command line: from a command's name to its file, from an error to one line",
     "commands": "a file for each command: its options, and the call that does it",
+    "library": "whole runs from Python: ppcls.train, evaluate, export, load",
     "bench": "how fast networks are, by engine",
     "check": "faults in data; images drawn as the model sees them",
     "dev": "for maintainers: proofs of networks, pages of docs/",

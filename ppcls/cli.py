@@ -30,7 +30,7 @@ from ppcls.commands import (
 )
 from ppcls.commands.options import Parser, listed_examples
 from ppcls.train.launch import INTERRUPTED
-from ppcls.utils import guard
+from ppcls.utils import guard, modules
 from ppcls.utils.log import never_fail, print_error
 from ppcls.utils.text import did_you_mean
 
@@ -106,6 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         options = parse(given)
+        modules.use(*getattr(options, "use", ()))
         return options.run(options)
     except BrokenPipeError as error:
         if not leave_pipes():

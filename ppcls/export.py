@@ -125,7 +125,7 @@ def export(
     check_paddlex(trained, form)
     check_features(trained, form)
     output = output.resolve()
-    origin = Origin(trained.recipe.model.name, str(trained.source))
+    origin = Origin(trained.recipe.model.title, str(trained.source))
     with staged(output, origin, overwrite) as temporary:
         write(trained, form, temporary)
         check = checked(trained, form, temporary, [str(p) for p in images] or check_images(trained))
@@ -333,7 +333,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
     if form.paddlex and recipe.task.multilabel:
         names = names or tuple(map(str, range(trained.classes)))  # PaddleX needs some
     return manifest.Manifest(
-        recipe.model.name,
+        recipe.model.title,
         recipe.preprocess,
         names,
         input=form.input,
@@ -343,7 +343,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         task=recipe.task.answers,
         threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
-        paddlex=paddlex if paddlex != recipe.model.name else None,
+        paddlex=paddlex if paddlex != recipe.model.title else None,
     )
 
 
@@ -367,6 +367,8 @@ def paddlex_name(trained: Trained, form: Form) -> str | None:
     readable = readable and trained.recipe.preprocess.fit != "letterbox"
     if form.paddlex or trained.recipe.task.multilabel or not readable:
         return form.paddlex
+    if trained.recipe.model.given:
+        return None
     own = registry.spec_of(trained.recipe.model.name)
     return next((name for name in PADDLEX if registry.spec_of(name) == own), None)
 
@@ -405,5 +407,6 @@ def check_paddlex(trained: Trained, form: Form) -> None:
             f"-o preprocess.resize={preprocess.crop}, as the crop, and images that are square, or "
             "-o preprocess.fit=squash"
         )
-    if multilabel or registry.spec_of(name) != registry.spec_of(recipe.model.name):
-        say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.name}")
+    own = None if recipe.model.given else registry.spec_of(recipe.model.name)
+    if multilabel or registry.spec_of(name) != own:
+        say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.title}")

@@ -1,12 +1,23 @@
 """A run as one frozen, typed value: this page is what a recipe file may say."""
 
 import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    WrapValidator,
+    field_validator,
+)
 
+from ppcls.config.load import from_plain, load, to_yaml
 from ppcls.config.node import (
     BelowOne,
     Classes,
@@ -25,23 +36,27 @@ from ppcls.config.node import (
     Workers,
     node,
 )
+from ppcls.config.own import OrOwn
 from ppcls.data.batch_transforms import BatchTransform
 from ppcls.data.batch_transforms import check as check_batch_transforms
 from ppcls.data.builtin import NAMES
 from ppcls.data.groups import GroupBy
+from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.sampler import Sampler, Shuffle
 from ppcls.data.transforms import AnySize, HorizontalFlip, RandomResizedCrop, Size, Transform
 from ppcls.data.unlabeled import Unlabeled
 from ppcls.losses.distill import WITH_LABELS
 from ppcls.metrics import Score
+from ppcls.models.own import register_model
 from ppcls.models.registry import ModelName, Weights
 from ppcls.optim.ema import Ema
 from ppcls.optim.optimizers import AnyOptimizer, Momentum
 from ppcls.optim.parameters import Freeze
 from ppcls.optim.schedules import EarlyStop, Schedule
 from ppcls.tasks import Classify, Distill, Task
-from ppcls.utils.files import expanded
+from ppcls.utils import modules
+from ppcls.utils.files import expanded, write_text
 from ppcls.utils.text import did_you_mean, plural, quoted
 
 
@@ -51,11 +66,31 @@ def known_builtin(name: str) -> str:
     return name
 
 
+GIVEN_MODEL = "given:"  # begins the name of a network that is an object of Python
+
+
+def network_name(name: Any, known: Callable[[Any], str]) -> str:
+    """A network's name; one that was given in Python needs no other."""
+    if not isinstance(name, str) or name.startswith(GIVEN_MODEL):
+        return name if isinstance(name, str) else known(name)
+    try:
+        return known(name)
+    except ValidationError as error:
+        if "." not in name or "did you mean" in str(error):
+            raise
+    found = modules.find(name)  # an import path, which says so where it is none
+    register_model(name)(found)
+    return name
+
+
+Source = Annotated[PathText, OrOwn(OwnDataset)]
+
+
 @node
 class Model:
     """The network and what its weights start from."""
 
-    name: ModelName  # of `ppcls models`
+    name: Annotated[ModelName, WrapValidator(network_name)]  # of `ppcls models`
     num_classes: Classes | None = None  # None: as many as the training data has
     in_channels: Literal[1, 3, 4] = 3  # grey, RGB, RGBA
     weights: Weights | None = None  # file, URL, hf://org/name, registered tag; true: the default
@@ -63,14 +98,31 @@ class Model:
     drop_path: BelowOne | None = None  # of the last block, in training; None: the network's own
     freeze: Freeze = ()  # left as it is: a share from the start, as in 50%; names, as in ["stem.*"]
 
+    def __post_init__(self):
+        if self.given and (self.weights or self.new_head or self.drop_path is not None):
+            raise ValueError(
+                f"{self.title} was given in Python with its weights: leave out weights, new_head "
+                "and drop_path"
+            )
+
+    @property
+    def given(self) -> bool:
+        """Whether the network is an object of Python, which no name leads to."""
+        return self.name.startswith(GIVEN_MODEL)
+
+    @property
+    def title(self) -> str:
+        """What the network is called."""
+        return self.name.removeprefix(GIVEN_MODEL)
+
 
 @node
 class Data:
     """Images and labels: folders with one sub-folder per class, list files, or tar shards."""
 
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
-    train: PathText | None = None  # a folder, list or shards to learn from
-    eval: PathText | None = None  # the same, to be scored on
+    train: Source | None = None  # a folder, list or shards to learn from
+    eval: Source | None = None  # the same, to be scored on
     root: PathText | None = None  # where relative paths of list files start; None: beside the list
     class_names: PathText | None = None  # a file of class names, or "imagenet"
     number_labels: Flag = False  # labels of lists are names, as ids are: number them in order
@@ -341,10 +393,40 @@ class Recipe:
                 "-o task.labels_weight=0 or train.batch_transforms=[]"
             )
 
+    @classmethod
+    def load(cls, path: str | PathLike[str], overrides: Sequence[str] = ()) -> "Recipe":
+        """The recipe of a file; `overrides` are as of `-o`: `["train.epochs=10"]`.
+
+        Raises:
+            UserError: one line for each mistake, with the file and line or the override.
+        """
+        return load(cls, str(path), overrides)
+
+    @classmethod
+    def of(cls, keys: Mapping[str, Any], source: str = "the recipe") -> "Recipe":
+        """The recipe of nested mappings: `Recipe.of({"model": {"name": "ResNet18"}, …})`.
+
+        An object may stand wherever a recipe may name a class of one's own.
+
+        Args:
+            source: begins the lines of errors, in place of a file's name.
+
+        Raises:
+            UserError: one line for each mistake.
+        """
+        return from_plain(cls, keys, source)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the recipe, with all its defaults, as a file that `load` reads.
+
+        Objects of Python are not in it: `kind: given` stands for them.
+        """
+        write_text(Path(expanded(path)), to_yaml(self))
+
     @property
     def folder(self) -> Path:
         """Where the run writes its log and checkpoints."""
-        return Path(self.output or f"runs/{self.model.name}")
+        return Path(self.output or f"runs/{self.model.title}")
 
     @property
     def best(self) -> Score:

@@ -73,6 +73,13 @@ def add_override_option(parser: argparse.ArgumentParser) -> None:
         help="set keys of the recipe, such as train.epochs=10 "
         "or 'train.transforms.0.scale=[0.5, 1]'",
     )
+    add_use_option(parser)
+
+
+def add_use_option(parser: argparse.ArgumentParser) -> None:
+    """Modules whose classes may be named; `ppcls.cli.main` imports them."""
+    text = "module whose classes may be named, such as my_pkg: its code runs; may be repeated"
+    parser.add_argument("--use", action="append", default=[], metavar="MODULE", help=text)
 
 
 def add_data_argument(parser: argparse.ArgumentParser, required: bool) -> None:
@@ -201,6 +208,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="what runs the model: paddle, onednn, onnxruntime, openvino, tensorrt or "
         "onnxruntime-tensorrt; default: auto, the fastest here, measured once",
     )
+    add_use_option(parser)
     text = "number of images to predict at a time; default: 8"
     parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help=text)
     text = "where to run the model; default: auto, a GPU where there is one"

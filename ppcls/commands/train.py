@@ -105,7 +105,8 @@ def run_one(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> in
         flags["--dry-run"] = options.dry_run
         same = [flag for flag, asked in flags.items() if asked]
         overrides = ["-o", *given.overrides] if given.overrides else []
-        command = ["train", "-c", given.config, *same, *overrides]
+        uses = [word for name in options.use for word in ("--use", name)]
+        command = ["train", "-c", given.config, *same, *overrides, *uses]
         return launch([*environment.program("ppcls"), *command], options.processes)
     from ppcls.train.distributed import PeerError
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from ppcls.config.own import UNKNOWN, held
 from ppcls.config.packaged import find_recipe
 from ppcls.config.suggest import suggest
 from ppcls.config.tree import TAGS, At, Tree, dotted_name, override, read
@@ -46,8 +47,11 @@ def load(schema: type[Node], path: str | Path, overrides: Sequence[str] = ()) ->
 
 
 def from_plain(schema: type[Node], value: Any, source: str, overrides: Sequence[str] = ()) -> Node:
-    """Validate a plain tree, such as a checkpoint's recipe; `source` stands for it in errors."""
-    tree = Tree(copy.deepcopy(value), {(): source})
+    """Validate a plain tree, such as a checkpoint's recipe; `source` stands for it in errors.
+
+    In Python, objects may stand where a recipe may name classes of one's own.
+    """
+    tree = Tree(copy.deepcopy(held(value)), {(): source})
     tree.rename(getattr(schema, "renamed", {}))
     return resolve(schema, tree, overrides, [])
 
@@ -122,6 +126,9 @@ def explain(error: Any, schema: type, tree: Tree) -> str:
     context = error.get("ctx", {})
     if at in tree.problems:
         return tree.problems[at]
+    if kind == UNKNOWN:  # of a part of one's own
+        advice = suggest(str(at[-1]), context["keys"])
+        return f"{place}: unknown key {name!r}; {advice}"
     if kind in ("unexpected_keyword_argument", "extra_forbidden"):
         if kinds_with := homes(schema, at):
             return f"{place}: unknown key {name!r}; only {at_most(kinds_with)} has it"

@@ -5,13 +5,16 @@ same, not written into. Mixed pixels are rounded to whole numbers. Of a recipe's
 most is applied to a batch, each with its `prob`.
 """
 
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ppcls.config.node import Positive, Share, node
+from ppcls.config.own import OrOwn, Own
+from ppcls.utils.errors import UserError
 
 Mixed = tuple[np.ndarray, np.ndarray]
 
@@ -94,7 +97,37 @@ class FMix:
         return mask.reshape(height, width)
 
 
-BatchTransform = Annotated[Mixup | CutMix | FMix, Field(discriminator="op")]
+@dataclass(frozen=True)
+class OwnBatchTransform(Own):
+    """A batch transform of one's own, called as those above; `prob` says how often it is applied.
+
+    A key `prob` need not be a parameter of it; 1 unless given.
+    """
+
+    tag: ClassVar[str] = "op"
+    called: ClassVar[str] = "a batch transform, called as transform(images, targets, rng)"
+    supplied: ClassVar[int] = 3
+    beside: ClassVar[Mapping[str, Any]] = {"prob": Share}
+
+    @property
+    def prob(self) -> float:
+        return self.options.get("prob", getattr(self.part, "prob", 1.0))
+
+    def __call__(self, images: np.ndarray, targets: np.ndarray, rng: np.random.Generator) -> Mixed:
+        found = self.run(images, targets, rng)
+        pair = found if isinstance(found, tuple) and len(found) == 2 else (None, None)
+        shapes = [getattr(one, "shape", None) for one in pair]
+        if shapes[1] != targets.shape or shapes[0] is None or len(shapes[0]) != 4:
+            raise UserError(
+                f"{self.name}: should give images uint8 [N, H, W, C] and targets float32 "
+                f"{list(targets.shape)}, and gave {shapes[0]} and {shapes[1]}"
+            )
+        return pair[0].astype(np.uint8, copy=False), pair[1].astype(np.float32, copy=False)  # type: ignore
+
+
+BatchTransform = Annotated[
+    Mixup | CutMix | FMix, Field(discriminator="op"), OrOwn(OwnBatchTransform)
+]
 
 
 def check(ops: Sequence[BatchTransform]) -> None:

@@ -9,7 +9,9 @@ paddle.
 import multiprocessing
 import multiprocessing.connection
 import os
+import pickle
 import signal
+import sys
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,19 +20,21 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing import resource_tracker
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from ppcls.config.own import own_parts
 from ppcls.data import batch_transforms, decode
 from ppcls.data.batch_transforms import BatchTransform
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import Size, Transform, apply, side
 from ppcls.data.unlabeled import JoinedDataset
-from ppcls.utils import environment
+from ppcls.utils import environment, modules
 from ppcls.utils.errors import DataError, UserError
-from ppcls.utils.log import Pace, Progress
+from ppcls.utils.log import Pace, Progress, say
 from ppcls.utils.signals import SIGNALS
 from ppcls.utils.text import plural
 
@@ -152,7 +156,7 @@ class Loader:
         """UserError where so many workers are a slip of the finger."""
         check_workers(workers)
         self.parts = dict(parts)
-        self.workers = workers
+        self.workers = workers if not workers or can_be_sent(self.parts) else 0
         self.pool: ProcessPoolExecutor | None = None
 
     def batches(self, name: str, order: Sequence[np.ndarray], epoch: int = 0) -> Iterator[Batch]:
@@ -211,20 +215,77 @@ def check_workers(count: int) -> None:
         )
 
 
+class Sent:
+    """What a worker process gets. Modules that were named may be looked up there before that."""
+
+    def __init__(self, parts: dict[str, Part]):
+        self.parts = parts
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle calls the function first, and only then looks up the classes of the parts.
+        known = tuple(modules.allowed), tuple(modules.folders)
+        return received, known, self.parts
+
+    def __setstate__(self, parts: dict[str, Part]) -> None:
+        self.parts = parts
+
+
+def received(names: Sequence[str], folders: Sequence[str]) -> Sent:
+    modules.allow(names, folders)
+    return Sent({})
+
+
+def can_be_sent(parts: Mapping[str, Part]) -> bool:
+    """Whether workers can have the parts: those of a notebook or a script they cannot import."""
+    for dataset, view in parts.values():
+        images = dataset.labeled.paths if isinstance(dataset, JoinedDataset) else dataset.paths
+        own = [one.part for one in own_parts(view)]
+        for part in [*own, getattr(images, "part", None)]:
+            path = modules.path_of(part)
+            if path.startswith("__main__."):
+                name = path.removeprefix("__main__.")
+                say(
+                    f"note: {name} is written in a notebook or script: images are read in this "
+                    "process; in a module of its own it would also work in data.workers"
+                )
+                return False
+    return True
+
+
 class Pool(ProcessPoolExecutor):
     """Starts its processes, which happens in `submit`, where signals do not reach them."""
 
     def submit(self, *given: Any, **named: Any) -> Future:
-        with environment.without_working_folder(), held_signals():
+        with environment.without_working_folder(), held_signals(), without_script():
             return super().submit(*given, **named)
+
+
+@contextmanager
+def without_script() -> Iterator[None]:
+    """While entered, processes that are started do not run the program's own script once more.
+
+    They would to find what is written in it, of which they need nothing.
+    """
+    script = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = script
 
 
 def start_pool(workers: int, parts: dict[str, Part]) -> ProcessPoolExecutor:
     """Worker processes that leave signals to this one and end with it."""
-    pool = Pool(workers, multiprocessing.get_context("spawn"), start_work, (parts,))
+    pool = Pool(workers, multiprocessing.get_context("spawn"), start_work, (Sent(parts),))
     try:
         for _ in range(workers):  # a process is started for each
             pool.submit(int)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        pool.shutdown(cancel_futures=True)
+        raise UserError(
+            f"a part of your own cannot be sent to data workers ({error}): -o data.workers=0, or "
+            "give it a __getstate__ that leaves out what cannot"
+        ) from error
     except BaseException:
         pool.shutdown(cancel_futures=True)
         raise
@@ -266,13 +327,13 @@ def noted_signals(came: list[int]) -> Iterator[None]:
             signal.signal(number, own)
 
 
-def start_work(parts: dict[str, Part]) -> None:
+def start_work(sent: Sent) -> None:
     """In a new worker: signals, held until now, are the main process's."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    worker_parts.update(parts)
+    worker_parts.update(sent.parts)
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 

@@ -5,12 +5,13 @@ number of images times the count of its earlier showings. The first showing has 
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from ppcls.config.node import NotNegative, Share, node
+from ppcls.config.own import OrOwn, Own
 from ppcls.data.samples import Dataset
 from ppcls.data.unlabeled import JoinedDataset
 from ppcls.utils.errors import UserError
@@ -90,7 +91,31 @@ class Weighted:
         return by_class(samples.labels, shares, total, rng)
 
 
-Sampler = Annotated[Shuffle | Balanced | Weighted, Field(discriminator="kind")]
+@dataclass(frozen=True)
+class OwnSampler(Own):
+    """A sampler of one's own: called as `sampler(targets, total, rng)` at the start of each epoch,
+    with the labels int64 [N] (uint8 [N, classes] of 0 and 1 where an image may have several), it
+    gives int64 [total], which images the epoch shows. All chance comes from `rng`.
+    """
+
+    called: ClassVar[str] = "a sampler, called as sampler(targets, total, rng)"
+    supplied: ClassVar[int] = 3
+
+    def draw(
+        self, samples: Dataset, classes: int, total: int, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Indices int64 [total]. UserError where the sampler gives others."""
+        drawn = np.asarray(self.run(samples.labels, total, rng))
+        whole = drawn.dtype.kind in "iu" and drawn.shape == (total,)
+        if not whole or (total and not 0 <= drawn.min() <= drawn.max() < len(samples)):
+            raise UserError(
+                f"{self.name}: should give {total} indices below {len(samples)}, "
+                f"and gave {drawn.dtype} {list(drawn.shape)}"
+            )
+        return drawn.astype(np.int64)
+
+
+Sampler = Annotated[Shuffle | Balanced | Weighted, Field(discriminator="kind"), OrOwn(OwnSampler)]
 
 
 def class_counts(samples: Dataset, classes: int, kind: str) -> np.ndarray:

@@ -117,6 +117,20 @@ class Member(str):
         return data
 
 
+class Drawn(str):
+    """An image that is no file: as text what it is called."""
+
+    __slots__ = ()
+
+    def pixels(self, channels: int) -> np.ndarray:
+        """uint8 [H, W, channels]. UserError where it cannot be read."""
+        raise NotImplementedError
+
+    def read(self) -> bytes:
+        """The bytes of a file with these pixels."""
+        raise NotImplementedError
+
+
 class Members:
     """Images inside larger files, with the interface of `Paths`.
 

@@ -2,8 +2,10 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from inspect import Parameter, signature
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
@@ -28,6 +30,7 @@ from ppcls.config.node import (
     square,
     written_as,
 )
+from ppcls.config.own import OrOwn, Own
 from ppcls.data import pixels
 from ppcls.data.auto_augment import AugMix, AutoAugment, RandAugment, TrivialAugment
 from ppcls.data.pixels import rotate
@@ -43,7 +46,7 @@ from ppcls.data.preprocess import (
 )
 from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, visible
 
 # Boxes tried before `random_box` gives up.
 TRIES = 10
@@ -605,6 +608,39 @@ class OneOf:
         return self.ops[chosen](image, rng, size)
 
 
+@dataclass(frozen=True)
+class OwnTransform(Own):
+    """A transform of one's own: called as `transform(image, rng)` or, where it has a third
+    parameter, `transform(image, rng, size)`: uint8 [H, W, C] to the same in any size. All chance
+    comes from `rng`, a generator of NumPy for this image and epoch; `size` is the side that the
+    transforms are to end in, in pixels. The image is not written into.
+    """
+
+    tag: ClassVar[str] = "op"
+    called: ClassVar[str] = "a transform, called as transform(image, rng)"
+    supplied: ClassVar[int] = 2
+
+    @cached_property
+    def takes_size(self) -> bool:
+        try:
+            own = signature(self.require()).parameters.values()
+        except (TypeError, ValueError):  # of what is not written in Python
+            return False
+        places = [one for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
+        return len([one for one in places if one.default is Parameter.empty]) > 2
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+        given = (image, rng, size) if self.takes_size else (image, rng)
+        found = self.run(*given)
+        kept = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 3
+        if not kept or found.shape[2] != image.shape[2] or not found.size:
+            shown = f"{found.dtype} {list(found.shape)}" if hasattr(found, "dtype") else repr(found)
+            raise UserError(
+                f"{self.name}: gave {visible(shown)}, no image uint8 [H, W, {image.shape[2]}]"
+            )
+        return found
+
+
 Transform = Annotated[
     RandomResizedCrop
     | HorizontalFlip
@@ -630,6 +666,7 @@ Transform = Annotated[
     | RandomApply
     | OneOf,
     Field(discriminator="op"),
+    OrOwn(OwnTransform),
 ]
 rebuild_dataclass(RandomApply)  # type: ignore  # now that Transform is known
 rebuild_dataclass(OneOf)  # type: ignore

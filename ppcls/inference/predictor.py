@@ -115,7 +115,8 @@ class Predictor:
         Args:
             device: auto, cpu or gpu.
             threads: CPU threads; None: as many as are fastest, or with an engine named, all cores.
-            engine: a name in `engines.table.ENGINES`, or auto: the fastest here, measured once.
+            engine: a name in `engines.table.ENGINES`, or auto: the fastest here, measured once; or
+                the import path of an engine of one's own, in a module that `ppcls.use` named.
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: images per run of the network; changes the speed alone.
             given: in place of what inference.yml says: fit, resize, crop, fill, interpolation,
@@ -127,7 +128,7 @@ class Predictor:
                 the engine is not there.
         """
         settings = Settings(
-            inputs.one_of("engine", engine, (AUTO, *ENGINES)),
+            inputs.one_of("engine", engine, (AUTO, *ENGINES, *own_engine(engine))),
             inputs.one_of("device", device, DEVICES),
             inputs.one_of("precision", precision, PRECISIONS),
             batch=inputs.whole_number("batch_size", batch_size),
@@ -453,6 +454,11 @@ class Predictor:
 
     def label(self, index: int) -> str:
         return self.manifest.labels[index] if self.manifest.labels else str(index)
+
+
+def own_engine(engine: Any) -> tuple[str, ...]:
+    """The name itself, where it is an import path."""
+    return (engine,) if isinstance(engine, str) and "." in engine else ()
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from ppcls.config.node import NotNegative, Positive, Side, Times, node
+from ppcls.config.own import OrOwn, Own
 from ppcls.losses.labels import TINY, shares_of
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
@@ -373,6 +374,26 @@ class AFD:
 # --------------------------------------------------------------------------
 # The losses between two networks that a recipe may name
 
+
+@dataclass(frozen=True)
+class OwnDistillLoss(Own):
+    """A loss of one's own between logits: called as `loss(student, teacher)`, float32
+    [N, classes] each, it gives the mean over the images. `weight` multiplies it.
+    """
+
+    called: ClassVar[str] = "a loss, called as loss(student, teacher)"
+    supplied: ClassVar[int] = 2
+    beside: ClassVar[Mapping[str, Any]] = {"weight": NotNegative}
+    features: ClassVar[bool] = False
+
+    @property
+    def weight(self) -> float:
+        return self.options.get("weight", getattr(self.part, "weight", 1.0))
+
+    def __call__(self, student: Outputs, teacher: Outputs, targets: Tensor) -> Tensor:
+        return self.run(student.logits, teacher.logits)
+
+
 DistillLoss = Annotated[
     SoftCrossEntropy
     | KL
@@ -388,6 +409,7 @@ DistillLoss = Annotated[
     | PEFD
     | AFD,
     Field(discriminator="kind"),
+    OrOwn(OwnDistillLoss),
 ]
 
 

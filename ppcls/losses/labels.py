@@ -8,12 +8,13 @@ that parts of a batch add up to the whole; but for `asymmetric`, a sum by defaul
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from ppcls.config.node import Flag, NotNegative, Share, node
+from ppcls.config.own import OrOwn, Own
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
@@ -157,9 +158,38 @@ class Asymmetric:
         return images.sum() if self.reduction == "sum" else images.mean()
 
 
-MultiLabelLoss = Annotated[BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")]
+@dataclass(frozen=True)
+class OwnLoss(Own):
+    """A loss of one's own: called as `loss(logits, targets)`, float32 [N, classes] and targets as
+    above, it gives one number, the mean over the images. Where it has a `build(counts)`, that is
+    called first, with the images of each class, and gives the loss to call.
+    """
+
+    called: ClassVar[str] = "a loss, called as loss(logits, targets)"
+    supplied: ClassVar[int] = 2
+    argument: ClassVar[str] = "loss"
+
+    def build(self, counts: Sequence[int] = ()) -> OwnLoss:
+        part = self.require("task.loss")
+        if not hasattr(part, "build"):
+            return self
+        with self.speaking():
+            return replace(self, part=part.build(counts))
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        loss = self.run(logits, targets)
+        if getattr(loss, "size", None) != 1:
+            raise UserError(f"{self.name}: a loss is one number, the mean over the images")
+        return loss.reshape([])
+
+
+MultiLabelLoss = Annotated[
+    BinaryCrossEntropy | Asymmetric, Field(discriminator="kind"), OrOwn(OwnLoss)
+]
 AnyLoss = Annotated[
-    CrossEntropy | Focal | BinaryCrossEntropy | Asymmetric, Field(discriminator="kind")
+    CrossEntropy | Focal | BinaryCrossEntropy | Asymmetric,
+    Field(discriminator="kind"),
+    OrOwn(OwnLoss),
 ]
 
 

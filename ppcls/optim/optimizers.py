@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from ppcls.config.node import Flag, NotNegative, Positive, Share, node
+from ppcls.config.own import OrOwn, Own
 from ppcls.optim.parameters import Group, for_paddle
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
@@ -174,6 +176,23 @@ class Lion:
         return OneSlot(groups, "momentum", lion(self.beta1, self.beta2, self.weight_decay))
 
 
+@dataclass(frozen=True)
+class OwnOptimizer(Own):
+    """An optimizer of one's own: called as `optimizer(parameters)` with parameters as Paddle's
+    optimizers take them, it gives one of Paddle, or what has the same methods
+    (`ppcls.optim.rules.Optimizer`). The learning rate is set before each step. A key
+    `weight_decay` stands in the groups of the parameters that decay.
+    """
+
+    called: ClassVar[str] = "an optimizer's maker, called as optimizer(parameters)"
+    supplied: ClassVar[int] = 1
+
+    def build(self, groups: list[Group]) -> Optimizer:
+        return self.run(for_paddle(groups, self.options.get("weight_decay")))
+
+
 AnyOptimizer = Annotated[
-    SGD | Momentum | Adam | AdamW | RMSProp | Lamb | Lars | Lion, Field(discriminator="kind")
+    SGD | Momentum | Adam | AdamW | RMSProp | Lamb | Lars | Lion,
+    Field(discriminator="kind"),
+    OrOwn(OwnOptimizer),
 ]

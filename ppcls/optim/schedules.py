@@ -3,12 +3,14 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field
 
 from ppcls.config.node import Count, Duration, Flag, Float, NotNegative, Positive, Span, node
+from ppcls.config.own import OrOwn, Own
 from ppcls.metrics import Score, goodness
+from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
 Evaluations = Sequence[Mapping[str, float]]  # each with its scores and the "step" it was made at
@@ -200,9 +202,26 @@ class Constant:
         return 1.0
 
 
+@dataclass(frozen=True)
+class OwnDecay(Own):
+    """A decay of one's own: called as `decay(at)` with the `Moment` of a step, it gives the share
+    of the peak learning rate, 0 or more, and the same for the same moment.
+    """
+
+    called: ClassVar[str] = "a decay, called as decay(at)"
+    supplied: ClassVar[int] = 1
+
+    def __call__(self, at: Moment) -> float:
+        found = self.run(at)
+        if not isinstance(found, int | float) or not 0 <= found < math.inf:
+            raise UserError(f"{self.name}: gave {found!r} at step {at.step}, no share from 0")
+        return float(found)
+
+
 Decay = Annotated[
     Cosine | Polynomial | OneCycle | Exponential | Step | Piecewise | Plateau | Constant,
     Field(discriminator="kind"),
+    OrOwn(OwnDecay),
 ]
 
 

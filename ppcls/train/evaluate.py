@@ -83,7 +83,7 @@ def score(
         return run(trained, samples)
     outcomes = Outcomes.to_fill(samples, trained.classes)
     about = {
-        "model": trained.recipe.model.name,
+        "model": trained.recipe.model.title,
         "weights": str(trained.source),
         "data": samples.source,
     }

@@ -11,6 +11,7 @@ from ppcls.data import builtin, datasets
 from ppcls.data.class_names import read_class_names
 from ppcls.data.datasets import folds_of, no_columns, part_out, split
 from ppcls.data.groups import with_groups
+from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.samples import Dataset
 from ppcls.data.shards import is_shards, is_web, open_shards
 from ppcls.data.unlabeled import JoinedDataset
@@ -165,6 +166,8 @@ def keep_labeled(train: Dataset, share: float, seed: int) -> Dataset:
 
 def located(data: Data) -> Data:
     """The data with a built-in set written out, and each part named by its own folder."""
+    if isinstance(data.train, OwnDataset) or isinstance(data.eval, OwnDataset):
+        return data
     if not data.builtin:
         parts = datasets.find_parts(data.train, data.eval, data.holds_out)
         return replace(data, train=parts[0], eval=parts[1])
@@ -176,7 +179,7 @@ def located(data: Data) -> Data:
     return replace(data, builtin=None, train=str(folder / "train"), eval=evaluation)
 
 
-def open_part(key: str, path: str | None, data: Data, multilabel: bool) -> Dataset:
+def open_part(key: str, path: str | OwnDataset | None, data: Data, multilabel: bool) -> Dataset:
     """A part of the recipe's data, in the groups that it names, where it names any."""
     samples = open_ungrouped(key, path, data, multilabel)
     if data.group_by and data.group_by.path:
@@ -184,7 +187,7 @@ def open_part(key: str, path: str | None, data: Data, multilabel: bool) -> Datas
     return samples
 
 
-def open_scored(key: str, path: str | None, data: Data, multilabel: bool) -> Dataset:
+def open_scored(key: str, path: str | OwnDataset | None, data: Data, multilabel: bool) -> Dataset:
     """As `open_part`, of images that are scored alone: without groups where they name none."""
     try:
         return open_part(key, path, data, multilabel)
@@ -194,9 +197,13 @@ def open_scored(key: str, path: str | None, data: Data, multilabel: bool) -> Dat
         return open_part(key, path, replace(data, group_by=None), multilabel)
 
 
-def open_ungrouped(key: str, path: str | None, data: Data, multilabel: bool) -> Dataset:
+def open_ungrouped(
+    key: str, path: str | OwnDataset | None, data: Data, multilabel: bool
+) -> Dataset:
     if not path:
         raise UserError(f"{key} is not given: {LAYOUT}")
+    if isinstance(path, OwnDataset):
+        return path.open(key, multilabel, class_names(data.class_names))
     column = data.group_by.column if data.group_by else None
     if is_shards(path) and column:
         raise UserError(f"{key}: {no_columns(path, column)}")

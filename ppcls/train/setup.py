@@ -27,6 +27,7 @@ from ppcls.data import datasets
 from ppcls.data.class_names import renamed, same_names
 from ppcls.data.datasets import one_class, summary
 from ppcls.data.loader import EvalPipeline, Loader, Part, TrainPipeline, load_batch
+from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.preprocess import KEYS, Preprocess, both
 from ppcls.data.sampler import EpochSampler
 from ppcls.data.samples import Dataset
@@ -78,9 +79,11 @@ from ppcls.utils.device import select
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import remove, write_text
 from ppcls.utils.log import be_quiet, say
+from ppcls.utils.modules import in_line
 from ppcls.utils.signals import signals_interrupt
 from ppcls.utils.text import plural
 from ppcls.weights import files, store
+from ppcls.weights import load as load_weights
 
 FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an evaluation does
 LOSSES = {"cross_entropy": "cross entropy", "bce": "binary cross entropy"}
@@ -258,28 +261,93 @@ def eval_pipeline(recipe: Recipe) -> EvalPipeline:
 # The network as a recipe trains it
 
 
-def build_model(recipe: Recipe, saved: Mapping[str, np.ndarray] | None) -> nn.Layer:
+def build_model(
+    recipe: Recipe, saved: Mapping[str, np.ndarray] | None, given: nn.Layer | None = None
+) -> nn.Layer:
     """The recipe's network with its weights, or with those of a checkpoint, `saved`.
+
+    Args:
+        given: the network, where the recipe says that it is given.
 
     Raises:
         UserError: weights that cannot be read or do not fit.
     """
     model = recipe.model
     assert model.num_classes, "the data have said how many, where the recipe has not"
-    net = create_model(
-        model.name,
-        model.num_classes,
-        model.weights if saved is None else saved,
-        in_channels=model.in_channels,
-        new_head=model.new_head and saved is None,
-        drop_path=model.drop_path,
-        source="the checkpoint",
-    )
+    if model.given:
+        net = with_weights(recipe, given, saved, "the checkpoint")
+    else:
+        net = create_model(
+            model.name,
+            model.num_classes,
+            model.weights if saved is None else saved,
+            in_channels=model.in_channels,
+            new_head=model.new_head and saved is None,
+            drop_path=model.drop_path,
+            source="the checkpoint",
+        )
     if recipe.train.sync_norms:
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     if recipe.train.recompute:  # after the norms are what they are to be
         recompute_blocks(net)
     return net
+
+
+def with_weights(
+    recipe: Recipe,
+    given: nn.Layer | None,
+    saved: Mapping[str, np.ndarray] | None,
+    source: str | Path,
+) -> nn.Layer:
+    """A network that was given in Python, with a checkpoint's weights where there is one.
+
+    Raises:
+        UserError: it is not given, or weights or classes do not fit.
+    """
+    model = recipe.model
+    name = model.title
+    if given is None:
+        raise UserError(
+            f"{source if saved else 'model.name'}: the network {name} was given to ppcls.train in "
+            "Python: give it again there, as model=…; a network with @ppcls.register_model has a "
+            "name that commands know"
+        )
+    if saved is not None:
+        put_own(given, saved, str(source))
+    side = recipe.preprocess.crop
+    classes = model.num_classes or IMAGENET_CLASSES
+    shape = [1, model.in_channels, side, side]
+    given.eval()
+    with paddle.no_grad():
+        try:
+            found = list(given(paddle.zeros(shape)).shape)
+        except Exception as error:  # of somebody's code
+            raise UserError(f"{name}: cannot take images {shape}: {in_line(error)}") from error
+    if found != [1, classes]:
+        raise UserError(
+            f"{name}: gives {found} for one image, and there are "
+            f"{plural(classes, 'class')}: logits should be [1, {classes}]"
+        )
+    return given
+
+
+def put_own(net: nn.Layer, saved: Mapping[str, np.ndarray], source: str) -> None:
+    """A checkpoint's weights into a network of one's own, under its own names.
+
+    Raises:
+        UserError: they are not this network's.
+    """
+    weights = {k: v for k, v in saved.items() if not k.startswith(load_weights.OPTIMIZER)}
+    own = {name: list(value.shape) for name, value in net.state_dict().items()}
+    found = {name: list(value.shape) for name, value in weights.items()}
+    other = [name for name in own | found if own.get(name) != found.get(name)]
+    if other:
+        name = other[0]
+        raise UserError(
+            f"{source}: not weights of this network: {name} is {found.get(name, 'not there')} and "
+            f"{own.get(name, 'not there')} in the network ({plural(len(other), 'such')})"
+        )
+    load_weights.assign(net, weights)
 
 
 # --------------------------------------------------------------------------
@@ -374,6 +442,7 @@ def train(
     overwrite: bool = False,
     limit: int | None = None,
     callbacks: Sequence[Callback] = (),
+    model: nn.Layer | None = None,
 ) -> bool:
     """Train as the recipe says; False when a signal ended the run before its last step.
 
@@ -383,6 +452,7 @@ def train(
         limit: end after so many steps of the first epoch, with as many batches of evaluation;
             trackers are then not told of it.
         callbacks: hear what the run does, after the recipe's trackers, in the first process.
+        model: the network, where the recipe says that it is given.
 
     Raises:
         UserError: anything the user can mend.
@@ -415,7 +485,7 @@ def train(
             inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
         changes = check_same(recipe, record, inputs, processes.count, latest) if record else {}
         tensors = saved.tensors if saved else None
-        trainer = build_trainer(recipe, inputs, tensors, processes, limit, callbacks)
+        trainer = build_trainer(recipe, inputs, tensors, processes, limit, callbacks, model)
         if saved and record:
             trainer.resume(latest, saved, record)
             check_length(recipe, trainer, record)
@@ -440,6 +510,7 @@ def build_trainer(
     processes: Processes | None = None,
     limit: int | None = None,
     callbacks: Sequence[Callback] = (),
+    given: nn.Layer | None = None,
 ) -> Trainer:
     """The parts of a recipe's run, put together.
 
@@ -448,6 +519,7 @@ def build_trainer(
         saved: the tensors of a run's checkpoint to go on with, instead of the recipe's weights.
         limit: steps after which the run ends, evaluated and saved.
         callbacks: hear what the run does.
+        given: the network, where the recipe says that it is given.
 
     Raises:
         UserError: parts that do not fit together.
@@ -478,9 +550,9 @@ def build_trainer(
     check_fit(recipe, inputs, batch, epoch_steps)
     epochs = 1 if limit else train.epochs
     paddle.seed(recipe.seed)
-    net = build_model(recipe, saved)
+    net = build_model(recipe, saved, given)
     frozen = freeze(net, model.freeze)
-    if saved is None:
+    if saved is None and given is None:
         check_freeze(model, net)
     network = Normalize.before(net, recipe.preprocess.scale, recipe.preprocess.offset)
     precision = Precision(train.precision, train.amp_level)
@@ -656,6 +728,8 @@ def refuse_among_images(recipe: Recipe) -> None:
         "data.eval": (data.eval or data.train, datasets.EVAL_PARTS),
     }
     for key, (path, names) in parts.items():
+        if isinstance(path, OwnDataset):
+            continue
         part = path and (datasets.part_of(path, names) or (path if getattr(data, key[5:]) else ""))
         if part and os.path.isdir(part) and is_within(recipe.folder, part):
             raise UserError(
@@ -718,7 +792,7 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
     batches = images // train.batch_size
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
-        f"{model.name}: {size}, {plural(model.num_classes or 0, 'class')}, "
+        f"{model.title}: {size}, {plural(model.num_classes or 0, 'class')}, "
         f"{in_words(recipe.train_size)} px, on {where}",
         f"{plural(train.epochs, 'epoch')} of {plural(trainer.options.epoch_steps, 'step')} of "
         f"{plural(images, 'image')}{parts}, "
@@ -875,10 +949,18 @@ def least_bytes(trainer: Trainer) -> int:
 # A trained network with what belongs to it, found from a config, a checkpoint, or both
 
 
-def open_trained(config: str | None, overrides: Sequence[str], weights: str | None) -> Trained:
+def open_trained(
+    config: str | None,
+    overrides: Sequence[str],
+    weights: str | None,
+    given: nn.Layer | None = None,
+) -> Trained:
     """The network of a config with the weights given, or else of its run.
 
     Without a config, the recipe inside the checkpoint `weights` is used.
+
+    Args:
+        given: the network, where the recipe says that it is given.
 
     Raises:
         UserError: nothing says which weights, or they do not fit.
@@ -904,9 +986,12 @@ def open_trained(config: str | None, overrides: Sequence[str], weights: str | No
         say(note)
     model = recipe.model
     classes = recipe.model.num_classes or IMAGENET_CLASSES
-    net = create_model(
-        model.name, classes, checkpoint.tensors, in_channels=model.in_channels, source=source.path
-    )
+    if model.given:
+        net = with_weights(recipe, given, checkpoint.tensors, source.path)
+    else:
+        channels = model.in_channels
+        tensors = checkpoint.tensors
+        net = create_model(model.name, classes, tensors, in_channels=channels, source=source.path)
     net.eval()
     names = names_of(recipe, record, source)
     if names and len(names) != classes:

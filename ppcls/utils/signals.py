@@ -57,6 +57,8 @@ class Interrupt:
 
     def __enter__(self) -> "Interrupt":
         self.previous = {}
+        if threading.current_thread() is not threading.main_thread():
+            return self  # where handlers cannot be set; the program's own decide
         for number in SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # as `nohup` asks of SIGHUP
                 self.previous[number] = signal.signal(number, self.note)

@@ -1,13 +1,15 @@
 """The engines by name, and opening one."""
 
+import inspect
 import shutil
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from ppcls.inference.engines.base import Engine, Settings, need
+from ppcls.inference.engines.base import Engine, Opened, Settings, need
 from ppcls.inference.exported_model import ExportedModel
+from ppcls.utils import modules
 from ppcls.utils.errors import UserError
 
 
@@ -37,6 +39,8 @@ def open_engine(folder: ExportedModel, settings: Settings) -> Engine:
         UserError: the engine is unknown, not installed, not for this device or precision, or
             cannot read the files.
     """
+    if "." in settings.engine:
+        return open_own(folder, settings)
     if settings.engine not in ENGINES:
         raise UserError(f"engine {settings.engine}: unknown; known are auto, {', '.join(ENGINES)}")
     entry = ENGINES[settings.engine]
@@ -49,6 +53,48 @@ def open_engine(folder: ExportedModel, settings: Settings) -> Engine:
     need(entry.module, package, extra, settings.engine)
     module = import_module(f"ppcls.inference.engines.{entry.file}")
     return Engine(folder.path, settings, module.load(folder, settings))
+
+
+class OwnEngine(Protocol):
+    """An engine of one's own: a class that is made without arguments, named by its import path.
+
+    `devices`, where it is there, says what it runs on: cpu, gpu or both; else a CPU alone.
+    """
+
+    def load(self, folder: ExportedModel, settings: Settings) -> Opened:
+        """Open the network, in files that `folder` names or that are made of them.
+
+        `Opened` has the call, from images as the network takes them ([N, …], float32 or uint8) to
+        float32 [N, classes], and their shape and dtype.
+        """
+        ...
+
+
+def open_own(folder: ExportedModel, settings: Settings) -> Engine:
+    """As `open_engine`, with an engine of one's own."""
+    path = settings.engine
+    try:
+        found = modules.find(path)
+    except ValueError as error:
+        raise UserError(f"engine {path}: {error}") from None
+    if not inspect.isclass(found) or not hasattr(found, "load"):
+        raise UserError(f"engine {path}: should be a class with load(folder, settings)")
+    devices = getattr(found, "devices", ("cpu",))
+    if settings.device not in devices:
+        raise UserError(
+            f"engine {path}: runs on a {' or '.join(devices).upper()}, not on a "
+            f"{settings.device.upper()}"
+        )
+    try:
+        made: Any = found()
+        opened = made.load(folder, settings)
+    except UserError:
+        raise
+    except Exception as error:  # of somebody's code
+        raise UserError(f"engine {path}: {modules.in_line(error)}") from error
+    if not isinstance(opened, Opened):
+        raise UserError(f"engine {path}: load should give a ppcls.inference.engines.base.Opened")
+    return Engine(folder.path, settings, opened)
 
 
 def installed(engine: str) -> bool:
