@@ -179,10 +179,10 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
         after = nn.Sigmoid() if trained.recipe.task.multilabel else nn.Softmax()
     network = Answers(before, trained.net, after, form.features)
     network.eval()
-    side = None if form.dynamic_size else preprocess.crop
-    shape = [None, preprocess.channels, side, side]
+    size = [None, None] if form.dynamic_size else [preprocess.height, preprocess.width]
+    shape = [None, preprocess.channels, *size]
     if form.input == "uint8":
-        shape = [None, side, side, preprocess.channels]
+        shape = [None, *size, preprocess.channels]
     spec = paddle.static.InputSpec(shape, form.input, "image")
     with fused(trained.net) if form.fuse else nullcontext():
         paddle.jit.save(network, str(temporary / exported_model.NAME), input_spec=[spec])
@@ -364,6 +364,7 @@ def lacking(trained: Trained) -> list[str]:
 def paddlex_name(trained: Trained, form: Form) -> str | None:
     """What PaddleX is to call the network: as asked, or its name of the same structure."""
     readable = form.input == "float32" and form.output == "probabilities"
+    readable = readable and trained.recipe.preprocess.fit != "letterbox"
     if form.paddlex or trained.recipe.task.multilabel or not readable:
         return form.paddlex
     if trained.recipe.model.given:
@@ -396,10 +397,15 @@ def check_paddlex(trained: Trained, form: Form) -> None:
     for reason, holds in reasons.items():
         if holds:
             raise UserError(f"--paddlex-name: PaddleX takes {reason}")
-    if multilabel and preprocess.resize != preprocess.crop:
+    if preprocess.fit == "letterbox":
+        raise UserError(
+            "--paddlex-name: PaddleX has no letterbox: train with -o preprocess.fit=squash or crop"
+        )
+    if multilabel and preprocess.fit == "crop" and preprocess.resize != preprocess.crop:
         raise UserError(
             "--paddlex-name: PaddleX does not cut the middle out of an image of several labels: "
-            f"-o preprocess.resize={preprocess.crop}, as the crop, and images that are square"
+            f"-o preprocess.resize={preprocess.crop}, as the crop, and images that are square, or "
+            "-o preprocess.fit=squash"
         )
     own = None if recipe.model.given else registry.spec_of(recipe.model.name)
     if multilabel or registry.spec_of(name) != own:

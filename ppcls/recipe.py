@@ -187,7 +187,7 @@ class Train:
     drop_last: Flag = True  # leave out an epoch's last, smaller batch
     sampler: Sampler = Shuffle()  # which images an epoch shows, and how often
     repeats: Times = 1  # showings of a drawn image in a step, each augmented differently
-    size: AnySize | None = None  # side of the training images; None: that of evaluation
+    size: AnySize | None = None  # of training images, or [height, width]; None: of evaluation
     transforms: tuple[Transform, ...] = (RandomResizedCrop(), HorizontalFlip())
     batch_transforms: tuple[BatchTransform, ...] = ()  # of which one at most is applied
     optimizer: AnyOptimizer = Momentum()  # what changes the weights
@@ -435,7 +435,7 @@ class Recipe:
 
     @property
     def train_size(self) -> Size:
-        """Side or sides of the training images, in pixels."""
+        """Size or sizes of the training images, in pixels."""
         return self.train.size or self.preprocess.crop
 
 

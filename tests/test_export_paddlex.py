@@ -63,6 +63,7 @@ def test_a_name_may_be_asked_for(trained, run):
         (["ResNet50", "--input", "uint8"], "leave out --input uint8"),
         (["ResNet50", "--logits"], "leave out --logits"),
         (["ResNet50", "--format", "openvino"], "Paddle's or ONNX's format"),
+        (["ResNet50", "-o", "preprocess.fit=letterbox"], "has no letterbox: train with -o preproc"),
     ],
 )
 def test_what_paddlex_could_not_read_is_refused(trained, workdir, run, options, words):

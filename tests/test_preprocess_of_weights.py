@@ -19,7 +19,8 @@ train: {epochs: 1, batch_size: 4, schedule: {lr: 0.005}}
 output: runs/bare
 """
 LITE0 = {
-    "resize": 256, "crop": 224, "interpolation": "bicubic", "backend": "cv2",
+    "fit": "crop", "resize": 256, "crop": 224, "fill": 114,
+    "interpolation": "bicubic", "backend": "cv2",
     "mean": [127 / 255] * 3, "std": [128 / 255] * 3,
 }  # fmt: skip
 PLAIN = to_plain(Preprocess())

@@ -73,7 +73,7 @@ def missing(plan: Plan, model: Model, store: Store) -> list[Cell]:
 
 
 def cell_record(model: Model, cell: Cell, found: Found) -> Record:
-    sizes = {"crop": model.preprocess.crop, "resize": model.preprocess.resize}
+    sizes = model.preprocess.sizes()
     return {"kind": "cell", **asdict(cell), "network": model.network, **sizes, **found}
 
 

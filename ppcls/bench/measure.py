@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def export(model: Model, target: Path) -> None:
     if (target / manifest.FILE).is_file():
         return
     target.mkdir(parents=True, exist_ok=True)
-    side = model.preprocess.crop
+    side = model.preprocess.height  # as of all networks that are named, and their width
     net = make(model.network, side)
     with paddle.no_grad():
         np.save(target / LOGITS, net(paddle.to_tensor(image(side))).numpy())
@@ -160,8 +160,11 @@ def make_image(folder: Path) -> Path:
 
 def describe_images(preprocess: Preprocess, given: Path | None) -> dict[str, Any]:
     """What the times depend on."""
-    ways = asdict(preprocess)
-    used = {key: ways[key] for key in ("resize", "crop", "interpolation", "backend")}
+    used = {
+        **preprocess.sizes(),
+        "interpolation": preprocess.interpolation,
+        "backend": preprocess.backend,
+    }
     made = f"a made-up image of {MADE[1]} x {MADE[0]}"
     return {**used, "channels": preprocess.channels, "photos": str(given or made)}
 
@@ -347,7 +350,7 @@ def prepare(job: Job) -> Subject:
     export(model, job.folder)
     gc.collect()  # networks have cycles, and engines need the memory
     expected = np.load(job.folder / LOGITS)
-    return Subject(job, open_exported(job.folder), image(model.preprocess.crop), expected, macs)
+    return Subject(job, open_exported(job.folder), image(model.preprocess.height), expected, macs)
 
 
 def group(cells: Iterable[Cell], device: str) -> list[Contender]:

@@ -10,6 +10,7 @@ from ppcls.check.findings import KINDS, NOTES, Finding, findings
 from ppcls.check.survey import UNLABELED, Album, Demands, survey
 from ppcls.data import datasets, decode
 from ppcls.data.groups import GroupBy, with_groups
+from ppcls.data.preprocess import both
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import ResizeShort, sides
 from ppcls.data.unlabeled import find_unlabeled
@@ -175,10 +176,13 @@ def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:
         album = album_of(inputs.train, inputs.eval)
     if recipe.data.unlabeled:
         album.parts[UNLABELED] = find_unlabeled(recipe.data.unlabeled.images)
-    largest = sides(recipe.train_size)[-1]
-    short = [op.pixels or largest for op in recipe.train.transforms if isinstance(op, ResizeShort)]
-    resize = max([recipe.preprocess.resize, *short])
-    return album, Demands(recipe.model.in_channels, resize, recipe.preprocess.crop)
+    least = max(min(both(size)) for size in sides(recipe.train_size))
+    short = [op.pixels or least for op in recipe.train.transforms if isinstance(op, ResizeShort)]
+    preprocess = recipe.preprocess
+    if preprocess.fit == "crop" and isinstance(preprocess.resize, int):
+        short.append(preprocess.resize)
+    whole = preprocess.fit == "letterbox"
+    return album, Demands(recipe.model.in_channels, max(short, default=0), preprocess.crop, whole)
 
 
 def folds_in_turn(recipe: Recipe) -> dict[str, Dataset]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from ppcls.data import decode
 from ppcls.data.loader import Pipeline, load_batch
+from ppcls.data.preprocess import both
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import JoinedDataset
@@ -50,7 +51,8 @@ def show_data(
     size = recipe.preprocess.crop if evaluation else recipe.train_size
     epochs = 1 if evaluation else epochs
     chosen = np.unique(np.linspace(0, len(samples) - 1, min(count, len(samples))).astype(int))
-    layout = sheets.lay_out(len(chosen), 1 + epochs, sides(size)[-1], LINES)
+    longest = max(max(both(one)) for one in sides(size))
+    layout = sheets.lay_out(len(chosen), 1 + epochs, longest, LINES)
     sheets.require_room(str(output), output, layout, overwrite)
     heads = [
         "image",

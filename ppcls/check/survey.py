@@ -25,9 +25,10 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import Image
 
+from ppcls.config.node import Sides
 from ppcls.data import decode
 from ppcls.data.loader import start_pool
-from ppcls.data.preprocess import short_sides
+from ppcls.data.preprocess import both, short_sides
 from ppcls.data.samples import Dataset
 from ppcls.utils.environment import core_count
 from ppcls.utils.errors import DataError, UserError
@@ -69,11 +70,12 @@ class Odd(IntFlag):
 
 @dataclass(frozen=True)
 class Demands:
-    """What a recipe asks of images: channels, and sides in pixels (0: unknown)."""
+    """What a recipe asks of images: channels, and sizes in pixels (0: unknown)."""
 
     channels: int = 3
-    resize: int = 0
-    crop: int = 0
+    resize: int = 0  # that a short side is resized to
+    crop: Sides = 0
+    whole: bool = False  # one side that is not below `crop` is enough
 
 
 def examine(paths: Sequence[str], demands: Demands) -> tuple[np.ndarray, dict[int, str]]:
@@ -105,7 +107,9 @@ def record(path: str, demands: Demands) -> tuple:
     odd = oddities(data, path) | (Odd.BLANK if blank else 0)
     odd |= Odd.LONG if max(width, height) > LONG * min(width, height) else 0
     odd |= Odd.LARGE if width * height > decode.LARGE else 0
-    odd |= Odd.SMALL if min(width, height) < demands.crop else 0
+    high, wide = both(demands.crop)
+    below = (height < high, width < wide)
+    odd |= Odd.SMALL if (all(below) if demands.whole else any(below)) else 0
     return digest(data), pixel_digest, words, width, height, odd
 
 

@@ -176,6 +176,14 @@ WEIGHTS_HELP = (
 )
 
 
+def side_or_pair(text: str) -> int | tuple[int, ...]:
+    """One number of pixels, or two: height and width."""
+    sides = [whole_number(part) or 0 for part in text.split(",")]
+    if len(sides) > 2 or not all(sides):
+        raise argparse.ArgumentTypeError(f"{text!r} should be PIXELS or HEIGHT,WIDTH")
+    return tuple(sides) if len(sides) == 2 else sides[0]
+
+
 def add_on_error(parser: argparse.ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--on-error",
@@ -210,10 +218,15 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     text = "number of CPU threads to compute with; default: the fastest"
     parser.add_argument("--threads", type=positive, metavar="N", help=text)
     given = parser.add_argument_group("in place of what inference.yml says, or where there is none")
-    text = "resize the short side of an image to so many pixels"
-    given.add_argument("--resize", type=positive, metavar="PIXELS", help=text)
-    text = "crop a square of so many pixels a side from the middle"
-    given.add_argument("--crop", type=positive, metavar="PIXELS", help=text)
+    text = "crop: resize, then cut out the middle; squash: resize to the size whatever the shape; "
+    text += "letterbox: resize to fit the size, and fill the rest"
+    given.add_argument("--fit", choices=("crop", "squash", "letterbox"), help=text)
+    text = "with --fit crop: resize the short side to so many pixels, or the image to HEIGHT,WIDTH"
+    given.add_argument("--resize", type=side_or_pair, metavar="PIXELS", help=text)
+    text = "size of what the model sees: a square of so many pixels a side, or HEIGHT,WIDTH"
+    given.add_argument("--crop", type=side_or_pair, metavar="PIXELS", help=text)
+    text = "with --fit letterbox: what the rest is filled with, from 0 (black) to 255"
+    given.add_argument("--fill", type=whole, metavar="N", help=text)
     kinds = ("nearest", "bilinear", "bicubic", "area", "lanczos")
     text = "how to compute pixels when resizing"
     given.add_argument("--interpolation", choices=kinds, help=text)

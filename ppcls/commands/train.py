@@ -289,8 +289,9 @@ def choose_in_time(
     every = found.recipe.eval.every
     fixed = {}
     side = fitting_side(found, overrides, lambda scale: pace.at(scale).epochs(left, every))
-    if side != found.recipe.preprocess.crop:
-        pace = pace.at(side / found.recipe.preprocess.crop)
+    before = found.recipe.preprocess.crop
+    if side != before and isinstance(side, int) and isinstance(before, int):
+        pace = pace.at(side / before)
         why = f"pixels, so that more epochs fit into {duration(seconds)}"
         fixed = {"preprocess.resize": (side, why), "preprocess.crop": (side, why)}
     epochs = min(require_one(pace, seconds, left, every), found.most_epochs)

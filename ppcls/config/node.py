@@ -5,10 +5,18 @@ A stateless thing (a transform, a schedule) is its own node and is called; a sta
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    Tag,
+)
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import dataclass_transform
 
@@ -54,6 +62,50 @@ NotNegative = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 BelowOne = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Flag = Annotated[bool, Field(strict=True)]
+Byte = Annotated[Int, Field(ge=0, le=255)]
+
+# --------------------------------------------------------------------------
+# Sizes of images: a number for both sides, or [height, width]
+
+# How a value may be written where several ways are allowed; errors' places name it, too.
+NUMBER = "a number"
+LIST = "a list"
+MAPPING = "a mapping"
+
+
+def written_as(value: Any) -> str:
+    """Which of the ways a value is written in."""
+    if isinstance(value, list | tuple):
+        return LIST
+    return MAPPING if isinstance(value, dict) or is_dataclass(value) else NUMBER
+
+
+def number_or_list(value: Any) -> str:
+    return LIST if isinstance(value, list | tuple) else NUMBER
+
+
+def two(value: tuple[int, ...]) -> tuple[int, ...]:
+    if len(value) != 2:
+        raise ValueError("a size is one number, or two: [height, width]")
+    return value
+
+
+def square(value: int | tuple[int, ...]) -> int | tuple[int, ...]:
+    """Two equal sides are said by one."""
+    return value[0] if isinstance(value, tuple) and len(set(value)) == 1 else value
+
+
+Pair = Annotated[tuple[Side, ...], AfterValidator(two)]  # height and width, pixels
+SideOrPair = Annotated[
+    Annotated[Side, Tag(NUMBER)] | Annotated[Pair, Tag(LIST)], Discriminator(number_or_list)
+]
+Sides = Annotated[SideOrPair, AfterValidator(square)]  # [224, 224] is 224
+
+
+def place_of(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Where pydantic found a mistake, without the ways values are written in."""
+    return tuple(part for part in loc if part not in (NUMBER, LIST, MAPPING))
+
 
 PathText = Annotated[str, AfterValidator(expanded)]  # a file, a folder or several; ~ is home's
 

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from ppcls.config.node import NotNegative, Positive, Times, node
+from ppcls.config.node import NotNegative, Positive, Sides, Times, node
 from ppcls.data import pixels
 
 GREY = 128
@@ -48,7 +48,7 @@ class AutoAugment:
 
     op: Literal["auto_augment"] = "auto_augment"
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         return changed(image, self.draw(rng), RANGES, GREY)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
@@ -74,7 +74,7 @@ class RandAugment:
     magnitude: Annotated[NotNegative, Field(le=10)] = 9.0  # 0 to 10
     magnitude_std: NotNegative = 0.0  # how it varies
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         return changed(image, self.draw(rng), RANGES, GREY)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
@@ -96,7 +96,7 @@ class TrivialAugment:
 
     op: Literal["trivial_augment"] = "trivial_augment"
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         return changed(image, self.draw(rng), WIDE_RANGES, BLACK)
 
     def draw(self, rng: np.random.Generator) -> Drawn:
@@ -119,7 +119,7 @@ class AugMix:
     depth: Times | None = None  # changes in each; None: 1 to 3
     alpha: Positive = 1.0  # of the mixing weights
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         shares = rng.dirichlet([self.alpha] * self.width)
         mixture = rng.beta(self.alpha, self.alpha)
         drawn = [self.draw(rng) for _ in range(self.width)]

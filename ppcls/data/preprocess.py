@@ -12,13 +12,22 @@ from PIL import Image
 from pydantic import ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import ArgsKwargs
 
-from ppcls.config.node import Float, Positive, Side, node
+from ppcls.config.node import (
+    Byte,
+    Float,
+    Positive,
+    SideOrPair,
+    Sides,
+    node,
+    place_of,
+)
 from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import plural, quoted, visible
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "lanczos"]
 Backend = Literal["cv2", "pil"]
+Fit = Literal["crop", "squash", "letterbox"]
 
 CV2 = {
     "nearest": cv2.INTER_NEAREST,
@@ -38,6 +47,19 @@ PIL = {
 MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 # An image a few pixels wide, enlarged beyond this side, would fill the memory.
 LONGEST = 1 << 15
+
+
+def both(sides: int | tuple[int, ...]) -> tuple[int, int]:
+    """Height and width."""
+    if isinstance(sides, int):
+        return sides, sides
+    height, width = sides
+    return height, width
+
+
+def width_by_height(sides: int | tuple[int, ...]) -> str:
+    """As messages say it: 224, or 96x225 for [225, 96]."""
+    return str(sides) if isinstance(sides, int) else f"{sides[1]}x{sides[0]}"
 
 
 def resize(
@@ -65,14 +87,18 @@ def short_sides(height: int, width: int, pixels: int) -> tuple[int, int]:
     UserError for an image so narrow that its long side would exceed 32,768 pixels.
     """
     scale = pixels / min(height, width)
-    wide = round(width * scale)
-    high = round(height * scale)
+    wide, high = scaled(height, width, scale)
     if max(wide, high) > LONGEST:
         raise UserError(
             f"an image of {width}x{height} pixels is too narrow to resize its short side to "
             f"{pixels}; crop it first"
         )
     return wide, high
+
+
+def scaled(height: int, width: int, scale: float) -> tuple[int, int]:
+    """Width and height, rounded to whole pixels."""
+    return round(width * scale), round(height * scale)
 
 
 def resize_short(
@@ -83,31 +109,78 @@ def resize_short(
     return resize(image, wide, high, interpolation, backend)
 
 
-def center_crop(image: np.ndarray, size: int) -> np.ndarray:
-    """The middle [size, size, C] of an image at least that large: a view."""
-    top = (image.shape[0] - size) // 2
-    left = (image.shape[1] - size) // 2
-    return image[top : top + size, left : left + size]
+def resize_to_cover(
+    image: np.ndarray, height: int, width: int, interpolation: Interpolation, backend: Backend
+) -> np.ndarray:
+    """The image, its shape kept, just large enough to cut [height, width] out of it.
+
+    UserError for an image so narrow that its long side would exceed 32,768 pixels.
+    """
+    scale = max(height / image.shape[0], width / image.shape[1])
+    wide, high = scaled(image.shape[0], image.shape[1], scale)
+    if max(wide, high) > LONGEST:
+        raise UserError(
+            f"an image of {image.shape[1]}x{image.shape[0]} pixels is too narrow to resize it to "
+            f"cover {width}x{height}; crop it first"
+        )
+    return resize(image, wide, high, interpolation, backend)
+
+
+def center_crop(image: np.ndarray, size: Sides) -> np.ndarray:
+    """The middle of an image at least as large as the size: a view."""
+    height, width = both(size)
+    top = (image.shape[0] - height) // 2
+    left = (image.shape[1] - width) // 2
+    return image[top : top + height, left : left + width]
+
+
+def letterbox(
+    image: np.ndarray,
+    height: int,
+    width: int,
+    fill: int,
+    interpolation: Interpolation,
+    backend: Backend,
+) -> np.ndarray:
+    """All of the image in the middle of [height, width, C], as large as it fits with its shape
+    kept, and all channels of the rest `fill`.
+    """
+    scale = min(height / image.shape[0], width / image.shape[1])
+    high = min(max(round(image.shape[0] * scale), 1), height)
+    wide = min(max(round(image.shape[1] * scale), 1), width)
+    top = (height - high) // 2
+    left = (width - wide) // 2
+    result = np.full((height, width, image.shape[2]), fill, np.uint8)
+    result[top : top + high, left : left + wide] = resize(image, wide, high, interpolation, backend)
+    return result
 
 
 # --------------------------------------------------------------------------
 # What a recipe and an inference.yml say of it
 
-KEYS = ("resize", "crop", "interpolation", "backend", "mean", "std")
+KEYS = ("fit", "resize", "crop", "fill", "interpolation", "backend", "mean", "std")
 STATED = "_stated"  # where a Preprocess keeps which of them were given
 
 
 @node
 class Preprocess:
-    """The short side resized to `resize` pixels, the middle `crop` x `crop` cut out, and per
+    """An image brought to the size `crop`, a side or [height, width], in one of three ways, and per
     channel (pixel / 255 - mean) / std.
+
+    `fit` is the way. crop: the short side resized to `resize` pixels, or the image to the [height,
+    width] that `resize` is, and the middle cut out. squash: the whole image resized to the size,
+    whatever its shape. letterbox: the whole image as large as it fits, its shape kept, in the
+    middle of one colour, `fill`. Squash and letterbox have no use for `resize`, nor have the others
+    for `fill`.
 
     What is not `stated` has the values of ImageNet's usual weights, until a recipe's own weights
     say better.
     """
 
-    resize: Side = 256  # pixels of the short side
-    crop: Side = 224  # pixels of the square cut out of the middle
+    fit: Fit = "crop"  # what is seen of an image: its middle, all of it squashed, or letterboxed
+    resize: SideOrPair = 256  # pixels of the short side, or height and width; for fit: crop alone
+    crop: Sides = 224  # pixels a side of what is seen, or height and width
+    fill: Byte = 114  # around a letterbox: ImageNet's mean colour, about 0 once it is normalised
     interpolation: Interpolation = "bilinear"  # how pixels are computed in resizing
     backend: Backend = "cv2"  # what resizes: OpenCV, Pillow
     mean: tuple[Float, ...] = (0.485, 0.456, 0.406)  # of pixels of 0 to 1, for each channel
@@ -136,10 +209,11 @@ class Preprocess:
 
     def check(self, keys: Collection[str] = KEYS) -> None:
         """ValueError where values do not fit together, of these keys."""
-        if {"resize", "crop"} <= set(keys) and self.resize < self.crop:
-            raise ValueError(
-                f"resize {self.resize} is below crop {self.crop}: raise resize or lower crop"
+        if {"resize", "crop"} <= set(keys) and self.fit == "crop" and not self.is_large_enough():
+            resize, crop = (
+                list(own) if isinstance(own, tuple) else own for own in (self.resize, self.crop)
             )
+            raise ValueError(f"resize {resize} is below crop {crop}: raise resize or lower crop")
         fits = len(self.mean) == len(self.std) and len(self.mean) in (1, 3, 4)
         if {"mean", "std"} <= set(keys) and not fits:
             raise ValueError(
@@ -147,6 +221,30 @@ class Preprocess:
                 "each one value "
                 "per channel, 1 (grey), 3 (RGB) or 4 (RGBA)"
             )
+
+    def is_large_enough(self) -> bool:
+        """Whether the crop lies within any image that is resized."""
+        if isinstance(self.resize, int):
+            return self.resize >= max(self.height, self.width)
+        return self.resize[0] >= self.height and self.resize[1] >= self.width
+
+    def sizes(self) -> dict[str, int | str]:
+        """How large images are made, for tables: `crop`, and `resize` or the other way they fit."""
+        resize = self.resize
+        if isinstance(resize, tuple):
+            resize = f"{resize[1]}x{resize[0]}"  # where a square, too, is another than a short side
+        crop = self.crop if isinstance(self.crop, int) else width_by_height(self.crop)
+        return {"resize": resize if self.fit == "crop" else self.fit, "crop": crop}
+
+    @property
+    def height(self) -> int:
+        """Pixels of an image from top to bottom, after all this."""
+        return both(self.crop)[0]
+
+    @property
+    def width(self) -> int:
+        """Pixels of an image from left to right, after all this."""
+        return both(self.crop)[1]
 
     @property
     def channels(self) -> int:
@@ -164,8 +262,20 @@ class Preprocess:
         return (-np.array(self.mean) / np.array(self.std)).astype(np.float32)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 [H, W, C] to uint8 [crop, crop, C]; UserError for an image extremely narrow."""
-        resized = resize_short(image, self.resize, self.interpolation, self.backend)
+        """uint8 [H, W, C] to uint8 [height, width, C].
+
+        UserError for an image so narrow that no short side of it can be resized to `resize`.
+        """
+        height, width = both(self.crop)
+        way = (self.interpolation, self.backend)
+        if self.fit == "letterbox":
+            return letterbox(image, height, width, self.fill, *way)
+        if self.fit == "squash":
+            return np.ascontiguousarray(resize(image, width, height, *way))
+        if isinstance(self.resize, int):
+            resized = resize_short(image, self.resize, *way)
+        else:
+            resized = resize(image, self.resize[1], self.resize[0], *way)
         return np.ascontiguousarray(center_crop(resized, self.crop))
 
     def normalize(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
@@ -182,12 +292,26 @@ class Preprocess:
         return result
 
     def to_ops(self) -> list[dict[str, Any]]:
-        """The `transform_ops` of an inference.yml, with the names PaddleX 3 knows."""
-        resize = {
-            "resize_short": self.resize,
+        """The `transform_ops` of an inference.yml, with the names PaddleX 3 knows, but for the
+        letterbox, which it has not. Two sides are width and height there.
+        """
+        way = {
             "interpolation": WRITTEN[self.backend][self.interpolation],
             "backend": self.backend,
         }
+        size = [self.width, self.height]
+        if self.fit == "letterbox":
+            shown = [{LETTERBOX: {"size": size, "fill": self.fill, **way}}]
+        elif self.fit == "squash":
+            shown = [{"ResizeImage": {"size": size, **way}}]
+        else:
+            resized = (
+                {"resize_short": self.resize}
+                if isinstance(self.resize, int)
+                else {"size": list(self.resize[::-1])}
+            )
+            crop = self.crop if isinstance(self.crop, int) else size
+            shown = [{"ResizeImage": {**resized, **way}}, {"CropImage": {"size": crop}}]
         normalize = {
             "channel_num": self.channels,
             "mean": list(self.mean),
@@ -196,8 +320,7 @@ class Preprocess:
             "order": "",
         }
         return [
-            {"ResizeImage": resize},
-            {"CropImage": {"size": self.crop}},
+            *shown,
             {"NormalizeImage": normalize},
             {"ToCHWImage": None},
         ]
@@ -209,16 +332,12 @@ class Preprocess:
         UserError names an op or argument that is unknown or that no Preprocess can represent.
         """
         found = read_ops(ops)
-        fields = {
-            **read_resize(found["ResizeImage"]),
-            **read_crop(found["CropImage"]),
-            **read_normalize(found["NormalizeImage"]),
-        }
+        fields = {**read_fit(found), **read_normalize(found["NormalizeImage"])}
         try:
             return cls(**fields)
         except ValidationError as error:
             first = error.errors()[0]
-            place = "".join(f"{part}: " for part in first["loc"])
+            place = "".join(f"{part}: " for part in place_of(first["loc"]))
             problem = first["msg"].removeprefix("Value error, ")
             raise UserError(f"transform_ops: {place}{problem}") from None
 
@@ -244,6 +363,8 @@ WRITTEN = {
 READ = {name: ours for names in WRITTEN.values() for ours, name in names.items()}
 READ |= {"LANCZOS": "lanczos"}
 
+LETTERBOX = "LetterboxImage"  # an op of ours; its size, too, is width and height
+
 # The ops known here, in their order, and what PaddleX and PaddleClas take for what is left out.
 KNOWN: dict[str, dict[str, Any]] = {
     "DecodeImage": {
@@ -260,6 +381,7 @@ KNOWN: dict[str, dict[str, Any]] = {
         "backend": "cv2",
         "return_numpy": True,
     },
+    LETTERBOX: {"size": None, "fill": 114, "interpolation": None, "backend": "cv2"},
     "CropImage": {"size": 224},
     "NormalizeImage": {
         "channel_num": 3,
@@ -294,7 +416,10 @@ def read_ops(ops: Any) -> dict[str, dict[str, Any]]:
             )
         names.append(name)
         found[name] = {**KNOWN[name], **(given or {})}
-    needed = [name for name in KNOWN if name != "DecodeImage" or name in names]
+    absent = {"DecodeImage", "ResizeImage" if LETTERBOX in names else LETTERBOX}
+    if LETTERBOX in names or not (found.get("ResizeImage") or {"resize_short": 1})["resize_short"]:
+        absent.add("CropImage")
+    needed = [name for name in KNOWN if name not in absent or name in names]
     if names != needed:
         raise UserError(
             f"transform_ops: {names} cannot be represented, only {needed} in this order"
@@ -305,31 +430,41 @@ def read_ops(ops: Any) -> dict[str, dict[str, Any]]:
     return found
 
 
-def read_resize(arguments: dict[str, Any]) -> dict[str, Any]:
-    """ResizeImage's part of a Preprocess, by field."""
-    if not arguments["resize_short"]:
-        raise UserError(
-            f"ResizeImage: size {arguments['size']} does not keep an image's shape and cannot be "
-            "represented; use resize_short"
-        )
+def read_fit(found: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """How images are brought to their size, by field of a Preprocess."""
+    name = LETTERBOX if LETTERBOX in found else "ResizeImage"
+    arguments = found[name]
+    fields = read_resampling(name, arguments)
+    if name == LETTERBOX:
+        crop = read_size(name, arguments["size"])
+        return {"fit": "letterbox", "crop": crop, "fill": arguments["fill"], **fields}
+    if arguments["resize_short"]:
+        resize = arguments["resize_short"]
+        if isinstance(resize, list):
+            raise UserError(f"{name}: resize_short {visible(repr(resize), 100)} is no number")
+    else:
+        resize = read_size(name, arguments["size"])
+    if "CropImage" not in found:
+        return {"fit": "squash", "crop": resize, **fields}
+    return {"resize": resize, "crop": read_size("CropImage", found["CropImage"]["size"]), **fields}
+
+
+def read_resampling(op: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Interpolation and backend of an op that resizes."""
     backend = str(arguments["backend"]).lower()
     name = arguments["interpolation"] or ("BICUBIC" if backend == "pil" else "LINEAR")
     if str(name).upper() not in READ:
-        raise UserError(
-            f"ResizeImage: unknown interpolation {quoted(name)}; known are {', '.join(READ)}"
-        )
-    interpolation = READ[str(name).upper()]
-    resize = arguments["resize_short"]
-    return {"resize": resize, "interpolation": interpolation, "backend": backend}
+        raise UserError(f"{op}: unknown interpolation {quoted(name)}; known are {', '.join(READ)}")
+    return {"interpolation": READ[str(name).upper()], "backend": backend}
 
 
-def read_crop(arguments: dict[str, Any]) -> dict[str, Any]:
-    """CropImage's part: its side, given as a number or as two equal ones."""
-    size = arguments["size"]
-    width, height = size if isinstance(size, list) and len(size) == 2 else (size, size)
-    if width != height:
-        raise UserError(f"CropImage: size {size} is not square and cannot be represented")
-    return {"crop": width}
+def read_size(op: str, size: Any) -> tuple[Any, Any]:
+    """Height and width of a size that is a number, or width and height."""
+    if isinstance(size, list) and len(size) == 2:
+        return size[1], size[0]
+    if isinstance(size, int):
+        return size, size
+    raise UserError(f"{op}: size {visible(repr(size), 100)} should be a number, or [width, height]")
 
 
 def read_normalize(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -8,26 +8,42 @@ from inspect import Parameter, signature
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 from pydantic.dataclasses import rebuild_dataclass
 
 from ppcls.config.node import (
+    LIST,
+    MAPPING,
     MOST,
+    NUMBER,
+    Byte,
     Float,
-    Int,
     Margin,
     NotNegative,
+    Pair,
     Positive,
     Share,
     Side,
+    Sides,
     Times,
     node,
+    square,
+    written_as,
 )
 from ppcls.config.own import OrOwn, Own
 from ppcls.data import pixels
 from ppcls.data.auto_augment import AugMix, AutoAugment, RandAugment, TrivialAugment
 from ppcls.data.pixels import rotate
-from ppcls.data.preprocess import Backend, Interpolation, center_crop, resize, resize_short
+from ppcls.data.preprocess import (
+    Backend,
+    Interpolation,
+    both,
+    center_crop,
+    resize,
+    resize_short,
+    resize_to_cover,
+    width_by_height,
+)
 from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import plural, visible
@@ -39,16 +55,16 @@ SIZED = 2  # tells the random size of a batch from the other random numbers of i
 
 @node
 class Progressive:
-    """A side for each stretch of training, by the number of epochs before it."""
+    """A size for each stretch of training, by the number of epochs before it."""
 
     kind: Literal["progressive"] = "progressive"
-    sizes: dict[Annotated[int, Field(ge=0, le=MOST)], Side]  # epoch: side
+    sizes: dict[Annotated[int, Field(ge=0, le=MOST)], Sides]  # epoch: size
 
     def __post_init__(self):
         if 0 not in self.sizes:
             raise ValueError("sizes start at epoch 0, as in {0: 128, 10: 160}")
 
-    def at(self, epoch: int) -> int:
+    def at(self, epoch: int) -> Sides:
         return self.sizes[max(start for start in self.sizes if start <= epoch)]
 
 
@@ -57,52 +73,51 @@ class MultiScale:
     """One of `sizes` for each batch, drawn evenly."""
 
     kind: Literal["multi_scale"] = "multi_scale"
-    sizes: tuple[Side, ...]  # sides, one drawn for each batch
+    sizes: tuple[Sides, ...]  # one drawn for each batch
 
     def __post_init__(self):
         if not self.sizes:
-            raise ValueError("sizes is empty: name one side or more, as in [160, 192, 224]")
+            raise ValueError("sizes is empty: name one size or more, as in [160, 192, 224]")
 
 
-Size = int | Progressive | MultiScale
-
-
-def form(value: Any) -> str:
-    return "a mapping" if isinstance(value, dict | Progressive | MultiScale) else "a number"
-
+Size = Sides | Progressive | MultiScale
 
 Kinds = Annotated[Progressive | MultiScale, Field(discriminator="kind")]
 AnySize = Annotated[
-    Annotated[Side, Tag("a number")] | Annotated[Kinds, Tag("a mapping")], Discriminator(form)
+    Annotated[Side, Tag(NUMBER)]
+    | Annotated[Pair, AfterValidator(square), Tag(LIST)]
+    | Annotated[Kinds, Tag(MAPPING)],
+    Discriminator(written_as),
 ]
 
 
-def side(size: Size, seed: int, epoch: int, first: int) -> int:
-    """The side of a batch whose first virtual index is `first`."""
-    if isinstance(size, int):
+def side(size: Size, seed: int, epoch: int, first: int) -> Sides:
+    """The size, a side or height and width, of a batch whose first virtual index is `first`."""
+    if isinstance(size, int | tuple):
         return size
     if isinstance(size, Progressive):
         return size.at(epoch)
-    return int(np.random.default_rng([seed, epoch, first, SIZED]).choice(size.sizes))
+    drawn = np.random.default_rng([seed, epoch, first, SIZED]).choice(len(size.sizes))
+    return size.sizes[drawn]
 
 
-def sides(size: Size) -> list[int]:
-    """All sides there are, the smallest first."""
-    if isinstance(size, int):
+def sides(size: Size) -> list[Sides]:
+    """All sizes there are, those of the fewest pixels first."""
+    if isinstance(size, int | tuple):
         return [size]
-    return sorted(set(size.sizes.values() if isinstance(size, Progressive) else size.sizes))
+    found = set(size.sizes.values() if isinstance(size, Progressive) else size.sizes)
+    return sorted(found, key=lambda one: (math.prod(both(one)), both(one)))
 
 
 def in_words(size: Size) -> str:
-    """As in `224` or `128 to 192`."""
+    """As in `224` or `128 to 192`; two sides as width and height, `96x225`."""
     found = sides(size)
-    return " to ".join(map(str, dict.fromkeys((found[0], found[-1]))))
+    return " to ".join(dict.fromkeys(map(width_by_height, (found[0], found[-1]))))
 
 
 # --------------------------------------------------------------------------
-# Training ops that cut, resize, frame, mirror and turn an image
-
-Byte = Annotated[Int, Field(ge=0, le=255)]
+# Training ops that cut, resize, frame, mirror and turn an image; a size is a side of a square, or
+# height and width
 
 
 def check_box(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
@@ -138,7 +153,7 @@ def random_box(
 
 @node
 class RandomResizedCrop:
-    """A random box stretched to size x size (arXiv:1409.4842): its area a uniform share within
+    """A random box stretched to the size (arXiv:1409.4842): its area a uniform share within
     `scale` of the image's, its width / height log-uniform within `ratio`. Of ten boxes the first
     that fits, or else the largest in the middle with an allowed ratio. The interpolation "random"
     is bilinear or bicubic, each half of the time.
@@ -153,14 +168,15 @@ class RandomResizedCrop:
     def __post_init__(self):
         check_box(self.scale, self.ratio)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-        left, top, width, height = self.box(image.shape[1], image.shape[0], rng)
-        part = image[top : top + height, left : left + width]
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
+        left, top, wide, high = self.box(image.shape[1], image.shape[0], rng)
+        part = image[top : top + high, left : left + wide]
         if self.interpolation == "random":
             interpolation = "bilinear" if rng.random() < 0.5 else "bicubic"
         else:
             interpolation = self.interpolation
-        return resize(part, size, size, interpolation, self.backend)
+        height, width = both(size)
+        return resize(part, width, height, interpolation, self.backend)
 
     def box(self, width: int, height: int, rng: np.random.Generator) -> tuple[int, int, int, int]:
         """Left, top, width and height in pixels of a crop of an image of width x height."""
@@ -178,7 +194,7 @@ class HorizontalFlip:
     op: Literal["horizontal_flip"] = "horizontal_flip"
     prob: Share = 0.5
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         return cv2.flip(image, 1).reshape(image.shape) if rng.random() < self.prob else image
 
 
@@ -189,46 +205,53 @@ class VerticalFlip:
     op: Literal["vertical_flip"] = "vertical_flip"
     prob: Share = 0.5
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         return cv2.flip(image, 0).reshape(image.shape) if rng.random() < self.prob else image
 
 
 @node
 class Resize:
-    """The whole image stretched to size x size."""
+    """The whole image stretched to the size, whatever its shape."""
 
     op: Literal["resize"] = "resize"
     interpolation: Interpolation = "bilinear"
     backend: Backend = "cv2"
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-        return resize(image, size, size, self.interpolation, self.backend)
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
+        height, width = both(size)
+        return resize(image, width, height, self.interpolation, self.backend)
 
 
 @node
 class ResizeShort:
-    """The short side resized to `pixels` (null: to size), the shape kept."""
+    """The short side resized to `pixels`, the shape kept; null: so that the image just covers the
+    size, which of a square is its side.
+    """
 
     op: Literal["resize_short"] = "resize_short"
     pixels: Side | None = None  # of the short side
     interpolation: Interpolation = "bilinear"
     backend: Backend = "cv2"
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-        return resize_short(image, self.pixels or size, self.interpolation, self.backend)
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
+        way = (self.interpolation, self.backend)
+        if self.pixels:
+            return resize_short(image, self.pixels, *way)
+        return resize_to_cover(image, *both(size), *way)
 
 
 @node
 class CenterCrop:
-    """The middle size x size; UserError for an image smaller than that."""
+    """The middle of the size; UserError for an image smaller than that."""
 
     op: Literal["center_crop"] = "center_crop"
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         height, width = image.shape[:2]
-        if min(height, width) < size:
+        high, wide = both(size)
+        if height < high or width < wide:
             raise UserError(
-                f"train.transforms: center_crop cannot cut {size}x{size} out of an image of "
+                f"train.transforms: center_crop cannot cut {wide}x{high} out of an image of "
                 f"{width}x{height}; put resize_short before it"
             )
         return center_crop(image, size)
@@ -236,25 +259,27 @@ class CenterCrop:
 
 @node
 class RandomCrop:
-    """A random size x size of the image, first framed with `pad` black pixels on each side, and
-    with more where it would still be too small.
+    """A random part of the image of the size, which is first framed with `pad` black pixels on
+    each side, and with more where it would still be too small.
     """
 
     op: Literal["random_crop"] = "random_crop"
     pad: Margin = 0  # pixels on each side, before
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         height, width = image.shape[:2]
-        high, wide = (max(side + 2 * self.pad, size) for side in (height, width))
+        tall, broad = both(size)
+        high = max(height + 2 * self.pad, tall)
+        wide = max(width + 2 * self.pad, broad)
         above = (high - height) // 2
         before = (wide - width) // 2
         rest = (high - height - above, before, wide - width - before)
         framed = cv2.copyMakeBorder(image, above, *rest, cv2.BORDER_CONSTANT)
         x, y = rng.random(2).tolist()
-        left = int(x * (wide - size + 1))
-        top = int(y * (high - size + 1))
-        cropped = framed[top : top + size, left : left + size]
-        return cropped.reshape(size, size, image.shape[2])
+        left = int(x * (wide - broad + 1))
+        top = int(y * (high - tall + 1))
+        cropped = framed[top : top + tall, left : left + broad]
+        return cropped.reshape(tall, broad, image.shape[2])
 
 
 BORDERS = {
@@ -286,7 +311,7 @@ class Pad:
         if len(self.pixels) != 4:
             raise ValueError("pixels: give one number, or four: left, top, right, bottom")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         left, top, right, bottom = self.pixels
         border = BORDERS[self.mode]
         fill = (self.fill,) * 4
@@ -308,7 +333,7 @@ class Rotation:
         if self.degrees[0] > self.degrees[1]:
             raise ValueError(f"degrees {list(self.degrees)}: give the smaller angle first")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         low, high = self.degrees
         return rotate(image, low + rng.random() * (high - low), self.fill)
 
@@ -337,7 +362,7 @@ class ColorJitter:
     saturation: NotNegative = 0.0  # most change
     hue: Annotated[NotNegative, Field(le=0.5)] = 0.0  # most change, of a turn
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         widths = (self.brightness, self.contrast, self.saturation, self.hue)
         order = rng.permutation(4).tolist()
         draws = rng.random(4).tolist()
@@ -356,7 +381,7 @@ class Grayscale:
     op: Literal["grayscale"] = "grayscale"
     prob: Share = 0.2
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         return pixels.grey(image) if rng.random() < self.prob else image
 
 
@@ -371,7 +396,7 @@ class GaussianBlur:
         if self.sigma[0] > self.sigma[1]:
             raise ValueError(f"sigma {list(self.sigma)}: give the smaller one first")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         low, high = self.sigma
         return pixels.blur(image, low + rng.random() * (high - low))
 
@@ -385,7 +410,7 @@ class Lighting:
     op: Literal["lighting"] = "lighting"
     std: NotNegative = 0.1  # of the shift along each axis of colours
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         draws = self.std * rng.standard_normal(3)
         if image.shape[2] == 1:
             return image
@@ -438,7 +463,7 @@ class RandomErasing:
     def __post_init__(self):
         check_box(self.scale, self.ratio)
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         chance = rng.random()
         seed = seed_of(rng)
         box = random_box(image.shape[1], image.shape[0], self.scale, self.ratio, rng)
@@ -452,8 +477,8 @@ class RandomErasing:
 
 @node
 class Cutout:
-    """Squares of `length` (null: half of size) hidden (arXiv:1708.04552), their middles anywhere in
-    the image, so that parts of them may lie outside.
+    """Squares of `length` (null: half of the size's shorter side) hidden (arXiv:1708.04552), their
+    middles anywhere in the image, so that parts of them may lie outside.
     """
 
     op: Literal["cutout"] = "cutout"
@@ -461,8 +486,8 @@ class Cutout:
     length: Side | None = None  # of their sides, in pixels
     mode: Mode = "mean"
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
-        length = self.length or max(size // 2, 1)
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
+        length = self.length or max(min(both(size)) // 2, 1)
         where = np.zeros(image.shape[:2], np.uint8)
         seed = seed_of(rng)
         for x, y in rng.random((self.holes, 2)).tolist():
@@ -487,7 +512,7 @@ class HideAndSeek:
         if not self.sides:
             raise ValueError("sides is empty: name one side or more")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         side = self.sides[int(rng.random() * len(self.sides))]
         seed = seed_of(rng)
         if not side:
@@ -517,7 +542,7 @@ class GridMask:
         if self.unit[0] > self.unit[1]:
             raise ValueError(f"unit {list(self.unit)}: give the shorter side first")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         chance, side, x, y, turn = rng.random(5).tolist()
         seed = seed_of(rng)
         if chance >= self.prob:
@@ -554,7 +579,7 @@ class RandomApply:
         if not self.ops:
             raise ValueError("ops is empty: name one op or more")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         return run(self.ops, image, rng, size) if rng.random() < self.prob else image
 
 
@@ -577,7 +602,7 @@ class OneOf:
         if self.weights is not None and not any(self.weights):
             raise ValueError("weights are all 0: raise one of them")
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         ends = np.cumsum(self.weights or [1.0] * len(self.ops))
         chosen = int(np.searchsorted(ends, rng.random() * ends[-1], "right"))
         return self.ops[chosen](image, rng, size)
@@ -587,8 +612,8 @@ class OneOf:
 class OwnTransform(Own):
     """A transform of one's own: called as `transform(image, rng)` or, where it has a third
     parameter, `transform(image, rng, size)`: uint8 [H, W, C] to the same in any size. All chance
-    comes from `rng`, a generator of NumPy for this image and epoch; `size` is the side that the
-    transforms are to end in, in pixels. The image is not written into.
+    comes from `rng`, a generator of NumPy for this image and epoch; `size` is what the transforms
+    are to end in: a side, or height and width, in pixels. The image is not written into.
     """
 
     tag: ClassVar[str] = "op"
@@ -604,7 +629,7 @@ class OwnTransform(Own):
         places = [one for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
         return len([one for one in places if one.default is Parameter.empty]) > 2
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         given = (image, rng, size) if self.takes_size else (image, rng)
         found = self.run(*given)
         kept = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 3
@@ -648,7 +673,7 @@ rebuild_dataclass(OneOf)  # type: ignore
 
 
 def run(
-    ops: Sequence[Transform], image: np.ndarray, rng: np.random.Generator, size: int
+    ops: Sequence[Transform], image: np.ndarray, rng: np.random.Generator, size: Sides
 ) -> np.ndarray:
     """The image after all ops, of whatever size they leave."""
     for op in ops:
@@ -657,17 +682,18 @@ def run(
 
 
 def apply(
-    ops: Sequence[Transform], image: np.ndarray, rng: np.random.Generator, size: int
+    ops: Sequence[Transform], image: np.ndarray, rng: np.random.Generator, size: Sides
 ) -> np.ndarray:
-    """The image uint8 [H, W, C] after all ops: uint8 [size, size, C].
+    """The image uint8 [H, W, C] after all ops: uint8 of the size, a side or height and width.
 
     UserError where the ops end in another size; equal image, rng state and size give equal results.
     """
     result = run(ops, image, rng, size)
-    if result.shape != (size, size, image.shape[2]) or result.dtype != np.uint8:
+    high, wide = both(size)
+    if result.shape != (high, wide, image.shape[2]) or result.dtype != np.uint8:
         height, width = result.shape[:2]
         raise UserError(
-            f"train.transforms must end in an image of {size}x{size}; "
+            f"train.transforms must end in an image of {wide}x{high}; "
             f"{ops[-1].op if ops else 'without ops'} gave {width}x{height}; "
             "add random_resized_crop, resize, center_crop or random_crop"
         )

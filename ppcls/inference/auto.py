@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.data.preprocess import width_by_height
 from ppcls.inference.engines.base import Engine, Settings
 from ppcls.inference.engines.table import ENGINES, installed, open_engine
 from ppcls.inference.exported_model import ExportedModel
@@ -54,9 +55,8 @@ def timed(
 def example(folder: ExportedModel, batch: int) -> np.ndarray:
     """Noise as images would come: uint8 [N, H, W, C], or normalised float32 [N, C, H, W]."""
     preprocess = folder.manifest.preprocess
-    side = preprocess.crop
-    channels = preprocess.channels
-    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, channels), np.uint8)
+    shape = (batch, preprocess.height, preprocess.width, preprocess.channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return pixels if folder.manifest.input == "uint8" else preprocess.normalize(pixels)
 
 
@@ -193,7 +193,7 @@ def situation(folder: ExportedModel, wanted: Settings, threads: int | None) -> s
             f"device {wanted.device}",
             wanted.precision,
             f"batch {wanted.batch}",
-            f"image {folder.manifest.preprocess.crop}",
+            f"image {width_by_height(folder.manifest.preprocess.crop)}",
             f"threads {threads or 'any'}",
         ]
     )

@@ -24,6 +24,7 @@ from typing import Any, BinaryIO
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+from ppcls.config.node import place_of
 from ppcls.data.class_names import read_class_names, renamed
 from ppcls.data.preprocess import Preprocess
 from ppcls.inference import manifest, onnx_metadata
@@ -417,6 +418,11 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
         preprocess = replace(about.preprocess, **fields)
     except ValidationError as error:
         raise UserError(f"{path}: how images are prepared: {first_of(error)}") from None
+    if "resize" in fields and preprocess.fit != "crop":
+        raise UserError(
+            f"{path}: resize goes with fit crop, and images are fitted by {preprocess.fit} here: "
+            "give the size as crop, or fit as crop, too"
+        )
     if threshold is not None:
         if about.task != "multilabel" and about.default is None:
             raise UserError(
@@ -445,7 +451,7 @@ def first_of(error: ValidationError) -> str:
     """The first mistake, as `crop: should be greater than 0, not -1`."""
     found = error.errors()[0]
     text = found["msg"].removeprefix("Value error, ").replace("Input should", "should")
-    where = ".".join(map(str, found["loc"]))
+    where = ".".join(map(str, place_of(found["loc"])))
     return f"{where}: {text}, not {found['input']!r}" if where else text
 
 

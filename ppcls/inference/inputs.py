@@ -43,6 +43,16 @@ def whole_number(name: str, value: Any) -> int:
     return number
 
 
+def side_or_pair(name: str, value: Any) -> int | tuple[int, ...]:
+    """A number of pixels, or a height and a width."""
+    listed = isinstance(value, tuple | list) or (isinstance(value, np.ndarray) and value.ndim > 0)
+    if not listed:
+        return whole_number(name, value)
+    if len(value) != 2:
+        raise UserError(f"{name} ({shown(value)}) should be a number, or height and width")
+    return tuple(whole_number(name, side) for side in value)
+
+
 def thread_count(value: Any) -> int:
     """A number of CPU threads that a machine can start: libraries crash, or wait, with more."""
     number = whole_number("threads", value)
@@ -309,7 +319,7 @@ def time_of(image: Any) -> float | None:
 
 
 def open_image(image: ImageInput, preprocess: Preprocess, index: int | None = None) -> np.ndarray:
-    """An image as uint8 [crop, crop, C].
+    """An image as uint8 [height, width, C].
 
     Raises:
         DataError: it cannot be read, or is none; the message names it.

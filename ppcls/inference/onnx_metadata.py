@@ -33,7 +33,7 @@ def read(path: Path) -> str | None:
                         found = parts.get(2, b"")
                 if file.tell() <= place:
                     break
-    except (ValueError, IndexError):
+    except (ValueError, IndexError, OverflowError):
         return None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None

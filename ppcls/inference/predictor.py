@@ -119,9 +119,9 @@ class Predictor:
                 the import path of an engine of one's own, in a module that `ppcls.use` named.
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: images per run of the network; changes the speed alone.
-            given: in place of what inference.yml says: resize, crop, interpolation, backend, mean,
-                std (fields of `Preprocess`), class_names (or labels, the older name), a file of
-                class names, "imagenet" or a sequence of them, and threshold.
+            given: in place of what inference.yml says: fit, resize, crop, fill, interpolation,
+                backend, mean, std (fields of `Preprocess`), class_names (or labels, the older
+                name), a file of class names, "imagenet" or a sequence of them, and threshold.
 
         Raises:
             ValueError: an argument is unknown or wrong, the folder is incomplete, or the device or
@@ -480,7 +480,7 @@ def in_place(given: dict[str, Any]) -> dict[str, Any]:
         checked["labels"] = checked.pop("class_names")
     for name, value in checked.items():
         if name in ("resize", "crop"):
-            checked[name] = inputs.whole_number(name, value)
+            checked[name] = inputs.side_or_pair(name, value)
         elif name in ("mean", "std") and isinstance(value, np.ndarray):
             checked[name] = value.tolist()
         elif name == "labels":

@@ -209,7 +209,9 @@ def put_images(draft: Draft, root: Section) -> None:
         )
     seen = seen or shown
     size = train.size or seen.get("crop", 224)
-    seen = {"resize": size, "crop": size, **seen}
+    if "crop" not in seen:
+        seen = {"resize": max(transforms.both(size)), "crop": size, **seen}
+    seen = {key: seen[key] for key in (*transforms.SIZES, *seen) if key in seen}
     own = transforms.normalization(train.normalize) if train.normalize else {}
     for key in ("mean", "std"):
         if train.normalize and own.get(key) != seen.get(key):
@@ -220,7 +222,7 @@ def put_images(draft: Draft, root: Section) -> None:
     for index, source in enumerate(train.sources):
         draft.tree.places[("train", "transforms", index)] = root.page.place(source.at)
     shape = root.section("Global").get("image_shape")
-    if shape and (not isinstance(shape, list) or shape[1:] != [seen["crop"]] * 2):
+    if shape and (not isinstance(shape, list) or shape[1:] != transforms.both(seen["crop"])):
         text = f"an export takes images of preprocess.crop, {seen['crop']}"
         root.section("Global").remark("image_shape", text)
 
@@ -230,8 +232,11 @@ def put_task(draft: Draft, root: Section, networks: model.Parties) -> None:
     classes = draft.tree.value["model"]["num_classes"]
     labels = training.convert_losses(root, classes, is_many(root), networks.student.name)
     training.evaluated(root, labels.many)
-    side = draft.tree.value["train"].get("size", draft.tree.value["preprocess"]["crop"])
-    task, places = distillation.convert_distillation(networks, root, labels, classes, side)
+    size = draft.tree.value["train"].get("size", draft.tree.value["preprocess"]["crop"])
+    height, width = transforms.both(size)
+    task, places = distillation.convert_distillation(
+        networks, root, labels, classes, (height, width)
+    )
     draft.put_each("task", task or training.alone(labels), root.section("Loss"))
     for at, source in places.items():
         draft.tree.places[("task", *at)] = root.page.place(source.at)

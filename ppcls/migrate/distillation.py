@@ -18,13 +18,13 @@ Places = dict[tuple[str | int, ...], Section]
 
 
 def convert_distillation(
-    parties: Parties, root: Section, labels: Labels, classes: int, side: int
+    parties: Parties, root: Section, labels: Labels, classes: int, size: tuple[int, int]
 ) -> tuple[dict[str, Any], Places]:
     """The recipe's `task`, and what its parts come from; {} where nobody teaches, which is listed.
 
     Args:
         classes: of the student.
-        side: of the images in training, in pixels.
+        size: height and width of the images in training, in pixels.
     """
     teachers, reasons = choose(parties.others, labels)
     losses = []
@@ -34,7 +34,7 @@ def convert_distillation(
         models = (parties.student.model, teachers[0].model)
         names = tuple(one.name for one in teachers)
         peer = teachers[0].peer
-        scene = Scene(parties.student.name, names, models, peer, classes, side, labels.many)
+        scene = Scene(parties.student.name, names, models, peer, classes, size, labels.many)
         losses, sources = training.convert_distill_losses(root, scene)
         weight = rounded(labels.weight + scene.labels)
     else:

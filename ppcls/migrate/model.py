@@ -209,7 +209,7 @@ class Scene:
     models: tuple[str, str]  # the networks of the student and of the first teacher
     peer: bool
     classes: int
-    side: int  # of the images in training, pixels
+    size: tuple[int, int]  # height and width of the images in training, pixels
     many: bool = False  # labels of an image
     labels: float = 0.0
 
@@ -317,7 +317,7 @@ def stage(key: str, model: str) -> int | None:
 def values(stage: int, scene: Scene) -> int:
     """How many numbers a stage of the teacher gives for an image."""
     feature = features(scene.models[1])[stage]
-    return feature.channels * math.ceil(scene.side / feature.stride) ** 2
+    return feature.channels * math.prod(math.ceil(s / feature.stride) for s in scene.size)
 
 
 def features(model: str) -> tuple[Feature, ...]:

@@ -11,6 +11,7 @@ from ppcls.migrate.sections import Section
 from ppcls.utils.errors import UserError
 
 Op = dict[str, Any]
+Size = int | list[int]  # a side of a square, or height and width, as a recipe has it
 LOG_ASPECT = "width / height is drawn on a log scale here, as use_log_aspect: True does"
 SIZE = " size"  # of an op while the size of training is not known yet
 
@@ -21,7 +22,7 @@ class Train:
 
     ops: list[Op] = field(default_factory=list)
     sources: list[Section] = field(default_factory=list)  # of each op
-    size: int | None = None  # after the last op that fixes it
+    size: Size | None = None  # after the last op that fixes it
     normalize: Section | None = None
 
     @property
@@ -30,20 +31,33 @@ class Train:
         return "mean" if self.normalize else "constant"
 
 
-def side(op: Section, default: float | None = None) -> int:
-    """An op's size, given as a number or as two; of two that differ the longer."""
+def size_of(op: Section, default: float | None = None) -> Size:
+    """An op's size, given as a number or as width and height; of more numbers PaddleClas, too,
+    reads the first two.
+    """
     many = isinstance(op.values.get("size"), list)
     sides = op.numbers("size") if many else [op.positive("size", default)]
     if not sides:
         raise UserError(f"{op.place('size')}: {op.name('size')} is empty")
-    if len(set(sides)) > 1:
-        op.matters("size", f"networks see squares here: {max(sides)} x {max(sides)}")
-    return int(max(sides))
+    if not all(side > 0 and side == int(side) for side in sides):
+        raise UserError(
+            f"{op.place('size')}: {op.name('size')} should be whole numbers from 1, [width, height]"
+        )
+    if len(sides) > 2:
+        op.matters("size", f"its first two numbers are read: {sides[0]} wide, {sides[1]} high")
+    width = int(sides[0])
+    height = int(sides[1]) if len(sides) > 1 else width
+    return width if width == height else [height, width]
+
+
+def both(size: Size) -> list[int]:
+    """Height and width."""
+    return size if isinstance(size, list) else [size, size]
 
 
 def sized(op: Section, train: Train) -> Op:
-    """The side an op leaves, for `settle`."""
-    train.size = side(op, 224)
+    """The size an op leaves, for `settle`."""
+    train.size = size_of(op, 224)
     return {SIZE: train.size}
 
 
@@ -155,16 +169,18 @@ def pad_to_size(op: Section, train: Train) -> list[Op]:
     mode = op.get("pad_mode", 0)
     fill = op.get("fill_value", 127.5)
     op.get("size_divisor")
-    extra = side(op) - train.size if op.values.get("size") and train.size else -1
-    if mode not in (0, 1, 2) or extra < 0:
+    extra = [-1]
+    if op.values.get("size") and train.size:
+        extra = [new - old for new, old in zip(both(size_of(op)), both(train.size), strict=True)]
+    if mode not in (0, 1, 2) or min(extra) < 0:
         op.lose("not carried over: how much it adds is not known before an image is read")
         return []
     if isinstance(fill, list):
         op.matters("fill_value", "one value for all channels here: the first")
         fill = fill[0]
-    first = (0, extra // 2, extra)[mode]
-    rest = extra - first
-    return [{"op": "pad", "pixels": [first, first, rest, rest], "fill": int(fill)}]
+    top, left = ((0, more // 2, more)[mode] for more in extra)
+    bottom, right = extra[0] - top, extra[1] - left
+    return [{"op": "pad", "pixels": [left, top, right, bottom], "fill": int(fill)}]
 
 
 # --------------------------------------------------------------------------
@@ -371,7 +387,7 @@ def read(section: Section, key: str, train: Train) -> None:
         train.sources += [op] * len(found)
 
 
-def settle(ops: list[Op], sources: list[Section], final: int | None) -> None:
+def settle(ops: list[Op], sources: list[Section], final: Size | None) -> None:
     """Ops work at the one size of training: one that leaves another becomes what comes nearest."""
     for op, source in zip(ops, sources, strict=True):
         settle(op.get("ops", []), [source] * len(op.get("ops", [])), final)
@@ -379,7 +395,7 @@ def settle(ops: list[Op], sources: list[Section], final: int | None) -> None:
         if own == final:
             continue
         if op["op"] == "resize":
-            op |= {"op": "resize_short", "pixels": own}
+            op |= {"op": "resize_short", "pixels": min(both(own))}
             source.matters(
                 "size", "an image keeps its shape here, its short side is resized to this"
             )
@@ -418,13 +434,14 @@ def normalization(op: Section) -> dict[str, Any]:
     return {key: value for key, value in found.items() if tuple(value) != getattr(default, key)}
 
 
+SIZES = ("fit", "resize", "crop")  # which a recipe has first
+
+
 def resized(op: Section) -> dict[str, Any]:
     op.get("return_numpy")
     if op.get("resize_short"):
         return {"resize": op.get("resize_short"), **resampling(op)}
-    size = side(op)
-    op.matters("size", f"an image keeps its shape here: short side {size}, the middle is cut out")
-    return {"resize": size, **resampling(op)}
+    return {"resize": both(size_of(op)), **resampling(op)}
 
 
 def convert_preprocess(parent: Section, key: str) -> dict[str, Any]:
@@ -436,14 +453,19 @@ def convert_preprocess(parent: Section, key: str) -> dict[str, Any]:
         elif name in ("ResizeImage", "Resize"):
             found |= resized(op)
         elif name in ("CropImage", "CenterCrop"):
-            found["crop"] = side(op)
+            found["crop"] = size_of(op)
         elif name in ("NormalizeImage", "Normalize"):
             found |= normalization(op)
         elif name != "ToCHWImage":
             op.lose("not carried over: images are resized, cut and normalised here", name)
-    for own, other in (("crop", "resize"), ("resize", "crop")):
-        if other in found:
-            found.setdefault(own, found[other])
+    resize = found.get("resize")
+    if isinstance(resize, list) and both(found.get("crop", resize)) == resize:  # nothing is cut
+        del found["resize"]
+        return {"fit": "squash", "crop": resize[0] if len(set(resize)) == 1 else resize, **found}
+    if resize is not None:
+        found.setdefault("crop", resize)
+    elif "crop" in found:
+        found["resize"] = max(both(found["crop"]))
     return found
 
 

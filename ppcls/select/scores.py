@@ -328,7 +328,7 @@ class Looked:
     """Of N images, n of which can be read.
 
     Attributes:
-        images: uint8 [n, crop, crop, C].
+        images: uint8 [n, height, width, C].
         records: RECORD [N], whose label and confidence the teacher has yet to say.
         reasons: for each other image its path and why it is left out, in their order.
     """
@@ -343,7 +343,7 @@ def look(paths: Sequence[str], preprocess: Preprocess) -> Looked:
     records = np.zeros(len(paths), RECORD)
     kept = 0
     reasons = []
-    shape = (preprocess.crop, preprocess.crop, preprocess.channels)
+    shape = (preprocess.height, preprocess.width, preprocess.channels)
     seen = np.empty((len(paths), *shape), np.uint8)
     with warnings.catch_warnings(), decoder_messages() as messages:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -12,6 +12,7 @@ from typing import Any
 
 from ppcls.config.commented import commented, one_line
 from ppcls.config.load import from_plain, load, to_plain
+from ppcls.config.node import Sides
 from ppcls.config.tree import Tree, override
 from ppcls.data import datasets
 from ppcls.data.layout import Layout, Look, find_layout, look_at
@@ -197,7 +198,7 @@ def choose(
     )
 
 
-def fitting_side(found: Chosen, overrides: Sequence[str], epochs: Callable[[float], int]) -> int:
+def fitting_side(found: Chosen, overrides: Sequence[str], epochs: Callable[[float], int]) -> Sides:
     """The largest side of images with which enough epochs fit, else the least; a given one stays.
 
     Args:
@@ -206,7 +207,8 @@ def fitting_side(found: Chosen, overrides: Sequence[str], epochs: Callable[[floa
     side = found.recipe.preprocess.crop
     given = as_given(overrides)
     own = {"resize", "crop"} & set(given.get("preprocess") or {})
-    if own or (given.get("train") or {}).get("size") or not found.recipe.model.weights:
+    fixed = own or (given.get("train") or {}).get("size") or not found.recipe.model.weights
+    if fixed or not isinstance(side, int):
         return side
     sides = [side, *range(side - STRIDE, LEAST - 1, -STRIDE)]
     return next((one for one in sides if epochs(one / side) >= EPOCHS[0]), sides[-1])
@@ -361,6 +363,8 @@ def take_size(draft: Draft, look: Look, start: Start | None, machine: Machine) -
     own = draft.of_user("preprocess.crop") or draft.of_user("preprocess.resize")
     if isinstance(own, int):
         side = own
+    elif isinstance(own, list | tuple):
+        side = max(own)
     elif "preprocess.crop" in draft.fixed:
         side = draft.fixed["preprocess.crop"][0]
     elif start:
@@ -372,7 +376,8 @@ def take_size(draft: Draft, look: Look, start: Start | None, machine: Machine) -
         side = max(24, min(8 * math.ceil(look.side / 8), most))
     about = f"photos are about {look.side} px" if look.side > SMALL else f"images: {look.side} px"
     slower = "; 224 sees more, and takes twice as long" if start and side == MOST_ON_CPU else ""
-    draft.set("preprocess.resize", side, "pixels of the short side")
+    if draft.of_user("preprocess.fit") in (None, "crop"):
+        draft.set("preprocess.resize", side, "pixels of the short side")
     draft.set("preprocess.crop", side, f"pixels of the square that is seen ({about}){slower}")
     if not start:
         one = look.grey and draft.of_user("model.in_channels") in (None, 1)

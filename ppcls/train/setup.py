@@ -4,6 +4,7 @@ The one module of training that reads a recipe; what it builds knows none.
 """
 
 import fnmatch
+import math
 import os
 import shutil
 from collections.abc import Collection, Mapping, Sequence, Set
@@ -20,13 +21,14 @@ from pydantic import ValidationError
 import ppcls
 from ppcls.api import create_model
 from ppcls.config.load import from_plain, load, to_plain, to_yaml
+from ppcls.config.node import place_of
 from ppcls.config.tree import differences
 from ppcls.data import datasets
 from ppcls.data.class_names import renamed, same_names
 from ppcls.data.datasets import one_class, summary
 from ppcls.data.loader import EvalPipeline, Loader, Part, TrainPipeline, load_batch
 from ppcls.data.own_dataset import OwnDataset
-from ppcls.data.preprocess import KEYS, Preprocess
+from ppcls.data.preprocess import KEYS, Preprocess, both
 from ppcls.data.sampler import EpochSampler
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
@@ -212,7 +214,7 @@ def filled(recipe: Recipe, values: Mapping[str, Any], source: object) -> Recipe:
         return replace(recipe, preprocess=Preprocess(**values))
     except ValidationError as error:
         first = error.errors()[0]
-        place = "".join(f"{part}: " for part in first["loc"])
+        place = "".join(f"{part}: " for part in place_of(first["loc"]))
         problem = first["msg"].removeprefix("Value error, ")
         raise UserError(f"preprocess, filled up from {source}: {place}{problem}") from None
 
@@ -312,9 +314,9 @@ def with_weights(
         )
     if saved is not None:
         put_own(given, saved, str(source))
-    side = recipe.preprocess.crop
+    high, wide = both(recipe.preprocess.crop)
     classes = model.num_classes or IMAGENET_CLASSES
-    shape = [1, model.in_channels, side, side]
+    shape = [1, model.in_channels, high, wide]
     given.eval()
     with paddle.no_grad():
         try:
@@ -572,8 +574,9 @@ def build_trainer(
     eval_steps = 0.0
     if inputs.eval is not None:
         parts["eval"] = (inputs.eval, eval_pipeline(recipe))
-        larger = recipe.preprocess.crop / max(sides(recipe.train_size))
-        eval_steps = FORWARD * len(inputs.eval) * larger**2 / batch
+        trained_at = math.prod(both(sides(recipe.train_size)[-1]))
+        larger = recipe.preprocess.height * recipe.preprocess.width / trained_at
+        eval_steps = FORWARD * len(inputs.eval) * larger / batch
     total_steps = epochs * epoch_steps
     schedule = train.schedule.over(epoch_steps, total_steps, batch, recipe.best)
     stop = train.early_stop
@@ -1041,7 +1044,7 @@ def with_preprocess_of(recipe: Recipe, record: Record, overrides: Sequence[str])
     kept = {key for key in KEYS if f"preprocess.{key}" in given}
     if "preprocess" in given:
         kept |= recipe.preprocess.stated
-    trained_with = {**own, **record.recipe["preprocess"]}
+    trained_with = {**to_plain(Preprocess()), **record.recipe["preprocess"]}  # of an older version
     other = {key for key in recipe.preprocess.stated - kept if own[key] != trained_with[key]}
     if other:
         say(

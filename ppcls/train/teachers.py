@@ -12,9 +12,10 @@ from paddle import Tensor, nn
 
 from ppcls.api import create_model
 from ppcls.config.load import from_plain, to_plain
+from ppcls.config.node import square
 from ppcls.data.class_names import first_clash, same_names
 from ppcls.data.loader import Loader, TrainPipeline, eval_order
-from ppcls.data.preprocess import Preprocess
+from ppcls.data.preprocess import Preprocess, both, width_by_height
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import sides
 from ppcls.data.unlabeled import JoinedDataset
@@ -53,7 +54,7 @@ def still_pipeline(view: TrainPipeline) -> TrainPipeline:
             "{op: center_crop}, {op: horizontal_flip}]' train.batch_transforms=[], or leave out "
             "teacher.cache"
         )
-    if not isinstance(view.size, int):
+    if not isinstance(view.size, int | tuple):
         raise UserError(
             "a teacher's answers are kept for one size of images: -o train.size=224, or leave out "
             "teacher.cache"
@@ -65,7 +66,8 @@ def still_pipeline(view: TrainPipeline) -> TrainPipeline:
 def seen_as(view: TrainPipeline) -> dict[str, Any]:
     """What a header says of a view."""
     ops = [to_plain(op) for op in view.ops]
-    return {"ops": ops, "size": view.size, "channels": view.channels}
+    size = list(view.size) if isinstance(view.size, tuple) else view.size  # as JSON has it
+    return {"ops": ops, "size": size, "channels": view.channels}
 
 
 # --------------------------------------------------------------------------
@@ -226,16 +228,21 @@ class ExportedTeacher:
                 f"task.teacher: {node.folder} takes {manifest.preprocess.channels} channels, "
                 f"the student {student.channels}"
             )
-        sizes = self.predictor.engine.shape[1:]
-        taken = {size for size in sizes if size and size != manifest.preprocess.channels}
-        asked = set(sides(student.view.size))
-        if taken and taken != asked:
+        shape = self.predictor.engine.shape[1:]
+        taken = shape[1:] if manifest.input == "float32" else shape[:2]
+        asked = sides(student.view.size)
+        fits = [
+            have in (None, want)
+            for size in asked
+            for have, want in zip(taken, both(size), strict=True)
+        ]
+        if not all(fits):
+            own = square(tuple(side or 0 for side in taken))
             raise UserError(
-                f"task.teacher: {node.folder} takes images of {max(taken)} px and they are "
-                f"{', '.join(map(str, sorted(asked)))} px: export it with --dynamic-size"
+                f"task.teacher: {node.folder} takes images of {width_by_height(own)} px and they "
+                f"are {', '.join(map(width_by_height, asked))} px: export it with --dynamic-size"
             )
-        side = max(asked)
-        answer = self.answer(np.zeros((1, side, side, student.channels), np.uint8))
+        answer = self.answer(np.zeros((1, *both(asked[-1]), student.channels), np.uint8))
         classes = student.classes
         if answer.shape[1] != classes:
             raise other_classes(self.source, answer.shape[1], classes)

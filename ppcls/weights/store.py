@@ -20,6 +20,7 @@ DEFAULT = "true"  # what a recipe writes for a network's first registered weight
 HUB = "hf://"
 HUB_FILE = "model.safetensors"  # what a repository of the Hugging Face hub calls a network
 PREPROCESS = ("resize", "crop", "interpolation", "mean", "std")
+OTHERWISE = ("fit", "fill", "backend")  # of the few whose images went through something else
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def read_registry() -> dict[str, dict[str, dict[str, Any]]]:
 
     Facts are `url`, or `pip`, `module` and `file` of a package that holds them; `sha256` where it
     is known; `top1` and `top5` as published, 0 to 1; `source` and `licence`; `labels`; and what
-    their images went through: `resize`, `crop`, `interpolation`, `mean` and `std`.
+    their images went through: `resize`, `crop`, `interpolation`, `mean` and `std`, and where these
+    are not the defaults `fit`, `fill` and `backend`.
     """
     text = Path(__file__).with_name("registry.json").read_text(encoding="utf-8")
     content = json.loads(text)
@@ -79,7 +81,7 @@ def trained_with(model: str, weights: str) -> dict[str, Any]:
     tags = read_registry().get(model, {})
     tag = next(iter(tags), weights) if weights == DEFAULT else weights
     if tag in tags:
-        return {key: tags[tag][key] for key in PREPROCESS}
+        return preprocess_of(tags[tag])
     web = weights.startswith(HUB) or "://" in weights
     if web and not weights.split("?")[0].endswith(".safetensors"):
         return {}
@@ -115,9 +117,14 @@ def registered(model: str, tag: str, facts: dict[str, Any]) -> Source:
         path = download.fetch(facts["url"], facts.get("sha256"), place)
     else:
         path = packaged(model, tag, facts)
-    preprocess = {key: facts[key] for key in PREPROCESS}
+    preprocess = preprocess_of(facts)
     about = f"{facts['source']} ({facts['licence']})"
     return Source(path, facts["labels"], preprocess, about)
+
+
+def preprocess_of(facts: dict[str, Any]) -> dict[str, Any]:
+    """What the images of registered weights went through."""
+    return {key: facts[key] for key in (*PREPROCESS, *OTHERWISE) if key in facts}
 
 
 def packaged(model: str, tag: str, facts: dict[str, Any]) -> Path:

@@ -6,6 +6,16 @@ import pytest
 from PIL import Image
 
 from ppcls.data.preprocess import center_crop, resize, resize_short
+from ppcls.data.transforms import (
+    CenterCrop,
+    HorizontalFlip,
+    RandomApply,
+    RandomCrop,
+    RandomResizedCrop,
+    Resize,
+    ResizeShort,
+    apply,
+)
 from ppcls.utils.errors import UserError
 
 PILLOW = {"nearest": "NEAREST", "bilinear": "BILINEAR", "bicubic": "BICUBIC", "area": "BOX"}
@@ -104,3 +114,43 @@ def test_center_crop():
     cropped = center_crop(image, 5)
     np.testing.assert_array_equal(cropped[:, 0, 0], [1, 2, 3, 4, 5])
     np.testing.assert_array_equal(cropped[0, :, 1], [3, 4, 5, 6, 7])
+
+
+OBLONG = [
+    RandomResizedCrop(),
+    Resize(),
+    CenterCrop(),
+    RandomCrop(),
+    RandomCrop(pad=40),
+    RandomApply(prob=1.0, ops=(Resize(),)),
+]
+
+
+@pytest.mark.parametrize("op", OBLONG, ids=lambda op: op.op)
+@pytest.mark.parametrize("size", [(40, 20), (20, 40), (30, 30)])
+def test_ops_end_in_height_and_width(op, size):
+    image = noise(48, 64)
+    result = apply((op,), image, np.random.default_rng(0), size)
+    assert result.shape == (*size, 3)
+    if size == (30, 30):
+        np.testing.assert_array_equal(result, apply((op,), image, np.random.default_rng(0), 30))
+
+
+def test_resize_short_just_covers_two_sides():
+    def shown(height, width, size):
+        return ResizeShort()(noise(height, width), np.random.default_rng(0), size).shape[:2]
+
+    assert shown(48, 64, (24, 24)) == shown(48, 64, 24) == (24, 32)
+    assert shown(48, 64, (48, 8)) == (48, 64)
+    assert shown(48, 64, (8, 128)) == (96, 128)
+    with pytest.raises(UserError, match=r"9000x2 pixels is too narrow .* cover 10x40"):
+        shown(2, 9000, (40, 10))
+
+
+def test_an_image_below_two_sides_is_not_cut():
+    with pytest.raises(UserError, match="cannot cut 20x50 out of an image of 64x48"):
+        CenterCrop()(noise(48, 64), np.random.default_rng(0), (50, 20))
+    with pytest.raises(
+        UserError, match="must end in an image of 20x50; horizontal_flip gave 64x48"
+    ):
+        apply((HorizontalFlip(),), noise(48, 64), np.random.default_rng(0), (50, 20))

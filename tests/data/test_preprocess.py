@@ -45,6 +45,54 @@ def test_the_steps_of_paddleclas(height, width):
     np.testing.assert_array_equal(result, resized[top : top + 56, left : left + 56])
 
 
+def test_an_oblong_crop_and_a_resize_to_two_sides():
+    image = noise(97, 150, 3)
+    resized = cv2.resize(image, (80, 60))
+    result = Preprocess(resize=(60, 80), crop=(56, 32))(image)
+    np.testing.assert_array_equal(result, resized[2:58, 24:56])
+    resized = cv2.resize(image, (round(150 * 60 / 97), 60))
+    left = (resized.shape[1] - 32) // 2
+    result = Preprocess(resize=60, crop=(56, 32))(image)
+    np.testing.assert_array_equal(result, resized[2:58, left : left + 32])
+
+
+@pytest.mark.parametrize(("height", "width"), [(375, 500), (20, 9), (1, 900), (225, 96)])
+def test_squash_shows_the_whole_image(height, width):
+    image = noise(height, width, 3)
+    result = Preprocess(fit="squash", crop=(225, 96))(image)
+    np.testing.assert_array_equal(result, cv2.resize(image, (96, 225)))
+    assert result.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [
+        (400, 400, (64, 96, 0, 96)),  # of [225, 96]: top, height, left, width
+        (450, 100, (0, 225, 23, 50)),
+        (10, 5, (16, 192, 0, 96)),  # enlarged
+        (1, 9000, (112, 1, 0, 96)),  # not made nothing
+        (225, 96, (0, 225, 0, 96)),
+    ],
+)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_letterbox_shows_the_whole_image_in_its_shape(height, width, box, channels):
+    image = noise(height, width, channels)
+    values = {"mean": (0.5,) * channels, "std": (0.5,) * channels}
+    result = Preprocess(fit="letterbox", crop=(225, 96), fill=7, **values)(image)
+    assert result.shape == (225, 96, channels)
+    top, high, left, wide = box
+    inside = result[top : top + high, left : left + wide].copy()
+    expected = cv2.resize(image, (wide, high)).reshape(high, wide, channels)
+    np.testing.assert_array_equal(inside, expected)
+    result[top : top + high, left : left + wide] = 7
+    assert (result == 7).all()
+
+
+def test_two_equal_sides_are_one():
+    assert Preprocess(crop=(200, 200)) == Preprocess(crop=200)
+    assert Preprocess(resize=(256, 256)) != Preprocess()  # which keeps the shape
+
+
 def test_backend_and_interpolation_are_used():
     image = noise(90, 120, 3)
     results = {
@@ -100,6 +148,12 @@ def test_normalize_is_the_textbook_formula():
         ({"std": (0.2, 0.0, 0.2)}, "greater than 0"),
         ({"crop": 0}, "greater than 0"),
         ({"crop": "224"}, "valid integer"),
+        ({"crop": (225, 96, 3)}, r"one number, or two: \[height, width\]"),
+        ({"crop": (225, 300)}, r"resize 256 is below crop \[225, 300\]"),
+        ({"resize": (300, 90), "crop": (225, 96)}, r"resize \[300, 90\] is below crop \[225, 96\]"),
+        ({"crop": (225, 0)}, "greater than 0"),
+        ({"fit": "stretch"}, "'letterbox'"),
+        ({"fill": 256}, "less than or equal to 255"),
         ({"interpolation": "cubic"}, "'bicubic'"),
         ({"backend": "opencv"}, "'cv2' or 'pil'"),
         ({"size": 224}, "[Uu]nexpected keyword"),
@@ -129,7 +183,18 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("preprocess", ALL)
+WAYS = [
+    Preprocess(resize=(300, 120), crop=(225, 96), backend="pil"),
+    Preprocess(resize=(240, 240), crop=224),
+    Preprocess(crop=(225, 96)),
+    Preprocess(fit="squash", crop=(225, 96), interpolation="area"),
+    Preprocess(fit="squash", crop=320),
+    Preprocess(fit="letterbox", crop=(225, 96), fill=0, interpolation="bicubic"),
+    Preprocess(fit="letterbox", crop=224),
+]
+
+
+@pytest.mark.parametrize("preprocess", ALL + WAYS)
 def test_ops_round_trip_exactly_and_through_yaml(preprocess):
     ops = preprocess.to_ops()
     assert Preprocess.from_ops(ops) == preprocess
@@ -153,6 +218,20 @@ def test_ops_are_what_paddlex_reads(preprocess):
     assert normalize["scale"] == pytest.approx(1 / 255, rel=1e-15)
     assert normalize["channel_num"] == len(normalize["mean"]) == len(normalize["std"])
     assert to_chw is None
+
+
+def test_two_sides_are_width_and_height_to_paddlex():
+    def written(**fields):
+        (first, *rest) = Preprocess(**fields).to_ops()[:-2]
+        resize = first.get("ResizeImage") or first["LetterboxImage"]
+        way = ("interpolation", "backend")
+        return [{key: resize[key] for key in resize if key not in way}, *rest]
+
+    crop = {"CropImage": {"size": [96, 225]}}
+    assert written(crop=(225, 96)) == [{"resize_short": 256}, crop]
+    assert written(resize=(256, 128), crop=(225, 96)) == [{"size": [128, 256]}, crop]
+    assert written(fit="squash", crop=(225, 96)) == [{"size": [96, 225]}]
+    assert written(fit="letterbox", crop=(225, 96)) == [{"size": [96, 225], "fill": 114}]
 
 
 PADDLECLAS = """
@@ -213,21 +292,46 @@ def test_resize_as_paddleclas_writes_it(given, wanted):
 
 def test_crop_of_two_sides():
     assert Preprocess.from_ops(ops_with(CropImage={"size": [200, 200]})).crop == 200
+    assert Preprocess.from_ops(ops_with(CropImage={"size": [96, 225]})).crop == (225, 96)
+
+
+def test_a_resize_to_width_and_height():
+    whole = ops_with(ResizeImage={"resize_short": None, "size": [192, 256]}, CropImage=None)
+    assert Preprocess.from_ops(whole) == Preprocess(fit="squash", crop=(256, 192))
+    cut = ops_with(ResizeImage={"resize_short": None, "size": 256})
+    assert Preprocess.from_ops(cut) == Preprocess(resize=(256, 256), crop=224)
+    assert Preprocess.from_ops(cut) != Preprocess()
 
 
 @pytest.mark.parametrize(
     ("ops", "words"),
     [
-        (ops_with(ResizeImage={"resize_short": None, "size": 224}), "ResizeImage: size 224"),
-        (ops_with(ResizeImage={"resize_short": 0, "size": [9, 9]}), "ResizeImage: size"),
+        (ops_with(ResizeImage={"resize_short": None}), "ResizeImage: size None should be a number"),
+        (
+            ops_with(ResizeImage={"resize_short": 0, "size": [9, 9]}),
+            r"resize \[9, 9\] is below crop",
+        ),
+        (
+            ops_with(ResizeImage={"resize_short": 0, "size": [9, 9, 9]}),
+            r"ResizeImage: size \[9, 9, 9",
+        ),
+        (
+            ops_with(ResizeImage={"resize_short": 0, "size": [9, "9"]}),
+            "transform_ops: resize: 0: .*int",
+        ),
         (ops_with(ResizeImage={"interpolation": "hamming"}), "ResizeImage: unknown interpolation"),
         (ops_with(ResizeImage={"interpolation": 2}), "ResizeImage: unknown interpolation 2"),
         (ops_with(ResizeImage={"backend": "tv"}), "transform_ops: backend"),
         (ops_with(ResizeImage={"resize_short": 100}), "^transform_ops: resize 100 is below crop"),
+        (
+            ops_with(ResizeImage={"resize_short": [256, 256]}),
+            "ResizeImage: resize_short .* no number",
+        ),
         (ops_with(ResizeImage={"resize_short": "256"}), "transform_ops: resize: .*integer"),
         (ops_with(ResizeImage={"scale": 2}), "ResizeImage: cannot read"),
-        (ops_with(CropImage={"size": [224, 200]}), "CropImage: size .* not square"),
-        (ops_with(CropImage={"size": [224, 224, 3]}), "transform_ops: crop"),
+        (ops_with(CropImage={"size": [300, 200]}), r"resize 256 is below crop \[200, 300\]"),
+        (ops_with(CropImage={"size": [224, 224, 3]}), r"CropImage: size .* or \[width, height\]"),
+        (ops_with(LetterboxImage={"size": 224}), "only .*LetterboxImage.* in this order"),
         (ops_with(CropImage=None), "cannot be represented"),
         (ops_with(NormalizeImage={"scale": "255/0"}), "NormalizeImage: scale '255/0'"),
         (ops_with(NormalizeImage={"scale": "__import__('os')"}), "NormalizeImage: scale"),

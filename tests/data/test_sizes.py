@@ -30,6 +30,13 @@ def test_each_batch_draws_a_size_evenly():
         (224, [224], "224"),
         (GROWING, [128, 160, 192], "128 to 192"),
         (MANY, [160, 192, 224], "160 to 224"),
+        ((225, 96), [(225, 96)], "96x225"),
+        (
+            MultiScale(sizes=([225, 96], [192, 192], [160, 96])),
+            [(160, 96), (225, 96), 192],
+            "96x160 to 192",
+        ),
+        (Progressive(sizes={0: 160, 9: (225, 96)}), [(225, 96), 160], "96x225 to 160"),
     ],
 )
 def test_sizes_in_words(size, known, words):

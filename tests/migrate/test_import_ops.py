@@ -4,6 +4,7 @@ import pytest
 from paddleclas_rows import subset
 
 from ppcls.config.load import to_plain
+from ppcls.data.preprocess import Preprocess
 from ppcls.migrate.transforms import MIXING, OPS
 from ppcls.utils.errors import UserError
 
@@ -95,6 +96,13 @@ OP_ROWS = [
     ),
     ("Padv2", {"size": 231, "pad_mode": 2}, [{"op": "pad", "pixels": [7, 7, 0, 0]}], ""),
     ("Padv2", {"size": 220}, [], "not known before an image is read"),
+    (
+        "Padv2",
+        {"size": [244, 264], "pad_mode": 1, "fill_value": 0},
+        [{"op": "pad", "pixels": [10, 20, 10, 20], "fill": 0}],
+        "",
+    ),
+    ("Padv2", {"size": [244, 220]}, [], "not known before an image is read"),
     ("RandomErasing", {"EPSILON": 0.0}, [], ""),
     ("ColorJitter", {"hue": 0.1, "prob": 0}, [], ""),
     (
@@ -288,8 +296,7 @@ def test_preprocess(old):
     assert "as for evaluation" in old.remarks[f"{TRAIN}.transform_ops.3.NormalizeImage.mean"]
     ops[1:3] = [{"ResizeImage": {"size": 224}}, {"Pad": {"padding": 4}}]
     found = old.set(key, ops).convert().preprocess
-    assert (found.resize, found.crop) == (224, 224)
-    assert "keeps its shape" in old.remarks[f"{key}.1.ResizeImage.size"]
+    assert (found.fit, found.crop) == ("squash", 224)
     assert f"{key}.2.Pad" in old.remarks
 
 
@@ -297,3 +304,63 @@ def test_predictions_that_are_prepared_otherwise_are_said(old):
     ops = [{"ResizeImage": {"resize_short": 224}}, {"CropImage": {"size": 224}}]
     old.set("Infer.transforms", [*ops, {"NormalizeImage": None}]).convert()
     assert "evaluation's ops" in old.remarks["Infer.transforms"]
+
+
+def test_sizes_of_two_sides(old):
+    """As PaddleClas's recipes of people's attributes have them: width before height."""
+    ops = [
+        {"ResizeImage": {"size": [192, 256]}},
+        {"Padv2": {"size": [212, 276], "pad_mode": 1, "fill_value": 0}},
+        {"RandomCropImage": {"size": [192, 256]}},
+        {"RandFlipImage": {"flip_code": 1}},
+    ]
+    seen = [{"ResizeImage": {"size": [192, 256]}}, {"NormalizeImage": {}}]
+    old.set("DataLoader.Eval.dataset.transform_ops", seen).set("Global.image_shape", [3, 256, 192])
+    recipe = old.set(f"{TRAIN}.transform_ops", ops).convert()
+    assert recipe.preprocess == Preprocess(fit="squash", crop=(256, 192))
+    assert recipe.train_size == (256, 192)
+    assert recipe.train.size is None
+    assert [op.op for op in recipe.train.transforms] == [
+        "resize",
+        "pad",
+        "random_crop",
+        "horizontal_flip",
+    ]
+    assert recipe.train.transforms[1].pixels == (10, 10, 10, 10)
+    assert not any("transform_ops" in key or "image_shape" in key for key in old.remarks)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        ([{"ResizeImage": {"size": [160, 80]}}], Preprocess(fit="squash", crop=(80, 160))),
+        ([{"ResizeImage": {"size": 224}}], Preprocess(fit="squash", crop=224)),
+        (
+            [{"ResizeImage": {"size": [256, 128]}}, {"CropImage": {"size": [224, 112]}}],
+            Preprocess(resize=(128, 256), crop=(112, 224)),
+        ),
+        (
+            [{"ResizeImage": {"size": 256}}, {"CropImage": {"size": 224}}],
+            Preprocess(resize=(256, 256), crop=224),
+        ),
+        (
+            [{"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": [192, 224]}}],
+            Preprocess(resize=256, crop=(224, 192)),
+        ),
+        ([{"CropImage": {"size": [192, 224]}}], Preprocess(resize=224, crop=(224, 192))),
+    ],
+)
+def test_evaluation_of_two_sides(old, seen, expected):
+    recipe = old.set("DataLoader.Eval.dataset.transform_ops", seen).convert()
+    assert recipe.preprocess == expected
+    assert recipe.train_size == 224
+    assert not any("DataLoader.Eval.dataset.transform_ops" in key for key in old.remarks)
+
+
+def test_more_numbers_than_a_size_has(old):
+    ops = [{"RandCropImage": {"size": [192, 256, 3, 1]}}]
+    recipe = old.set(f"{TRAIN}.transform_ops", ops).convert()
+    assert recipe.train.size == (256, 192)
+    assert "192 wide, 256 high" in old.remarks[f"{TRAIN}.transform_ops.0.RandCropImage.size"]
+    with pytest.raises(UserError, match=r"size should be whole numbers from 1, \[width, height\]"):
+        old.set(f"{TRAIN}.transform_ops", [{"RandCropImage": {"size": [192, 0]}}]).convert()

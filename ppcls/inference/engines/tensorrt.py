@@ -47,9 +47,9 @@ def check_installed() -> None:
 def shapes(folder: ExportedModel, batch: int) -> tuple[list[int], ...]:
     """Smallest, usual and largest input, as TensorRT plans for."""
     about = folder.manifest
-    side = about.preprocess.crop
+    size = [about.preprocess.height, about.preprocess.width]
     channels = about.preprocess.channels
-    image = [channels, side, side] if about.input == "float32" else [side, side, channels]
+    image = [channels, *size] if about.input == "float32" else [*size, channels]
     return [1, *image], [batch, *image], [batch, *image]
 
 
