@@ -22,7 +22,7 @@ from ppcls.commands.options import (
 from ppcls.train.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
-from ppcls.utils.log import print_error, say
+from ppcls.utils.log import print_error, say, silence
 
 if TYPE_CHECKING:
     from ppcls.recipe import Recipe
@@ -297,7 +297,8 @@ def choose_in_time(
     epochs = min(require_one(pace, seconds, left, every), found.most_epochs)
     say_measured(pace, epochs, seconds)
     why = f"rounds through all images: as measured, they fit into {duration(seconds)}"
-    return choose(path, overrides, fixed={**fixed, "train.epochs": (epochs, why)})
+    with silence():  # what it says has been said
+        return choose(path, overrides, fixed={**fixed, "train.epochs": (epochs, why)})
 
 
 def fitted(recipe: "Recipe", seconds: float, most: int) -> int:

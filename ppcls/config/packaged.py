@@ -14,6 +14,7 @@ from ppcls.utils.text import at_most, did_you_mean, visible
 
 PACKAGE = Path(__file__).resolve().parents[1]
 ENDINGS = (".yaml", ".yml")
+PLACE = "configs/"  # what a recipe's name begins with in a checkout
 BASES = "_base_"  # the folder of what recipes are made from, which are none themselves
 EVERY_KEY = "default.yaml"  # a page to look things up in
 # Of a folder with several recipes, the one to begin with.
@@ -39,8 +40,9 @@ def names() -> tuple[str, ...]:
 def find_recipe(text: str) -> str:
     """The file that `-c` names: a file as it stands, else a recipe that comes with ppcls.
 
-    Such a one is named by its place below `configs`, with or without that and an ending, by its
-    last part alone, or by its folder; capitals do not matter.
+    Such a one is named by its place below `configs`, without an ending, by its last part alone, or
+    by its folder; capitals do not matter. With an ending it is `configs/…`: any other such name is
+    of a file of the user's own, in whose place nothing else is taken.
 
     Raises:
         UserError: a bare name that is neither, or a folder with several recipes of one rank.
@@ -48,6 +50,9 @@ def find_recipe(text: str) -> str:
     path = expanded(text)
     if os.path.exists(path) and not os.path.isdir(path):
         return path
+    own = path.lower().endswith(ENDINGS) and not text.replace(os.path.sep, "/").startswith(PLACE)
+    if own or path != text or text.startswith((".", os.path.sep)):
+        return path  # which, as reading will say, is not there
     wanted = named(text)
     places = {name.lower(): name for name in names()}
     if wanted in places:
@@ -60,8 +65,8 @@ def find_recipe(text: str) -> str:
         return file(alike[0])
     if alike:
         raise UserError(f"{visible(text)}: several recipes are called so: {at_most(alike)}")
-    if os.path.sep in path or path.lower().endswith(ENDINGS):
-        return path  # which, as reading will say, is not there
+    if os.path.sep in path:
+        return path
     short = {name.rpartition("/")[2]: name for name in reversed(names())}
     hint = did_you_mean(text, [*short, *names(), *{n.partition("/")[0] for n in names()}])
     raise UserError(
@@ -72,8 +77,7 @@ def find_recipe(text: str) -> str:
 
 def named(text: str) -> str:
     """What is left of a name without `configs/` and an ending, in small letters."""
-    name = text.replace(os.path.sep, "/").strip().lower().removeprefix("./")
-    name = name.removeprefix("configs/").rstrip("/")
+    name = text.replace(os.path.sep, "/").strip().lower().removeprefix(PLACE).rstrip("/")
     for ending in ENDINGS:
         name = name.removesuffix(ending)
     return name

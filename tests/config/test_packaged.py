@@ -17,7 +17,7 @@ from ppcls.recipe import Recipe
         ("quick_start/digits", "quick_start/digits.yaml"),
         ("digits", "quick_start/digits.yaml"),
         ("configs/quick_start/digits.yaml", "quick_start/digits.yaml"),
-        ("digits.yml", "quick_start/digits.yaml"),
+        ("configs/quick_start/digits.yml", "quick_start/digits.yaml"),
     ],
 )
 def test_names(tmp_path, monkeypatch, name, place):
@@ -57,6 +57,7 @@ def test_wrong_names_are_one_line(workdir, run, name, words):
     assert (code, words in err, err.count("\n")) == (2, True, 1), err
 
 
-def test_a_file_that_is_gone_is_named(workdir, run):
-    code, _, err = run("train", "-c", "gone.yaml")
-    assert (code, "gone.yaml: cannot be read" in err) == (2, True)
+@pytest.mark.parametrize("name", ["gone.yaml", "digits.yaml", "./digits", "runs/digits.yml"])
+def test_nothing_stands_in_for_a_file_that_is_gone(workdir, run, name):
+    code, _, err = run("train", "-c", name)
+    assert (code, f"{name}: cannot be read".removeprefix("./") in err) == (2, True), err
