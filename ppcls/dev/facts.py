@@ -51,10 +51,9 @@ class Facts:
 
 
 def group_of(name: str) -> str:
-    """The first group of its family whose pattern the name matches."""
-    family = registry.family_of(registry.spec_of(name))
-    assert family
-    return next(group for group, pattern in family.groups.items() if re.match(pattern, name))
+    """The first group whose pattern a name matches, which may be one with a tag of weights."""
+    pairs = (pair for family in registry.FAMILIES for pair in family.groups.items())
+    return next(group for group, pattern in pairs if re.match(pattern, name))
 
 
 @functools.cache

@@ -69,9 +69,10 @@ def series(own: Spot) -> str:
     """What the networks have in common that differ in depth, or of WSL in width, alone."""
     if own.group == "ResNeXt WSL":
         return own.group if own.name.startswith("ResNeXt") else own.name
-    family = registry.family_of(registry.spec_of(own.name))
-    assert family
-    return re.sub(*family.series, own.name)
+    name = own.name
+    for family in registry.FAMILIES:
+        name = re.sub(*family.series, name)
+    return name
 
 
 def draw(axes: Axes, points: Sequence[Point], x_label: str) -> None:

@@ -67,7 +67,9 @@ class StagedNetwork(Stages):
         num_classes: 0: no head; the network gives the pooled features [N, width].
         expand: between the last stage and the mean.
         neck: between the mean, [N, C, 1, 1], and the head.
-        dropout: before the head.
+        dropout: before the head: how often, or a layer that drops otherwise, as one that scales in
+            evaluation. The features of a network without a head are not dropped at a rate; such a
+            layer stays, for it is part of what the head would take.
     """
 
     def __init__(
@@ -80,7 +82,7 @@ class StagedNetwork(Stages):
         *,
         expand: nn.Layer | None = None,
         neck: nn.Layer | None = None,
-        dropout: float = 0.0,
+        dropout: float | nn.Layer = 0.0,
     ):
         super().__init__(spec, stem, stages)
         for name in spec.built_otherwise():
@@ -88,7 +90,9 @@ class StagedNetwork(Stages):
         self.expand = expand or nn.Identity()
         self.pool = nn.AdaptiveAvgPool2D(1)
         self.neck = neck or nn.Identity()
-        self.dropout = nn.Dropout(dropout) if dropout and num_classes else nn.Identity()
+        if not isinstance(dropout, nn.Layer):
+            dropout = nn.Dropout(dropout) if dropout and num_classes else nn.Identity()
+        self.dropout = dropout
         self.head = classifier(width, num_classes)
 
     def forward(self, x):

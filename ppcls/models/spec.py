@@ -3,7 +3,6 @@
 Imports no Paddle: a recipe is checked before Paddle is imported. A spec's `build` imports it.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -123,7 +122,8 @@ class Names:
 
     Attributes:
         layer: the path of a layer of ours, split at its dots, and the spec, to the project's name.
-        block: what a block's tensors start with there; the group, which may be empty: its stage.
+        block: a pattern of what a block's tensors start with there; the group, which may be empty:
+            its stage.
         built: a spec to that of the project's network; a UserError where it has none.
         matrices: endings of the project's names of layers that are fully connected, [in, out], and
             1x1 convolutions here.
@@ -137,7 +137,7 @@ class Names:
     """
 
     layer: Callable[[list[str], Any], str]
-    block: re.Pattern
+    block: str
     built: Callable[[Any], Any] = lambda spec: spec
     matrices: tuple[str, ...] = ()
     biased: tuple[str, ...] = ()

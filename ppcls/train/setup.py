@@ -254,9 +254,10 @@ def build_model(recipe: Recipe, saved: Mapping[str, np.ndarray] | None) -> nn.La
         UserError: weights that cannot be read or do not fit.
     """
     model = recipe.model
+    assert model.num_classes, "the data have said how many, where the recipe has not"
     net = create_model(
         model.name,
-        model.num_classes or 0,
+        model.num_classes,
         model.weights if saved is None else saved,
         in_channels=model.in_channels,
         new_head=model.new_head and saved is None,

@@ -65,7 +65,7 @@ DIALECTS = {
         "efficientnet-pytorch", torch=True, lacks="efficientnet-pytorch has EfficientNets alone"
     ),
 }
-OWN_NAMES = Names(layer=lambda path, spec: ".".join(path), block=re.compile(r"stages\.(\d)\.\d+\."))
+OWN_NAMES = Names(layer=lambda path, spec: ".".join(path), block=r"stages\.(\d)\.\d+\.")
 
 
 def names_of(dialect: str, spec: Spec) -> Names:
@@ -260,7 +260,11 @@ def blocks(dialect: str, names: Iterable[str]) -> str:
     """How many there are in each stage, or in all where the names tell no stage."""
     told = (family.projects.get(dialect) for family in registry.FAMILIES)
     patterns = [OWN_NAMES.block] if dialect == NATIVE else [each.block for each in told if each]
-    matches = (next(filter(None, (p.match(name) for p in patterns)), None) for name in names)
+
+    def block(name: str) -> re.Match | None:
+        return next(filter(None, (re.match(pattern, name) for pattern in patterns)), None)
+
+    matches = map(block, names)
     found = {match[0]: match[1] or "" for match in matches if match}
     return ", ".join(str(count) for _, count in sorted(Counter(found.values()).items())) or "no"
 

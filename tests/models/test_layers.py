@@ -3,7 +3,14 @@ import paddle
 import pytest
 
 import ppcls
-from ppcls.models.layers import DropPath, SplitAttention, classifier, conv2d
+from ppcls.models.layers import (
+    ACTIVATIONS,
+    DropPath,
+    HardSigmoid,
+    SplitAttention,
+    classifier,
+    conv2d,
+)
 
 
 def test_drop_path_drops_whole_samples_and_keeps_the_expectation():
@@ -74,3 +81,12 @@ def test_efficientnets_drop_path_grows_linearly():
     ]
     assert len(rates) == 9
     assert rates == [(i, pytest.approx(0.2 * i / 16)) for i, _ in rates]
+
+
+def test_the_hard_functions_by_hand():
+    x = np.linspace(-5, 5, 101, dtype=np.float32)
+    sixth = np.clip(x + 3, 0, 6) / 6
+    given = paddle.to_tensor(x)
+    np.testing.assert_allclose(HardSigmoid()(given), sixth, atol=1e-6)
+    np.testing.assert_allclose(HardSigmoid(0.2)(given), np.clip(0.2 * x + 0.5, 0, 1), atol=1e-6)
+    np.testing.assert_allclose(ACTIVATIONS["hardswish"]()(given), x * sixth, atol=1e-5)

@@ -1,5 +1,8 @@
 """Networks of one's own: registered, and then trained, resumed, exported and predicted by name."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import paddle
 import pytest
@@ -104,9 +107,9 @@ def test_the_classifier_is_known_whatever_its_name(registered, tmp_path, capfd):
         features = ppcls.create_model(name, 0, state)
         assert "classifier of 5 classes left out" in "".join(capfd.readouterr())
         assert features(images()).shape == [2, 8 if name == "Tiny" else 3 * SIDE * SIDE]
-    with pytest.raises(UserError, match="network: 1 of 10 tensors are missing: body.0.bias"):
-        state = dict(ppcls.create_model("Tiny", 5).state_dict())
-        del state["body.0.bias"]
+    state = dict(ppcls.create_model("Tiny", 5).state_dict())
+    del state["body.0.bias"]
+    with pytest.raises(UserError, match=r"network: 1 of 10 tensors are missing: body\.0\.bias"):
         ppcls.create_model("Tiny", 5, state)
 
 
@@ -151,6 +154,19 @@ def test_features_only(registered):
     assert feature.shape == [2, 8, SIDE // 2, SIDE // 2]
     with pytest.raises(UserError, match=r"^Flat: has no features\(images\), which features_only"):
         ppcls.create_model("Flat", features_only=True)
+
+
+def test_what_the_page_says(registered):
+    page = (Path(ppcls.__file__).parents[1] / "docs/models.md").read_text(encoding="utf-8")
+    first, second = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    known = {}
+    exec(first, known)
+    assert known["net"](images()).shape == [2, 10]
+    assert known["pooled"](images()).shape == [2, 1280]
+    assert [one.shape[1] for one in known["stages"](images())] == [16, 24, 40, 112, 320]
+    exec(second, known)
+    assert known["net"](images()).shape == [2, 5]
+    assert known["net"].preprocess.crop == 64
 
 
 def test_names_are_given_once(registered):

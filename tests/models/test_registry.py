@@ -95,7 +95,9 @@ def test_regnet_x_4gf_has_the_published_shape():
 def test_names_and_specs_need_no_paddle():
     code = """
 import sys
-from ppcls.models import registry
+from ppcls.models import own, registry
+from ppcls.weights import dialects
+assert dialects.layer_name("timm", "head", registry.spec_of("EfficientNetB0")) == "classifier"
 assert registry.spec_of(registry.list_models("*_vd")[0]).resolution == 224
 assert "paddle" not in sys.modules
 """

@@ -1,7 +1,6 @@
 """EfficientNet B0-B7 (arXiv:1905.11946) and EfficientNet-Lite."""
 
 import math
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -208,11 +207,9 @@ FAMILY = Family(
     groups={"EfficientNet-Lite": r"EfficientNetLite", "EfficientNet": r"EfficientNet"},
     series=(r"^(EfficientNetB|EfficientNetLite)\d+", r"\1"),
     projects={
-        "paddleclas": Names(
-            paddleclas_layer, re.compile(r"_ef\._?blocks?\.\d+()"), built_by_paddleclas
-        ),
-        "timm": Names(timm_layer, re.compile(r"blocks\.(\d)\.\d+\.")),
-        "efficientnet-pytorch": Names(efficientnet_pytorch_layer, re.compile(r"_blocks\.\d+()\.")),
+        "paddleclas": Names(paddleclas_layer, r"_ef\._?blocks?\.\d+()", built_by_paddleclas),
+        "timm": Names(timm_layer, r"blocks\.(\d)\.\d+\."),
+        "efficientnet-pytorch": Names(efficientnet_pytorch_layer, r"_blocks\.\d+()\."),
     },
     convs=("stem", "stages.1.0.branch.0", "stages.2.1.branch.0"),
     elsewhere=((r"(?:tf)?(efficientnet(?:b\d|lite\d))(?:ns|ap|aa|in1k|noisystudent)*", r"\1"),),

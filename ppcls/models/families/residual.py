@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from ppcls.models.spec import Family, Names, StagedSpec, scaled
 from ppcls.utils.errors import UserError
@@ -237,8 +237,7 @@ SPECS = {
 # PaddleClas's names of the layers
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How a family writes its layers: i, s, b, n count layers of the stem, stages, blocks, all."""
 
     stem: str
@@ -251,8 +250,8 @@ class Style:
 
 RESNET_STYLE = Style("stem.{i}", "blocks.{n}", kinds=("conv", "bn"), head="fc")
 DEEP_STYLE = Style("conv1_{i1}", "bb_{s}_{b}")
-PLAIN_STYLE = replace(DEEP_STYLE, stem="conv")
-PLAIN_RES2NET_STYLE = replace(DEEP_STYLE, stem="conv1")
+PLAIN_STYLE = DEEP_STYLE._replace(stem="conv")
+PLAIN_RES2NET_STYLE = DEEP_STYLE._replace(stem="conv1")
 REGNET_STYLE = Style("conv", "s{s1}_b{b1}")
 WSL_STYLE = Style(
     "_conv_stem", "_conv{s1}_{b}", "_conv{}", "_short._conv", ("_conv", "_bn"), "_out"
@@ -434,7 +433,7 @@ FAMILY = Family(
     projects={
         "paddleclas": Names(
             paddleclas_layer,
-            re.compile(r"(?:bb_|_conv|s|layer\d\.layer)(\d)_(?:b|bottleneck_)?\d+\.|blocks\.\d+\."),
+            r"(?:bb_|_conv|s|layer\d\.layer)(\d)_(?:b|bottleneck_)?\d+\.|blocks\.\d+\.",
             built_by_paddleclas,
             matrices=(".scale.squeeze", ".scale.excitation"),
             rates=("stem.*", "stages.0.*", "stages.1.*", "stages.2.*", "stages.3.*"),
@@ -443,7 +442,7 @@ FAMILY = Family(
         ),
         "timm": Names(
             timm_layer,
-            re.compile(r"(?:layer|s)(\d)\.b?\d+\."),
+            r"(?:layer|s)(\d)\.b?\d+\.",
             built_by_timm,
             biased=(".squeeze.conv",),
             order=in_order_of_timm,
