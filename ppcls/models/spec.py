@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from paddle import nn
+
+Tensors = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class StagedSpec(Spec):
     # in words. The tensors' shapes need not tell it: a network built otherwise than by default has
     # a buffer named like the field, so that its weights do, in whatever file they are kept.
     marks: ClassVar[Mapping[str, str]] = {}
+    alike: ClassVar[bool] = True  # whether all blocks of a stage but the first cost the same
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -125,6 +130,8 @@ class Names:
         block: a pattern of what a block's tensors start with there; the group, which may be empty:
             its stage.
         built: a spec to that of the project's network; a UserError where it has none.
+        bridge: weights of a network that is built otherwise, and its spec, to those with which the
+            project's computes the same; None where there are none.
         matrices: endings of the project's names of layers that are fully connected, [in, out], and
             1x1 convolutions here.
         biased: endings of our paths of layers that have a bias there and none here, which the norm
@@ -139,6 +146,7 @@ class Names:
     layer: Callable[[list[str], Any], str]
     block: str
     built: Callable[[Any], Any] = lambda spec: spec
+    bridge: Callable[[Tensors, Any], Tensors | None] = lambda weights, spec: None
     matrices: tuple[str, ...] = ()
     biased: tuple[str, ...] = ()
     order: Callable[[Iterable[str]], list[str]] = list

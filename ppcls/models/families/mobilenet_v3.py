@@ -24,7 +24,7 @@ class MobileNetV3Spec(StagedSpec):
     dropout: float = 0.2  # before the classifier
     as_in_paper: bool = False
 
-    marks: ClassVar = {"as_in_paper": "the paper's gates, widths and last layers"}
+    marks: ClassVar = {"as_in_paper": "the paper's gates, widths, first block and last layers"}
     alike: ClassVar[bool] = False
 
     @property
@@ -34,7 +34,8 @@ class MobileNetV3Spec(StagedSpec):
     @property
     def stem(self) -> int:
         """Channels."""
-        return scaled(16, self.width)
+        whole = self.as_in_paper and self.width < 0.75  # narrow ones keep the stem
+        return 16 if whole else scaled(16, self.width)
 
     def inside(self, stage: int, block: int, cin: int) -> int:
         """Channels inside a block that takes in `cin`."""
@@ -59,6 +60,7 @@ class MobileNetV3Spec(StagedSpec):
         from ppcls.models.layers import (
             ACTIVATIONS,
             ConvNorm,
+            DownscalingDropout,
             HardSigmoid,
             SqueezeExcite,
             conv2d,
@@ -93,6 +95,7 @@ class MobileNetV3Spec(StagedSpec):
         conv = partial(ConvNorm, act=nn.Hardswish)
         mid = scaled(cin * 6, 1) if self.as_in_paper else scaled(LAST_MIDS[self.kind], self.width)
         neck = nn.Sequential(conv2d(mid, self.last, 1, bias=self.as_in_paper), nn.Hardswish())
+        dropout = self.dropout if self.as_in_paper else DownscalingDropout(self.dropout)
         return StagedNetwork(
             self,
             conv(in_channels, self.stem, 3, 2),
@@ -101,7 +104,7 @@ class MobileNetV3Spec(StagedSpec):
             num_classes,
             expand=conv(cin, mid, 1),
             neck=neck,
-            dropout=self.dropout,
+            dropout=dropout,
         )
 
 
@@ -243,12 +246,12 @@ FAMILY = Family(
     projects={
         "paddleclas": Names(
             paddleclas_layer,
-            re.compile(r"blocks\.\d+()\."),
+            r"blocks\.\d+()\.",
             built_by_paddleclas,
             stage=paddleclas_stage,
             spares_norms=lambda spec: True,
         ),
-        "timm": Names(timm_layer, re.compile(r"blocks\.(\d)\.\d+\."), built_by_timm),
+        "timm": Names(timm_layer, r"blocks\.(\d)\.\d+\.", built_by_timm),
     },
     convs=("stem", "stages.1.0.branch.0", "stages.2.1.branch.0"),
     elsewhere=(

@@ -4,7 +4,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from ppcls.models.spec import Family, Names, StagedSpec, scaled
+import numpy as np
+
+from ppcls.models.spec import Family, Names, StagedSpec, Tensors, scaled
 from ppcls.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,10 +19,12 @@ class PPLCNetSpec(StagedSpec):
 
     stem: int  # channels
     last: int = 1280  # channels of the 1x1 convolution after the pooling
-    last_bias: bool = False
     dropout: float = 0.2  # before the classifier
+    as_in_timm: bool = False
 
-    marks: ClassVar = {"last_bias": "a bias in the last convolution"}
+    marks: ClassVar = {
+        "as_in_timm": "a bias in the last convolution and a dropout that keeps the mean"
+    }
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -32,7 +36,13 @@ class PPLCNetSpec(StagedSpec):
         from paddle import nn
 
         from ppcls.models.blocks import DepthwiseSeparable, StagedNetwork
-        from ppcls.models.layers import ConvNorm, HardSigmoid, SqueezeExcite, conv2d
+        from ppcls.models.layers import (
+            ConvNorm,
+            DownscalingDropout,
+            HardSigmoid,
+            SqueezeExcite,
+            conv2d,
+        )
 
         if self.drop_path:
             raise UserError("PP-LCNet has no branches to leave out: it takes no drop_path")
@@ -51,7 +61,8 @@ class PPLCNetSpec(StagedSpec):
                 blocks.append(block)
                 cin = width
             stages.append(nn.Sequential(*blocks))
-        neck = nn.Sequential(conv2d(cin, self.last, 1, bias=self.last_bias), nn.Hardswish())
+        neck = nn.Sequential(conv2d(cin, self.last, 1, bias=self.as_in_timm), nn.Hardswish())
+        dropout = self.dropout if self.as_in_timm else DownscalingDropout(self.dropout)
         return StagedNetwork(
             self,
             conv(in_channels, self.stem, 3, 2),
@@ -59,7 +70,7 @@ class PPLCNetSpec(StagedSpec):
             self.last,
             num_classes,
             neck=neck,
-            dropout=self.dropout,
+            dropout=dropout,
         )
 
 
@@ -114,7 +125,7 @@ def roles(stage: str) -> list[str]:
 
 
 def built_by_paddleclas(spec: PPLCNetSpec) -> PPLCNetSpec:
-    return replace(spec, last_bias=False)
+    return replace(spec, as_in_timm=False)
 
 
 def paddleclas_layer(path: list[str], spec: PPLCNetSpec) -> str:
@@ -143,7 +154,19 @@ def paddleclas_stage(key: str, spec: PPLCNetSpec) -> int | None:
 
 
 def built_by_timm(spec: PPLCNetSpec) -> PPLCNetSpec:
-    return replace(spec, last_bias=True)
+    return replace(spec, as_in_timm=True)
+
+
+def as_timm_has_it(weights: Tensors, spec: PPLCNetSpec) -> Tensors:
+    """Weights with a bias of zeros, and evaluation's scaling of the dropout in the classifier."""
+    result = {}
+    for name, value in weights.items():
+        result[name] = value
+        if name == "neck.0.weight":
+            result["neck.0.bias"] = np.zeros(len(value), value.dtype)
+        elif name == "head.weight":
+            result[name] = value * np.float32(1 - spec.dropout)
+    return result
 
 
 def timm_layer(path: list[str], spec: PPLCNetSpec) -> str:
@@ -182,13 +205,18 @@ FAMILY = Family(
     projects={
         "paddleclas": Names(
             paddleclas_layer,
-            re.compile(r"blocks(\d)\.\d+\."),
+            r"blocks(\d)\.\d+\.",
             built_by_paddleclas,
             rates=("stem.*", "stages.0.*", "stages.1.*", "stages.2.*", "stages.3.*", "stages.4.*"),
             stage=paddleclas_stage,
             spares_norms=lambda spec: True,
         ),
-        "timm": Names(timm_layer, re.compile(r"blocks\.(\d)\.\d+\."), built_by_timm),
+        "timm": Names(
+            timm_layer,
+            r"blocks\.(\d)\.\d+\.",
+            built_by_timm,
+            bridge=as_timm_has_it,
+        ),
     },
     convs=("stem", "stages.1.0.branch.0", "stages.3.1.branch.0"),
     elsewhere=(
