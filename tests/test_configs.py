@@ -30,7 +30,7 @@ def test_every_config_loads(path):
 
 
 def test_every_published_name_has_a_config():
-    assert len(PUBLISHED) == 55
+    assert len(PUBLISHED) == 73
     assert set(PUBLISHED) <= {path.stem for path in COMPLETE}
 
 

@@ -187,3 +187,21 @@ class Family:
     elsewhere: tuple[tuple[str, str], ...] = ()
     weights: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     counted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def released_by_paddleclas(
+    accuracies: Mapping[str, Mapping[str, tuple[float, ...]]],
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """A family's `weights` that PaddleClas released together: name → tag → its top-1 and top-5.
+
+    They lie in one folder, each under the network's name; of other tags than "imagenet" with it.
+    """
+    folder = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/legendary_models"
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, tags in accuracies.items():
+        found[name] = {}
+        for tag, values in tags.items():
+            file = name if tag == "imagenet" else f"{name}_{tag}"
+            facts = {"like": "paddleclas", "url": f"{folder}/{file}_pretrained.pdparams"}
+            found[name][tag] = facts | dict(zip(("top1", "top5"), values, strict=False))
+    return found

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ppcls.models.spec import Family, Names, StagedSpec, scaled
+from ppcls.models.spec import Family, Names, StagedSpec, released_by_paddleclas, scaled
 from ppcls.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -162,6 +162,32 @@ SPECS = {
     "MobileNetV3_large_x1_25": mobilenet("large", 1.25),
 }
 
+# Published top-1 and top-5; of SSLD's weights, too.
+ACCURACIES = {
+    "MobileNetV3_small_x0_35": {"imagenet": (0.5303, 0.7637), "ssld": (0.5555, 0.7771)},
+    "MobileNetV3_small_x0_5": {"imagenet": (0.5921, 0.8152)},
+    "MobileNetV3_small_x0_75": {"imagenet": (0.6602, 0.8633)},
+    "MobileNetV3_small_x1_0": {"imagenet": (0.6824, 0.8806), "ssld": (0.7129, 0.901)},
+    "MobileNetV3_small_x1_25": {"imagenet": (0.7067, 0.8951)},
+    "MobileNetV3_large_x0_35": {"imagenet": (0.6432, 0.8546)},
+    "MobileNetV3_large_x0_5": {"imagenet": (0.6924, 0.8852)},
+    "MobileNetV3_large_x0_75": {"imagenet": (0.7314, 0.9108)},
+    "MobileNetV3_large_x1_0": {"imagenet": (0.7532, 0.9231), "ssld": (0.7896, 0.9448)},
+    "MobileNetV3_large_x1_25": {"imagenet": (0.7641, 0.9295)},
+}
+COUNTED = {
+    "MobileNetV3_small_x0_35": (1665954, 13161528),
+    "MobileNetV3_small_x0_5": (1902536, 20759280),
+    "MobileNetV3_small_x0_75": (2375106, 43048536),
+    "MobileNetV3_small_x1_0": (2939958, 60119520),
+    "MobileNetV3_small_x1_25": (3627370, 95364424),
+    "MobileNetV3_large_x0_35": (2104328, 37188872),
+    "MobileNetV3_large_x0_5": (2673422, 66704432),
+    "MobileNetV3_large_x0_75": (3912248, 143780440),
+    "MobileNetV3_large_x1_0": (5480206, 219799200),
+    "MobileNetV3_large_x1_25": (7443308, 349965896),
+}
+
 
 # --------------------------------------------------------------------------
 # Other projects' names of the layers
@@ -201,7 +227,7 @@ def paddleclas_stage(key: str, spec: MobileNetV3Spec) -> int | None:
     match = re.fullmatch(r"blocks\[(\d+)\]", key)
     if not match:
         return None
-    ends = list(accumulate(spec.depths))
+    ends = [blocks for blocks, last in zip(accumulate(spec.depths), spec.ends, strict=True) if last]
     blocks = int(match[1]) + 1
     return ends.index(blocks) - len(ends) if blocks in ends else None
 
@@ -259,4 +285,6 @@ FAMILY = Family(
         (r"(?:tf)?mobilenetv3small050\w*", "mobilenetv3smallx05"),
         (r"(?:tf)?mobilenetv3(small|large)(?:100\w*)?", r"mobilenetv3\1x10"),
     ),
+    weights=released_by_paddleclas(ACCURACIES),
+    counted=COUNTED,
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ppcls.models.spec import Family, Names, StagedSpec, Tensors, scaled
+from ppcls.models.spec import Family, Names, StagedSpec, Tensors, released_by_paddleclas, scaled
 from ppcls.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -112,6 +112,28 @@ SPECS = {
     "PPLCNet_x1_5": pplcnet(1.5),
     "PPLCNet_x2_0": pplcnet(2.0),
     "PPLCNet_x2_5": pplcnet(2.5),
+}
+
+# Published top-1 and top-5; of SSLD's weights, too.
+ACCURACIES = {
+    "PPLCNet_x0_25": {"imagenet": (0.5186, 0.7565), "ssld": (0.5343,)},
+    "PPLCNet_x0_35": {"imagenet": (0.5809, 0.8083)},
+    "PPLCNet_x0_5": {"imagenet": (0.6314, 0.8466), "ssld": (0.661, 0.8646)},
+    "PPLCNet_x0_75": {"imagenet": (0.6818, 0.883)},
+    "PPLCNet_x1_0": {"imagenet": (0.7132, 0.9003), "ssld": (0.7439, 0.9209)},
+    "PPLCNet_x1_5": {"imagenet": (0.7371, 0.9153)},
+    "PPLCNet_x2_0": {"imagenet": (0.7518, 0.9227)},
+    "PPLCNet_x2_5": {"imagenet": (0.766, 0.93), "ssld": (0.8082, 0.9533)},
+}
+COUNTED = {
+    "PPLCNet_x0_25": (1521184, 16773440),
+    "PPLCNet_x0_35": (1643090, 27357832),
+    "PPLCNet_x0_5": (1879576, 44731008),
+    "PPLCNet_x0_75": (2357008, 94786496),
+    "PPLCNet_x1_0": (2952520, 155700480),
+    "PPLCNet_x1_5": (4499832, 334188416),
+    "PPLCNet_x2_0": (6521512, 580194816),
+    "PPLCNet_x2_5": (9017560, 893719680),
 }
 
 
@@ -225,4 +247,6 @@ FAMILY = Family(
         (r"(?:pp)?lcnet(\d)(\d)0\w*", r"pplcnetx\1\2"),
         (r"(?:pp)?lcnetx?(\d\d+?)(?:ssld)?", r"pplcnetx\1"),
     ),
+    weights=released_by_paddleclas(ACCURACIES),
+    counted=COUNTED,
 )
