@@ -91,7 +91,7 @@ def test_files_in_the_cache_have_names_of_their_own():
         for facts in tags.values()
         if "url" in facts
     }
-    assert len({url.rpartition("/")[2] for url in urls}) == len(urls) == 60
+    assert len({url.rpartition("/")[2] for url in urls}) == len(urls) == 85
 
 
 @pytest.mark.parametrize("model", LITE)

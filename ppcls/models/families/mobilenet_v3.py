@@ -26,6 +26,7 @@ class MobileNetV3Spec(StagedSpec):
 
     marks: ClassVar = {"as_in_paper": "the paper's gates, widths, first block and last layers"}
     alike: ClassVar[bool] = False
+    kept_statistics: ClassVar[float] = 0.01
 
     @property
     def strides(self) -> tuple[int, ...]:

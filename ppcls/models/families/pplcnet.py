@@ -25,6 +25,7 @@ class PPLCNetSpec(StagedSpec):
     marks: ClassVar = {
         "as_in_timm": "a bias in the last convolution and a dropout that keeps the mean"
     }
+    kept_statistics: ClassVar[float] = 0.01
 
     @property
     def strides(self) -> tuple[int, ...]:
