@@ -140,6 +140,7 @@ class Names:
         rates: names of our parameters, for each entry of PaddleClas's `lr_mult_list`.
         stage: PaddleClas's name of a layer, and the spec, to the stage that ends there: -1 is the
             last. None: its names do not tell.
+        arguments: PaddleClas's arguments of its networks, and the values of them that ours have.
         spares_norms: whether PaddleClas builds the network so that no regularizer decays its norms.
     """
 
@@ -152,6 +153,7 @@ class Names:
     order: Callable[[Iterable[str]], list[str]] = list
     rates: tuple[str, ...] = ()
     stage: Callable[[str, Any], int | None] = lambda key, spec: None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     spares_norms: Callable[[Any], bool] = lambda spec: False
 
 

@@ -276,6 +276,7 @@ FAMILY = Family(
             r"blocks\.\d+()\.",
             built_by_paddleclas,
             stage=paddleclas_stage,
+            arguments={"class_expand": 1280, "dropout_prob": 0.2},
             spares_norms=lambda spec: True,
         ),
         "timm": Names(timm_layer, r"blocks\.(\d)\.\d+\.", built_by_timm),

@@ -232,6 +232,12 @@ FAMILY = Family(
             built_by_paddleclas,
             rates=("stem.*", "stages.0.*", "stages.1.*", "stages.2.*", "stages.3.*", "stages.4.*"),
             stage=paddleclas_stage,
+            arguments={
+                "stride_list": [2, 2, 2, 2, 2],
+                "class_expand": 1280,
+                "use_last_conv": True,
+                "dropout_prob": 0.2,
+            },
             spares_norms=lambda spec: True,
         ),
         "timm": Names(
