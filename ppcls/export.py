@@ -33,9 +33,8 @@ TOLERANCE = 1e-4  # largest difference of a probability …
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
 
-# PaddleX's names of networks that are here, and of its own that give an image several labels.
-PADDLEX = tuple(f"ResNet{depth}" for depth in (18, 34, 50, 101, 152))
-PADDLEX += tuple(f"ResNet{depth}_vd" for depth in (18, 34, 50, 101, 152, 200))
+# PaddleX's names of networks → those they have here; of its own that give an image several labels.
+PADDLEX = {name: own for family in registry.FAMILIES for name, own in family.paddlex.items()}
 PADDLEX_SEVERAL = (
     "ResNet50_ML",
     "PP-LCNet_x1_0_ML",
@@ -241,7 +240,7 @@ def paddlex_name(trained: Trained, form: Form) -> str | None:
     if form.paddlex or trained.recipe.task.multilabel or not readable:
         return form.paddlex
     own = registry.spec_of(trained.recipe.model.name)
-    return next((name for name in PADDLEX if registry.spec_of(name) == own), None)
+    return next((name for name, ours in PADDLEX.items() if registry.spec_of(ours) == own), None)
 
 
 def check_paddlex(trained: Trained, form: Form) -> None:
@@ -252,7 +251,7 @@ def check_paddlex(trained: Trained, form: Form) -> None:
         return
     multilabel = recipe.task.multilabel
     preprocess = recipe.preprocess
-    known = PADDLEX_SEVERAL if multilabel else PADDLEX
+    known = PADDLEX_SEVERAL if multilabel else tuple(PADDLEX)
     if name not in known:
         kind = "several labels an image" if multilabel else "one label an image"
         raise UserError(
@@ -273,5 +272,5 @@ def check_paddlex(trained: Trained, form: Form) -> None:
             "--paddlex-name: PaddleX does not cut the middle out of an image of several labels: "
             f"-o preprocess.resize={preprocess.crop}, as the crop, and images that are square"
         )
-    if multilabel or registry.spec_of(name) != registry.spec_of(recipe.model.name):
+    if multilabel or registry.spec_of(PADDLEX[name]) != registry.spec_of(recipe.model.name):
         say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.name}")

@@ -174,6 +174,7 @@ class Family:
             that every network of the family has.
         elsewhere: patterns of other projects' names, without capitals and what parts words, and
             the names that they have here, written so.
+        paddlex: what PaddleX calls some networks → their names here.
         weights: registered weights beside those of `weights/registry.json`, in its form.
         counted: parameters and multiply-adds beside those of `models/complexity.json`.
     """
@@ -187,6 +188,7 @@ class Family:
     projects: Mapping[str, Names]
     convs: tuple[str, ...]
     elsewhere: tuple[tuple[str, str], ...] = ()
+    paddlex: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     counted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 

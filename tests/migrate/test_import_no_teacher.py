@@ -125,7 +125,11 @@ def test_what_else_is_said_of_networks(old):
     [
         ("infer_model_name", "Pupil", "no model is named 'Pupil'; there are: Teacher, Student"),
         ("freeze_params_list", [True], "should be a list of 2"),
-        ("models", [{"Teacher": FROZEN}, {"Student": {"name": "ShuffleNetV2_x1_0"}}], "unknown model"),
+        (
+            "models",
+            [{"Teacher": FROZEN}, {"Student": {"name": "ShuffleNetV2_x1_0"}}],
+            "unknown model",
+        ),
     ],
 )
 def test_mistakes(old, key, value, problem):

@@ -287,6 +287,7 @@ FAMILY = Family(
         (r"(?:tf)?mobilenetv3small050\w*", "mobilenetv3smallx05"),
         (r"(?:tf)?mobilenetv3(small|large)(?:100\w*)?", r"mobilenetv3\1x10"),
     ),
+    paddlex={name: name for name in SPECS},
     weights=released_by_paddleclas(ACCURACIES),
     counted=COUNTED,
 )

@@ -254,6 +254,7 @@ FAMILY = Family(
         (r"(?:pp)?lcnet(\d)(\d)0\w*", r"pplcnetx\1\2"),
         (r"(?:pp)?lcnetx?(\d\d+?)(?:ssld)?", r"pplcnetx\1"),
     ),
+    paddlex={name.replace("PPLCNet", "PP-LCNet"): name for name in SPECS},
     weights=released_by_paddleclas(ACCURACIES),
     counted=COUNTED,
 )
