@@ -418,7 +418,7 @@ FAMILY = Family(
     paper="1512.03385",
     specs=SPECS,
     groups={
-        "ResNeXt WSL_STYLE": r".*_wsl",
+        "ResNeXt WSL": r".*_wsl",
         "with SSLD": r".*_ssld",
         "SE": r"SE",
         "ResNeXt": r"ResNeXt\d+_\d",
