@@ -36,9 +36,8 @@ NOISE = 256  # pixels of a side of images that are made to compare on
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
 
-# PaddleX's names of networks that are here, and of its own that give an image several labels.
-PADDLEX = tuple(f"ResNet{depth}" for depth in (18, 34, 50, 101, 152))
-PADDLEX += tuple(f"ResNet{depth}_vd" for depth in (18, 34, 50, 101, 152, 200))
+# PaddleX's names of networks → those they have here; of its own that give an image several labels.
+PADDLEX = {name: own for family in registry.FAMILIES for name, own in family.paddlex.items()}
 PADDLEX_SEVERAL = (
     "ResNet50_ML",
     "PP-LCNet_x1_0_ML",
@@ -370,7 +369,7 @@ def paddlex_name(trained: Trained, form: Form) -> str | None:
     if trained.recipe.model.given:
         return None
     own = registry.spec_of(trained.recipe.model.name)
-    return next((name for name in PADDLEX if registry.spec_of(name) == own), None)
+    return next((name for name, ours in PADDLEX.items() if registry.spec_of(ours) == own), None)
 
 
 def check_paddlex(trained: Trained, form: Form) -> None:
@@ -381,7 +380,7 @@ def check_paddlex(trained: Trained, form: Form) -> None:
         return
     multilabel = recipe.task.multilabel
     preprocess = recipe.preprocess
-    known = PADDLEX_SEVERAL if multilabel else PADDLEX
+    known = PADDLEX_SEVERAL if multilabel else tuple(PADDLEX)
     if name not in known:
         kind = "several labels an image" if multilabel else "one label an image"
         raise UserError(
@@ -408,5 +407,5 @@ def check_paddlex(trained: Trained, form: Form) -> None:
             "-o preprocess.fit=squash"
         )
     own = None if recipe.model.given else registry.spec_of(recipe.model.name)
-    if multilabel or registry.spec_of(name) != own:
+    if multilabel or registry.spec_of(PADDLEX[name]) != own:
         say(f"note: PaddleX's own network {name} is built otherwise than {recipe.model.title}")

@@ -31,7 +31,7 @@ def test_every_config_loads(path):
 
 
 def test_every_published_name_has_a_config():
-    assert len(PUBLISHED) == 55
+    assert len(PUBLISHED) == 73
     assert set(PUBLISHED) <= {path.stem for path in COMPLETE}
 
 
@@ -70,6 +70,11 @@ def numbers(name):
         ("EfficientNetB0", (360, (0.032, 512), 1e-5, 0.1, (256, 224), Cosine)),
         ("EfficientNetB7", (360, (0.032, 512), 1e-5, 0.1, (632, 600), Cosine)),
         ("Fix_ResNeXt101_32x48d_wsl", (120, (0.1, 256), 1e-4, 0.0, (320, 320), Step)),
+        ("PPLCNet_x1_0", (360, (0.8, 2048), 3e-5, 0.1, (256, 224), Cosine)),
+        ("PPLCNet_x2_5", (360, (0.8, 2048), 4e-5, 0.1, (256, 224), Cosine)),
+        ("MobileNetV3_small_x0_35", (360, (1.3, 2048), 1e-5, 0.1, (256, 224), Cosine)),
+        ("MobileNetV3_large_x1_0", (360, (0.65, 1024), 2e-5, 0.1, (256, 224), Cosine)),
+        ("MobileNetV3_large_x1_25", (360, (1.3, 2048), 4e-5, 0.1, (256, 224), Cosine)),
     ],
 )
 def test_published_numbers(name, expected):
@@ -127,6 +132,37 @@ def test_students_of_ssld(name):
     assert recipe.output == f"runs/ssld/{name}"
 
 
+LIGHT_STUDENTS = {  # teacher, loss, epochs, lr, its batch, weight decay, share of unlabelled images
+    "PPLCNet_x1_0": ("ResNet50_vd", "symmetric_kl", 200, 0.4, 1024, 1e-5, None),
+    "PPLCNet_x2_5": ("ResNet50_vd", "symmetric_kl", 100, 0.2, 512, 4e-5, None),
+    "MobileNetV3_large_x1_0": ("ResNet50_vd", "symmetric_kl", 360, 1.3, 2048, 1e-5, 0.75),
+    "MobileNetV3_small_x1_0": (
+        "MobileNetV3_large_x1_0",
+        "soft_cross_entropy",
+        120,
+        1.3,
+        2048,
+        1e-5,
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIGHT_STUDENTS)
+def test_light_students_of_ssld(name):
+    recipe = load(Recipe, ROOT / f"configs/distill/{name}_ssld.yaml")
+    (teacher,), (loss,) = recipe.task.teacher, recipe.task.losses
+    train = recipe.train
+    schedule = train.schedule
+    share = recipe.data.unlabeled and recipe.data.unlabeled.share
+    found = (teacher.name, loss.kind, train.epochs, schedule.lr, schedule.for_batch)
+    assert (*found, train.optimizer.weight_decay, share) == LIGHT_STUDENTS[name]
+    assert (recipe.model.name, recipe.model.weights, teacher.weights) == (name, None, "ssld")
+    assert recipe.task.labels_weight == 0
+    assert not train.decay_norms
+    assert recipe.output == f"runs/ssld/{name}"
+
+
 def test_each_stage_of_ssld_goes_on_with_the_one_before():
     stages = [f"configs/distill/{name}.yaml" for name in ("ResNet50_vd_ssld", "ssld_finetune")]
     stages = [load(Recipe, ROOT / stage) for stage in (*stages, "configs/distill/ssld_fix.yaml")]
@@ -162,3 +198,5 @@ def test_what_the_published_recipes_mix_and_augment():
     assert ops("ResNet50_vd") == ([], [("mixup", 0.2)])
     assert ops("ResNeSt50") == (["auto_augment"], [("mixup", 0.2)])
     assert ops("EfficientNetB0") == (["auto_augment"], [])
+    assert ops("PPLCNet_x2_0") == ops("MobileNetV3_large_x0_75") == ([], [])
+    assert ops("PPLCNet_x2_5") == ops("MobileNetV3_large_x1_0") == (["auto_augment"], [])

@@ -31,6 +31,7 @@ def named(tmp_path, name, form=None):
         ("ResNet200_vd", "ResNet200_vd"),
         ("ResNet50_vd_ssld", "ResNet50_vd"),  # PaddleX knows its structure by this name
         ("ResNet50_vd_v2", "ResNet50_vd"),
+        ("PPLCNet_x0_25", "PP-LCNet_x0_25"),
         ("SE_ResNet18_vd", "SE_ResNet18_vd"),  # which it knows by none
     ],
 )

@@ -117,3 +117,37 @@ def test_a_measured_choice_of_engine(trapped, exported, run, monkeypatch):
         assert PATH in text
         path.write_text(text)
     assert run(*command)[0] == 0
+
+
+ENGINE = """
+import numpy as np
+from ppcls.inference.engines.base import Opened
+
+
+class Sure:
+    def load(self, folder, settings):
+        call = lambda images: np.float32([[0.25, 0.75]] * len(images))
+        return Opened(call, (None, 3, 32, 32), "float32")
+
+
+class Broken:
+    def load(self, folder, settings):
+        return folder.nothing
+
+
+class NoEngine:
+    pass
+"""
+
+
+def test_an_engine_whose_module_is_named_runs(exported, workdir, run):
+    (workdir / "engines_own.py").write_text(ENGINE)
+    command = ("predict", "--model-dir", "exported/small", "--use", "engines_own")
+    images = ("photos/eval/ant/0.png", "photos/eval/bee/0.png")
+    code, out, _ = run(*command, "--engine", "engines_own.Sure", *images)
+    assert code == 0
+    assert out.count("bee 0.7500; ant 0.2500") == 2
+    for name, words in (("Broken", "AttributeError"), ("NoEngine", "should be a class with load")):
+        code, _, err = run(*command, "--engine", f"engines_own.{name}", *images)
+        assert (code, err.count("\n")) == (2, 1)
+        assert words in err

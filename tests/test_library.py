@@ -174,6 +174,16 @@ def far(student, teacher, power: float = 2.0):
 """
 
 
+def test_images_need_not_be_square(folder):
+    made = {**keys(), "preprocess": {"resize": [16, 12], "crop": [16, 12]}}
+    run = trained(keys=made)
+    image = Stripes().read(0)[0]
+    ppcls.export(run, "exported/mine")
+    with Predictor("exported/mine", engine="onednn") as predictor:
+        other = predictor.predict(image)[0].scores
+    np.testing.assert_allclose(ppcls.load(run)(image)[0].scores, other, atol=1e-5)
+
+
 @pytest.fixture
 def kinds(folder):
     (folder / "kinds_run.py").write_text(KINDS)

@@ -612,8 +612,8 @@ class OneOf:
 class OwnTransform(Own):
     """A transform of one's own: called as `transform(image, rng)` or, where it has a third
     parameter, `transform(image, rng, size)`: uint8 [H, W, C] to the same in any size. All chance
-    comes from `rng`, a generator of NumPy for this image and epoch; `size` is the side that the
-    transforms are to end in, in pixels. The image is not written into.
+    comes from `rng`, a generator of NumPy for this image and epoch; `size` is what the transforms
+    are to end in: a side, or height and width, in pixels. The image is not written into.
     """
 
     tag: ClassVar[str] = "op"
@@ -629,7 +629,7 @@ class OwnTransform(Own):
         places = [one for one in own if one.kind is one.POSITIONAL_OR_KEYWORD]
         return len([one for one in places if one.default is Parameter.empty]) > 2
 
-    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: int) -> np.ndarray:
+    def __call__(self, image: np.ndarray, rng: np.random.Generator, size: Sides) -> np.ndarray:
         given = (image, rng, size) if self.takes_size else (image, rng)
         found = self.run(*given)
         kept = isinstance(found, np.ndarray) and found.dtype == np.uint8 and found.ndim == 3

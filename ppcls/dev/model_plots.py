@@ -25,7 +25,9 @@ DPI = 100
 SIZES = {MULTIPLY_ADDS: (14, 10), LATENCY: (14, 24)}  # inches
 
 TEN = matplotlib.colormaps["tab10"].colors  # type: ignore
-COLOURS = dict(zip(GROUPS, cycle((*TEN, "black", "#b8860b", "#00008b", "#8b0000")), strict=False))
+COLOURS = dict(
+    zip(GROUPS, cycle((*TEN, "black", "#b8860b", "#00008b", "#8b0000", "#ff1493")), strict=False)
+)
 MARKERS = dict(zip(GROUPS, cycle("os*D^vPX<>hdp"), strict=False))
 RECOMMENDED = ("EfficientNetLite0", "ResNet50_vd", "ResNet50_vd_ssld")  # in bold
 

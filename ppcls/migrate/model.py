@@ -80,7 +80,17 @@ def convert_model(arch: Section, root: Section) -> dict[str, Any]:
     if arch.get("input_image_channel", 3) != 3:
         text = "its fourth channel is zeros, which only makes some GPUs faster: 3 are used"
         arch.remark("input_image_channel", text)
+    say_arguments(arch, name)
     return model
+
+
+def say_arguments(arch: Section, name: str) -> None:
+    """Say which arguments make another network of it than there is here."""
+    family = registry.family_of(registry.spec_of(name))
+    names = family.projects.get("paddleclas") if family else None
+    for key, ours in names.arguments.items() if names else ():
+        if arch.get(key, ours) != ours:
+            arch.matters(key, f"not carried over: {name} has {str(ours).lower()} here")
 
 
 def rates(arch: Section, name: str) -> dict[str, float]:

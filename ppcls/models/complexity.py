@@ -30,7 +30,7 @@ def count_by_name(name: str) -> Complexity:
     """Complexity of a network by name at the resolution of its published figures.
 
     Of those of a family no weights are allocated and nothing is computed: static mode infers the
-    shapes. Two blocks a stage are built, for the blocks after a stage's first cost the same: one
+    shapes. Two blocks a stage are built where the blocks after a stage's first cost the same: one
     stands for them all. A network of one's own runs once; Paddle's generator stays as it was.
 
     Raises:
@@ -44,11 +44,11 @@ def count_by_name(name: str) -> Complexity:
             return count(registry.network(spec), shape)
         finally:
             paddle.set_rng_state(state)
-    shallow = replace(spec, depths=tuple(min(depth, 2) for depth in spec.depths))
+    built = replace(spec, depths=tuple(min(depth, 2) for depth in spec.depths))
     with shapes_only():
-        net = registry.network(shallow)
+        net = registry.network(built if spec.alike else spec)
         stages = zip(net.stages, spec.depths, strict=True)
-        repeats = {blocks[1]: depth - 1 for blocks, depth in stages if depth > 1}
+        repeats = {blocks[1]: depth - 1 for blocks, depth in stages if depth > 1 and spec.alike}
         return add_up(net, shape, repeats)
 
 

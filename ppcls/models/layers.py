@@ -207,6 +207,22 @@ class SplitAttention(nn.Layer):
         return paddle.add_n([splits[i] * gates[i] for i in range(self.radix)])
 
 
+class DownscalingDropout(nn.Layer):
+    """Dropout as PaddlePaddle's first: what training keeps stays as it is, evaluation scales all.
+
+    `nn.Dropout` scales in training, which gives other logits for the same weights.
+    """
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x):
+        if self.training:
+            return F.dropout(x, self.rate, mode="downscale_in_infer")
+        return x * (1 - self.rate)
+
+
 class DropPath(nn.Layer):
     """Zero whole samples with probability `rate` while training (arXiv:1603.09382).
 

@@ -44,12 +44,16 @@ def family_of(spec: Spec) -> Family | None:
 def list_models(pattern: str = "*") -> list[str]:
     """Names that match a shell pattern such as "*_vd" in any case; numbers sort as numbers."""
     names = [name for name in SPECS if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
-    return sorted(names, key=lambda name: [int(n) if n.isdigit() else n for n in split(name)])
+    return sorted(names, key=parts)
 
 
-def split(name: str) -> list[str]:
-    """Text and numbers in turns, text first: "ResNet50_vd" is ["resnet", "50", "_vd"]."""
-    return re.split(r"(\d+)", name.lower())
+def parts(name: str) -> list[str | float]:
+    """Text and numbers in turns, text first: "ResNet50_vd" is ["resnet", 50, "_vd"].
+
+    Two numbers at the end are one with a decimal point: "PPLCNet_x0_25" ends in 0.25.
+    """
+    split = re.split(r"(\d+_\d+$|\d+)", name.lower())
+    return [float(n.replace("_", ".")) if i % 2 else n for i, n in enumerate(split)]
 
 
 def spec_of(name: str) -> Spec:

@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 if TYPE_CHECKING:
     from paddle import nn
+
+Tensors = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class StagedSpec(Spec):
     # in words. The tensors' shapes need not tell it: a network built otherwise than by default has
     # a buffer named like the field, so that its weights do, in whatever file they are kept.
     marks: ClassVar[Mapping[str, str]] = {}
+    alike: ClassVar[bool] = True  # whether all blocks of a stage but the first cost the same
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -125,6 +130,8 @@ class Names:
         block: a pattern of what a block's tensors start with there; the group, which may be empty:
             its stage.
         built: a spec to that of the project's network; a UserError where it has none.
+        bridge: weights of a network that is built otherwise, and its spec, to those with which the
+            project's computes the same; None where there are none.
         matrices: endings of the project's names of layers that are fully connected, [in, out], and
             1x1 convolutions here.
         biased: endings of our paths of layers that have a bias there and none here, which the norm
@@ -133,17 +140,20 @@ class Names:
         rates: names of our parameters, for each entry of PaddleClas's `lr_mult_list`.
         stage: PaddleClas's name of a layer, and the spec, to the stage that ends there: -1 is the
             last. None: its names do not tell.
+        arguments: PaddleClas's arguments of its networks, and the values of them that ours have.
         spares_norms: whether PaddleClas builds the network so that no regularizer decays its norms.
     """
 
     layer: Callable[[list[str], Any], str]
     block: str
     built: Callable[[Any], Any] = lambda spec: spec
+    bridge: Callable[[Tensors, Any], Tensors | None] = lambda weights, spec: None
     matrices: tuple[str, ...] = ()
     biased: tuple[str, ...] = ()
     order: Callable[[Iterable[str]], list[str]] = list
     rates: tuple[str, ...] = ()
     stage: Callable[[str, Any], int | None] = lambda key, spec: None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     spares_norms: Callable[[Any], bool] = lambda spec: False
 
 
@@ -164,6 +174,7 @@ class Family:
             that every network of the family has.
         elsewhere: patterns of other projects' names, without capitals and what parts words, and
             the names that they have here, written so.
+        paddlex: what PaddleX calls some networks → their names here.
         weights: registered weights beside those of `weights/registry.json`, in its form.
         counted: parameters and multiply-adds beside those of `models/complexity.json`.
     """
@@ -177,5 +188,24 @@ class Family:
     projects: Mapping[str, Names]
     convs: tuple[str, ...]
     elsewhere: tuple[tuple[str, str], ...] = ()
+    paddlex: Mapping[str, str] = field(default_factory=dict)
     weights: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
     counted: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+
+def released_by_paddleclas(
+    accuracies: Mapping[str, Mapping[str, tuple[float, ...]]],
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """A family's `weights` that PaddleClas released together: name → tag → its top-1 and top-5.
+
+    They lie in one folder, each under the network's name; of other tags than "imagenet" with it.
+    """
+    folder = "https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/legendary_models"
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, tags in accuracies.items():
+        found[name] = {}
+        for tag, values in tags.items():
+            file = name if tag == "imagenet" else f"{name}_{tag}"
+            facts = {"like": "paddleclas", "url": f"{folder}/{file}_pretrained.pdparams"}
+            found[name][tag] = facts | dict(zip(("top1", "top5"), values, strict=False))
+    return found

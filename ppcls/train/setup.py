@@ -314,9 +314,9 @@ def with_weights(
         )
     if saved is not None:
         put_own(given, saved, str(source))
-    side = recipe.preprocess.crop
+    high, wide = both(recipe.preprocess.crop)
     classes = model.num_classes or IMAGENET_CLASSES
-    shape = [1, model.in_channels, side, side]
+    shape = [1, model.in_channels, high, wide]
     given.eval()
     with paddle.no_grad():
         try:

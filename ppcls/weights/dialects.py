@@ -12,11 +12,10 @@ from typing import Literal
 import numpy as np
 
 from ppcls.models import registry
-from ppcls.models.spec import Names, Spec, StagedSpec
+from ppcls.models.spec import Names, Spec, StagedSpec, Tensors
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
-Tensors = Mapping[str, np.ndarray]
 Shapes = Mapping[str, tuple[int, ...]]
 
 COUNTER = "num_batches_tracked"  # of PyTorch's batch norm, which has no use for it
@@ -289,7 +288,8 @@ def from_native(weights: Tensors, spec: Spec, to: str) -> dict[str, np.ndarray]:
     """
     dialect = DIALECTS[to]
     target = built(to, spec)
-    if target != spec:
+    bridged = weights if target == spec else names_of(to, spec).bridge(weights, spec)
+    if bridged is None:
         marks = marks_of(spec)
         differing = [name for name in marks if getattr(spec, name) != getattr(target, name)]
         raise UserError(
@@ -297,8 +297,8 @@ def from_native(weights: Tensors, spec: Spec, to: str) -> dict[str, np.ndarray]:
             "its logits would be others there"
         )
     result = {}
-    for name, place in places(to, spec, {k: v.shape for k, v in weights.items()}).items():
-        result[name] = np.ascontiguousarray(OUTWARD[place.layout](weights[place.ours]))
+    for name, place in places(to, target, {k: v.shape for k, v in bridged.items()}).items():
+        result[name] = np.ascontiguousarray(OUTWARD[place.layout](bridged[place.ours]))
         if name.endswith(".running_var"):
             result[name.removesuffix("running_var") + COUNTER] = np.zeros((), np.int64)
     return result

@@ -61,8 +61,8 @@ MAPPINGS = {
 }
 NOT_HERE = "its family is not here (yet); here are ResNet, SE_ResNet, "
 NAMES = {
-    "PPLCNet_x1_0": NOT_HERE,
-    "MobileNetV3_large_x1_0": NOT_HERE,
+    "ShuffleNetV2_x1_0": NOT_HERE,
+    "PPLCNetV2_base": NOT_HERE,
     "vit_base_patch16_224": NOT_HERE,
     "SwinTransformer_tiny_patch4_window7_224": NOT_HERE,
     "RegNetY_4GF": NOT_HERE,

@@ -186,5 +186,5 @@ def test_networks_with_others_built_on_them(old):
     recipe = old.distilled([TRUTH, *kl], teacher, student, None)
     assert recipe.train.without == ("distillation from a teacher",)
     assert "serves distillation alone" in old.said("Student.models.1.LinearTransformStudent")
-    recipe = old.distilled([TRUTH], {"name": "PPLCNet_x1_0"}, student)
+    recipe = old.distilled([TRUTH], {"name": "ShuffleNetV2_x1_0"}, student)
     assert recipe.model.name == "ResNet18"

@@ -6,7 +6,7 @@ from paddleclas_rows import FREE, FROZEN, TRUTH, between
 from ppcls.utils.errors import UserError
 
 REFUSALS = [
-    ({"name": "PPLCNet_x1_0", "pretrained": True}, (True, False), "ppcls has no such network"),
+    ({"name": "ShuffleNetV2_x1_0", "pretrained": True}, (True, False), "ppcls has no such network"),
     ({"name": "ResNet34", "pretrained": False}, (True, False), "no weights; give it pretrained"),
     ({"name": "RegNetX_8GF", "pretrained": True}, (True, False), "no weights are registered"),
     ({"name": "ResNet34"}, (False, False), "students of each other need labels"),
@@ -125,7 +125,11 @@ def test_what_else_is_said_of_networks(old):
     [
         ("infer_model_name", "Pupil", "no model is named 'Pupil'; there are: Teacher, Student"),
         ("freeze_params_list", [True], "should be a list of 2"),
-        ("models", [{"Teacher": FROZEN}, {"Student": {"name": "PPLCNet_x1_0"}}], "unknown model"),
+        (
+            "models",
+            [{"Teacher": FROZEN}, {"Student": {"name": "ShuffleNetV2_x1_0"}}],
+            "unknown model",
+        ),
     ],
 )
 def test_mistakes(old, key, value, problem):

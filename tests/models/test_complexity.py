@@ -89,7 +89,9 @@ def test_efficientnet_lites_have_their_published_size(name):
     assert complexity.count_by_name(name).params == LITE[name]
 
 
-@pytest.mark.parametrize("name", ["ResNet18", "EfficientNetB0", "RegNetX_200MF"])
+@pytest.mark.parametrize(
+    "name", ["ResNet18", "EfficientNetB0", "RegNetX_200MF", "MobileNetV3_small_x0_35"]
+)
 def test_a_network_that_runs_counts_the_same(name):
     side = registry.resolution(name)
     assert complexity.count(ppcls.create_model(name), (3, side, side)) == complexity.count_by_name(

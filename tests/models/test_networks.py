@@ -23,8 +23,18 @@ ONE_OF_EACH_STRUCTURE = (
     "EfficientNetB0",
     "EfficientNetB0_small",
     "EfficientNetLite0",
+    "PPLCNet_x0_25",
+    "MobileNetV3_small_x0_35",
+    "MobileNetV3_large_x0_35",
 )
-SMALLEST_OF_EACH_FAMILY = ("ResNet18", "SE_ResNet18_vd", "RegNetX_200MF", "EfficientNetB0")
+SMALLEST_OF_EACH_FAMILY = (
+    "ResNet18",
+    "SE_ResNet18_vd",
+    "RegNetX_200MF",
+    "EfficientNetB0",
+    "PPLCNet_x0_25",
+    "MobileNetV3_small_x0_35",
+)
 SIDE = 72  # not a multiple of 32: sizes round up
 CLASSES, OTHERS = 5, 3
 
@@ -92,9 +102,8 @@ def check_outputs(name, net):
     assert (logits.dtype, logits.shape) == (paddle.float32, [2, CLASSES])
     assert paddle.isfinite(logits).all()
     assert (classified == logits).all()
-    strides = (2, 4, 8, 16, 32) if name.startswith("EfficientNet") else (4, 8, 16, 32)
     told = net.feature_info
-    assert tuple(feature.stride for feature in told)[-4:] == strides[-4:]
+    assert tuple(feature.stride for feature in told)[-4:] == (4, 8, 16, 32)
     sides = [-(-SIDE // feature.stride) for feature in told]
     shapes = [[2, one.channels, side, side] for one, side in zip(told, sides, strict=True)]
     assert [feature.shape for feature in features] == shapes

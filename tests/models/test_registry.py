@@ -15,7 +15,7 @@ PUBLISHED = set(json.loads((Path(__file__).parents[1] / "golden/complexity.json"
 
 
 def test_every_published_network_is_there():
-    assert len(PUBLISHED) == 55
+    assert len(PUBLISHED) == 73
     assert set(registry.list_models()) >= PUBLISHED
 
 

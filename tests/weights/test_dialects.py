@@ -100,6 +100,8 @@ def small(name):
     if isinstance(spec, EfficientNetSpec):
         widths = (8, 8, 16, 16, 24, 24, 32)
         return replace(spec, depths=(1, 2, 1, 1, 1, 1, 1), widths=widths, stem=8, head=40)
+    if name in LIGHT:
+        return spec
     return replace(
         spec,
         depths=(1, 2, 3, 1),
@@ -124,10 +126,12 @@ RESIDUAL = (
     "ResNet18", "ResNet50", "ResNet50_vc", "ResNet50_vd", "ResNeXt50_32x4d", "SE_ResNeXt50_32x4d",
     "Res2Net50_vd_26w_4s", "ResNeSt50", "ResNeSt50_fast_1s1x64d", "RegNetX_4GF",
 )  # fmt: skip
+LIGHT = ("PPLCNet_x0_25", "MobileNetV3_small_x0_5", "MobileNetV3_large_x0_75")
 ROUND_TRIPS = [
     *((name, to) for name in RESIDUAL for to in ("native", "paddleclas", "timm")),
     *(("EfficientNetB0", to) for to in ("native", "paddleclas", "timm", "efficientnet-pytorch")),
     *(("EfficientNetLite0", to) for to in ("native", "timm", "efficientnet-pytorch")),
+    *((name, to) for name in LIGHT for to in ("native", "paddleclas", "timm")),
 ]
 
 
@@ -220,6 +224,8 @@ def test_names_of_no_project():
         ("SE_ResNet18_vd", "timm", "to multiples of 8, a stage 8, 8, 16, 32; this network has 4,"),
         ("EfficientNetLite0", "paddleclas", "PaddleClas has no EfficientNet-Lite"),
         ("ResNet18", "efficientnet-pytorch", "efficientnet-pytorch has EfficientNets alone"),
+        ("PPLCNet_x1_0", "efficientnet-pytorch", "efficientnet-pytorch has EfficientNets alone"),
+        ("MobileNetV3_large_x1_25", "timm", "timm has no MobileNetV3 large of 1.25 times"),
     ],
 )
 def test_networks_a_project_has_not(name, to, words):

@@ -2,12 +2,16 @@
 
 import inspect
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from ppcls.inference.engines.base import Engine, Opened, Settings, need
+import numpy as np
+
+from ppcls.inference.engines.base import Call, Engine, Opened, Settings, need
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.utils import modules
 from ppcls.utils.errors import UserError
@@ -65,7 +69,8 @@ class OwnEngine(Protocol):
         """Open the network, in files that `folder` names or that are made of them.
 
         `Opened` has the call, from images as the network takes them ([N, …], float32 or uint8) to
-        float32 [N, classes], and their shape and dtype.
+        float32 [N, classes], or to a list of that and of the features of a network that has them
+        as its second output; and the images' shape and dtype.
         """
         ...
 
@@ -94,7 +99,20 @@ def open_own(folder: ExportedModel, settings: Settings) -> Engine:
         raise UserError(f"engine {path}: {modules.in_line(error)}") from error
     if not isinstance(opened, Opened):
         raise UserError(f"engine {path}: load should give a ppcls.inference.engines.base.Opened")
+    copy = opened.copy
+    call = listed(opened.call)
+    opened = replace(opened, call=call, copy=(lambda: listed(copy())) if copy else None)
     return Engine(folder.path, settings, opened)
+
+
+def listed(call: Callable[[np.ndarray], Any]) -> Call:
+    """The call with its outputs in a list, where it gives one array."""
+
+    def several(images: np.ndarray) -> list[np.ndarray]:
+        found = call(images)
+        return [found] if isinstance(found, np.ndarray) else list(found)
+
+    return several
 
 
 def installed(engine: str) -> bool:

@@ -418,7 +418,7 @@ FAMILY = Family(
     paper="1512.03385",
     specs=SPECS,
     groups={
-        "ResNeXt WSL_STYLE": r".*_wsl",
+        "ResNeXt WSL": r".*_wsl",
         "with SSLD": r".*_ssld",
         "SE": r"SE",
         "ResNeXt": r"ResNeXt\d+_\d",
@@ -449,6 +449,13 @@ FAMILY = Family(
         ),
     },
     convs=("stem.0", "stages.1.0.branch.0", "stages.2.1.branch.0"),
+    paddlex={
+        name: name
+        for name in (
+            *(f"ResNet{depth}" for depth in (18, 34, 50, 101, 152)),
+            *(f"ResNet{depth}_vd" for depth in (18, 34, 50, 101, 152, 200)),
+        )
+    },
     elsewhere=(
         (r"resnet(\d+)(?:d|vd|d\w*in1k)", r"resnet\1vd"),
         (r"resnet(\d+)c", r"resnet\1vc"),
