@@ -12,6 +12,7 @@ import paddle
 from paddle import nn
 from pydantic import ValidationError
 
+from ppcls.data.datasets import LIST_SUFFIXES
 from ppcls.data.own_dataset import OwnDataset, ReadsImages
 from ppcls.data.preprocess import Preprocess
 from ppcls.export import Form
@@ -24,10 +25,12 @@ from ppcls.recipe import GIVEN_MODEL, Data, Recipe
 from ppcls.train import setup
 from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import BEST, LATEST, Trained, read_record
+from ppcls.train.choose_recipe import choose
 from ppcls.train.evaluate import score
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded
 from ppcls.utils.guard import guarded, user_errors
+from ppcls.utils.log import say
 from ppcls.utils.text import did_you_mean, plural, visible
 from ppcls.weights import files
 
@@ -79,7 +82,8 @@ def train(
     """Train as `ppcls train` does; Ctrl-C ends the run after its step, its state saved.
 
     Args:
-        recipe: the file of one, a `Recipe`, or its keys as nested mappings.
+        recipe: the file of one, a `Recipe`, its keys as nested mappings, or images (a folder, list
+            or shards), for which one is chosen as `ppcls train photos/` does.
         model: a network of one's own: normalised float32 images [N, C, H, W] to logits
             [N, classes]; it is trained in place. None: the recipe names one.
         train_data, eval_data: what to learn from and to be scored on in place of what the recipe
@@ -119,7 +123,7 @@ def recipe_of(given: Any, source: str, model: nn.Layer | None = None) -> Recipe:
             values["model"] = {**own, "name": name} if isinstance(own, Mapping) else own
         return Recipe.of(values, source)
     if isinstance(given, str | PathLike):
-        given = Recipe.load(given)
+        given = chosen_for(given) if is_data(given) else Recipe.load(given)
     if not isinstance(given, Recipe):
         raise UserError(
             f"{source}: a recipe is a file, a ppcls.Recipe or its keys as a dict, not "
@@ -128,6 +132,20 @@ def recipe_of(given: Any, source: str, model: nn.Layer | None = None) -> Recipe:
     if model is None:
         return given
     return changed(given, "model", name=name)
+
+
+def is_data(given: str | PathLike[str]) -> bool:
+    """Whether a path is one of images, to choose a recipe for: a folder, list or shards."""
+    path = Path(expanded(given))
+    suffixes = {suffix for suffix in (*LIST_SUFFIXES, ".tar") if suffix}
+    return path.is_dir() or (path.exists() and path.suffix.lower() in suffixes)
+
+
+def chosen_for(images: str | PathLike[str]) -> Recipe:
+    """The recipe that `ppcls train IMAGES` chooses; why is said."""
+    found = choose(str(images), ())
+    say(*found.lines)
+    return found.recipe
 
 
 def with_parts(

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 
+import cv2
 import numpy as np
 import paddle
 import pytest
@@ -303,6 +304,22 @@ def test_a_recipe_s_file_trains_as_the_command_does(workdir, finished):
         ppcls.export(run, "exported", dynamic=True)
     with pytest.raises(ppcls.UserError, match=r"a folder without best\.safetensors"):
         ppcls.load(workdir)
+
+
+@pytest.mark.slow
+def test_images_alone_are_trained_on_by_a_recipe_chosen_for_them(folder, capsys):
+    rng = np.random.default_rng(0)
+    for index in range(24):
+        place = folder / "stripes" / ("lying", "standing")[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        image, _ = Stripes(24).read(index)
+        cv2.imwrite(str(place / f"{index}.png"), image.mean(2).astype(np.uint8) + rng.integers(9))
+    run = ppcls.train("stripes")
+    assert run.done
+    assert run.recipe.model.num_classes is None
+    assert run.recipe.model.in_channels == 1
+    assert "chose" in capsys.readouterr().out
+    assert ppcls.load(run).class_names == ("lying", "standing")
 
 
 SCRIPT = """
