@@ -206,13 +206,15 @@ class Classify(OneLabel):
     kind: Literal["classify"] = "classify"
     loss: OneLabelLoss = CrossEntropy()  # what is learnt by
 
-    def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
+    def build(
+        self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = (), images: int = 0
+    ) -> Step:
         """The function from images uint8 [N, H, W, C] and targets to loss and logits.
 
         Targets are labels int64 [N] or shares float [N, classes]; `counts`: how many images of each
-        class there are.
+        class there are, of `images`.
         """
-        return step_of(self.loss.build(counts) if counts else self.loss, network)
+        return step_of(self.loss.build(counts, images) if counts else self.loss, network)
 
 
 @node
@@ -222,9 +224,11 @@ class MultiLabel(ManyLabels):
     kind: Literal["multilabel"] = "multilabel"
     loss: ManyLabelsLoss = BinaryCrossEntropy()  # what is learnt by
 
-    def build(self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = ()) -> Step:
+    def build(
+        self, network: Callable[[Tensor], Tensor], counts: Sequence[int] = (), images: int = 0
+    ) -> Step:
         """As of `Classify`; targets are 0 and 1, or between where images were mixed."""
-        return step_of(self.loss.build(counts) if counts else self.loss, network)
+        return step_of(self.loss.build(counts, images) if counts else self.loss, network)
 
 
 def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:

@@ -464,6 +464,8 @@ OTHER: dict[str, Any] = {
     "focal.weights": (1, 2, 3),
     "bce.smoothing": 0.1,
     "bce.threshold": 0.2,
+    "bce.frequencies": (0.1, 0.5, 0.9),
+    "bce.reduction": "sum",
     "asymmetric.gamma_positive": 2.0,
     "asymmetric.gamma_negative": 2.0,
     "asymmetric.clip": 0.0,

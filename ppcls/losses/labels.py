@@ -36,6 +36,18 @@ Weights = tuple[NotNegative, ...] | Literal["balanced"]  # of the classes
 SomeWeights = Annotated[Weights | None, BeforeValidator(one_of_two)]
 
 
+def counted_or_shares(value: Any) -> Any:
+    numbers = isinstance(value, list | tuple) and all(isinstance(v, int | float) for v in value)
+    if value is None or value == "counted" or numbers:
+        return value
+    raise ValueError("should be counted or a list of shares from 0 to 1, one for each class")
+
+
+Frequencies = Annotated[
+    tuple[Share, ...] | Literal["counted"] | None, BeforeValidator(counted_or_shares)
+]
+
+
 @node
 class CrossEntropy:
     """Softmax cross entropy; `smoothing` spreads that share of the target over all classes.
@@ -48,7 +60,7 @@ class CrossEntropy:
     smoothing: Share = 0.0  # share of a target that all classes get
     weights: SomeWeights = None  # of classes: a list, or balanced
 
-    def build(self, counts: Sequence[int] = ()) -> CrossEntropy:
+    def build(self, counts: Sequence[int] = (), images: int = 0) -> CrossEntropy:
         """The loss for training data with so many images of each class."""
         return replace(self, weights=class_weights(self.weights, counts))
 
@@ -78,7 +90,7 @@ class Focal:
     smoothing: Share = 0.0
     weights: SomeWeights = None  # the paper's alpha
 
-    def build(self, counts: Sequence[int] = ()) -> Focal:
+    def build(self, counts: Sequence[int] = (), images: int = 0) -> Focal:
         """The loss for training data with so many images of each class."""
         return replace(self, weights=class_weights(self.weights, counts))
 
@@ -94,27 +106,53 @@ class Focal:
 
 @node
 class BinaryCrossEntropy:
-    """Every class a yes or no of its own, by the logistic function; the mean over the classes.
+    """Every class a yes or no of its own, by the logistic function.
 
     For one label an image as in arXiv:2110.00476, where shares above `threshold` count as yes.
+    With `frequencies` f, the share of images that each class has, a yes counts e ** (1 - f) and a
+    no e ** f, the rarer answer more (DeepMAR, doi:10.1109/ACPR.2015.7486476, with its sigma 1).
     """
 
     kind: Literal["bce"] = "bce"
     smoothing: Share = 0.0  # for one label an image, as in cross_entropy; after the threshold
     threshold: Share | None = None  # shares above it are a yes; null: as they are
+    frequencies: Frequencies = None  # of the classes: a list, or as in the training data: counted
+    reduction: Literal["mean", "sum"] = "mean"  # over the classes; over the images the mean
 
-    def build(self, counts: Sequence[int] = ()) -> BinaryCrossEntropy:
-        """The loss for training data with so many images of each class."""
+    def build(self, counts: Sequence[int] = (), images: int = 0) -> BinaryCrossEntropy:
+        """The loss for so many images, so many of them of each class.
+
+        Raises:
+            UserError: another number of frequencies than classes.
+        """
+        if self.frequencies is None:
+            return self
+        if self.frequencies == "counted":
+            return replace(self, frequencies=tuple(count / max(images, 1) for count in counts))
+        if len(self.frequencies) != len(counts):
+            raise UserError(
+                f"task.loss.frequencies: {plural(len(self.frequencies), 'number')} for "
+                f"{plural(len(counts), 'class')}: give one for each, or counted"
+            )
         return self
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Mean over images and classes of float32 logits [N, classes] against targets."""
+        import paddle
         from paddle.nn import functional as F
 
         shares = shares_of(targets, logits)
         if self.threshold is not None:
             shares = (shares > self.threshold).astype(logits.dtype)
-        return F.binary_cross_entropy_with_logits(logits, smooth(shares, self.smoothing))
+        smoothed = smooth(shares, self.smoothing)
+        if self.frequencies is None and self.reduction == "mean":
+            return F.binary_cross_entropy_with_logits(logits, smoothed)
+        terms = F.binary_cross_entropy_with_logits(logits, smoothed, reduction="none")
+        if self.frequencies is not None:
+            assert self.frequencies != "counted", "a loss is built before it is called"
+            shares_of_yes = paddle.to_tensor(self.frequencies, dtype=terms.dtype)
+            terms = terms * paddle.where(shares > 0.5, 1 - shares_of_yes, shares_of_yes).exp()
+        return (terms.sum(-1) if self.reduction == "sum" else terms.mean(-1)).mean()
 
 
 @node
@@ -135,7 +173,7 @@ class Asymmetric:
     reduction: Literal["sum", "mean"] = "sum"  # over the images of a batch
     focal_gradient: Flag = False  # through the weights, too
 
-    def build(self, counts: Sequence[int] = ()) -> Asymmetric:
+    def build(self, counts: Sequence[int] = (), images: int = 0) -> Asymmetric:
         """The loss for training data with so many images of each class."""
         return self
 
@@ -169,7 +207,7 @@ class OwnLoss(Own):
     supplied: ClassVar[int] = 2
     argument: ClassVar[str] = "loss"
 
-    def build(self, counts: Sequence[int] = ()) -> OwnLoss:
+    def build(self, counts: Sequence[int] = (), images: int = 0) -> OwnLoss:
         part = self.require("task.loss")
         if not hasattr(part, "build"):
             return self

@@ -273,12 +273,11 @@ EXPLAINED: dict[str, tuple[Silent, str]] = {
         "not carried over: one learning rate for all layers (train.lr_scale)",
     ),
     "Loss.Train.*.reduction": ((None, "mean"), "the mean over images"),
-    "Loss.Train.*.size_sum": (OFF, "the mean over classes, a sum there: so many times as large"),
-    "Loss.Train.*.weight_ratio": (OFF, "not carried over: classes count alike"),
     "Loss.Train.*.sum_across_class_dim": (OFF, "the sum over classes, the mean over images"),
     "DataLoader.*.loader.num_workers": (ANY, ""),
     "DataLoader.*.loader.use_shared_memory": (ANY, ""),
     "DataLoader.*.dataset.image_root": (ANY, ""),
+    "DataLoader.*.dataset.label_ratio": (ANY, ""),  # counted where a loss asks for it
     "DataLoader.UnLabelTrain": ((), "images without labels: not carried over"),
     "UnLabelLoss": ((), "images without labels: not carried over"),
     "SSL": ((), "learning without labels: not carried over"),

@@ -505,8 +505,14 @@ def binary(loss: Section, classes: int) -> dict[str, Any]:
 
 
 def many_labels(loss: Section, classes: int) -> dict[str, Any]:
-    smoothing = epsilon(loss)
-    return {"kind": "bce", **({"smoothing": float(smoothing)} if smoothing else {})}
+    found: dict[str, Any] = {"kind": "bce"}
+    if smoothing := epsilon(loss):
+        found["smoothing"] = float(smoothing)
+    if loss.get("weight_ratio"):
+        found["frequencies"] = "counted"
+    if loss.get("size_sum"):
+        found["reduction"] = "sum"
+    return found
 
 
 def asymmetric(loss: Section, classes: int) -> dict[str, Any]:

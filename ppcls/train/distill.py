@@ -137,6 +137,7 @@ def distill_objective(
     precision: Precision,
     counts: Sequence[int],
     synced: bool = False,
+    images: int = 0,
 ) -> Objective:
     """What a student learns from its teachers, which are opened here, or from its peer.
 
@@ -144,13 +145,14 @@ def distill_objective(
         network: the student's `Normalize` and model.
         student: what teachers have to fit.
         counts: how many images of each class there are.
+        images: how many there are with labels.
         synced: convert a peer's batch norms, too, to synchronised ones.
 
     Raises:
         UserError: a teacher that cannot be had or does not fit.
     """
     features = any(loss.features for loss in task.losses)
-    labels_loss = task.loss.build(counts) if task.labels_weight else None
+    labels_loss = task.loss.build(counts, images) if task.labels_weight else None
     forward = precision.around(with_features(network, features))
     if isinstance(task.teacher[0], Peer):
         node = task.teacher[0]

@@ -656,10 +656,11 @@ def build_objective(
     task = recipe.task
     counts = inputs.train.counts(recipe.model.num_classes or 0).tolist()
     if not isinstance(task, Distill):
-        return Objective(task.build(precision.around(network), counts))
+        return Objective(task.build(precision.around(network), counts, len(inputs.train)))
     taught = student(recipe, inputs)
     synced = recipe.train.sync_norms
-    return distill_objective(task, network, taught, precision, counts, synced)
+    images = len(inputs.train)
+    return distill_objective(task, network, taught, precision, counts, synced, images)
 
 
 def student(recipe: Recipe, inputs: Datasets) -> Student:

@@ -12,6 +12,8 @@ LOGITS = rng.normal(0, 2, (6, 5))
 LABELS = rng.integers(0, 5, 6)
 SHARES = rng.dirichlet(np.ones(5), 6)
 MANY = (rng.random((6, 5)) < 0.4).astype("float64")
+FREQUENCIES = (0.1, 0.5, 0.9, 0.0, 1.0)
+ABSENT = 1 - np.array(FREQUENCIES)
 WEIGHTS = (0.5, 1.0, 2.0, 0.0, 3.0)
 ONE_HOT = np.eye(5)[LABELS]
 
@@ -33,9 +35,13 @@ def focal(x, shares, gamma, weights=1.0):
     return -(np.multiply(weights, shares) * (1 - p) ** gamma * np.log(p)).sum(1).mean()
 
 
-def bce(x, shares):
+def terms_of(x, shares):
     p = logistic(x)
-    return -(shares * np.log(p) + (1 - shares) * np.log(1 - p)).mean()
+    return shares * np.log(p) + (1 - shares) * np.log(1 - p)
+
+
+def bce(x, shares):
+    return -terms_of(x, shares).mean()
 
 
 def asymmetric(x, shares, up, down, clip):
@@ -87,6 +93,16 @@ CASES = {
     ),
     "bce": (BinaryCrossEntropy(), LABELS, lambda x: bce(x, ONE_HOT)),
     "bce of many": (BinaryCrossEntropy(), MANY, lambda x: bce(x, MANY)),
+    "bce of rare answers": (
+        BinaryCrossEntropy(frequencies=FREQUENCIES),
+        MANY,
+        lambda x: -(terms_of(x, MANY) * np.exp(np.where(MANY, ABSENT, FREQUENCIES))).mean(),
+    ),
+    "bce, summed over classes": (
+        BinaryCrossEntropy(reduction="sum"),
+        MANY,
+        lambda x: -terms_of(x, MANY).sum(1).mean(),
+    ),
     "bce, mixed, threshold": (
         BinaryCrossEntropy(threshold=0.2),
         SHARES,
@@ -197,6 +213,14 @@ def test_the_asymmetric_loss_is_that_of_its_own_code():
     assert value / mean == pytest.approx(16, rel=1e-5)
     cosine = (gradient * flowing).sum() / np.linalg.norm(gradient) / np.linalg.norm(flowing)
     assert 0.8 < cosine < 0.97
+
+
+def test_frequencies_are_counted():
+    built = BinaryCrossEntropy(frequencies="counted").build([3, 0, 6], 12)
+    assert built.frequencies == (0.25, 0.0, 0.5)
+    assert BinaryCrossEntropy().build([3, 0, 6], 12) == BinaryCrossEntropy()
+    with pytest.raises(UserError, match="2 numbers for 3 classes: give one for each, or counted"):
+        BinaryCrossEntropy(frequencies=(0.5, 0.5)).build([3, 0, 6], 12)
 
 
 @pytest.mark.parametrize("node", [CrossEntropy, Focal])

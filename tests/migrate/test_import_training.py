@@ -19,6 +19,8 @@ LOSS_ROWS = [
     ("CELoss", {"epsilon": 1.0}, {"kind": "cross_entropy", "smoothing": 0.0}),
     ("MultiLabelLoss", {"epsilon": 1.5}, {"kind": "bce", "smoothing": 0.0}),
     ("MultiLabelLoss", {"weight": 1.0}, {"kind": "bce", "threshold": None}),
+    ("MultiLabelLoss", {"weight_ratio": True}, {"kind": "bce", "frequencies": "counted"}),
+    ("MultiLabelLoss", {"size_sum": True}, {"kind": "bce", "reduction": "sum"}),
     ("DistillationMultiLabelLoss", {"epsilon": 0.1}, {"kind": "bce", "smoothing": 0.1}),
     (
         "MultiLabelAsymmetricLoss",
