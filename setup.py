@@ -61,7 +61,7 @@ setup(
     name="ppcls",
     version=version,
     description="PaddlePaddle-native image classification: train, evaluate, export, predict",
-    long_description=(here / "README.md").read_text(),
+    long_description=(here / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",

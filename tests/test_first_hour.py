@@ -1,18 +1,13 @@
 """Every command of docs/first_hour.md runs as it stands there, on a few images of noise."""
 
-import re
-import shlex
 from pathlib import Path
 
+import pages
 import pytest
 from photos import write_photo
 
-PAGE = (Path(__file__).parent.parent / "docs/first_hour.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line
-    for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    for line in block.splitlines()
-]
+PAGE = pages.text_of("docs/first_hour.md")
+COMMANDS = pages.commands(PAGE)
 # Training is short.
 EASIER = ("-o", "train.epochs=1", "data.workers=0", "preprocess.resize=32", "preprocess.crop=32")
 
@@ -25,7 +20,7 @@ def photos(tmp_path, monkeypatch):
 
 
 def test_there_is_a_whole_way():
-    assert [shlex.split(line)[1] for line in COMMANDS] == [
+    assert [pages.arguments(line)[0] for line in COMMANDS] == [
         *("train", "predict", "train"),
         *("init", "check-data", "show-data", "train", "train"),
         *("eval", "export", "predict"),
@@ -35,12 +30,11 @@ def test_there_is_a_whole_way():
 @pytest.mark.slow
 def test_every_command_runs_in_order(photos, run):
     for line in COMMANDS:
-        program, *words = shlex.split(line)
-        assert program == "ppcls"
+        words = pages.arguments(line)
         easier = EASIER if words[0] in ("train", "init") else ()
         code, _, err = run(*words, *easier)
         # Noise has findings, which are what 1 says of check-data.
         assert code in ((0, 1) if words[0] == "check-data" else (0,)), f"{line}: {err}"
-    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    (code,) = pages.blocks(PAGE, "python")
     exec(compile(code, "first_hour.md", "exec"), {})
     assert len(Path("results.csv").read_text().splitlines()) == 1 + 2 * 6

@@ -1,18 +1,14 @@
 """The commands on splits in docs/data.md run as they stand there."""
 
-import re
-import shlex
 from pathlib import Path
 
+import pages
 import pytest
 from photos import write_photo
 
 from ppcls.cli import main
 
-PAGE = (Path(__file__).parents[1] / "docs/data.md").read_text(encoding="utf-8")
-SECTION = re.search(r"^## Splits.*?(?=^## )", PAGE, re.MULTILINE | re.DOTALL)[0]
-COMMANDS = re.search(r"```bash\n(.*?)```", SECTION, re.DOTALL)[1].splitlines()
-NAMES = {"tools/check_data.py": "check-data", "tools/eval.py": "eval", "tools/train.py": "train"}
+COMMANDS = pages.commands(pages.section(pages.text_of("docs/data.md"), "Splits"))
 RECIPE = """
 model: {name: EfficientNetLite0}
 data: {train: photos/train, eval: photos/val, workers: 0}
@@ -42,11 +38,10 @@ def test_the_commands_on_splits(tmp_path, monkeypatch, capsys):
     assert len(COMMANDS) == 7
     said = ""
     for line in COMMANDS:
-        python, script, *words = shlex.split(line)
-        assert python == "python"
-        if script == "tools/train.py" and "--folds" not in words:
+        words = pages.arguments(line)
+        if words[0] == "train" and "--folds" not in words:
             words = [*words, "--overwrite"]
-        code = main([NAMES[script], *words])
+        code = main(words)
         said += capsys.readouterr().out
         assert code == 0, line
     assert said.count("held out for evaluation: 2 of 10 groups, 4 of 20 images (20.0%)") == 2

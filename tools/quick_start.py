@@ -25,7 +25,7 @@ def main() -> int:
         code = subprocess.run(command, cwd=Path(__file__).parent.parent, check=False).returncode
         if code:
             return code
-    print("\nNext: your own images, one folder per class; see README.md.")
+    print("\nNext: your own photos, one folder per class: ppcls train photos/ (README.md).")
     return 0
 
 

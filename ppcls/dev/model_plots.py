@@ -29,7 +29,7 @@ COLOURS = dict(
     zip(GROUPS, cycle((*TEN, "black", "#b8860b", "#00008b", "#8b0000", "#ff1493")), strict=False)
 )
 MARKERS = dict(zip(GROUPS, cycle("os*D^vPX<>hdp"), strict=False))
-RECOMMENDED = ("EfficientNetLite0", "ResNet50_vd", "ResNet50_vd_ssld")  # by README.md: in bold
+RECOMMENDED = ("EfficientNetLite0", "ResNet50_vd", "ResNet50_vd_ssld")  # in bold
 
 BATCH = "1"
 PANELS = {  # latency kind → title

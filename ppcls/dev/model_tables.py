@@ -1,4 +1,4 @@
-"""The tables of docs/models.md and README.md, written between their markers."""
+"""The tables of docs/models.md, written between its markers."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,6 +23,10 @@ WELL_KNOWN = (
     "Res2Net50_26w_4s",
     "ResNeSt50",
     "RegNetX_4GF",
+    "PPLCNet_x1_0",
+    "PPLCNet_x2_5",
+    "MobileNetV3_small_x1_0",
+    "MobileNetV3_large_x1_0",
     "EfficientNetB0",
     "EfficientNetB4",
     "ResNeXt101_32x48d_wsl",
@@ -105,7 +109,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 
 
 def short_block() -> str:
-    """README's table."""
+    """The networks most asked for, with the figures to choose one by."""
     header = ("network", "top-1, %", "parameters, M", "multiply-adds, G")
     chosen = map(facts, WELL_KNOWN)
     rows = ((o.name, percent(o.top1), millions(o.params), billions(o.macs)) for o in chosen)
@@ -115,7 +119,8 @@ def short_block() -> str:
 def full_block() -> str:
     """The tables of docs/models.md: a row for each network of `docs/published.json`."""
     every = [facts(name) for name in published()]
-    lines = figures_table(every)
+    lines = ["Those most asked for:", "", short_block(), "", "All of them:", ""]
+    lines += figures_table(every)
     lines += ["", *(f"- **{key}**: {text}." for key, text in NOTES.items())]
     lines += ["", "## Published latency, V100 and T4", ""]
     lines += latency_table(every, DEVICES)
@@ -183,7 +188,7 @@ def latency_table(every: Sequence[Facts], kinds: Sequence[str]) -> list[str]:
 
 def pages() -> dict[Path, str]:
     """The files that hold tables → what stands in them between the markers."""
-    return {ROOT / "docs/models.md": full_block(), ROOT / "README.md": short_block()}
+    return {ROOT / "docs/models.md": full_block()}
 
 
 def filled(path: Path, block: str, begin: str = BEGIN, end: str = END) -> str:
