@@ -26,6 +26,7 @@ PURPOSES = {
     "prediction": "Predictor, which opens checkpoints, too",
     "select": "images without labels, chosen for a student",
     "similar": "images that look alike to a model",
+    "start": "what is trained: a recipe chosen for images, fitted into a time, fold by fold",
     "train": "reads a recipe, builds the parts, runs the loop, evaluates, saves; teachers; "
     "several processes that train together",
     "recipe": "all that a run may be told, on one page, put together from the nodes below",

@@ -22,10 +22,10 @@ from ppcls.inference.inputs import ImageInput, open_image, path_of
 from ppcls.inference.predictor import MANY_CLASSES, Prediction, batched, best_of, link
 from ppcls.losses.labels import OwnLoss
 from ppcls.recipe import GIVEN_MODEL, Data, Recipe
+from ppcls.start.choose_recipe import choose
 from ppcls.train import setup
 from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import BEST, LATEST, Trained, read_record
-from ppcls.train.choose_recipe import choose
 from ppcls.train.evaluate import score
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded

@@ -30,7 +30,7 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ppcls.train.choose_recipe import choose
+    from ppcls.start.choose_recipe import choose
     from ppcls.utils.files import write_text
 
     found = choose(options.data, options.override)

@@ -26,8 +26,8 @@ from ppcls.utils.log import print_error, say, silence
 
 if TYPE_CHECKING:
     from ppcls.recipe import Recipe
-    from ppcls.train.choose_recipe import Chosen
-    from ppcls.train.fit_time import Pace
+    from ppcls.start.choose_recipe import Chosen
+    from ppcls.start.fit_time import Pace
 
 
 STEPS = 2  # of a dry run
@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
 
 def run_folds(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> int:
     """Train all folds, each in as many processes as are asked for."""
-    from ppcls.train.folds import train_folds
+    from ppcls.start.folds import train_folds
 
     if launched():
         raise UserError(
@@ -199,7 +199,7 @@ def told(options: argparse.Namespace) -> Iterator[Given]:
 
 def with_recipe(options: argparse.Namespace) -> Given:
     """The recipe named, with the images named in place of its own and the epochs that fit."""
-    from ppcls.train.choose_recipe import keys_of_data
+    from ppcls.start.choose_recipe import keys_of_data
 
     overrides = options.override
     if options.data:
@@ -223,8 +223,8 @@ def with_recipe(options: argparse.Namespace) -> Given:
 def of_run(options: argparse.Namespace) -> Given:
     """The recipe of the run that images named have had."""
     from ppcls.data.layout import find_layout
-    from ppcls.train.choose_recipe import as_given
-    from ppcls.train.folds import STATE
+    from ppcls.start.choose_recipe import as_given
+    from ppcls.start.folds import STATE
     from ppcls.train.run_folder import RECIPE
 
     given = as_given(options.override).get("output")
@@ -246,7 +246,7 @@ def chosen_for(options: argparse.Namespace, folder: Path | None) -> Given:
     Args:
         folder: where to write it; None: here, under the data's name, beside what is there.
     """
-    from ppcls.train.choose_recipe import choose, place_for
+    from ppcls.start.choose_recipe import choose, place_for
     from ppcls.train.setup import refuse_among_images
     from ppcls.utils.files import write_text
 
@@ -279,8 +279,8 @@ def choose_in_time(
     path: str, overrides: Sequence[str], seconds: float, found: "Chosen"
 ) -> "Chosen":
     """What is chosen for images where the run is to take so long."""
-    from ppcls.train.choose_recipe import choose, fitting_side
-    from ppcls.train.fit_time import measure, require_one
+    from ppcls.start.choose_recipe import choose, fitting_side
+    from ppcls.start.fit_time import measure, require_one
     from ppcls.utils.text import duration
 
     began = time.monotonic()
@@ -303,7 +303,7 @@ def choose_in_time(
 
 def fitted(recipe: "Recipe", seconds: float, most: int) -> int:
     """How many of a recipe's epochs fit into so many seconds."""
-    from ppcls.train.fit_time import measure, require_one
+    from ppcls.start.fit_time import measure, require_one
 
     began = time.monotonic()
     pace = measure(recipe, seconds)

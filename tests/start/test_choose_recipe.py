@@ -3,7 +3,7 @@
 import pytest
 from photos import write_photo
 
-from ppcls.train.choose_recipe import Machine, choose, fitting_side
+from ppcls.start.choose_recipe import Machine, choose, fitting_side
 
 CPU = Machine(gpu=False, cores=2, memory=16e9)
 
