@@ -31,7 +31,7 @@ def test_a_recipe_is_chosen_and_written_with_the_reasons(workdir, run):
     assert recipe["model"]["weights"] == "imagenet"
     assert recipe["model"]["freeze"] == ["70%", "*.norm.*"]  # few images
     assert recipe["preprocess"]["crop"] == 96  # of 40 px
-    assert recipe["train"]["epochs"] == 30
+    assert recipe["train"]["epochs"] == 20
     assert "few" in text
     assert text.count("# ") > 20
     assert "12 images in colour, about 40 px, of 2 classes: ant, bee" in out

@@ -57,7 +57,7 @@ STRIDE = 32  # pixels that a network makes one of
 
 SHOWN_ON_CPU, SHOWN_ON_GPU = 12_000, 60_000  # images that a run shows, more or less
 SHOWN_FRESH = 20_000
-EPOCHS = (3, 30)
+EPOCHS = (3, 20)
 EPOCHS_FRESH = (10, 60)
 FEW = 5_000  # images up to which most of a network stays as it is
 MANY = 20_000  # from here on all of it learns, but for its norms

@@ -20,7 +20,7 @@ def photos(tmp_path_factory):
 def test_on_a_cpu(photos):
     recipe = choose(photos, (), CPU).recipe
     assert (recipe.model.name, recipe.preprocess.crop) == ("EfficientNetLite0", 160)
-    assert (recipe.train.batch_size, recipe.train.accumulate, recipe.train.epochs) == (16, 1, 30)
+    assert (recipe.train.batch_size, recipe.train.accumulate, recipe.train.epochs) == (16, 1, 20)
     assert recipe.data.holdout == 0.2
 
 
