@@ -116,6 +116,7 @@ def test_some_of_the_classes_are_scored_by_name(place, scores):
         assert "note: t/val" in out
 
 
+@pytest.mark.slow
 def test_the_best_is_chosen_by_the_right_numbering(place, run):
     options = ["-o", "data.eval=t/val", "output=runs/mixed"]
     assert run("train", "-c", "recipe.yaml", *options)[0] == 0

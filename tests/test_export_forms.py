@@ -232,6 +232,7 @@ def test_probabilities_or_logits_not_both(run, capsys):
     assert "not allowed with argument --softmax" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_in_the_form_of_paddle_2(workdir, small, run):
     """`inference.pdmodel` without `inference.yml`, as PaddleClas released its networks."""
     trained, _, photos = small
@@ -261,6 +262,7 @@ def test_a_folder_in_the_form_of_paddle_2(workdir, small, run):
         assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_onnx_of_more_than_2_gb(small, tmp_path):
     """A network that is treated as one that large gives the same numbers."""
     trained, source, photos = small

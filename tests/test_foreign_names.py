@@ -152,7 +152,9 @@ def test_shards_refuse_such_classes_before_they_write(run):
     assert not list((run[0] / "shards").iterdir())
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "gbk"])
+@pytest.mark.parametrize(
+    "encoding", ["ascii", *(pytest.param(e, marks=pytest.mark.slow) for e in ("latin-1", "gbk"))]
+)
 def test_a_terminal_that_is_not_utf8_stops_nothing(run, encoding):
     given = ("predict", "--model-dir", "exported", "photos/eval", "--engine", "paddle")
     code, out = said(run[0], *given, encoding=encoding)

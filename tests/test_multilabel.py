@@ -241,9 +241,10 @@ TAUGHT = "{kind: distill_multilabel, teacher: %s, labels_weight: 1}"
 TEACHER = "{name: ResNet18_vd, weights: runs/patches/best.safetensors}"
 
 
-PEER = pytest.param("{kind: peer, name: ResNet18_vd}", marks=pytest.mark.slow)
+PEER = "{kind: peer, name: ResNet18_vd}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("teacher", [TEACHER, PEER])
 def test_several_labels_are_learnt_from_a_teacher_too(here, run, tmp_path, teacher):
     """From a network that gives several, or from a second student; evaluated as without one."""

@@ -220,7 +220,7 @@ def test_lists_without_names_predict_class_numbers(workdir, run):
     assert result.labels[0] in ("ant", "bee")
 
 
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("channels", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_grey_and_transparent_photos(workdir, run, channels):
     mean = "[" + ", ".join(["0.5"] * channels) + "]"
     recipe = [f"model.in_channels={channels}", f"preprocess.mean={mean}", f"preprocess.std={mean}"]

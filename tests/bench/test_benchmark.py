@@ -237,9 +237,8 @@ def test_what_does_not_fit_is_skipped(tmp_path, monkeypatch):
     ]
 
 
-@pytest.mark.parametrize(
-    ("times", "interleaved"), [pytest.param(2, True, marks=pytest.mark.slow), (1, False)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "interleaved"), [(2, True), (1, False)])
 def test_engines_that_do_not_fit_together_run_one_after_the_other(
     measured, monkeypatch, times, interleaved
 ):

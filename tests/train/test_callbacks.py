@@ -89,7 +89,10 @@ def test_a_callback_hears_the_run(workdir):
         assert {"event": event, "step": step, "time": record["time"], **values} == record
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no\nnetwork"), UserError("mend it")])
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("no\nnetwork"), pytest.param(UserError("mend it"), marks=pytest.mark.slow)],
+)
 def test_one_that_fails_ends_the_run_with_its_state_saved(workdir, error):
     others = Listener()
     failing = Listener(error)

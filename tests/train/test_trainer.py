@@ -48,7 +48,7 @@ def test_a_run_that_gets_no_better_stops_and_is_finished(workdir, run):
     assert len(evals("s")) == 3
 
 
-@pytest.mark.parametrize("score", ["top1", "loss"])
+@pytest.mark.parametrize("score", [pytest.param("top1", marks=pytest.mark.slow), "loss"])
 def test_the_best_weights_are_those_of_the_score_asked_for(workdir, run, score):
     """All images are soon named right, and the loss goes on falling."""
     photos = [f"photos/train/ant/{i}.png 0\n" for i in range(6)]
