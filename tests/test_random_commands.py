@@ -292,8 +292,8 @@ def try_lines(count: int, seed: int, workdir: Path, capfd, monkeypatch) -> None:
             tried += 1
 
 
-def test_twenty_command_lines(workdir, exported, capfd, monkeypatch):
-    try_lines(20, 0, workdir, capfd, monkeypatch)
+def test_eight_command_lines(workdir, exported, capfd, monkeypatch):
+    try_lines(8, 0, workdir, capfd, monkeypatch)
 
 
 @pytest.mark.slow

@@ -269,6 +269,7 @@ def test_one_that_is_stopped_ends_all_and_ends_when_it_goes_on(crowd):
     assert told(third)[-1] == line
 
 
+@pytest.mark.slow
 def test_the_first_one_stopped_ends_the_others(crowd):
     first, second = crowd(2, 1.5)
     first.send_signal(signal.SIGSTOP)
@@ -279,6 +280,7 @@ def test_the_first_one_stopped_ends_the_others(crowd):
     assert told(first)[-1].startswith(f"process 1 of 2 (pid {second.pid}) ended without a word")
 
 
+@pytest.mark.slow
 def test_all_stopped_and_woken_go_on(crowd):
     processes = crowd(2, 1.5)
     for process in processes:
