@@ -12,7 +12,7 @@ from typing import IO, Any
 import numpy as np
 
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import lock, write_whole, writing
+from ppcls.utils.files import lock, place_to_write, write_whole, writing
 from ppcls.utils.text import from_json, plural, visible
 
 FORM = "ppcls features 1"
@@ -74,12 +74,7 @@ class FeatureFile:
         self.name = f"--features {target}"
         if Path(target).suffix.lower() != SUFFIX:
             raise UserError(f"{self.name}: the file name should end in {SUFFIX}")
-        with writing(self.name):
-            self.target = Path(os.path.realpath(target))
-            if self.target.exists() and not self.target.is_file():
-                raise UserError(f"{self.name}: is there and is no file; name another one")
-            if not os.access(self.target.parent, os.W_OK):
-                raise UserError(f"{self.name}: cannot be written; does the folder exist?")
+        self.target = place_to_write(self.name, target)
         self.path = self.target.with_name(self.target.name + ".incomplete")
         self.file: IO[bytes] | None = None
         self.row = np.dtype([])

@@ -23,7 +23,15 @@ from ppcls.inference.features import FeatureFile
 from ppcls.inference.inputs import EVERY, find, time_of, with_frames
 from ppcls.inference.predictor import NOTHING, Prediction, Predictor
 from ppcls.utils.errors import DataError, UserError
-from ppcls.utils.files import header_line, lock, read_header, write_bytes, write_whole, writing
+from ppcls.utils.files import (
+    header_line,
+    lock,
+    place_to_write,
+    read_header,
+    write_bytes,
+    write_whole,
+    writing,
+)
 from ppcls.utils.log import Progress, say
 from ppcls.utils.signals import signals_interrupt
 from ppcls.utils.text import SHOWN, cell, from_json, plural, to_csv, to_json, visible
@@ -53,12 +61,7 @@ class PredictionFile:
         self.kind = target.suffix.lower()
         if self.kind not in SUFFIXES:
             raise UserError(f"{self.name}: the file name should end in {', '.join(SUFFIXES)}")
-        with writing(self.name):
-            self.target = Path(os.path.realpath(target))
-            if self.target.exists() and not self.target.is_file():
-                raise UserError(f"{self.name}: is there and is no file; name another one")
-            if not os.access(self.target.parent, os.W_OK):
-                raise UserError(f"{self.name}: cannot be written; does the folder exist?")
+        self.target = place_to_write(self.name, target)
         self.path = self.target.with_name(self.target.name + ".incomplete")
         self.about = self.path.with_name(self.path.name + ".run")
         self.file: IO[bytes] | None = None

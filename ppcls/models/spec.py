@@ -3,7 +3,7 @@
 Imports no Paddle: a recipe is checked before Paddle is imported. A spec's `build` imports it.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -209,3 +209,19 @@ def released_by_paddleclas(
             facts = {"like": "paddleclas", "url": f"{folder}/{file}_pretrained.pdparams"}
             found[name][tag] = facts | dict(zip(("top1", "top5"), values, strict=False))
     return found
+
+
+def timm_in_branch(roles: Sequence[str], number: int, kind: str) -> str:
+    """What timm calls a layer in the branch of an inverted residual.
+
+    Args:
+        roles: of the branch's layers in their order: expand, depthwise, gate, project.
+        number: of the layer among them; it is no gate.
+        kind: conv or norm.
+    """
+    parts = [role for role in roles if role != "gate"]
+    convs = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
+    if len(parts) == 2:  # where nothing is expanded, the one 1x1 is plain
+        convs["project"] = "conv_pw"
+    role = roles[number]
+    return convs[role] if kind == "conv" else f"bn{parts.index(role) + 1}"

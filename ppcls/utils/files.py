@@ -365,6 +365,17 @@ def beside(target: Path, ending: str) -> Path:
     return target.with_name(f".ppcls-{os.getpid()}-{uuid4().hex[:8]}.{ending}")
 
 
+def place_to_write(name: str, target: str | os.PathLike[str]) -> Path:
+    """Where a file is to be, without links; UserError, which begins with `name`, where none can."""
+    with writing(name):
+        place = Path(os.path.realpath(target))
+        if place.exists() and not place.is_file():
+            raise UserError(f"{name}: is there and is no file; name another one")
+        if not os.access(place.parent, os.W_OK):
+            raise UserError(f"{name}: cannot be written; does the folder exist?")
+    return place
+
+
 @contextmanager
 def writing(what: str, fix: str = "") -> Iterator[None]:
     """While entered, what the file system refuses is one line: `what`, the reason and the fix."""

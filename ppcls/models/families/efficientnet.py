@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from ppcls.models.spec import Family, Names, StagedSpec, scaled
+from ppcls.models.spec import Family, Names, StagedSpec, scaled, timm_in_branch
 from ppcls.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -166,13 +166,7 @@ def timm_layer(path: list[str], spec: EfficientNetSpec) -> str:
         case ["stages", s, b, "branch", _, "gate", gate]:
             return f"blocks.{s}.{b}.se.{'conv_reduce' if gate == '1' else 'conv_expand'}"
         case ["stages", s, b, "branch", k, kind]:
-            role = roles(spec, s)[int(k)]
-            parts = [part for part in roles(spec, s) if part != "gate"]
-            convs = {"expand": "conv_pw", "depthwise": "conv_dw", "project": "conv_pwl"}
-            if len(parts) == 2:  # where nothing is expanded, the one 1x1 is plain
-                convs["project"] = "conv_pw"
-            own = convs[role] if kind == "conv" else f"bn{parts.index(role) + 1}"
-            return f"blocks.{s}.{b}.{own}"
+            return f"blocks.{s}.{b}.{timm_in_branch(roles(spec, s), int(k), kind)}"
         case ["expand", kind]:
             return "conv_head" if kind == "conv" else "bn2"
     return "classifier"
