@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 import paddle
 from paddle import nn
-from paddle.nn import functional as F
 
 from ppcls.models.layers import (
     ConvNorm,
     DropPath,
+    GlobalMean,
     HierarchicalConv,
+    MaxPool,
+    MeanPool,
     SplitAttention,
     SqueezeExcite,
     classifier,
+    plus_branch,
+    twice,
 )
 from ppcls.models.spec import Feature, StagedSpec
 
@@ -88,7 +92,7 @@ class StagedNetwork(Stages):
         for name in spec.built_otherwise():
             self.register_buffer(name, paddle.full([1], float(getattr(spec, name))))
         self.expand = expand or nn.Identity()
-        self.pool = nn.AdaptiveAvgPool2D(1)
+        self.pool = GlobalMean()
         self.neck = neck or nn.Identity()
         if not isinstance(dropout, nn.Layer):
             dropout = nn.Dropout(dropout) if dropout and num_classes else nn.Identity()
@@ -123,7 +127,7 @@ def conv_stem(in_channels: int, widths: Sequence[int], kernel: int, pool: bool) 
         ConvNorm(cin, cout, kernel, stride=2 if i == 0 else 1)
         for i, (cin, cout) in enumerate(zip(cins, widths, strict=True))
     ]
-    return nn.Sequential(*convs, *([nn.MaxPool2D(3, 2, padding=1)] if pool else []))
+    return nn.Sequential(*convs, *([MaxPool(3, 2, padding=1)] if pool else []))
 
 
 class ResidualBlock(nn.Layer):
@@ -170,7 +174,7 @@ class ResidualBlock(nn.Layer):
                 ConvNorm(cout, cout, 3, act=None),
             ]
         else:
-            mean = nn.AvgPool2D(3, stride, padding=1, exclusive=not padding_counts)
+            mean = MeanPool(3, stride, padding=1, exclusive=not padding_counts)
             branch = [ConvNorm(cin, mid, 1)]
             if scales > 1:
                 branch.append(HierarchicalConv(mid, stride, scales, chained, mean))
@@ -186,14 +190,16 @@ class ResidualBlock(nn.Layer):
         self.branch = nn.Sequential(*branch)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
         self.shortcut = projection(cin, cout, stride, averages) if projects else nn.Identity()
+        self.act = nn.ReLU()
 
     def forward(self, x):
-        return F.relu(self.drop_path(self.branch(x)) + self.shortcut(x))
+        x, again = twice(x)
+        return plus_branch(self.branch, x, self.shortcut(again), self.act, self.drop_path)
 
 
 def projection(cin: int, cout: int, stride: int, averages: bool) -> nn.Layer:
     if averages and stride > 1:
-        return nn.Sequential(nn.AvgPool2D(2, 2, ceil_mode=True), ConvNorm(cin, cout, 1, act=None))
+        return nn.Sequential(MeanPool(2, 2, ceil_mode=True), ConvNorm(cin, cout, 1, act=None))
     return ConvNorm(cin, cout, 1, stride, act=None)
 
 
@@ -237,8 +243,10 @@ class InvertedResidual(nn.Layer):
         self.drop_path = DropPath(drop_path) if self.residual else nn.Identity()
 
     def forward(self, x):
-        y = self.drop_path(self.branch(x))
-        return x + y if self.residual else y
+        if not self.residual:
+            return self.branch(x)
+        x, again = twice(x)
+        return plus_branch(self.branch, x, again, drop_path=self.drop_path)
 
 
 class DepthwiseSeparable(nn.Layer):

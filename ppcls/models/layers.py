@@ -11,6 +11,10 @@ import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
+from ppcls.kernels import channels_last
+from ppcls.kernels.onednn import Shape
+from ppcls.kernels.start import HARDSWISH, NONE, RELU, RELU6, SILU
+
 
 def conv2d(
     cin: int,
@@ -106,7 +110,122 @@ class ConvNorm(nn.Layer):
         self.act = act() if act else nn.Identity()
 
     def forward(self, x):
+        if self.is_served(x, self.act):
+            return self.served(x, self.act)
         return self.act(self.norm(self.conv(x)))
+
+    def plus(self, x, added, act: nn.Layer, drop_path: nn.Layer):
+        """act(drop_path(norm(conv(x))) + added), of one without an activation of its own."""
+        if self.is_served(x, act):
+            return self.served(x, act, added, kept_images(drop_path, x))
+        return act(drop_path(self(x)) + added)
+
+    def is_served(self, x, act: nn.Layer) -> bool:
+        """Whether `ppcls.kernels` computes it: not where a part was put in another's place."""
+        return (
+            channels_last.serves(x)
+            and type(self.norm) is nn.BatchNorm2D
+            and type(act) in KERNELS
+            and self.conv.bias is None
+            and not any(part._forward_post_hooks for part in (self.conv, self.norm, act))
+        )
+
+    def served(self, x, act: nn.Layer, added=None, keep=channels_last.ONE):
+        conv = self.conv
+        norm = self.norm
+        n, cin, height, width = x.shape
+        shape = Shape(
+            n,
+            height,
+            width,
+            cin,
+            conv._out_channels,
+            tuple(conv._kernel_size),
+            tuple(conv._stride),
+            padding_of(conv, height, width),
+            conv._groups,
+        )
+        training = norm.training and not norm._use_global_stats
+        frozen = norm.weight.stop_gradient and norm.bias.stop_gradient
+        about = channels_last.Norm(
+            norm._mean, norm._variance, norm._momentum, norm._epsilon, training, frozen
+        )
+        code = KERNELS[type(act)]
+        return channels_last.conv_norm_act(
+            x, conv.weight, norm.weight, norm.bias, added, shape, about, code, keep
+        )
+
+
+def padding_of(conv: nn.Conv2D, height: int, width: int) -> tuple[int, int, int, int]:
+    """What is added to the top, left, bottom and right of images."""
+    if conv._padding != "SAME":
+        high, wide = (
+            (conv._padding,) * 2 if isinstance(conv._padding, int) else tuple(conv._padding)
+        )
+        return high, wide, high, wide
+    ends = []
+    for size, kernel, stride in zip(
+        (height, width), conv._kernel_size, conv._stride, strict=True
+    ):
+        lacking = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        ends.append((lacking // 2, lacking - lacking // 2))
+    (top, bottom), (left, right) = ends
+    return top, left, bottom, right
+
+
+KERNELS = {
+    nn.Identity: NONE,
+    nn.ReLU: RELU,
+    nn.ReLU6: RELU6,
+    nn.Silu: SILU,
+    nn.Hardswish: HARDSWISH,
+}
+
+
+def twice(x):
+    """x for two readers, whose gradients `ppcls.kernels` adds."""
+    if x.stop_gradient or not paddle.is_grad_enabled() or not channels_last.serves(x):
+        return x, x
+    return channels_last.Twice.apply(x)
+
+
+class MaxPool(nn.MaxPool2D):
+    """The largest of each k x k window, of one stride and padding both ways."""
+
+    def forward(self, x):
+        if not channels_last.serves(x):
+            return super().forward(x)
+        return channels_last.MaxPool.apply(x, window(self, x))
+
+
+class MeanPool(nn.AvgPool2D):
+    """The mean of each k x k window, of one stride and padding both ways."""
+
+    def forward(self, x):
+        if not channels_last.serves(x):
+            return super().forward(x)
+        return channels_last.MeanPool.apply(x, window(self, x, self.exclusive))
+
+
+def window(pool, x, exclusive: bool = True) -> channels_last.Window:
+    """The windows of a pooling of x; rows and columns are those of its output."""
+    up = pool.ksize - 1 if pool.ceil_mode else 0
+    assert exclusive or not pool.ceil_mode
+    sides = [
+        (side + 2 * pool.padding - pool.ksize + min(up, pool.stride - 1)) // pool.stride + 1
+        for side in x.shape[2:]
+    ]
+    return channels_last.Window(pool.ksize, pool.stride, pool.padding, *sides, exclusive)
+
+
+class GlobalMean(nn.AdaptiveAvgPool2D):
+    """The mean over each image's pixels, [N, C, 1, 1]."""
+
+    def __init__(self):
+        super().__init__(1)
+
+    def forward(self, x):
+        return channels_last.Mean.apply(x) if channels_last.serves(x) else super().forward(x)
 
 
 class HardSigmoid(nn.Layer):
@@ -145,7 +264,7 @@ class SqueezeExcite(nn.Layer):
     ):
         super().__init__()
         self.gate = nn.Sequential(
-            nn.AdaptiveAvgPool2D(1),
+            GlobalMean(),
             conv2d(channels, squeezed, 1, bias=True),
             act(),
             conv2d(squeezed, channels, 1, bias=True),
@@ -153,7 +272,25 @@ class SqueezeExcite(nn.Layer):
         )
 
     def forward(self, x):
-        return x * self.gate(x)
+        if not channels_last.serves(x):
+            return x * self.gate(x)
+        gates, x = self.gates(x)
+        return channels_last.Gated.apply(x, gates, None, NONE)
+
+    def plus(self, x, added, act: nn.Layer, drop_path: nn.Layer):
+        """act(drop_path(x * gate) + added)."""
+        if not channels_last.serves(x) or type(act) not in (nn.Identity, nn.ReLU):
+            return act(drop_path(self(x)) + added)
+        gates, x = self.gates(x)
+        keep = paddle.to_tensor(kept_images(drop_path, x)).reshape([-1, 1, 1, 1])
+        return channels_last.Gated.apply(x, gates * keep, added, KERNELS[type(act)])
+
+    def gates(self, x):
+        """The gates, and x, whose gradients are added."""
+        means, x = channels_last.MeanAndSelf.apply(x)
+        for layer in self.gate[1:]:
+            means = layer(means)
+        return means, x
 
 
 class HierarchicalConv(nn.Layer):
@@ -173,11 +310,24 @@ class HierarchicalConv(nn.Layer):
         self.pool = nn.Identity() if chained else mean
 
     def forward(self, x):
+        if channels_last.serves(x):
+            return self.served(x)
         *parts, last = paddle.split(x, self.scales, axis=1)
         outs = []
         for i, conv in enumerate(self.convs):
             outs.append(conv(parts[i] + outs[-1] if i > 0 and self.chained else parts[i]))
         return paddle.concat([*outs, self.pool(last)], axis=1)
+
+    def served(self, x):
+        *parts, last = channels_last.Split.apply(x, self.scales)
+        outs = []
+        previous = None
+        for part, conv in zip(parts, self.convs, strict=True):
+            out = conv(part if previous is None else channels_last.Plus.apply(part, previous))
+            if self.chained and len(outs) < len(parts) - 1:
+                previous, out = twice(out)
+            outs.append(out)
+        return channels_last.Concat.apply(*outs, self.pool(last))
 
 
 class SplitAttention(nn.Layer):
@@ -193,18 +343,31 @@ class SplitAttention(nn.Layer):
         self.channels = channels
         squeezed = max(channels * radix // 4, 32)
         self.conv = ConvNorm(channels, channels * radix, 3, groups=radix)
-        self.pool = nn.AdaptiveAvgPool2D(1)
+        self.pool = GlobalMean()
         self.squeeze = ConvNorm(channels, squeezed, 1)
         self.excite = conv2d(squeezed, channels * radix, 1, bias=True)
 
     def forward(self, x):
-        splits = paddle.split(self.conv(x), self.radix, axis=1)
+        x = self.conv(x)
+        if channels_last.serves(x):
+            return self.served(x)
+        splits = paddle.split(x, self.radix, axis=1)
         gates = self.excite(self.squeeze(self.pool(paddle.add_n(splits))))
         if self.radix == 1:
             return splits[0] * F.sigmoid(gates)
         gates = F.softmax(gates.reshape([-1, self.radix, self.channels, 1, 1]), axis=1)
         gates = paddle.unbind(gates, axis=1)
         return paddle.add_n([splits[i] * gates[i] for i in range(self.radix)])
+
+    def served(self, x):
+        means, x = channels_last.MeanAndSelf.apply(x)
+        parts = [-1, self.radix, self.channels, 1, 1]
+        gates = self.excite(self.squeeze(means.reshape(parts).sum(axis=1)))
+        if self.radix == 1:
+            gates = F.sigmoid(gates)
+        else:
+            gates = F.softmax(gates.reshape(parts), axis=1).reshape([0, -1, 1, 1])
+        return channels_last.Mixed.apply(x, gates, self.radix)
 
 
 class DownscalingDropout(nn.Layer):
@@ -238,6 +401,29 @@ class DropPath(nn.Layer):
         return F.dropout(x, self.rate, axis=0, training=self.training)
 
 
+def kept_images(drop_path: nn.Layer, x) -> np.ndarray:
+    """What `DropPath` multiplies each image of x by, float32 [N]; [1] where it leaves all."""
+    if not isinstance(drop_path, DropPath) or not drop_path.training:
+        return channels_last.ONE
+    return drop_path(paddle.ones([len(x), 1, 1, 1])).numpy().reshape(-1)
+
+
+def plus_branch(
+    branch: nn.Sequential, x, shortcut, act: nn.Layer | None = None, drop_path: nn.Layer | None = None
+):
+    """act(drop_path(branch(x)) + shortcut), in one pass through memory where that can be."""
+    act = act or nn.Identity()
+    drop_path = drop_path or nn.Identity()
+    if not channels_last.serves(x):
+        return act(drop_path(branch(x)) + shortcut)
+    *before, end = branch
+    for layer in before:
+        x = layer(x)
+    if isinstance(end, ConvNorm | SqueezeExcite):
+        return end.plus(x, shortcut, act, drop_path)
+    return act(drop_path(end(x)) + shortcut)
+
+
 # --------------------------------------------------------------------------
 # The layer in front of every network: uint8 images to the numbers it was trained on
 
@@ -250,6 +436,7 @@ class Normalize(nn.Layer):
         for name, values in (("scale", scale), ("offset", offset)):
             tensor = paddle.to_tensor(values.reshape(1, -1, 1, 1), dtype="float32")
             self.register_buffer(name, tensor, persistable=False)
+        self.numbers = [np.ravel(values).astype(np.float32) for values in (scale, offset)]
 
     @staticmethod
     def before(net: nn.Layer, scale: np.ndarray, offset: np.ndarray) -> nn.Sequential:
@@ -257,4 +444,6 @@ class Normalize(nn.Layer):
         return nn.Sequential(Normalize(scale, offset), net)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        if channels_last.serves_images(images):
+            return channels_last.to_numbers(images, *self.numbers)
         return images.transpose([0, 3, 1, 2]).astype("float32") * self.scale + self.offset

@@ -1,0 +1,522 @@
+"""What networks compute, on a CPU, with images channels last in memory: forwards and gradients.
+
+Tensors keep Paddle's shape, [N, C, H, W], and are views of memory [N, H, W, C]. Whatever is not
+made here takes such a tensor as any other and copies it where it must: only time is lost.
+Convolutions are oneDNN's (`onednn`), all else is `loops`.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from ppcls.kernels import onednn
+from ppcls.kernels.start import NONE, RELU6, can_run, loops
+
+ONE = np.ones(1, np.float32)
+LEAST = 1 << 15  # pixels of all images, below which Paddle's own are as fast
+
+
+def serves(x: Tensor) -> bool:
+    """Whether what is to be computed of x, float32 [N, C, H, W], is computed here.
+
+    A matter of its shape alone, so that a run that goes on does as it did. What has come channels
+    last stays so, however small it becomes.
+    """
+    if not paddle.in_dynamic_mode() or x.ndim != 4 or x.dtype != paddle.float32:
+        return False
+    n, c, h, w = x.shape
+    if h * w == 1 or not (n * h * w >= LEAST or (c > 1 and is_last(x))):
+        return False
+    return x.place.is_cpu_place() and can_run()
+
+
+def serves_images(images: Tensor) -> bool:
+    """As `serves`, of images uint8 [N, H, W, C]."""
+    if not paddle.in_dynamic_mode() or images.dtype != paddle.uint8:
+        return False
+    n, h, w, _ = images.shape
+    return n * h * w >= LEAST and images.place.is_cpu_place() and can_run()
+
+
+def is_last(x: Tensor) -> bool:
+    """Whether its memory is [N, H, W, C], without gaps."""
+    n, c, h, w = x.shape
+    image, channel, row, pixel = x.strides
+    return (
+        (channel == 1 or c == 1)
+        and (pixel == c or w == 1)
+        and (row == w * c or h == 1)
+        and (image == h * w * c or n == 1)
+    )
+
+
+def last(x: Tensor) -> Tensor:
+    """The same, channels last, without what autograd knows of it."""
+    x = x.detach()
+    return x if is_last(x) else x.transpose([0, 2, 3, 1]).contiguous().transpose([0, 3, 1, 2])
+
+
+def empty(n: int, c: int, h: int, w: int) -> Tensor:
+    return paddle.empty([n, h, w, c]).transpose([0, 3, 1, 2])
+
+
+def alias(x: Tensor) -> Tensor:
+    """A second tensor of the same memory, which autograd takes for another one."""
+    memory = x.detach().transpose([0, 2, 3, 1])
+    return paddle.from_dlpack(memory).transpose([0, 3, 1, 2])
+
+
+def address(x: Tensor | None) -> int:
+    return 0 if x is None else x.data_ptr()
+
+
+def numbers(x: Tensor) -> np.ndarray:
+    """A tensor's memory as an array."""
+    return np.from_dlpack(x.detach())
+
+
+# --------------------------------------------------------------------------
+# Convolution, batch norm, what is added, activation
+
+
+class Norm(NamedTuple):
+    """What a batch norm has beside its weight and bias; `frozen`: neither of these trains."""
+
+    mean: Tensor
+    variance: Tensor
+    momentum: float  # the share of the running statistics that stays
+    epsilon: float
+    training: bool
+    frozen: bool
+
+
+class Affine(NamedTuple):
+    """What a batch norm does to its input: x * slope + offset, float32 [C]; and by what."""
+
+    slope: np.ndarray
+    offset: np.ndarray
+    mean: np.ndarray
+    inverse: np.ndarray
+
+
+def affine(z: Tensor, norm: Norm, weight: Tensor, bias: Tensor) -> Affine:
+    """Of this batch, whose statistics the running ones take in, or of the running ones."""
+    n, c, h, w = z.shape
+    if norm.training:
+        mean = np.empty(c)
+        variance = np.empty(c)
+        loops().statistics(z.data_ptr(), n * h * w, c, mean, variance)
+        for running, now in ((norm.mean, mean), (norm.variance, variance)):
+            held = numbers(running)
+            held *= np.float32(norm.momentum)
+            held += (now * (1 - norm.momentum)).astype(np.float32)
+    else:
+        mean = numbers(norm.mean).astype(np.float64)
+        variance = numbers(norm.variance).astype(np.float64)
+    inverse = 1 / np.sqrt(variance + norm.epsilon)
+    scale = numbers(weight) * inverse
+    offset = numbers(bias) - mean * scale
+    return Affine(scale.astype(np.float32), offset.astype(np.float32), mean, inverse)
+
+
+class ConvNormAct(PyLayer):
+    """act(norm(conv(x)) * keep + added)."""
+
+    @staticmethod
+    def forward(ctx, x, kernel, weight, bias, added, shape, norm, act, keep):
+        ctx.needs = not x.stop_gradient, not kernel.stop_gradient, not weight.stop_gradient
+        ctx.needs_added = added is not None and not added.stop_gradient
+        ctx.has_added = added is not None
+        x = last(x)
+        added = None if added is None else last(added)
+        op = onednn.convolution(shape)
+        n, c = shape.images, shape.cout
+        z = empty(n, c, *shape.size)
+        op.forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+        rows = n * shape.size[0] * shape.size[1]
+        run = loops()
+        known = affine(z, norm, weight, bias)
+        light = norm.frozen and not norm.training
+        # Of a frozen norm before a simple activation what comes out tells all that is needed.
+        y = z if light and act <= RELU6 else empty(n, c, *shape.size)
+        run.norm_act(
+            z.data_ptr(), rows, c, known.slope, known.offset, act, address(added), keep, y.data_ptr()
+        )
+        seen = y if (added is not None and act) or y is z else None
+        ctx.kept = x, kernel, z, seen, known, light
+        ctx.how = op, shape, norm.training, act, keep
+        # Paddle must not take the input's memory for the output's.
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        x, kernel, z, y, known, light = ctx.kept
+        op, shape, training, act, keep = ctx.how
+        run = loops()
+        g = last(g)
+        n, c = shape.images, shape.cout
+        rows = n * shape.size[0] * shape.size[1]
+        slope, offset, mean, inverse = known
+        gz = empty(n, c, *shape.size)
+        gweight = gbias = None
+        passed = g
+        if light:
+            if act and ctx.needs_added:
+                passed = empty(n, c, *shape.size)
+            run.frozen_backward(
+                z.data_ptr(), rows, c, slope, offset, act, keep, g.data_ptr(), gz.data_ptr(),
+                0 if passed is g else passed.data_ptr(),
+            )
+        else:
+            written = run.p_is_written(act, ctx.has_added)
+            if written:
+                passed = empty(n, c, *shape.size)
+            moments = np.empty(c)
+            totals = np.empty(c)
+            run.act_backward(
+                z.data_ptr(), rows, c, slope, offset, act, address(y), keep, g.data_ptr(),
+                passed.data_ptr(), mean, moments, totals,
+            )
+            share = float(training) / rows
+            run.norm_backward(
+                z.data_ptr(), rows, c, slope, offset, NONE if written else act, keep,
+                passed.data_ptr(), mean, totals * share, moments * inverse**2 * share, gz.data_ptr(),
+            )
+            if ctx.needs[2]:
+                gweight = paddle.to_tensor((moments * inverse).astype(np.float32))
+                gbias = paddle.to_tensor(totals.astype(np.float32))
+        gx = gkernel = None
+        if ctx.needs[1]:
+            gkernel = kernel_gradient(op, x, gz, kernel)
+        if ctx.needs[0]:
+            gx = empty(*x.shape)
+            op.backward_data(gz.data_ptr(), kernel.data_ptr(), gx.data_ptr())
+        found = (gx, gkernel, gweight, gbias)
+        return (*found, passed if ctx.needs_added else None) if ctx.has_added else found
+
+
+def kernel_gradient(op: onednn.Convolution, x: Tensor, gz: Tensor, kernel: Tensor) -> Tensor:
+    shape = op.shape
+    n, h, w, cin, cout = shape[:5]
+    if shape.kernel == (1, 1) and shape.stride == (1, 1) and shape.groups == 1:  # one product
+        rows = n * h * w
+        flat = gz.transpose([0, 2, 3, 1]).reshape([rows, cout])
+        found = paddle.matmul(flat, x.transpose([0, 2, 3, 1]).reshape([rows, cin]), True)
+        return found.reshape(kernel.shape)
+    if shape.groups == cin == cout and not op.has_depthwise_weights:
+        out = np.empty(kernel.shape, np.float32)
+        top, left = shape.padding[:2]
+        loops().depthwise_weights(
+            x.data_ptr(), gz.data_ptr(), n, h, w, cin, *shape.kernel, *shape.stride, top, left,
+            *shape.size, out,
+        )  # fmt: skip
+        return paddle.to_tensor(out)
+    out = paddle.empty_like(kernel)
+    op.backward_weights(x.data_ptr(), gz.data_ptr(), out.data_ptr())
+    return out
+
+
+def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) -> Tensor:
+    """act(norm(conv(x)) * keep + added).
+
+    Args:
+        kernel: of the convolution; weight and bias: of the norm.
+        added: float32 of the output's shape, or None; act is then NONE or RELU.
+        shape: the convolution's, for this x.
+        act: a number of `loops`.
+        keep: float32 [N], or [1] for all images, looked at where something is added.
+    """
+    if paddle.is_grad_enabled():
+        return ConvNormAct.apply(x, kernel, weight, bias, added, shape, norm, act, keep)
+    z = empty(shape.images, shape.cout, *shape.size)
+    x = last(x)
+    onednn.convolution(shape).forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+    known = affine(z, norm, weight, bias)
+    added = None if added is None else last(added)
+    rows = shape.images * shape.size[0] * shape.size[1]
+    at = z.data_ptr()
+    loops().norm_act(at, rows, shape.cout, *known[:2], act, address(added), keep, at)
+    return z
+
+
+# --------------------------------------------------------------------------
+# A tensor for two readers, means, gates
+
+
+class Twice(PyLayer):
+    """x and x again: the two gradients are added channels last."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = last(x)
+        return alias(x), alias(x)
+
+    @staticmethod
+    def backward(ctx, one, other):
+        one = last(one)
+        other = last(other)
+        n, c, h, w = one.shape
+        out = empty(n, c, h, w)
+        loops().add(one.data_ptr(), other.data_ptr(), n * h * w, c, out.data_ptr())
+        return out
+
+
+def image_means(x: Tensor) -> Tensor:
+    n, c, h, w = x.shape
+    found = np.empty((n, c), np.float32)
+    loops().image_sums(x.data_ptr(), n, h * w, c, 1 / (h * w), found)
+    return paddle.to_tensor(found.reshape(n, c, 1, 1))
+
+
+class Mean(PyLayer):
+    """The means over each image's pixels, [N, C, 1, 1]."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = last(x)
+        ctx.size = x.shape
+        return image_means(x)
+
+    @staticmethod
+    def backward(ctx, g):
+        n, c, h, w = ctx.size
+        out = empty(n, c, h, w)
+        each = numbers(g.reshape([n, c])) / np.float32(h * w)
+        loops().add_to_images(0, n, h * w, c, each, out.data_ptr())
+        return out
+
+
+class MeanAndSelf(PyLayer):
+    """`Mean`, and x again."""
+
+    @staticmethod
+    def forward(ctx, x):
+        x = last(x)
+        return image_means(x), alias(x)
+
+    @staticmethod
+    def backward(ctx, mean, own):
+        own = last(own)
+        n, c, h, w = own.shape
+        out = empty(n, c, h, w)
+        each = numbers(mean.reshape([n, c])) / np.float32(h * w)
+        loops().add_to_images(own.data_ptr(), n, h * w, c, each, out.data_ptr())
+        return out
+
+
+class Gated(PyLayer):
+    """act(x * gate + added); gate [N, C, 1, 1], added of x's shape or None, act NONE or RELU."""
+
+    @staticmethod
+    def forward(ctx, x, gate, added, act):
+        x = last(x)
+        ctx.has_added = added is not None
+        added = None if added is None else last(added)
+        n, c, h, w = x.shape
+        y = empty(n, c, h, w)
+        each = np.ascontiguousarray(gate.numpy().reshape(n, c))
+        loops().gated(x.data_ptr(), n, h * w, c, each, address(added), act, y.data_ptr())
+        ctx.kept = x, each, y if act else None
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        x, gate, y = ctx.kept
+        g = last(g)
+        n, c, h, w = x.shape
+        gx = empty(n, c, h, w)
+        passed = g if y is None else empty(n, c, h, w)
+        ggate = np.empty((n, c), np.float32)
+        loops().gated_backward(
+            x.data_ptr(), n, h * w, c, gate, address(y), g.data_ptr(), gx.data_ptr(),
+            passed.data_ptr(), ggate,
+        )
+        found = gx, paddle.to_tensor(ggate.reshape(n, c, 1, 1))
+        return (*found, passed) if ctx.has_added else found
+
+
+class Plus(PyLayer):
+    """a + b."""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        a = last(a)
+        b = last(b)
+        n, c, h, w = a.shape
+        out = empty(n, c, h, w)
+        loops().add(a.data_ptr(), b.data_ptr(), n * h * w, c, out.data_ptr())
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        return g, g
+
+
+# --------------------------------------------------------------------------
+# Parts of the channels
+
+
+class Mixed(PyLayer):
+    """The sum of the channels' parts, each times its gate: gates [N, parts * C, 1, 1]."""
+
+    @staticmethod
+    def forward(ctx, x, gates, parts):
+        x = last(x)
+        n, wide, h, w = x.shape
+        c = wide // parts
+        y = empty(n, c, h, w)
+        each = np.ascontiguousarray(gates.numpy().reshape(n, wide))
+        loops().mixed(x.data_ptr(), n, h * w, c, parts, each, y.data_ptr())
+        ctx.kept = x, each, parts
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        x, gates, parts = ctx.kept
+        g = last(g)
+        n, wide, h, w = x.shape
+        gx = empty(n, wide, h, w)
+        ggates = np.empty((n, wide), np.float32)
+        loops().mixed_backward(
+            x.data_ptr(), n, h * w, wide // parts, parts, gates, g.data_ptr(), gx.data_ptr(), ggates
+        )
+        return gx, paddle.to_tensor(ggates.reshape(n, wide, 1, 1))
+
+
+class Split(PyLayer):
+    """Equal parts of the channels."""
+
+    @staticmethod
+    def forward(ctx, x, parts):
+        x = last(x)
+        n, c, h, w = x.shape
+        ctx.size = n, c, h, w
+        each = c // parts
+        found = []
+        for start in range(0, c, each):
+            part = empty(n, each, h, w)
+            loops().copy_channels(
+                x.data_ptr(), n * h * w, c, start, part.data_ptr(), each, 0, each
+            )
+            found.append(part)
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        n, c, h, w = ctx.size
+        out = empty(n, c, h, w)
+        each = c // len(gradients)
+        for i, part in enumerate(map(last, gradients)):
+            loops().copy_channels(
+                part.data_ptr(), n * h * w, each, 0, out.data_ptr(), c, i * each, each
+            )
+        return out
+
+
+class Concat(PyLayer):
+    """Channels after one another, of parts of equal width."""
+
+    @staticmethod
+    def forward(ctx, *parts):
+        n, each, h, w = parts[0].shape
+        c = each * len(parts)
+        out = empty(n, c, h, w)
+        for i, part in enumerate(map(last, parts)):
+            loops().copy_channels(
+                part.data_ptr(), n * h * w, each, 0, out.data_ptr(), c, i * each, each
+            )
+        ctx.parts = len(parts)
+        return out
+
+    @staticmethod
+    def backward(ctx, g):
+        g = last(g)
+        n, c, h, w = g.shape
+        each = c // ctx.parts
+        found = []
+        for start in range(0, c, each):
+            part = empty(n, each, h, w)
+            loops().copy_channels(
+                g.data_ptr(), n * h * w, c, start, part.data_ptr(), each, 0, each
+            )
+            found.append(part)
+        return tuple(found)
+
+
+# --------------------------------------------------------------------------
+# Pooling
+
+
+class Window(NamedTuple):
+    kernel: int
+    stride: int
+    padding: int
+    rows: int
+    columns: int
+    exclusive: bool = True  # means are of the places within the image alone
+
+
+class MaxPool(PyLayer):
+    @staticmethod
+    def forward(ctx, x, window):
+        x = last(x)
+        n, c, h, w = x.shape
+        y = empty(n, c, window.rows, window.columns)
+        best = paddle.empty([n, window.rows, window.columns, c], "uint8")
+        places = window.kernel, window.stride, window.padding
+        loops().max_pool(
+            x.data_ptr(), n, h, w, c, *places, y.data_ptr(), best.data_ptr(),
+            window.rows, window.columns,
+        )
+        ctx.kept = best, window, (n, c, h, w)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        best, window, (n, c, h, w) = ctx.kept
+        g = last(g)
+        gx = empty(n, c, h, w)
+        places = window.kernel, window.stride, window.padding
+        loops().max_pool_backward(
+            g.data_ptr(), best.data_ptr(), n, h, w, c, *places, gx.data_ptr(),
+            window.rows, window.columns,
+        )
+        return gx
+
+
+class MeanPool(PyLayer):
+    @staticmethod
+    def forward(ctx, x, window):
+        x = last(x)
+        n, c, h, w = x.shape
+        y = empty(n, c, window.rows, window.columns)
+        places = window.kernel, window.stride, window.padding, window.exclusive
+        loops().mean_pool(
+            x.data_ptr(), n, h, w, c, *places, y.data_ptr(), window.rows, window.columns
+        )
+        ctx.kept = window, (n, c, h, w)
+        return y
+
+    @staticmethod
+    def backward(ctx, g):
+        window, (n, c, h, w) = ctx.kept
+        g = last(g)
+        gx = empty(n, c, h, w)
+        places = window.kernel, window.stride, window.padding, window.exclusive
+        loops().mean_pool_backward(
+            g.data_ptr(), n, h, w, c, *places, gx.data_ptr(), window.rows, window.columns
+        )
+        return gx
+
+
+def to_numbers(images: Tensor, scale: np.ndarray, offset: np.ndarray) -> Tensor:
+    """images uint8 [N, H, W, C] to float32 [N, C, H, W], each channel pixel * scale + offset."""
+    n, h, w, c = images.shape
+    out = empty(n, c, h, w)
+    loops().to_numbers(
+        images.contiguous().data_ptr(), n * h * w, c, scale, offset, out.data_ptr()
+    )
+    return out

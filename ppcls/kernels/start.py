@@ -1,0 +1,59 @@
+"""Whether the kernels can be had here, and their start."""
+
+import ctypes
+import os
+import tempfile
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+from ppcls.utils import environment
+
+NONE, RELU, RELU6, SILU, HARDSWISH = range(5)  # what the loops call activations
+SWITCH = "PPCLS_KERNELS"  # 0: Paddle's own instead
+
+
+@cache
+def can_run() -> bool:
+    """Whether oneDNN and numba are here, and this process computes on a CPU."""
+    from ppcls.kernels import onednn
+
+    if os.environ.get(SWITCH) == "0" or find_spec("numba") is None:
+        return False
+    return onednn.library() is not None
+
+
+@cache
+def loops() -> ModuleType:
+    """The compiled loops, in the threads that Paddle's own computations have.
+
+    Two pools of threads would each keep the cores busy while waiting for the other: a loop then
+    takes milliseconds instead of microseconds. numba's OpenMP finds the functions of Intel's, which
+    Paddle brings, where that is loaded for all to see.
+    """
+    import paddle
+
+    openmp = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
+    ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
+    import numba
+
+    numba.config.THREADING_LAYER = "omp"
+    if not numba.config.CACHE_DIR:
+        numba.config.CACHE_DIR = str(cache_folder())
+    from ppcls.kernels import loops
+
+    numba.set_num_threads(min(environment.threads(), numba.config.NUMBA_NUM_THREADS))
+    return loops
+
+
+def cache_folder() -> Path:
+    """Where what was compiled is kept; a temporary folder where ppcls's own cannot be written."""
+    folder = environment.home() / "kernels"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="ppcls-kernels-"))
