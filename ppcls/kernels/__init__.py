@@ -1,0 +1,4 @@
+"""Kernels for training on a CPU: oneDNN's convolutions and compiled loops, channels last.
+
+`start` says whether they can run here, `channels_last` has what networks call.
+"""

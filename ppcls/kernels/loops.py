@@ -546,11 +546,14 @@ def max_pool(x_, images, height, width, channels, kernel, stride, pad, y_, best_
     x = nb.carray(pointer(x_), (images, height, width, channels))
     y = nb.carray(pointer(y_), (images, rows, columns, channels))
     best = nb.carray(byte_pointer(best_), (images, rows, columns, channels))
+    lowest = np.float32(-np.inf)
     for both in nb.prange(images * rows):
         n = both // rows
         i = both % rows
+        largest = np.empty(channels, np.float32)
+        places = np.empty(channels, np.int32)  # as wide as the numbers: compared side by side
         for j in range(columns):
-            fresh = True
+            largest[:] = lowest
             for a in range(kernel):
                 above = i * stride + a - pad
                 if above < 0 or above >= height:
@@ -559,18 +562,16 @@ def max_pool(x_, images, height, width, channels, kernel, stride, pad, y_, best_
                     left = j * stride + b - pad
                     if left < 0 or left >= width:
                         continue
-                    place = np.uint8(a * kernel + b)
-                    if fresh:
-                        fresh = False
-                        for c in range(channels):
-                            y[n, i, j, c] = x[n, above, left, c]
-                            best[n, i, j, c] = place
-                    else:
-                        for c in range(channels):
-                            value = x[n, above, left, c]
-                            larger = not (value <= y[n, i, j, c])
-                            y[n, i, j, c] = value if larger else y[n, i, j, c]
-                            best[n, i, j, c] = place if larger else best[n, i, j, c]
+                    place = np.int32(a * kernel + b)
+                    for c in range(channels):
+                        value = x[n, above, left, c]
+                        smaller = value <= largest[c]
+                        places[c] = places[c] if smaller else place
+                        largest[c] = largest[c] if smaller else value
+            for c in range(channels):
+                y[n, i, j, c] = largest[c]
+            for c in range(channels):
+                best[n, i, j, c] = places[c]
 
 
 @loop
