@@ -13,7 +13,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ppcls.kernels import onednn
-from ppcls.kernels.start import NONE, RELU6, can_run, loops
+from ppcls.kernels.start import RELU6, can_run, loops
 
 ONE = np.ones(1, np.float32)
 LEAST = 1 << 15  # pixels of all images, below which Paddle's own are as fast
@@ -78,6 +78,11 @@ def numbers(x: Tensor) -> np.ndarray:
     return np.from_dlpack(x.detach())
 
 
+def rows_of(x: Tensor) -> np.ndarray:
+    """[N, C, 1, 1] as an array [N, C]."""
+    return numbers(x.contiguous()).reshape(x.shape[:2])
+
+
 # --------------------------------------------------------------------------
 # Convolution, batch norm, what is added, activation
 
@@ -93,33 +98,24 @@ class Norm(NamedTuple):
     frozen: bool
 
 
-class Affine(NamedTuple):
-    """What a batch norm does to its input: x * slope + offset, float32 [C]; and by what."""
-
-    slope: np.ndarray
-    offset: np.ndarray
-    mean: np.ndarray
-    inverse: np.ndarray
-
-
-def affine(z: Tensor, norm: Norm, weight: Tensor, bias: Tensor) -> Affine:
-    """Of this batch, whose statistics the running ones take in, or of the running ones."""
+def norm_numbers(z: Tensor, norm: Norm, weight: Tensor, bias: Tensor):
+    """What `loops.norm_numbers` says of z, whose statistics running ones take in: known, affine."""
     n, c, h, w = z.shape
-    if norm.training:
-        mean = np.empty(c)
-        variance = np.empty(c)
-        loops().statistics(z.data_ptr(), n * h * w, c, mean, variance)
-        for running, now in ((norm.mean, mean), (norm.variance, variance)):
-            held = numbers(running)
-            held *= np.float32(norm.momentum)
-            held += (now * (1 - norm.momentum)).astype(np.float32)
-    else:
-        mean = numbers(norm.mean).astype(np.float64)
-        variance = numbers(norm.variance).astype(np.float64)
-    inverse = 1 / np.sqrt(variance + norm.epsilon)
-    scale = numbers(weight) * inverse
-    offset = numbers(bias) - mean * scale
-    return Affine(scale.astype(np.float32), offset.astype(np.float32), mean, inverse)
+    known = np.empty((2, c))
+    affine = np.empty((2, c), np.float32)
+    parameters = weight, bias, norm.mean, norm.variance
+    loops().norm_numbers(
+        z.data_ptr(),
+        n * h * w,
+        c,
+        norm.training,
+        *[tensor.data_ptr() for tensor in parameters],
+        norm.momentum,
+        norm.epsilon,
+        known,
+        affine,
+    )
+    return known, affine
 
 
 class ConvNormAct(PyLayer):
@@ -138,28 +134,24 @@ class ConvNormAct(PyLayer):
         op.forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
         rows = n * shape.size[0] * shape.size[1]
         run = loops()
-        known = affine(z, norm, weight, bias)
+        known, affine = norm_numbers(z, norm, weight, bias)
         light = norm.frozen and not norm.training
         # Of a frozen norm before a simple activation what comes out tells all that is needed.
         y = z if light and act <= RELU6 else empty(n, c, *shape.size)
-        run.norm_act(
-            z.data_ptr(), rows, c, known.slope, known.offset, act, address(added), keep, y.data_ptr()
-        )
-        seen = y if (added is not None and act) or y is z else None
-        ctx.kept = x, kernel, z, seen, known, light
+        run.norm_act(z.data_ptr(), rows, c, affine, act, address(added), keep, y.data_ptr())
+        seen = y if added is not None and act and y is not z else None
+        ctx.kept = x, kernel, z, seen, known, affine, light
         ctx.how = op, shape, norm.training, act, keep
-        # Paddle must not take the input's memory for the output's.
         return y
 
     @staticmethod
     def backward(ctx, g):
-        x, kernel, z, y, known, light = ctx.kept
+        x, kernel, z, y, known, affine, light = ctx.kept
         op, shape, training, act, keep = ctx.how
         run = loops()
         g = last(g)
         n, c = shape.images, shape.cout
         rows = n * shape.size[0] * shape.size[1]
-        slope, offset, mean, inverse = known
         gz = empty(n, c, *shape.size)
         gweight = gbias = None
         passed = g
@@ -167,27 +159,21 @@ class ConvNormAct(PyLayer):
             if act and ctx.needs_added:
                 passed = empty(n, c, *shape.size)
             run.frozen_backward(
-                z.data_ptr(), rows, c, slope, offset, act, keep, g.data_ptr(), gz.data_ptr(),
+                z.data_ptr(), rows, c, affine, act, keep, g.data_ptr(), gz.data_ptr(),
                 0 if passed is g else passed.data_ptr(),
-            )
+            )  # fmt: skip
         else:
-            written = run.p_is_written(act, ctx.has_added)
-            if written:
+            if run.p_is_written(act, ctx.has_added):
                 passed = empty(n, c, *shape.size)
-            moments = np.empty(c)
-            totals = np.empty(c)
-            run.act_backward(
-                z.data_ptr(), rows, c, slope, offset, act, address(y), keep, g.data_ptr(),
-                passed.data_ptr(), mean, moments, totals,
-            )
-            share = float(training) / rows
-            run.norm_backward(
-                z.data_ptr(), rows, c, slope, offset, NONE if written else act, keep,
-                passed.data_ptr(), mean, totals * share, moments * inverse**2 * share, gz.data_ptr(),
-            )
-            if ctx.needs[2]:
-                gweight = paddle.to_tensor((moments * inverse).astype(np.float32))
-                gbias = paddle.to_tensor(totals.astype(np.float32))
+            gweight = paddle.empty([c])
+            gbias = paddle.empty([c])
+            run.norm_act_backward(
+                z.data_ptr(), rows, c, training, known, affine, act, address(y), keep,
+                g.data_ptr(), passed.data_ptr(), gz.data_ptr(), gweight.data_ptr(),
+                gbias.data_ptr(),
+            )  # fmt: skip
+            if not ctx.needs[2]:
+                gweight = gbias = None
         gx = gkernel = None
         if ctx.needs[1]:
             gkernel = kernel_gradient(op, x, gz, kernel)
@@ -207,13 +193,13 @@ def kernel_gradient(op: onednn.Convolution, x: Tensor, gz: Tensor, kernel: Tenso
         found = paddle.matmul(flat, x.transpose([0, 2, 3, 1]).reshape([rows, cin]), True)
         return found.reshape(kernel.shape)
     if shape.groups == cin == cout and not op.has_depthwise_weights:
-        out = np.empty(kernel.shape, np.float32)
+        out = paddle.empty_like(kernel)
         top, left = shape.padding[:2]
         loops().depthwise_weights(
             x.data_ptr(), gz.data_ptr(), n, h, w, cin, *shape.kernel, *shape.stride, top, left,
-            *shape.size, out,
+            *shape.size, numbers(out),
         )  # fmt: skip
-        return paddle.to_tensor(out)
+        return out
     out = paddle.empty_like(kernel)
     op.backward_weights(x.data_ptr(), gz.data_ptr(), out.data_ptr())
     return out
@@ -234,11 +220,11 @@ def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) ->
     z = empty(shape.images, shape.cout, *shape.size)
     x = last(x)
     onednn.convolution(shape).forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
-    known = affine(z, norm, weight, bias)
+    affine = norm_numbers(z, norm, weight, bias)[1]
     added = None if added is None else last(added)
     rows = shape.images * shape.size[0] * shape.size[1]
     at = z.data_ptr()
-    loops().norm_act(at, rows, shape.cout, *known[:2], act, address(added), keep, at)
+    loops().norm_act(at, rows, shape.cout, affine, act, address(added), keep, at)
     return z
 
 
@@ -266,9 +252,9 @@ class Twice(PyLayer):
 
 def image_means(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
-    found = np.empty((n, c), np.float32)
-    loops().image_sums(x.data_ptr(), n, h * w, c, 1 / (h * w), found)
-    return paddle.to_tensor(found.reshape(n, c, 1, 1))
+    found = paddle.empty([n, c, 1, 1])
+    loops().image_sums(x.data_ptr(), n, h * w, c, 1 / (h * w), rows_of(found))
+    return found
 
 
 class Mean(PyLayer):
@@ -284,7 +270,7 @@ class Mean(PyLayer):
     def backward(ctx, g):
         n, c, h, w = ctx.size
         out = empty(n, c, h, w)
-        each = numbers(g.reshape([n, c])) / np.float32(h * w)
+        each = rows_of(g) / np.float32(h * w)
         loops().add_to_images(0, n, h * w, c, each, out.data_ptr())
         return out
 
@@ -302,7 +288,7 @@ class MeanAndSelf(PyLayer):
         own = last(own)
         n, c, h, w = own.shape
         out = empty(n, c, h, w)
-        each = numbers(mean.reshape([n, c])) / np.float32(h * w)
+        each = rows_of(mean) / np.float32(h * w)
         loops().add_to_images(own.data_ptr(), n, h * w, c, each, out.data_ptr())
         return out
 
@@ -317,7 +303,7 @@ class Gated(PyLayer):
         added = None if added is None else last(added)
         n, c, h, w = x.shape
         y = empty(n, c, h, w)
-        each = np.ascontiguousarray(gate.numpy().reshape(n, c))
+        each = rows_of(gate)
         loops().gated(x.data_ptr(), n, h * w, c, each, address(added), act, y.data_ptr())
         ctx.kept = x, each, y if act else None
         return y
@@ -329,12 +315,20 @@ class Gated(PyLayer):
         n, c, h, w = x.shape
         gx = empty(n, c, h, w)
         passed = g if y is None else empty(n, c, h, w)
-        ggate = np.empty((n, c), np.float32)
+        ggate = paddle.empty([n, c, 1, 1])
         loops().gated_backward(
-            x.data_ptr(), n, h * w, c, gate, address(y), g.data_ptr(), gx.data_ptr(),
-            passed.data_ptr(), ggate,
+            x.data_ptr(),
+            n,
+            h * w,
+            c,
+            gate,
+            address(y),
+            g.data_ptr(),
+            gx.data_ptr(),
+            passed.data_ptr(),
+            rows_of(ggate),
         )
-        found = gx, paddle.to_tensor(ggate.reshape(n, c, 1, 1))
+        found = gx, ggate
         return (*found, passed) if ctx.has_added else found
 
 
@@ -368,7 +362,7 @@ class Mixed(PyLayer):
         n, wide, h, w = x.shape
         c = wide // parts
         y = empty(n, c, h, w)
-        each = np.ascontiguousarray(gates.numpy().reshape(n, wide))
+        each = rows_of(gates)
         loops().mixed(x.data_ptr(), n, h * w, c, parts, each, y.data_ptr())
         ctx.kept = x, each, parts
         return y
@@ -379,11 +373,19 @@ class Mixed(PyLayer):
         g = last(g)
         n, wide, h, w = x.shape
         gx = empty(n, wide, h, w)
-        ggates = np.empty((n, wide), np.float32)
+        ggates = paddle.empty([n, wide, 1, 1])
         loops().mixed_backward(
-            x.data_ptr(), n, h * w, wide // parts, parts, gates, g.data_ptr(), gx.data_ptr(), ggates
+            x.data_ptr(),
+            n,
+            h * w,
+            wide // parts,
+            parts,
+            gates,
+            g.data_ptr(),
+            gx.data_ptr(),
+            rows_of(ggates),
         )
-        return gx, paddle.to_tensor(ggates.reshape(n, wide, 1, 1))
+        return gx, ggates
 
 
 class Split(PyLayer):
@@ -398,9 +400,7 @@ class Split(PyLayer):
         found = []
         for start in range(0, c, each):
             part = empty(n, each, h, w)
-            loops().copy_channels(
-                x.data_ptr(), n * h * w, c, start, part.data_ptr(), each, 0, each
-            )
+            loops().copy_channels(x.data_ptr(), n * h * w, c, start, part.data_ptr(), each, 0, each)
             found.append(part)
         return tuple(found)
 
@@ -439,9 +439,7 @@ class Concat(PyLayer):
         found = []
         for start in range(0, c, each):
             part = empty(n, each, h, w)
-            loops().copy_channels(
-                g.data_ptr(), n * h * w, c, start, part.data_ptr(), each, 0, each
-            )
+            loops().copy_channels(g.data_ptr(), n * h * w, c, start, part.data_ptr(), each, 0, each)
             found.append(part)
         return tuple(found)
 
@@ -468,8 +466,16 @@ class MaxPool(PyLayer):
         best = paddle.empty([n, window.rows, window.columns, c], "uint8")
         places = window.kernel, window.stride, window.padding
         loops().max_pool(
-            x.data_ptr(), n, h, w, c, *places, y.data_ptr(), best.data_ptr(),
-            window.rows, window.columns,
+            x.data_ptr(),
+            n,
+            h,
+            w,
+            c,
+            *places,
+            y.data_ptr(),
+            best.data_ptr(),
+            window.rows,
+            window.columns,
         )
         ctx.kept = best, window, (n, c, h, w)
         return y
@@ -481,8 +487,16 @@ class MaxPool(PyLayer):
         gx = empty(n, c, h, w)
         places = window.kernel, window.stride, window.padding
         loops().max_pool_backward(
-            g.data_ptr(), best.data_ptr(), n, h, w, c, *places, gx.data_ptr(),
-            window.rows, window.columns,
+            g.data_ptr(),
+            best.data_ptr(),
+            n,
+            h,
+            w,
+            c,
+            *places,
+            gx.data_ptr(),
+            window.rows,
+            window.columns,
         )
         return gx
 
@@ -516,7 +530,5 @@ def to_numbers(images: Tensor, scale: np.ndarray, offset: np.ndarray) -> Tensor:
     """images uint8 [N, H, W, C] to float32 [N, C, H, W], each channel pixel * scale + offset."""
     n, h, w, c = images.shape
     out = empty(n, c, h, w)
-    loops().to_numbers(
-        images.contiguous().data_ptr(), n * h * w, c, scale, offset, out.data_ptr()
-    )
+    loops().to_numbers(images.contiguous().data_ptr(), n * h * w, c, scale, offset, out.data_ptr())
     return out

@@ -72,39 +72,73 @@ def sigmoid(x):
 # Norms: z is what a convolution gave, u = z * slope + offset, y = act(u * keep + added)
 
 
+@inlined
+def vector(address, count):
+    return nb.carray(pointer(address), (count,))
+
+
 @loop
-def statistics(z_, rows, channels, mean, variance):
-    """Mean and variance (of the population) of each channel, float64."""
-    z = matrix(z_, rows, channels)
-    pivot = z[0].copy()  # near the mean, so that squares of small numbers are summed
-    sums = np.zeros((BLOCKS, 2, channels))
-    for block in nb.prange(BLOCKS):
-        first = rows * block // BLOCKS
-        last = rows * (block + 1) // BLOCKS
-        part = np.empty((2, channels), np.float32)
-        for start in range(first, last, ROWS):
-            part[:] = 0
-            for i in range(start, min(start + ROWS, last)):
+def norm_numbers(
+    z_, rows, channels, training, weight_, bias_, mean_, variance_, momentum, epsilon, known, affine
+):
+    """What a norm does to z, of the batch's statistics in training, else of the running ones.
+
+    Args:
+        mean_, variance_: the running ones, of which `momentum` stays when they take in the batch's.
+        known: float64 [2, channels], gets the mean and 1 / sqrt(variance + epsilon).
+        affine: float32 [2, channels], gets slope and offset.
+    """
+    weight = vector(weight_, channels)
+    bias = vector(bias_, channels)
+    running_mean = vector(mean_, channels)
+    running_variance = vector(variance_, channels)
+    if training:
+        z = matrix(z_, rows, channels)
+        pivot = z[0].copy()  # near the mean, so that squares of small numbers are summed
+        sums = np.zeros((BLOCKS, 2, channels))
+        for block in nb.prange(BLOCKS):
+            first = rows * block // BLOCKS
+            last = rows * (block + 1) // BLOCKS
+            part = np.empty((2, channels), np.float32)
+            for start in range(first, last, ROWS):
+                part[:] = 0
+                for i in range(start, min(start + ROWS, last)):
+                    for c in range(channels):
+                        value = z[i, c] - pivot[c]
+                        part[0, c] += value
+                        part[1, c] += value * value
                 for c in range(channels):
-                    value = z[i, c] - pivot[c]
-                    part[0, c] += value
-                    part[1, c] += value * value
-            for c in range(channels):
-                sums[block, 0, c] += part[0, c]
-                sums[block, 1, c] += part[1, c]
+                    sums[block, 0, c] += part[0, c]
+                    sums[block, 1, c] += part[1, c]
+        stays = np.float32(momentum)
+        for c in range(channels):
+            total = 0.0
+            squares = 0.0
+            for block in range(BLOCKS):
+                total += sums[block, 0, c]
+                squares += sums[block, 1, c]
+            shift = total / rows
+            mean = shift + pivot[c]
+            variance = squares / rows - shift * shift
+            variance = 0.0 if variance < 0 else variance
+            known[0, c] = mean
+            known[1, c] = 1 / np.sqrt(variance + epsilon)
+            running_mean[c] = running_mean[c] * stays + np.float32(mean * (1 - momentum))
+            running_variance[c] = running_variance[c] * stays + np.float32(
+                variance * (1 - momentum)
+            )
+    else:
+        for c in range(channels):
+            known[0, c] = running_mean[c]
+            known[1, c] = 1 / np.sqrt(running_variance[c] + epsilon)
     for c in range(channels):
-        total = 0.0
-        squares = 0.0
-        for block in range(BLOCKS):
-            total += sums[block, 0, c]
-            squares += sums[block, 1, c]
-        shift = total / rows
-        mean[c] = shift + pivot[c]
-        variance[c] = max(squares / rows - shift * shift, 0.0)
+        slope = weight[c] * known[1, c]
+        affine[0, c] = slope
+        affine[1, c] = bias[c] - known[0, c] * slope
 
 
 @loop
-def norm_act(z_, rows, channels, slope, offset, act, added_, keep, y_):
+def norm_act(z_, rows, channels, affine, act, added_, keep, y_):
     """y = act(u * keep + added).
 
     Args:
@@ -115,6 +149,8 @@ def norm_act(z_, rows, channels, slope, offset, act, added_, keep, y_):
     z = matrix(z_, rows, channels)
     y = matrix(y_, rows, channels)
     added = matrix(added_, rows, channels)
+    slope = affine[0]
+    offset = affine[1]
     per_image = rows // len(keep)
     zero = np.float32(0)
     six = np.float32(6)
@@ -156,19 +192,38 @@ def norm_act(z_, rows, channels, slope, offset, act, added_, keep, y_):
                     y[i, c] = z[i, c] * slope[c] + offset[c]
 
 
+def p_is_written(act, added):
+    """Whether `norm_act_backward` writes p: what costs nothing is computed again instead."""
+    return act in (SILU, HARDSWISH) or (act == RELU and added)
+
+
 @loop
-def act_backward(z_, rows, channels, slope, offset, act, y_, keep, g_, p_, mean, moments, totals):
-    """p, the gradient g past the activation, with totals = sum(p) and moments = sum(p (z - mean)).
+def norm_act_backward(
+    z_, rows, channels, training, known, affine, act, y_, keep, g_, p_, gz_, gweight_, gbias_
+):
+    """The gradients for z and for the norm's weight and bias, of g.
+
+    With p, the gradient past the activation, and q = p * keep: gbias = sum(q), gweight =
+    sum(q (z - mean)) / deviation, and gz = slope * (q - gbias / rows - (z - mean) * gweight /
+    deviation / rows), of which slope * q is all where the statistics are not the batch's.
 
     Args:
         y_: what came out, where something was added: NONE and RELU only; else 0.
-        p_: written where `p_is_written`; the norm's share of it is p * keep, as in the sums.
-        moments, totals: float64 [channels].
+        p_: is written where `p_is_written`.
+        gweight_, gbias_: float32 [channels].
     """
+    slope = affine[0]
+    offset = affine[1]
+    mean = known[0]
     z = matrix(z_, rows, channels)
     y = matrix(y_, rows, channels)
     g = matrix(g_, rows, channels)
     passed = matrix(p_, rows, channels)
+    gz = matrix(gz_, rows, channels)
+    gweight = vector(gweight_, channels)
+    gbias = vector(gbias_, channels)
+    base = np.empty(channels, np.float32)
+    tilt = np.empty(channels, np.float32)
     sums = np.zeros((BLOCKS, 2, channels))
     middle = mean.astype(np.float32)
     per_image = rows // len(keep)
@@ -236,34 +291,19 @@ def act_backward(z_, rows, channels, slope, offset, act, y_, keep, g_, p_, mean,
         for block in range(BLOCKS):
             total += sums[block, 0, c]
             moment += sums[block, 1, c]
-        totals[c] = total
-        moments[c] = moment
-
-
-def p_is_written(act, added):
-    """Whether `act_backward` writes p: what costs nothing is computed again instead."""
-    return act in (SILU, HARDSWISH) or (act == RELU and added)
-
-
-@loop
-def norm_backward(z_, rows, channels, slope, offset, act, keep, g_, mean, shift, lean, gz_):
-    """gz = slope * (p * keep - shift - (z - mean) * lean); p is g past NONE, RELU or RELU6."""
-    z = matrix(z_, rows, channels)
-    g = matrix(g_, rows, channels)
-    gz = matrix(gz_, rows, channels)
-    per_image = rows // len(keep)
-    zero = np.float32(0)
-    six = np.float32(6)
-    middle = mean.astype(np.float32)
-    base = np.empty(channels, np.float32)
-    tilt = np.empty(channels, np.float32)
-    for c in range(channels):
-        tilt[c] = -slope[c] * lean[c]
-        base[c] = -slope[c] * shift[c]
+        gweight[c] = moment * known[1, c]
+        gbias[c] = total
+        tilt[c] = -slope[c] * moment * known[1, c] ** 2 / rows if training else 0.0
+        base[c] = -slope[c] * total / rows if training else 0.0
+    written = act == SILU or act == HARDSWISH or (act == RELU and y_)
     for block in nb.prange(BLOCKS):
         for i in range(rows * block // BLOCKS, rows * (block + 1) // BLOCKS):
             kept = keep[i // per_image]
-            if act == NONE:
+            if written:
+                for c in range(channels):
+                    p = passed[i, c] * kept
+                    gz[i, c] = slope[c] * p + (z[i, c] - middle[c]) * tilt[c] + base[c]
+            elif act == NONE:
                 for c in range(channels):
                     p = g[i, c] * kept
                     gz[i, c] = slope[c] * p + (z[i, c] - middle[c]) * tilt[c] + base[c]
@@ -280,7 +320,7 @@ def norm_backward(z_, rows, channels, slope, offset, act, keep, g_, mean, shift,
 
 
 @loop
-def frozen_backward(kept_, rows, channels, slope, offset, act, keep, g_, gz_, p_):
+def frozen_backward(kept_, rows, channels, affine, act, keep, g_, gz_, p_):
     """gz = slope * p * keep, and p where `p_` is not 0, of a norm whose parameters do not train.
 
     Args:
@@ -290,6 +330,8 @@ def frozen_backward(kept_, rows, channels, slope, offset, act, keep, g_, gz_, p_
     g = matrix(g_, rows, channels)
     gz = matrix(gz_, rows, channels)
     passed = matrix(p_, rows, channels)
+    slope = affine[0]
+    offset = affine[1]
     per_image = rows // len(keep)
     zero = np.float32(0)
     six = np.float32(6)

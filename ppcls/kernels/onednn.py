@@ -7,9 +7,19 @@ it is documented. Images are float32 [N, H, W, C] in memory; weights are Paddle'
 """
 
 import ctypes
-import os
 from collections.abc import Sequence
-from ctypes import POINTER, Array, Structure, byref, c_char_p, c_int, c_int64, c_size_t, c_uint, c_void_p
+from ctypes import (
+    POINTER,
+    Array,
+    Structure,
+    byref,
+    c_char_p,
+    c_int,
+    c_int64,
+    c_size_t,
+    c_uint,
+    c_void_p,
+)
 from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
@@ -229,8 +239,16 @@ class Convolution:
         self.weights = lib.free_layout(weights)
         self.places = Dims(*stride), Dims(0, 0), Dims(*padding[:2]), Dims(*padding[2:])
         self.hint = lib.made(
-            "convolution_forward_primitive_desc_create", lib.engine, FORWARD_TRAINING, DIRECT,
-            self.x, self.weights, None, self.y, *self.places, None,
+            "convolution_forward_primitive_desc_create",
+            lib.engine,
+            FORWARD_TRAINING,
+            DIRECT,
+            self.x,
+            self.weights,
+            None,
+            self.y,
+            *self.places,
+            None,
         )
         self.forward = Step(lib, self.hint, (SRC, WEIGHTS, DST), (self.x, self.plain, self.y))
 
@@ -241,8 +259,15 @@ class Convolution:
     @cached_property
     def backward_data(self) -> Step:
         made = self.lib.made(
-            "convolution_backward_data_primitive_desc_create", self.lib.engine, DIRECT,
-            self.x, self.weights, self.y, *self.places, self.hint, None,
+            "convolution_backward_data_primitive_desc_create",
+            self.lib.engine,
+            DIRECT,
+            self.x,
+            self.weights,
+            self.y,
+            *self.places,
+            self.hint,
+            None,
         )
         return Step(self.lib, made, (DIFF_DST, WEIGHTS, DIFF_SRC), (self.y, self.plain, self.x))
 

@@ -164,9 +164,7 @@ def padding_of(conv: nn.Conv2D, height: int, width: int) -> tuple[int, int, int,
         )
         return high, wide, high, wide
     ends = []
-    for size, kernel, stride in zip(
-        (height, width), conv._kernel_size, conv._stride, strict=True
-    ):
+    for size, kernel, stride in zip((height, width), conv._kernel_size, conv._stride, strict=True):
         lacking = max((-(-size // stride) - 1) * stride + kernel - size, 0)
         ends.append((lacking // 2, lacking - lacking // 2))
     (top, bottom), (left, right) = ends
@@ -409,7 +407,11 @@ def kept_images(drop_path: nn.Layer, x) -> np.ndarray:
 
 
 def plus_branch(
-    branch: nn.Sequential, x, shortcut, act: nn.Layer | None = None, drop_path: nn.Layer | None = None
+    branch: nn.Sequential,
+    x,
+    shortcut,
+    act: nn.Layer | None = None,
+    drop_path: nn.Layer | None = None,
 ):
     """act(drop_path(branch(x)) + shortcut), in one pass through memory where that can be."""
     act = act or nn.Identity()
