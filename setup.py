@@ -81,7 +81,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "cpu": ["paddlepaddle>=3.0", *training],
+        "cpu": ["paddlepaddle>=3.0", "numba>=0.61,<1", *training],
         "gpu": ["paddlepaddle-gpu>=3.0", *training],
         "deploy": deploy,
         "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", "matplotlib>=3.8", *convert],

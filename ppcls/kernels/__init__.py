@@ -2,3 +2,5 @@
 
 `start` says whether they can run here, `channels_last` has what networks call.
 """
+
+NONE, RELU, RELU6, SILU, HARDSWISH = range(5)  # what they call activations

@@ -11,7 +11,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-from ppcls.kernels.start import HARDSWISH, NONE, RELU, RELU6, SILU
+from ppcls.kernels import HARDSWISH, NONE, RELU, RELU6, SILU
 
 BLOCKS = 64  # of rows; each is summed by one thread
 ROWS = 16  # that are summed in float32 before they go into float64
@@ -46,7 +46,7 @@ inlined = nb.njit(fastmath=FAST, inline="always")
 
 @inlined
 def matrix(address, rows, channels):
-    return nb.carray(pointer(address), (rows, channels))
+    return nb.carray(pointer(address), (rows, channels))  # type: ignore
 
 
 @inlined
@@ -74,7 +74,7 @@ def sigmoid(x):
 
 @inlined
 def vector(address, count):
-    return nb.carray(pointer(address), (count,))
+    return nb.carray(pointer(address), (count,))  # type: ignore
 
 
 @loop
@@ -295,7 +295,7 @@ def norm_act_backward(
         gbias[c] = total
         tilt[c] = -slope[c] * moment * known[1, c] ** 2 / rows if training else 0.0
         base[c] = -slope[c] * total / rows if training else 0.0
-    written = act == SILU or act == HARDSWISH or (act == RELU and y_)
+    written = act in (SILU, HARDSWISH) or (act == RELU and y_ != 0)
     for block in nb.prange(BLOCKS):
         for i in range(rows * block // BLOCKS, rows * (block + 1) // BLOCKS):
             kept = keep[i // per_image]
@@ -570,7 +570,7 @@ def copy_channels(x_, rows, of, start, y_, into, at, count):
 @loop
 def to_numbers(pixels_, rows, channels, scale, offset, y_):
     """y = pixels * scale + offset; pixels uint8, scale and offset float32 [channels]."""
-    pixels = nb.carray(byte_pointer(pixels_), (rows, channels))
+    pixels = nb.carray(byte_pointer(pixels_), (rows, channels))  # type: ignore
     y = matrix(y_, rows, channels)
     for block in nb.prange(BLOCKS):
         for i in range(rows * block // BLOCKS, rows * (block + 1) // BLOCKS):
@@ -585,9 +585,9 @@ def to_numbers(pixels_, rows, channels, scale, offset, y_):
 @loop
 def max_pool(x_, images, height, width, channels, kernel, stride, pad, y_, best_, rows, columns):
     """The largest of each window; `best_` gets which of its places that is, uint8, the first."""
-    x = nb.carray(pointer(x_), (images, height, width, channels))
-    y = nb.carray(pointer(y_), (images, rows, columns, channels))
-    best = nb.carray(byte_pointer(best_), (images, rows, columns, channels))
+    x = nb.carray(pointer(x_), (images, height, width, channels))  # type: ignore
+    y = nb.carray(pointer(y_), (images, rows, columns, channels))  # type: ignore
+    best = nb.carray(byte_pointer(best_), (images, rows, columns, channels))  # type: ignore
     lowest = np.float32(-np.inf)
     for both in nb.prange(images * rows):
         n = both // rows
@@ -621,9 +621,9 @@ def max_pool_backward(
     g_, best_, images, height, width, channels, kernel, stride, pad, gx_, rows, columns
 ):
     """Each gradient goes to the place its window's largest number came from."""
-    g = nb.carray(pointer(g_), (images, rows, columns, channels))
-    best = nb.carray(byte_pointer(best_), (images, rows, columns, channels))
-    gx = nb.carray(pointer(gx_), (images, height, width, channels))
+    g = nb.carray(pointer(g_), (images, rows, columns, channels))  # type: ignore
+    best = nb.carray(byte_pointer(best_), (images, rows, columns, channels))  # type: ignore
+    gx = nb.carray(pointer(gx_), (images, height, width, channels))  # type: ignore
     zero = np.float32(0)
     for both in nb.prange(images * height):
         n = both // height
@@ -659,8 +659,8 @@ def mean_pool(
     x_, images, height, width, channels, kernel, stride, pad, exclusive, y_, rows, columns
 ):
     """The mean of each window; `exclusive`: of the places within the image alone."""
-    x = nb.carray(pointer(x_), (images, height, width, channels))
-    y = nb.carray(pointer(y_), (images, rows, columns, channels))
+    x = nb.carray(pointer(x_), (images, height, width, channels))  # type: ignore
+    y = nb.carray(pointer(y_), (images, rows, columns, channels))  # type: ignore
     zero = np.float32(0)
     for both in nb.prange(images * rows):
         n = both // rows
@@ -685,8 +685,8 @@ def mean_pool_backward(
     g_, images, height, width, channels, kernel, stride, pad, exclusive, gx_, rows, columns
 ):
     """Each gradient in equal parts to its window."""
-    g = nb.carray(pointer(g_), (images, rows, columns, channels))
-    gx = nb.carray(pointer(gx_), (images, height, width, channels))
+    g = nb.carray(pointer(g_), (images, rows, columns, channels))  # type: ignore
+    gx = nb.carray(pointer(gx_), (images, height, width, channels))  # type: ignore
     zero = np.float32(0)
     for both in nb.prange(images * height):
         n = both // height
@@ -720,8 +720,8 @@ def depthwise_weights(
 
     Its kernel is high x wide, its strides are down and across, and top and left its padding.
     """
-    x = nb.carray(pointer(x_), (images, height, width, channels))
-    g = nb.carray(pointer(g_), (images, rows, columns, channels))
+    x = nb.carray(pointer(x_), (images, height, width, channels))  # type: ignore
+    g = nb.carray(pointer(g_), (images, rows, columns, channels))  # type: ignore
     lines = images * rows
     sums = np.zeros((PIECES, high * wide, channels))
     for block in nb.prange(PIECES):

@@ -7,10 +7,11 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ppcls.utils import environment
+from ppcls.utils.log import say
 
-NONE, RELU, RELU6, SILU, HARDSWISH = range(5)  # what the loops call activations
 SWITCH = "PPCLS_KERNELS"  # 0: Paddle's own instead
 
 
@@ -38,12 +39,16 @@ def loops() -> ModuleType:
     ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
     import numba
 
-    numba.config.THREADING_LAYER = "omp"
-    if not numba.config.CACHE_DIR:
-        numba.config.CACHE_DIR = str(cache_folder())
+    config: Any = numba.config
+    config.THREADING_LAYER = "omp"
+    if not config.CACHE_DIR:
+        folder = cache_folder()
+        config.CACHE_DIR = str(folder)
+        if not any(folder.rglob("*.nbc")):
+            say("kernels are compiled for this CPU, once: about 20 seconds")
     from ppcls.kernels import loops
 
-    numba.set_num_threads(min(environment.threads(), numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(environment.threads(), config.NUMBA_NUM_THREADS))
     return loops
 
 

@@ -4,16 +4,15 @@ No `forward` calls `zip(..., strict=True)`: Paddle's export to static graphs doe
 """
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import paddle
 from paddle import nn
 from paddle.nn import functional as F
 
-from ppcls.kernels import channels_last
+from ppcls.kernels import HARDSWISH, NONE, RELU, RELU6, SILU, channels_last
 from ppcls.kernels.onednn import Shape
-from ppcls.kernels.start import HARDSWISH, NONE, RELU, RELU6, SILU
 
 
 def conv2d(
@@ -115,8 +114,9 @@ class ConvNorm(nn.Layer):
         return self.act(self.norm(self.conv(x)))
 
     def plus(self, x, added, act: nn.Layer, drop_path: nn.Layer):
-        """act(drop_path(norm(conv(x))) + added), of one without an activation of its own."""
-        if self.is_served(x, act):
+        """act(drop_path(self(x)) + added)."""
+        plain = type(self.act) is nn.Identity and type(act) in (nn.Identity, nn.ReLU)
+        if plain and self.is_served(x, act) and not hooked(drop_path):
             return self.served(x, act, added, kept_images(drop_path, x))
         return act(drop_path(self(x)) + added)
 
@@ -127,7 +127,7 @@ class ConvNorm(nn.Layer):
             and type(self.norm) is nn.BatchNorm2D
             and type(act) in KERNELS
             and self.conv.bias is None
-            and not any(part._forward_post_hooks for part in (self.conv, self.norm, act))
+            and not hooked(self.conv, self.norm, act)
         )
 
     def served(self, x, act: nn.Layer, added=None, keep=channels_last.ONE):
@@ -146,31 +146,38 @@ class ConvNorm(nn.Layer):
             conv._groups,
         )
         training = norm.training and not norm._use_global_stats
-        frozen = norm.weight.stop_gradient and norm.bias.stop_gradient
+        weight: Any = norm.weight
+        bias: Any = norm.bias
+        frozen = weight.stop_gradient and bias.stop_gradient
         about = channels_last.Norm(
             norm._mean, norm._variance, norm._momentum, norm._epsilon, training, frozen
         )
         code = KERNELS[type(act)]
         return channels_last.conv_norm_act(
-            x, conv.weight, norm.weight, norm.bias, added, shape, about, code, keep
+            x, conv.weight, weight, bias, added, shape, about, code, keep
         )
 
 
 def padding_of(conv: nn.Conv2D, height: int, width: int) -> tuple[int, int, int, int]:
-    """What is added to the top, left, bottom and right of images."""
-    if conv._padding != "SAME":
-        high, wide = (
-            (conv._padding,) * 2 if isinstance(conv._padding, int) else tuple(conv._padding)
-        )
-        return high, wide, high, wide
+    """What `conv2d` adds to the top, left, bottom and right of images."""
+    padding: Any = conv._padding
+    if padding != "SAME":
+        return padding, padding, padding, padding
     ends = []
-    for size, kernel, stride in zip((height, width), conv._kernel_size, conv._stride, strict=True):
-        lacking = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+    for i, size in enumerate((height, width)):
+        stride = conv._stride[i]
+        lacking = max((-(-size // stride) - 1) * stride + conv._kernel_size[i] - size, 0)
         ends.append((lacking // 2, lacking - lacking // 2))
     (top, bottom), (left, right) = ends
     return top, left, bottom, right
 
 
+def hooked(*layers: nn.Layer) -> bool:
+    """Whether somebody hooked a function to one of them, which then has to be called."""
+    return any(layer._forward_pre_hooks or layer._forward_post_hooks for layer in layers)
+
+
+# Which activations `ppcls.kernels` computes, and its names of them.
 KERNELS = {
     nn.Identity: NONE,
     nn.ReLU: RELU,
@@ -207,13 +214,12 @@ class MeanPool(nn.AvgPool2D):
 
 def window(pool, x, exclusive: bool = True) -> channels_last.Window:
     """The windows of a pooling of x; rows and columns are those of its output."""
-    up = pool.ksize - 1 if pool.ceil_mode else 0
     assert exclusive or not pool.ceil_mode
-    sides = [
-        (side + 2 * pool.padding - pool.ksize + min(up, pool.stride - 1)) // pool.stride + 1
-        for side in x.shape[2:]
-    ]
-    return channels_last.Window(pool.ksize, pool.stride, pool.padding, *sides, exclusive)
+    more = pool.stride - 1 if pool.ceil_mode else 0
+    rows, columns = (
+        (side + 2 * pool.padding - pool.ksize + more) // pool.stride + 1 for side in x.shape[2:]
+    )
+    return channels_last.Window(pool.ksize, pool.stride, pool.padding, rows, columns, exclusive)
 
 
 class GlobalMean(nn.AdaptiveAvgPool2D):
@@ -277,7 +283,8 @@ class SqueezeExcite(nn.Layer):
 
     def plus(self, x, added, act: nn.Layer, drop_path: nn.Layer):
         """act(drop_path(x * gate) + added)."""
-        if not channels_last.serves(x) or type(act) not in (nn.Identity, nn.ReLU):
+        plain = type(act) in (nn.Identity, nn.ReLU) and not hooked(drop_path)
+        if not (plain and channels_last.serves(x)):
             return act(drop_path(self(x)) + added)
         gates, x = self.gates(x)
         keep = paddle.to_tensor(kept_images(drop_path, x)).reshape([-1, 1, 1, 1])
@@ -286,7 +293,7 @@ class SqueezeExcite(nn.Layer):
     def gates(self, x):
         """The gates, and x, whose gradients are added."""
         means, x = channels_last.MeanAndSelf.apply(x)
-        for layer in self.gate[1:]:
+        for layer in list(self.gate)[1:]:
             means = layer(means)
         return means, x
 
@@ -416,7 +423,7 @@ def plus_branch(
     """act(drop_path(branch(x)) + shortcut), in one pass through memory where that can be."""
     act = act or nn.Identity()
     drop_path = drop_path or nn.Identity()
-    if not channels_last.serves(x):
+    if not channels_last.serves(x) or hooked(branch, branch[-1], act):
         return act(drop_path(branch(x)) + shortcut)
     *before, end = branch
     for layer in before:
