@@ -12,7 +12,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ppcls.kernels import NONE, RELU6, onednn
+from ppcls.kernels import RELU6, onednn
 from ppcls.kernels.start import can_run, loops
 
 ONE = np.ones(1, np.float32)
