@@ -5,6 +5,7 @@ made here takes such a tensor as any other and copies it where it must: only tim
 Convolutions are oneDNN's (`onednn`), all else is `loops`.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ppcls.kernels import RELU6, onednn
+from ppcls.kernels.onednn import Shape
 from ppcls.kernels.start import can_run, loops
 
 ONE = np.ones(1, np.float32)
@@ -120,6 +122,76 @@ def norm_numbers(z: Tensor, norm: Norm, weight: Tensor, bias: Tensor):
     return known, affine
 
 
+class Convolution:
+    """A convolution without a bias: of 1x1 a product of matrices (MKL's), else oneDNN's."""
+
+    def __init__(self, shape: Shape):
+        self.shape = shape
+        self.is_product = shape.kernel == (1, 1) and shape.groups == 1 and not any(shape.padding)
+        self.picks = shape.stride != (1, 1)
+        self.rows = shape.images * shape.size[0] * shape.size[1]
+
+    def picked(self, x: Tensor) -> Tensor:
+        """What a 1x1 convolution looks at of x, [pixels, C]."""
+        shape = self.shape
+        if not self.picks:
+            return x.transpose([0, 2, 3, 1]).reshape([self.rows, shape.cin])
+        out = paddle.empty([self.rows, shape.cin])
+        sizes = shape.images, shape.height, shape.width, shape.cin, *shape.stride
+        loops().pick(x.data_ptr(), *sizes, out.data_ptr(), *shape.size)
+        return out
+
+    def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
+        shape = self.shape
+        if self.is_product:
+            flat = kernel.reshape([shape.cout, shape.cin])
+            out = paddle.matmul(self.picked(x), flat, transpose_y=True)
+            out = out.reshape([shape.images, *shape.size, shape.cout])
+            return out.transpose([0, 3, 1, 2])
+        z = empty(shape.images, shape.cout, *shape.size)
+        op = onednn.convolution(shape)
+        op.forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+        return z
+
+    def input_gradient(self, gz: Tensor, kernel: Tensor) -> Tensor:
+        shape = self.shape
+        if self.is_product:
+            flat = gz.transpose([0, 2, 3, 1]).reshape([self.rows, shape.cout])
+            found = paddle.matmul(flat, kernel.reshape([shape.cout, shape.cin]))
+            if not self.picks:
+                found = found.reshape([shape.images, shape.height, shape.width, shape.cin])
+                return found.transpose([0, 3, 1, 2])
+            gx = empty(shape.images, shape.cin, shape.height, shape.width)
+            sizes = shape.images, shape.height, shape.width, shape.cin, *shape.stride
+            loops().put_back(found.data_ptr(), *sizes, gx.data_ptr(), *shape.size)
+            return gx
+        gx = empty(shape.images, shape.cin, shape.height, shape.width)
+        op = onednn.convolution(shape)
+        op.backward_data(gz.data_ptr(), kernel.data_ptr(), gx.data_ptr())
+        return gx
+
+    def kernel_gradient(self, x: Tensor, gz: Tensor, kernel: Tensor) -> Tensor:
+        shape = self.shape
+        if self.is_product:
+            flat = gz.transpose([0, 2, 3, 1]).reshape([self.rows, shape.cout])
+            found = paddle.matmul(flat, self.picked(x), transpose_x=True)
+            return found.reshape(kernel.shape)
+        op = onednn.convolution(shape)
+        out = paddle.empty_like(kernel)
+        if shape.groups == shape.cin == shape.cout and not op.has_depthwise_weights:
+            top, left = shape.padding[:2]
+            loops().depthwise_weights(
+                x.data_ptr(), gz.data_ptr(), shape.images, shape.height, shape.width, shape.cin,
+                *shape.kernel, *shape.stride, top, left, *shape.size, numbers(out),
+            )  # fmt: skip
+            return out
+        op.backward_weights(x.data_ptr(), gz.data_ptr(), out.data_ptr())
+        return out
+
+
+convolution = cache(Convolution)  # one for each shape
+
+
 class ConvNormAct(PyLayer):
     """act(norm(conv(x)) * keep + added)."""
 
@@ -130,10 +202,9 @@ class ConvNormAct(PyLayer):
         ctx.has_added = added is not None
         x = last(x)
         added = None if added is None else last(added)
-        op = onednn.convolution(shape)
+        op = convolution(shape)
         n, c = shape.images, shape.cout
-        z = empty(n, c, *shape.size)
-        op.forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+        z = op.forward(x, kernel.detach())
         rows = n * shape.size[0] * shape.size[1]
         run = loops()
         known, affine = norm_numbers(z, norm, weight, bias)
@@ -142,7 +213,7 @@ class ConvNormAct(PyLayer):
         y = z if light and act <= RELU6 else empty(n, c, *shape.size)
         run.norm_act(z.data_ptr(), rows, c, affine, act, address(added), keep, y.data_ptr())
         seen = y if added is not None and act and y is not z else None
-        ctx.kept = x, kernel, z, seen, known, affine, light
+        ctx.kept = x, kernel.detach(), z, seen, known, affine, light
         ctx.how = op, shape, norm.training, act, keep
         return y
 
@@ -178,33 +249,11 @@ class ConvNormAct(PyLayer):
                 gweight = gbias = None
         gx = gkernel = None
         if ctx.needs[1]:
-            gkernel = kernel_gradient(op, x, gz, kernel)
+            gkernel = op.kernel_gradient(x, gz, kernel)
         if ctx.needs[0]:
-            gx = empty(*x.shape)
-            op.backward_data(gz.data_ptr(), kernel.data_ptr(), gx.data_ptr())
+            gx = op.input_gradient(gz, kernel)
         found = (gx, gkernel, gweight, gbias)
         return (*found, passed if ctx.needs_added else None) if ctx.has_added else found
-
-
-def kernel_gradient(op: onednn.Convolution, x: Tensor, gz: Tensor, kernel: Tensor) -> Tensor:
-    shape = op.shape
-    n, h, w, cin, cout = shape[:5]
-    if shape.kernel == (1, 1) and shape.stride == (1, 1) and shape.groups == 1:  # one product
-        rows = n * h * w
-        flat = gz.transpose([0, 2, 3, 1]).reshape([rows, cout])
-        found = paddle.matmul(flat, x.transpose([0, 2, 3, 1]).reshape([rows, cin]), True)
-        return found.reshape(kernel.shape)
-    if shape.groups == cin == cout and not op.has_depthwise_weights:
-        out = paddle.empty_like(kernel)
-        top, left = shape.padding[:2]
-        loops().depthwise_weights(
-            x.data_ptr(), gz.data_ptr(), n, h, w, cin, *shape.kernel, *shape.stride, top, left,
-            *shape.size, numbers(out),
-        )  # fmt: skip
-        return out
-    out = paddle.empty_like(kernel)
-    op.backward_weights(x.data_ptr(), gz.data_ptr(), out.data_ptr())
-    return out
 
 
 def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) -> Tensor:
@@ -221,9 +270,7 @@ def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) ->
     needed = not all(tensor is None or tensor.stop_gradient for tensor in inputs)
     if needed and paddle.is_grad_enabled():
         return ConvNormAct.apply(x, kernel, weight, bias, added, shape, norm, act, keep)
-    z = empty(shape.images, shape.cout, *shape.size)
-    x = last(x)
-    onednn.convolution(shape).forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+    z = convolution(shape).forward(last(x), kernel.detach())
     affine = norm_numbers(z, norm, weight, bias)[1]
     added = None if added is None else last(added)
     rows = shape.images * shape.size[0] * shape.size[1]
