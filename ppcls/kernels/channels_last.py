@@ -225,10 +225,10 @@ class ConvNormAct(PyLayer):
         g = last(g)
         n, c = shape.images, shape.cout
         rows = n * shape.size[0] * shape.size[1]
-        gz = empty(n, c, *shape.size)
         gweight = gbias = None
         passed = g
         if light:
+            gz = empty(n, c, *shape.size)
             if act and ctx.needs_added:
                 passed = empty(n, c, *shape.size)
             run.frozen_backward(
@@ -238,6 +238,9 @@ class ConvNormAct(PyLayer):
         else:
             if run.p_is_written(act, ctx.has_added):
                 passed = empty(n, c, *shape.size)
+            # Nobody else reads what was written for the norm alone.
+            alone = passed is not g and not ctx.needs_added
+            gz = passed if alone else empty(n, c, *shape.size)
             gweight = paddle.empty([c])
             gbias = paddle.empty([c])
             run.norm_act_backward(

@@ -210,6 +210,7 @@ def norm_act_backward(
     Args:
         y_: what came out, where something was added: NONE and RELU only; else 0.
         p_: is written where `p_is_written`.
+        gz_: may be `p_`, where that is written.
         gweight_, gbias_: float32 [channels].
     """
     slope = affine[0]

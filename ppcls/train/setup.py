@@ -33,6 +33,7 @@ from ppcls.data.sampler import EpochSampler
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import open_unlabeled
+from ppcls.kernels import start as kernels
 from ppcls.models.layers import Normalize
 from ppcls.models.recompute import recompute_blocks
 from ppcls.optim.parameters import (
@@ -826,6 +827,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
         lines.append(
             f"note: the published recipe also has {', '.join(train.without)}: not here yet"
         )
+    if device == "cpu" and (slow := kernels.missing()):
+        lines.append(f"note: {slow}")
     note = Precision(train.precision, train.amp_level).note()
     if note:
         lines.append(note)
