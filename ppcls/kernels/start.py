@@ -29,7 +29,10 @@ def missing() -> str:
     """What to tell of kernels that could run here; "" where nothing is missing."""
     if os.environ.get(SWITCH) == "0" or find_spec("numba") is not None:
         return ""
-    return "numba is not installed, without which training is several times slower on a CPU: pip install 'ppcls[cpu]'"
+    return (
+        "numba is not installed, without which training on a CPU is slower, some networks several "
+        "times: pip install 'ppcls[cpu]'"
+    )
 
 
 @cache
