@@ -52,6 +52,7 @@ class Peer:
     member: Member
     channel: Channel
     met: int = 0  # how often it has come to meet or, of process 0, has let the others go on
+    said: Sequence = ()  # what it told when it came: its numbers or, of process 0, everybody's
     silent: float = 0.0
     gone: bool = False
     reason: str | None = None  # why it left, "" without one; None: it has not said that it leaves
@@ -109,6 +110,7 @@ class Link:
         peer.gone = messages is None
         for message in messages or ():
             if message.get("here"):
+                peer.said = message.get("says", ())
                 peer.met += 1
             if "left" in message:
                 peer.reason = visible(str(message["left"]), LONGEST_REASON)
@@ -122,15 +124,18 @@ class Link:
 
     # ------------------------------------------------------------------ meeting
 
-    def meet(self) -> None:
-        """Wait until all have come here.
+    def meet(self, own: Sequence[float] = ()) -> list[Sequence[float]]:
+        """Wait until all have come here; a few numbers of each, by rank, to the last bit.
+
+        They travel with the words that say who is here, so that they cost nothing, and nobody
+        waits for a device.
 
         Raises:
             PeerError: one of them never will.
         """
         self.rounds += 1
         if self.own:
-            self.tell({"here": 1})
+            self.tell({"here": 1, "says": [*own]})
         waited = Waited()
         notice = set[int]()
         with self.changed:
@@ -144,8 +149,12 @@ class Link:
             for peer in self.peers.values():  # who came, and died
                 if peer.gone and peer.reason is None and (lost := self.loss(peer)):
                     raise self.ended(lost)
-        if not self.own:
-            self.tell({"here": 1})
+        if self.own:
+            return [*self.peers[0].said]
+        # None tells of the next round before it has heard of this one.
+        told = [own, *(self.peers[rank].said for rank in range(1, self.count))]
+        self.tell({"here": 1, "says": [[*numbers] for numbers in told]})
+        return told
 
     def warn(self, peer: Peer, notice: set[int]) -> None:
         """Say, once, that the run may end."""
@@ -239,6 +248,7 @@ class Waited:
 # The processes that train together: which one this is, and what they tell one another
 
 BUCKET = 1 << 24  # numbers that are added up at a time
+FEW = 8  # numbers of each process that travel with the words that say who is here
 
 Item = TypeVar("Item")
 
@@ -299,6 +309,14 @@ class Processes:
             distributed.all_gather_object(found, value)
         return found
 
+    def numbers(self, own: Sequence[float]) -> list[Sequence[float]]:
+        """Everybody's few numbers, by rank: the way for what is told in every step.
+
+        Raises:
+            PeerError: another one has gone or does not answer.
+        """
+        return self.link.meet(own) if self.link else [own]
+
     def dealt(self, results: list[Item]) -> list[Item]:
         """Everybody's results of their `own` items, in the order of the items."""
         parts = self.gather(results)
@@ -307,7 +325,10 @@ class Processes:
 
     def total(self, values: Sequence[float]) -> list[float]:
         """The sums over all processes, in float64."""
-        return np.sum(self.gather(list(values)), axis=0).tolist() if self.count > 1 else [*values]
+        if self.count == 1:
+            return [*values]
+        told = self.numbers(values) if len(values) <= FEW else self.gather([*values])
+        return np.sum(told, axis=0).tolist()
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Each gradient becomes the sum of everybody's; none counts as 0."""
