@@ -599,7 +599,7 @@ def put_back(y_, images, height, width, channels, down, across, x_, rows, column
                     x[n, i, j, c] = y[n, i // down, j // across, c]
 
 
-@loop
+@nb.njit(parallel=True, cache=True, nogil=True)  # to the bit as Paddle's multiplying and adding
 def to_numbers(pixels_, rows, channels, scale, offset, y_):
     """y = pixels * scale + offset; pixels uint8, scale and offset float32 [channels]."""
     pixels = nb.carray(byte_pointer(pixels_), (rows, channels))  # type: ignore
