@@ -93,8 +93,8 @@ def start(
             LAUNCHED: "1",
             environment.SAFE_PATH: "1",
         }
-        given = any(name in os.environ for name in environment.THREADS)
-        own |= {} if given else {environment.THREADS[0]: str(threads)}
+        if not environment.threads_given:
+            own[environment.THREADS[0]] = str(threads)
         output: IO[bytes] | None = logs[rank - 1].open("wb") if rank else None
         processes.append(
             subprocess.Popen(
