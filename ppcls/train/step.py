@@ -213,6 +213,7 @@ class TrainStep:
             NotFinite: in all processes, before anything is changed.
         """
         self.optimizer.set_lr(rate)
+        self.processes.step_images = total
         factor = self.scale.value if self.scale else 1.0
         value = 0.0
         right = 0.0

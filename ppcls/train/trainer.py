@@ -321,7 +321,8 @@ class Trainer:
     def advance(self, batches: Sequence[Batch], images: int) -> StepResult | None:
         """One optimizer step on this process's batches, of so many images in all; maybe none."""
         rate = self.schedule(self.step, self.evaluations)
-        paddle.seed(step_seed(self.options.seed, self.step, self.processes.rank))
+        drawing = 0 if self.processes.divided else self.processes.rank
+        paddle.seed(step_seed(self.options.seed, self.step, drawing))
         batches = [batch for batch in batches if len(batch.images)]
         try:
             done = self.train_step(batches, images, rate) if images else None
