@@ -20,8 +20,9 @@ from typing import TypeVar
 
 import numpy as np
 import paddle
-from paddle import Tensor, distributed
+from paddle import Tensor, distributed, nn
 
+from ppcls.models.layers import DownscalingDropout, DropPath
 from ppcls.train.rendezvous import Channel, Member, Message, meet, process_count, readable, seconds
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
@@ -254,13 +255,21 @@ Item = TypeVar("Item")
 
 
 class Processes:
-    """This process's number among `count`; alone, 0 of 1, it tells nobody anything."""
+    """This process's number among `count`; alone, 0 of 1, it tells nobody anything.
+
+    Attributes:
+        divided: they share the images of one process's step, and draw what it would, instead of
+            having as many each.
+        step_images: of the step in hand, in all processes.
+    """
 
     def __init__(self, rank: int = 0, count: int = 1, link: Link | None = None):
         """`link`: what tells it of the others, where there are any."""
         self.rank = rank
         self.count = count
         self.link = link
+        self.divided = False
+        self.step_images = 0
 
     @property
     def first(self) -> bool:
@@ -357,6 +366,39 @@ class Processes:
         pieces = (first + rest / self.count).split([tensor.size for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.set_value(piece.reshape(tensor.shape))
+
+
+class SharedDraw(nn.Layer):
+    """A layer that drops at random, drawn as for all images of a step, of which these are a part.
+
+    So processes that share a step drop together what one would.
+    """
+
+    def __init__(self, layer: nn.Layer, processes: Processes):
+        super().__init__()
+        self.layer = layer
+        self.processes = processes
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.layer(x)
+        count = self.processes.count
+        total = self.processes.step_images
+        own = x.shape[0]
+        each, more = divmod(total, count)
+        first = each * self.processes.rank + min(self.processes.rank, more)
+        first = min(first, total - own)  # where images were skipped, the others have fewer
+        rest = [1] * (x.ndim - 1) if isinstance(self.layer, DropPath) else x.shape[1:]
+        factors = self.layer(paddle.ones([total, *rest]))
+        return x * factors[first : first + own]
+
+
+def share_draws(net: nn.Layer, processes: Processes) -> None:
+    """Put `SharedDraw` around all layers of a network that drop at random."""
+    for parent in net.sublayers(include_self=True):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Dropout | DownscalingDropout | DropPath):
+                parent.add_sublayer(name, SharedDraw(layer, processes))
 
 
 def buckets(parameters: Sequence[Tensor], numbers: int = BUCKET) -> list[list[Tensor]]:

@@ -60,7 +60,8 @@ from ppcls.train.checkpoint import (
 )
 from ppcls.train.curves import Course
 from ppcls.train.distill import distill_objective
-from ppcls.train.distributed import Processes, join
+from ppcls.train.distributed import Processes, join, share_draws
+from ppcls.train.divide import why_not
 from ppcls.train.open_data import (
     Datasets,
     about_split,
@@ -400,6 +401,27 @@ def check_fit(recipe: Recipe, inputs: Datasets, images_per_step: int, epoch_step
         )
 
 
+def check_divided(recipe: Recipe, net: nn.Layer, frozen: Sequence[nn.Layer], count: int) -> None:
+    """Whether processes that share a step compute what one does.
+
+    Raises:
+        UserError: they do not.
+    """
+    kept = {id(one) for layer in frozen for one in layer.sublayers(include_self=True)}
+    norms = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)
+    trained = [
+        n for n, one in net.named_sublayers() if isinstance(one, norms) and id(one) not in kept
+    ]
+    reason = why_not(recipe, count)
+    if trained and not reason:
+        reason = f"model.freeze: leaves {trained[0]} to train, which looks at all images of a batch"
+    if reason:
+        raise UserError(
+            f"--divided: {plural(count, 'process')} would not compute what one does: {reason}; "
+            "without --divided each has batches of its own"
+        )
+
+
 def check_freeze(model: Model, net: nn.Layer) -> None:
     """What a new run's network leaves as it is must have learnt something before.
 
@@ -444,6 +466,7 @@ def train(
     limit: int | None = None,
     callbacks: Sequence[Callback] = (),
     model: nn.Layer | None = None,
+    divided: bool = False,
 ) -> bool:
     """Train as the recipe says; False when a signal ended the run before its last step.
 
@@ -454,6 +477,7 @@ def train(
             trackers are then not told of it.
         callbacks: hear what the run does, after the recipe's trackers, in the first process.
         model: the network, where the recipe says that it is given.
+        divided: several processes share the images of one process's step, with its result.
 
     Raises:
         UserError: anything the user can mend.
@@ -463,6 +487,7 @@ def train(
     refuse_among_images(recipe)
     device = select(recipe.device)
     processes = join(device)
+    processes.divided = divided and processes.count > 1
     if not processes.first:
         be_quiet()
     folder = recipe.folder
@@ -484,7 +509,10 @@ def train(
         if limit and inputs.eval is not None:
             count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
             inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
-        changes = check_same(recipe, record, inputs, processes.count, latest) if record else {}
+        changes = {}
+        if record:
+            count = processes.count
+            changes = check_same(recipe, record, inputs, count, processes.divided, latest)
         tensors = saved.tensors if saved else None
         trainer = build_trainer(recipe, inputs, tensors, processes, limit, callbacks, model)
         if saved and record:
@@ -530,7 +558,8 @@ def build_trainer(
     task = recipe.task
     train = recipe.train
     classes = model.num_classes or 0
-    batch = train.images_per_step * processes.count
+    sharing = processes.count if processes.divided else 1  # processes that divide a batch
+    batch = train.images_per_step * processes.count // sharing
     sizes = (0, 0)
     if inputs.unlabeled is not None:
         assert recipe.data.unlabeled
@@ -553,6 +582,9 @@ def build_trainer(
     paddle.seed(recipe.seed)
     net = build_model(recipe, saved, given)
     frozen = freeze(net, model.freeze)
+    if processes.divided:
+        check_divided(recipe, net, frozen, processes.count)
+        share_draws(net, processes)
     if saved is None and given is None:
         check_freeze(model, net)
     network = Normalize.before(net, recipe.preprocess.scale, recipe.preprocess.offset)
@@ -595,7 +627,7 @@ def build_trainer(
         average=train.ema.build(net) if train.ema else None,
         sampler=sampler,
         loader=Loader(parts, recipe.data.workers),
-        batch_size=train.batch_size,
+        batch_size=train.batch_size // sharing,
         new_meter=partial(task.meter, classes),
         options=Options(
             epochs=epochs,
@@ -618,6 +650,7 @@ def build_trainer(
             "data": inputs.digests(),
             "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
             "processes": processes.count,
+            "divided": processes.divided,
         },
         course=course(recipe, epoch_steps),
         processes=processes,
@@ -791,7 +824,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
     where = device if device == "gpu" else f"cpu ({plural(environment.threads(), 'thread')})"
     count = trainer.processes.count
     where += f", {plural(count, 'process')}" if count > 1 else ""
-    batches = images // train.batch_size
+    where += " that share each step" if trainer.processes.divided else ""
+    batches = images // trainer.batch_size
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
         f"{model.title}: {size}, {plural(model.num_classes or 0, 'class')}, "
@@ -845,7 +879,12 @@ def check_ops(recipe: Recipe, inputs: Datasets) -> None:
 
 
 def check_same(
-    recipe: Recipe, record: checkpoint.Record, inputs: Datasets, processes: int, path: Path
+    recipe: Recipe,
+    record: checkpoint.Record,
+    inputs: Datasets,
+    processes: int,
+    divided: bool,
+    path: Path,
 ) -> dict[str, str]:
     """The run that goes on must be the run that was saved; returns what else has changed.
 
@@ -858,6 +897,7 @@ def check_same(
     found = {key: change for key, change in found.items() if not may_change(key)}
     found |= differences(record.data, inputs.digests(), ("data",))
     found |= differences(record.processes, processes, ("processes",))
+    found |= differences(record.divided, divided, ("divided",))
     found |= differences(record.labels, list(inputs.names), ("class names",))
     if found:
         lines = "; ".join(f"{key}: {change}" for key, change in found.items())

@@ -250,6 +250,7 @@ class TrainStep:
             NotFinite: in all processes, before anything is changed.
         """
         self.optimizer.set_lr(rate)
+        self.processes.step_images = total
         factor = self.scale.value if self.scale else 1.0
         done = Unread(total)
         for batch in batches:
@@ -311,6 +312,7 @@ class TrainStep:
         """
         assert self.scale is None, "whether float16 overflowed decides on the step"
         self.optimizer.set_lr(rate)
+        self.processes.step_images = total
         done = Unread(total)
         for batch in batches:
             loss = self.forward(done, batch)

@@ -338,7 +338,8 @@ class Trainer:
     def advance(self, batches: Sequence[Batch], images: int) -> None:
         """One optimizer step on this process's batches, of so many images in all; maybe none."""
         rate = self.schedule(self.step, self.evaluations)
-        paddle.seed(step_seed(self.options.seed, self.step, self.processes.rank))
+        drawing = 0 if self.processes.divided else self.processes.rank
+        paddle.seed(step_seed(self.options.seed, self.step, drawing))
         batches = [batch for batch in batches if len(batch.images)]
         if self.defer:
             self.unread.append(self.train_step.start(batches, images, rate) if images else None)
