@@ -75,6 +75,7 @@ class Record:
     processes: int = 1  # that trained together
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
     teachers: list[str] = field(default_factory=list)  # their digests
+    engines: dict[str, str] = field(default_factory=dict)  # that run frozen parts, by the part
 
 
 def save(
