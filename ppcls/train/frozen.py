@@ -52,7 +52,7 @@ WORTH_KEEPING = 10.0  # seconds of the run that a part must take before its feat
 FASTER = 1.15  # times as fast an engine must be to be taken
 ROUNDS = 3  # in which each is timed
 SLOWER = 1.5  # times the best after a round: not timed again
-SHARE = 1 / 4  # of the free memory, or of the free disk, that kept features may take
+SHARE = 1 / 4  # of the free memory, or of the free disk, that may be taken to keep outputs
 
 RANDOM = (nn.Dropout, nn.Dropout2D, nn.AlphaDropout, DropPath, DownscalingDropout)
 
@@ -67,14 +67,23 @@ class Frozen:
         self.layer = layer
         self.name = name
         self.engine: Engine | None = None
+        self.keeping: dict[bool, Keeping] = {}  # of images of training, and of evaluation
 
-    def __call__(self, images: Tensor) -> list[Tensor]:
-        if self.engine is None:
-            return listed(self.layer(images))
-        return [paddle.to_tensor(output) for output in self.engine.run_all(images.numpy())]
+    @property
+    def plain(self) -> bool:
+        """Whether the layers run as they would without this class."""
+        return self.engine is None and not self.keeping
+
+    def __call__(self, images: Tensor, training: bool = True) -> list[Tensor]:
+        """What the layers make of images of training, or of evaluation."""
+        if keeping := self.keeping.get(training):
+            return [paddle.to_tensor(keeping(images.numpy(), self.run))]
+        if self.engine:
+            return [paddle.to_tensor(output) for output in self.engine.run_all(images.numpy())]
+        return listed(self.layer(images))
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
-        """As calling it, from arrays to arrays."""
+        """As calling it, from arrays to arrays, each time anew."""
         return self.engine.run_all(images) if self.engine else self.by_paddle(images)
 
     def by_paddle(self, images: np.ndarray) -> list[np.ndarray]:
@@ -153,44 +162,29 @@ class FrozenStart(nn.Sequential):
 
     def __init__(self, network: nn.Sequential, start: Start):
         super().__init__(*network)
-        blocks = len(start.blocks)
         self.start = Frozen(start, "frozen start")
-        self.blocks = blocks
-        self.keeping: Keeping | None = None
-
-    @property
-    def plain(self) -> bool:
-        """Whether nothing is done otherwise than without this class."""
-        return self.start.engine is None and self.keeping is None
+        self.blocks = len(start.blocks)
+        self.ends = start.ends
+        self.pooled = start.pool is not None
 
     def forward(self, images: Tensor) -> Tensor:
         """Images uint8 [N, H, W, C] to logits [N, classes]."""
-        net = self[1]
-        if self.plain:
-            return net(self[0](images))
-        found = self.begun(images)
-        if self.layer.pool is not None:
+        normalize, net = self
+        if self.start.plain:
+            return net(normalize(images))
+        found = self.start(images, self.training)
+        if self.pooled:
             return net.logits(found[0])
         return net.classify([net.through(found[-1], self.blocks)[0]])
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What the network's `features` gives for images uint8 [N, H, W, C]."""
-        net = self[1]
-        if self.plain:
-            return net.features(self[0](images))
-        found = self.begun(images)
+        normalize, net = self
+        if self.start.plain:
+            return net.features(normalize(images))
+        found = self.start(images, self.training)
         rest = net.through(found[-1], self.blocks)[1]
-        return [*(found if self.layer.ends else found[:-1]), *rest]
-
-    @property
-    def layer(self) -> Start:
-        assert isinstance(self.start.layer, Start)
-        return self.start.layer
-
-    def begun(self, images: Tensor) -> list[Tensor]:
-        if self.keeping is None or not self.keeping.serves(self.training):
-            return self.start(images)
-        return [paddle.to_tensor(self.keeping(images.numpy(), self.start.run))]
+        return [*(found if self.ends else found[:-1]), *rest]
 
 
 def with_frozen_start(
@@ -236,70 +230,57 @@ def is_staged(net: nn.Layer) -> bool:
 
 
 # --------------------------------------------------------------------------
-# Features of images that look the same each time, kept
+# What a part makes of images that look the same each time, kept
 
 
 class Keeping:
-    """The features of images by what their pixels are, computed once.
+    """What a part makes of images, by what their pixels are; computed once.
 
     Args:
         images: how many there are.
-        shape: of an image's features, float32.
+        shape: of what it makes of one, float32.
         folder: where the file is that holds them; None: in memory.
-        training: whether images look the same in each epoch of training, too.
     """
 
-    def __init__(self, images: int, shape: tuple[int, ...], folder: Path | None, training: bool):
-        self.images = images
-        self.shape = shape
+    def __init__(self, images: int, shape: tuple[int, ...], folder: Path | None):
+        self.shape = (images, *shape)
         self.folder = folder
-        self.training = training
-        self.numbers: dict[bytes, int] = {}
+        self.numbers: dict[bytes, int] = {}  # of rows, by digests of images
         self.rows: np.ndarray | None = None
         self.computed = 0  # images that were run
 
-    def serves(self, training: bool) -> bool:
-        """Whether features are kept of the images of training, or of evaluation."""
-        return self.training or not training
-
     def __call__(self, images: np.ndarray, run: Run) -> np.ndarray:
-        """The features [N, …] of uint8 [N, H, W, C], of which `run` makes what is not known."""
+        """The output [N, …] for uint8 [N, H, W, C], of which `run` makes what is not known."""
         if self.rows is None:
             self.rows = self.room()
         digests = [hashlib.blake2b(image, digest_size=16).digest() for image in images]
+        found = np.empty((len(images), *self.shape[1:]), np.float32)
         new = [i for i, digest in enumerate(digests) if digest not in self.numbers]
-        made = np.empty((0, *self.shape), np.float32)
         if new:
             self.computed += len(new)
-            made = run(images[new])[0]
-        found = np.empty((len(images), *self.shape), np.float32)
-        for row, i in zip(made, new, strict=True):
-            found[i] = row
-            if digests[i] not in self.numbers and len(self.numbers) < self.images:
-                self.rows[len(self.numbers)] = row
-                self.numbers[digests[i]] = len(self.numbers)
-        for i in set(range(len(images))) - set(new):
+            found[new] = run(images[new])[0]
+        for i in set(range(len(images))).difference(new):
             found[i] = self.rows[self.numbers[digests[i]]]
+        for i in new:
+            number = len(self.numbers)
+            if digests[i] not in self.numbers and number < len(self.rows):
+                self.rows[number] = found[i]
+                self.numbers[digests[i]] = number
         return found
 
     def room(self) -> np.ndarray:
-        """An array of all rows; where the disk has no room for it, of none."""
-        shape = (self.images, *self.shape)
+        """An array for all rows; where the disk has no room for it, for none."""
         if self.folder is None:
-            return np.empty(shape, np.float32)
-        size = 4 * math.prod(shape)
+            return np.empty(self.shape, np.float32)
         try:
             # Without a name from the start, so that nothing is left of it whatever ends the run.
             with tempfile.TemporaryFile(dir=self.folder) as file:
                 if hasattr(os, "posix_fallocate"):  # a write to a map must not find a full disk
-                    os.posix_fallocate(file.fileno(), 0, size)
-                return np.memmap(
-                    file, np.float32, "r+" if os.fstat(file.fileno()).st_size else "w+", shape=shape
-                )
+                    os.posix_fallocate(file.fileno(), 0, 4 * math.prod(self.shape))
+                return np.memmap(file, np.float32, "w+", shape=self.shape)
         except OSError as error:
-            say(f"note: features are not kept: {self.folder} ({error.strerror or error})")
-            self.images = 0
-            return np.empty((0, *self.shape), np.float32)
+            say(f"note: {self.folder}: no room to keep features ({error.strerror or error})")
+            return np.empty((0, *self.shape[1:]), np.float32)
 
 
 def independent(run: Run, images: np.ndarray, most: int) -> bool:
@@ -308,16 +289,13 @@ def independent(run: Run, images: np.ndarray, most: int) -> bool:
     `most`: the largest batch.
     """
     whole = run(images)[0]
-    others = [images[::-1], images[: max(1, len(images) // 2)], images[:1]]
-    if most > len(images):
-        others.append(np.concatenate([images] * math.ceil(most / len(images)))[:most])
-    wanted = [whole[::-1], whole, whole, whole]
-    for given, want in zip(others, wanted, strict=False):
-        found = run(np.ascontiguousarray(given))[0]
-        count = min(len(found), len(want))
-        if not np.array_equal(found[:count], want[:count]):
-            return False
-    return True
+    count = len(images)
+    numbers = np.arange(max(count, most)) % count
+    batches = [numbers[count - 1 :: -1], numbers[: count // 2], numbers[:1], numbers[1:count]]
+    batches.append(numbers)
+    return all(
+        np.array_equal(run(images[batch])[0], whole[batch]) for batch in batches if len(batch)
+    )
 
 
 # --------------------------------------------------------------------------
@@ -332,8 +310,9 @@ class Choice:
         asked: the value of the key.
         known: what the run that goes on has chosen, by the parts' names.
         images: of the run's first batch, uint8 [N, H, W, C].
-        sizes: height and width of all images that the run will show.
-        showings: how many images each process shows until the end of the run.
+        sizes: height and width of all images that the run will show, the last of evaluation's.
+        showings: how many images each process shows in the whole run.
+        alike: how many images of training and of evaluation there are that look the same each time.
     """
 
     asked: str
@@ -341,6 +320,7 @@ class Choice:
     sizes: Sequence[tuple[int, int]]
     showings: int
     known: Mapping[str, str] = field(default_factory=dict)
+    alike: tuple[int, int] = (0, 0)
     clock: Callable[[], float] = time.perf_counter
 
 
@@ -537,44 +517,40 @@ def duel(runs: Mapping[str, Run], before: Run, choice: Choice) -> dict[str, floa
 # Whether features are kept
 
 
-def keep_features(
-    network: FrozenStart, choice: Choice, train: int, evaluation: int, batch: int, folder: Path,
-    share: float = SHARE,
-) -> None:  # fmt: skip
-    """Let a network keep the features of images that look the same each time, where that fits.
+def keep(part: Frozen, choice: Choice, batch: int, folder: Path, share: float) -> None:
+    """Let a part keep what it makes of images that look the same each time, where that fits.
 
     Args:
-        train: training images, 0 where they look otherwise in each epoch.
-        evaluation: evaluation images.
         batch: the largest.
         folder: the run's, for a file where memory is too small.
         share: of free memory or disk that may be taken.
     """
-    outputs = network.start.run(choice.images)
-    seconds = timed(network.start.run, choice.images, choice.clock) / len(choice.images)
-    if not train + evaluation or len(outputs) > 1 or seconds * choice.showings < WORTH_KEEPING:
+    if not sum(choice.alike) or len(part.run(choice.images)) > 1:
         return
-    if not independent(network.start.run, choice.images, batch):
-        say(
-            "note: features are computed each time: here they depend on the batch, in the last bits"
-        )
+    seconds = timed(part.run, choice.images, choice.clock) / len(choice.images)
+    if seconds * choice.showings < WORTH_KEEPING:
         return
-    for images, training in ((train + evaluation, True), (evaluation, False)):
-        if not images or (training and not train):
+    if not independent(part.run, choice.images, batch):
+        say(f"note: {part.name}: computed each time, as the batch counts in the last bits here")
+        return
+    inside = share * environment.free_memory()
+    outside = share * free_disk(folder)
+    for training, count in zip((True, False), choice.alike, strict=True):
+        high, wide = choice.sizes[0 if training else -1]
+        image = resize(choice.images[0], wide, high, "bilinear", "cv2")
+        shape = part.run(image[None])[0].shape[1:]
+        size = 4 * count * math.prod(shape)
+        if not count or size > max(inside, outside):
             continue
-        shape = outputs[0].shape[1:]
-        size = 4 * images * math.prod(shape)
-        inside = size <= share * environment.free_memory()
-        if inside or size <= share * free_disk(folder):
-            network.keeping = Keeping(images, shape, None if inside else folder, training)
-            what = "training and evaluation" if training and evaluation else "training"
-            where = "memory" if inside else str(folder)
-            say(
-                f"{network.start.name}: features of {plural(images, 'image')} of "
-                f"{what if training else 'evaluation'} are computed once and kept in {where} "
-                f"({size / 1e6:,.0f} MB)"
-            )
-            return
+        within = size <= inside
+        part.keeping[training] = Keeping(count, shape, None if within else folder)
+        inside -= size * within
+        outside -= size * (not within)
+        say(
+            f"{part.name}: what it makes of {plural(count, 'image')} of "
+            f"{'training' if training else 'evaluation'} is computed once and kept in "
+            f"{'memory' if within else folder} ({size / 1e6:,.1f} MB)"
+        )
 
 
 def free_disk(folder: Path) -> int:

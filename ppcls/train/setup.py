@@ -669,12 +669,15 @@ def choose_engines(
     Raises:
         UserError: an engine that is named cannot be had.
     """
-    asked = recipe.train.frozen_engine
+    train = recipe.train
+    asked = train.frozen_engine
     teachers = [one for one in objective.teachers if isinstance(one, NetworkTeacher)]
-    for number, teacher in enumerate(teachers[1:], 2):
-        teacher.frozen.name = f"teacher {number}, {teacher.name}"
-    start = network if isinstance(network, frozen.FrozenStart) else None
-    if asked == frozen.NONE or not (teachers or start):
+    start = network.start if isinstance(network, frozen.FrozenStart) else None
+    if asked == frozen.NONE:
+        return {}
+    if not (teachers or start):
+        if asked != frozen.AUTO:
+            say("note: train.frozen_engine: neither first layers are frozen here, nor is a teacher")
         return {}
     if not paddle.get_device().startswith("cpu"):
         if asked == frozen.AUTO:
@@ -687,26 +690,35 @@ def choose_engines(
     images = load_batch((samples, replace(view, skip=True)), shown, 0).images
     if not len(images):  # which training says
         return {}
-    sizes = [both(size) for size in sides(recipe.train_size)]
-    trained, evaluations = showings
-    choice = frozen.Choice(asked, images, sizes, trained // processes.count, known)
-    chosen = [(teacher.frozen, choice) for teacher in teachers]
-    scored = 0
+    still = not train.batch_transforms and isinstance(recipe.train_size, int | tuple)
+    still = still and all(op.op in STILL for op in train.transforms)
+    of_training = frozen.Choice(
+        asked,
+        images,
+        [both(size) for size in sides(recipe.train_size)],
+        showings[0] // processes.count,
+        known,
+        alike=(len(samples) if still else 0, 0),
+    )
+    chosen = [(teacher.frozen, of_training) for teacher in teachers]
+    for number, (part, _) in enumerate(chosen[1:], 2):
+        part.name = f"teacher {number}, {part.name.removeprefix('teacher ')}"
     if start and "eval" in parts:
         scored = len(parts["eval"][0])
-        more = evaluations * scored // processes.count
-        sizes = [*sizes, both(recipe.preprocess.crop)]
-        choice = replace(choice, sizes=sizes, showings=choice.showings + more)
-    if start:
-        chosen.append((start.start, choice))
+        choice = replace(
+            of_training,
+            sizes=[*of_training.sizes, both(recipe.preprocess.crop)],
+            showings=of_training.showings + showings[1] * scored // processes.count,
+            alike=(of_training.alike[0], scored),
+        )
+        chosen.append((start, choice))
+    elif start:
+        chosen.append((start, of_training))
     engines = frozen.choose(chosen, processes)
-    if start:
-        still = not recipe.train.batch_transforms and isinstance(recipe.train_size, int | tuple)
-        still = still and all(op.op in STILL for op in recipe.train.transforms)
-        batch = max(recipe.train.batch_size, recipe.eval.batch_size)
-        count = len(samples) if still else 0
-        share = frozen.SHARE / processes.count
-        frozen.keep_features(start, choice, count, scored, batch, recipe.folder, share)
+    largest = max(train.batch_size, recipe.eval.batch_size)
+    share = frozen.SHARE / processes.count / len(chosen)
+    for part, choice in chosen:
+        frozen.keep(part, choice, largest, recipe.folder, share)
     return engines
 
 
