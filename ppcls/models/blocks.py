@@ -60,7 +60,7 @@ class Stages(nn.Layer):
         outputs = []
         number = 0
         for i, stage in enumerate(self.stages):
-            for block in stage:
+            for block in stage.children():
                 if number >= start:
                     x = block(x)
                 number += 1

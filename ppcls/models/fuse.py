@@ -48,7 +48,7 @@ def fold(layer: ConvNorm) -> None:
 
 
 def save_program(
-    network: nn.Layer, path: Path, shape: Sequence[int | None], dtype: str, fold: nn.Layer | None
+    network: nn.Layer, path: Path, shape: Sequence[int | None], dtype: Any, fold: nn.Layer | None
 ) -> None:
     """Write a network in evaluation mode as Paddle's program, `path`.json and `path`.pdiparams.
 

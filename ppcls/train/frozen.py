@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import paddle
@@ -218,7 +219,7 @@ def with_frozen_start(
 
 def is_staged(net: nn.Layer) -> bool:
     """Whether a network goes through its stages as those of the families do."""
-    own = type(net)
+    own: Any = type(net)
     return (
         isinstance(net, StagedNetwork)
         and own.features is Stages.features
