@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from paddle import Tensor, nn
 from ppcls.data.preprocess import Preprocess, resize
 from ppcls.inference import formats
 from ppcls.inference.engines.base import Engine, Settings
+from ppcls.inference.engines.paddle_inference import threads_kept
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import NAME, ONNX, ExportedModel
 from ppcls.inference.manifest import Manifest
@@ -80,17 +82,23 @@ class Frozen:
         if keeping := self.keeping.get(training):
             return [paddle.to_tensor(keeping(images.numpy(), self.run))]
         if self.engine:
-            return [paddle.to_tensor(output) for output in self.engine.run_all(images.numpy())]
+            return [paddle.to_tensor(output) for output in self.run(images.numpy())]
         return listed(self.layer(images))
 
     def run(self, images: np.ndarray) -> list[np.ndarray]:
         """As calling it, from arrays to arrays, each time anew."""
-        return self.engine.run_all(images) if self.engine else self.by_paddle(images)
+        return in_engine(self.engine, images) if self.engine else self.by_paddle(images)
 
     def by_paddle(self, images: np.ndarray) -> list[np.ndarray]:
         """What the layers themselves make of images."""
         with paddle.no_grad(), evaluating(self.layer):
             return [output.numpy() for output in listed(self.layer(paddle.to_tensor(images)))]
+
+
+def in_engine(engine: Engine, images: np.ndarray) -> list[np.ndarray]:
+    """What an engine makes of images, after which Paddle has the threads that it had."""
+    with threads_kept():
+        return engine.run_all(images)
 
 
 @contextmanager
@@ -346,7 +354,7 @@ def choose(parts: Sequence[tuple[Frozen, Choice]], processes: Processes) -> dict
     if not processes.first:
         for part, choice in parts:
             if names[part.name] != NONE:
-                with Files(part, choice) as files:
+                with Files(part, choice) as files, threads_kept():
                     part.engine = files.open(names[part.name])
     return names
 
@@ -403,19 +411,20 @@ class Files:
             raise UserError(f"{name} needs {missing[0]}: pip install 'ppcls[deploy]'")
         program = self.path / f"{NAME}.json"
         onnx = self.path / ONNX
+        about = Manifest(self.part.name, Preprocess(), input="uint8", output="logits")
+        settings = Settings(ENGINES[name], threads=environment.threads())
         try:
             if not program.is_file():
                 self.export(self.path / NAME)
-            if name != "paddle" and not onnx.is_file():
+            if name == "paddle":
+                return open_engine(ExportedModel(self.path, about, program), settings)
+            if not onnx.is_file():
                 formats.to_onnx(program, program.with_suffix(".pdiparams"), onnx)
+            return open_engine(ExportedModel(self.path, about, onnx=onnx), settings)
         except UserError:
             raise
-        except Exception as error:  # Paddle's exporting has many kinds of errors
-            raise UserError(f"{self.part.name} cannot be exported: {in_line(error)}") from None
-        about = Manifest(self.part.name, Preprocess(), input="uint8", output="logits")
-        form = {"program": program} if name == "paddle" else {"onnx": onnx}
-        settings = Settings(ENGINES[name], threads=environment.threads())
-        return open_engine(ExportedModel(self.path, about, **form), settings)
+        except Exception as error:  # exporting and engines have many kinds of errors
+            raise UserError(f"{name} cannot run the {self.part.name}: {in_line(error)}") from None
 
     def export(self, path: Path) -> None:
         high, wide = next(iter(self.sizes)) if len(self.sizes) == 1 else (None, None)
@@ -430,10 +439,11 @@ def checked(part: Frozen, files: Files, name: str, choice: Choice) -> tuple[Engi
     Raises:
         UserError: it cannot be had, or differs by more than TOLERANCE.
     """
-    engine = files.open(name)
+    with threads_kept():
+        engine = files.open(name)
     largest = 0.0
     for images in views(choice):
-        outputs = engine.run_all(images)
+        outputs = in_engine(engine, images)
         wanted = part.by_paddle(images)
         for found, want in zip(outputs, wanted, strict=True):
             difference = np.abs(found - want).max() / (np.abs(want).max() or 1.0)
@@ -475,7 +485,7 @@ def fastest(part: Frozen, files: Files, choice: Choice) -> str:
         except UserError:
             continue
     runs: dict[str, Run] = {NONE: part.by_paddle}
-    runs |= {name: engine.run_all for name, engine in engines.items()}
+    runs |= {name: partial(in_engine, engine) for name, engine in engines.items()}
     times = duel(runs, part.by_paddle, choice)
     best = min(times, key=times.__getitem__)
     gain = times[NONE] / times[best]

@@ -20,6 +20,7 @@ from ppcls.data.samples import Dataset
 from ppcls.data.transforms import sides
 from ppcls.data.unlabeled import JoinedDataset
 from ppcls.inference.auto import CANDIDATES
+from ppcls.inference.engines.paddle_inference import threads_kept
 from ppcls.inference.exported_model import open_exported
 from ppcls.inference.predictor import Predictor
 from ppcls.losses.distill import Outputs
@@ -241,7 +242,8 @@ class ExportedTeacher:
         device = "gpu" if paddle.get_device().startswith("gpu") else "cpu"
         engine = node.engine or CANDIDATES[device][0]
         size = student.batch_size
-        self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
+        with threads_kept():
+            self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
         self.name = found.name
         self.source = found.path
         self.names = found.names
@@ -281,7 +283,9 @@ class ExportedTeacher:
         """Probabilities [N, classes] of uint8 [N, H, W, C]."""
         about = self.predictor.manifest
         given = pixels if about.input == "uint8" else about.preprocess.normalize(pixels)
-        return self.predictor.probabilities(self.predictor.engine.run(given))
+        with threads_kept():
+            found = self.predictor.engine.run(given)
+        return self.predictor.probabilities(found)
 
     def digest(self) -> str:
         """Changes with any bit of its files."""
