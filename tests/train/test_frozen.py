@@ -16,6 +16,7 @@ from paddle import nn
 from small_network import settle
 
 import ppcls
+from ppcls.inference.engines.paddle_inference import math_libraries
 from ppcls.models import registry
 from ppcls.models.layers import Normalize
 from ppcls.optim.parameters import freeze
@@ -253,6 +254,23 @@ def test_what_cannot_run_it_is_said_in_one_line(plainly, monkeypatch, engine, sa
         train("runs/none", engine)
     assert len(raised.value.lines) == 1
     assert said in str(raised.value)
+
+
+def test_paddle_computes_with_as_many_threads_after_an_engine_as_before(no_stacks):
+    libraries = math_libraries()
+    if not libraries:
+        pytest.skip("Paddle computes with other libraries here")
+    before = [ask() for ask, _ in libraries]
+    part = started(small(), ("stem.*",)).start
+    try:
+        for _, order in libraries:
+            order(2)
+        assert choose([(part, Choice("paddle", pixels(), [(SIDE, SIDE)], 1))], Processes())
+        part.run(pixels())
+        assert [ask() for ask, _ in libraries] == [2] * len(libraries)
+    finally:
+        for number, (_, order) in zip(before, libraries, strict=True):
+            order(number)
 
 
 # --------------------------------------------------------------------------- choosing
