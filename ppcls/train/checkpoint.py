@@ -76,6 +76,7 @@ class Record:
     divided: bool = False  # whether they shared the images of one process's step
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
     teachers: list[str] = field(default_factory=list)  # their digests
+    engines: dict[str, str] = field(default_factory=dict)  # that run frozen parts, by the part
 
 
 def save(
