@@ -112,7 +112,7 @@ def ppcls_step(model: str) -> Step:
     def step() -> None:
         F.cross_entropy(net(images), targets).backward()
         optimizer.step()
-        optimizer.clear_grad()
+        optimizer.clear_grad(set_to_zero=False)
 
     return step
 

@@ -41,6 +41,7 @@ PURPOSES = {
     "optim": "optimizers, learning rates, averages, what is frozen",
     "weights": "weight files, downloads, other projects' names",
     "config": "YAML and -o KEY=VALUE made into typed values; every mistake with file:line",
+    "kernels": "what trains fast on a CPU: oneDNN's convolutions, compiled loops",
     "utils": "files written whole, the log, errors, signals, words of messages",
 }
 COLOURS = ("#e3ecf9", "#e3ecf9", "#e6f3ea", "#fdeedd", "#fdeedd", "#f1e8f7", "#eef1f4", "#e9ecef")

@@ -1,7 +1,6 @@
 """A trained network as a folder that predicts without ppcls's training half, checked before use."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from ppcls.inference.exported_model import Origin, sizes, staged
 from ppcls.inference.inputs import ImageInput, open_image
 from ppcls.inference.predictor import link
 from ppcls.models import registry
-from ppcls.models.fuse import fused
+from ppcls.models.fuse import save_program
 from ppcls.models.layers import Normalize
 from ppcls.train.checkpoint import Trained
 from ppcls.train.setup import eval_samples, open_trained
@@ -182,9 +181,8 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     shape = [None, preprocess.channels, *size]
     if form.input == "uint8":
         shape = [None, *size, preprocess.channels]
-    spec = paddle.static.InputSpec(shape, form.input, "image")
-    with fused(trained.net) if form.fuse else nullcontext():
-        paddle.jit.save(network, str(temporary / exported_model.NAME), input_spec=[spec])
+    folded = trained.net if form.fuse else None
+    save_program(network, temporary / exported_model.NAME, shape, form.input, folded)
     (temporary / manifest.FILE).write_text(describe(trained, form, {}).to_yaml(), encoding="utf-8")
     files = exported_model.open_exported(temporary)
     assert files.program

@@ -160,10 +160,16 @@ class TopKMeter:
         return [*(f"top{k}" for k in ranks(classes)), "loss"]
 
     @staticmethod
-    def right(logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right; a mixed one, shares [N, classes], by its largest share."""
+    def right(logits: Tensor, targets: Tensor) -> Tensor:
+        """Which images are right, bool [N], as `correct` counts them.
+
+        A mixed one, shares [N, classes], is judged by its largest share.
+        """
+        import paddle
+
         labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
-        return correct(logits, labels, 1)
+        own = paddle.take_along_axis(logits, labels.unsqueeze(1), axis=1)
+        return (logits < own).logical_not().sum(axis=1) == 1  # none but the label's own
 
 
 class MultiLabelMeter:
@@ -208,6 +214,7 @@ class MultiLabelMeter:
         return ["map", "f1", "loss"]
 
     @staticmethod
-    def right(logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right, each by the share of its labels that are."""
-        return float(((logits > 0) == (targets > 0.5)).mean(axis=1).sum())
+    def right(logits: Tensor, targets: Tensor) -> Tensor:
+        """Of each image the share of its labels that are right, float64 [N]."""
+        wanted = targets.astype(logits.dtype) > 0.5
+        return ((logits > 0) == wanted).astype("float64").mean(axis=1)

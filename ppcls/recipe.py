@@ -178,6 +178,10 @@ class Data:
         return bool(self.folds) or (self.holdout > 0 and not self.eval)
 
 
+# auto: the fastest there is, where that is worth the trouble; none: Paddle's own layers
+FrozenEngine = Literal["auto", "none", "paddle", "onnxruntime", "openvino"]
+
+
 @node
 class Train:
     """How long, on what crops, and with which optimizer."""
@@ -202,6 +206,7 @@ class Train:
     amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all
     sync_norms: Flag = False  # batch norms with the statistics of all GPUs' batches together
     recompute: Flag = False  # compute blocks twice instead of keeping what is in them
+    frozen_engine: FrozenEngine = "auto"  # of frozen first layers and of teachers, on a CPU
     without: tuple[str, ...] = ()  # what the published recipe has beyond this one; said in the log
     early_stop: EarlyStop | None = None  # where evaluations get no better
     keep: Annotated[Int, Field(ge=0)] = 0  # checkpoints beside latest and best, of the last saves
@@ -439,9 +444,10 @@ class Recipe:
         return self.train.size or self.preprocess.crop
 
 
-# What may change when a run is resumed: it changes nothing but, for the device, the rounding.
+# What may change when a run is resumed: it changes nothing but, for device and engine, rounding.
 HARMLESS = {"output", "device", "data.workers", "train.log_every", "train.save_every"}
 HARMLESS |= {"train.keep", "train.early_stop", "train.without", "train.recompute"}
+HARMLESS |= {"train.frozen_engine"}
 HARMLESS |= {"eval.batch_size", "data.on_error", "log"}
 # Where things lie that are compared by what they are, or that a run only starts from.
 HARMLESS |= {"data.builtin", "data.train", "data.eval", "data.root", "data.class_names"}

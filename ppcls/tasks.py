@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-import numpy as np
 from pydantic import BeforeValidator, Field
 
 from ppcls import metrics
@@ -17,6 +16,8 @@ from ppcls.models.registry import ModelName, Weights
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import Tensor
+
+    from ppcls.data.loader import Batch
 
 
 @node
@@ -102,8 +103,8 @@ class OneLabel:
         """The names of the scores that evaluation gives."""
         return TopKMeter.score_names(classes)
 
-    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right."""
+    def right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of each image how right it is, from 0 to 1, [N]; on the device that computed it."""
         return TopKMeter.right(logits, targets)
 
 
@@ -122,8 +123,8 @@ class ManyLabels:
         """The names of the scores that evaluation gives."""
         return MultiLabelMeter.score_names()
 
-    def right(self, logits: np.ndarray, targets: np.ndarray) -> float:
-        """How many images are right."""
+    def right(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Of each image how right it is, from 0 to 1, [N]; on the device that computed it."""
         return MultiLabelMeter.right(logits, targets)
 
 
@@ -195,8 +196,8 @@ class DistillMultiLabel(ManyLabels, Distill):
 # --------------------------------------------------------------------------
 # What a training step computes, and what evaluation counts
 
-# Images, targets, and which images of the data set they are -> loss, logits
-Step = Callable[["Tensor", "Tensor", np.ndarray], "tuple[Tensor, Tensor]"]
+# Images, targets, and the batch that they are of -> loss, logits
+Step = Callable[["Tensor", "Tensor", "Batch"], "tuple[Tensor, Tensor]"]
 
 
 @node
@@ -232,7 +233,7 @@ class MultiLabel(ManyLabels):
 
 
 def step_of(loss: AnyLoss, network: Callable[[Tensor], Tensor]) -> Step:
-    def step(images: Tensor, targets: Tensor, indices: np.ndarray) -> tuple[Tensor, Tensor]:
+    def step(images: Tensor, targets: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = network(images)
         return loss(logits, targets), logits
 

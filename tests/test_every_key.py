@@ -207,6 +207,7 @@ RUNS = {
     "log": Runs("[]", "[tensorboard]", "files"),
     "train.precision": Runs("fp32", "bf16", "said"),
     "train.recompute": Runs("false", "true", "memory", LARGE, same=("weights", "slots"), slow=True),
+    "train.frozen_engine": Runs("auto", "paddle", "said"),  # that nothing is frozen
     "train.without": Runs("[]", "[something]", "said"),
     "train.early_stop": Runs("null", "{patience: 1}", "steps", STILL, slow=True),
     "train.early_stop.patience": Runs("1", "2", "steps", STILL, slow=True),

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import paddle
 import pytest
 import yaml
 from cut_run import at_step
 from sklearn.metrics import average_precision_score
 
 import ppcls
+from ppcls import metrics
 from ppcls.config.load import from_plain
 from ppcls.metrics import MultiLabelMeter
 from ppcls.recipe import Recipe
@@ -216,8 +218,6 @@ def test_a_task_without_a_kind_learns_one_label():
 
 
 def test_the_loss_of_evaluation_by_hand():
-    import paddle
-
     tally = MultiLabelMeter((0.5, 0.5))
     tally.add(paddle.to_tensor([[0.0, 2.0]]), np.array([[1, 0]], np.uint8))
     tally.add(paddle.to_tensor([[-1.0, 0.0]]), np.array([[0, 1]], np.uint8))
@@ -230,11 +230,28 @@ def test_the_loss_of_evaluation_by_hand():
 
 
 def test_the_score_of_a_training_step_by_hand():
-    logits = np.array([[3.0, -1.0], [0.5, 0.2]])
-    assert MultiLabel().right(logits, np.array([[1, 0], [0, 1]])) == 1.5
-    mixed = np.array([[0.3, 0.7], [0.8, 0.2]])
-    assert Classify().right(logits, mixed) == 1
-    assert Classify().right(logits, np.array([0, 1])) == 1
+    logits = paddle.to_tensor([[3.0, -1.0], [0.5, 0.2]])
+    several = paddle.to_tensor([[1, 0], [0, 1]], dtype="uint8")
+    assert MultiLabel().right(logits, several).tolist() == [1, 0.5]
+    mixed = paddle.to_tensor([[0.3, 0.7], [0.8, 0.2]])
+    assert Classify().right(logits, mixed).tolist() == [False, True]
+    assert Classify().right(logits, paddle.to_tensor([0, 1])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 37])
+def test_the_score_of_a_training_step_is_what_numpy_counts(classes):
+    """Ties and what is no number count against the label; means are numpy's to the last bit."""
+    rng = np.random.default_rng(classes)
+    logits = rng.integers(-2, 3, (40, classes)).astype(np.float32)
+    logits[3, 0] = np.nan
+    labels = rng.integers(0, classes, 40)
+    several = rng.integers(0, 2, (40, classes)).astype(np.uint8)
+    given = paddle.to_tensor(logits)
+    right = Classify().right(given, paddle.to_tensor(labels)).numpy()
+    assert right.tolist() == (metrics.rivals(logits, labels) < 1).tolist()
+    assert right.sum() == metrics.correct(logits, labels, 1)
+    shares = MultiLabel().right(given, paddle.to_tensor(several)).numpy()
+    assert shares.tolist() == ((logits > 0) == several).mean(axis=1).tolist()
 
 
 TAUGHT = "{kind: distill_multilabel, teacher: %s, labels_weight: 1}"

@@ -27,9 +27,9 @@ from PIL import Image
 
 from ppcls.config.node import Sides
 from ppcls.data import decode
-from ppcls.data.loader import start_pool
 from ppcls.data.preprocess import both, short_sides
 from ppcls.data.samples import Dataset
+from ppcls.data.workers import start_pool
 from ppcls.utils.environment import core_count
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Progress
@@ -300,7 +300,7 @@ def in_order(
     if not workers:
         yield from map(look, work)
         return
-    pool = start_pool(workers, {})
+    pool = start_pool(workers)
     asked: deque[Sequence[str]] = deque()
     pending: deque[Future] = deque()
     try:

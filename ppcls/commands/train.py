@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ppcls.start.fit_time import Pace
 
 
+AUTO = "auto"
 STEPS = 2  # of a dry run
 REPORT, EXPORTED = "report", "exported"  # in the run's folder
 
@@ -53,9 +54,17 @@ def add(commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help=text)
     text = "train so many runs, each scored on another part of data.train; then mean and spread"
     parser.add_argument("--folds", type=positive, metavar="N", help=text)
-    text = "number of processes that train together on this machine; default: 1"
-    parser.add_argument("--processes", type=positive, default=1, metavar="N", help=text)
+    text = "number of processes that train together on this machine; default: auto, which is 1, or "
+    text += "what a measurement finds faster where the result stays the same"
+    parser.add_argument("--processes", type=number_or_auto, default=AUTO, metavar="N", help=text)
+    text = "the processes share the images of one process's step, instead of having as many each"
+    parser.add_argument("--divided", action="store_true", help=text)
+    parser.add_argument("--measure", metavar="FOLDER", help=argparse.SUPPRESS)  # of our own
     add_time_option(parser)
+
+
+def number_or_auto(text: str) -> int | str:
+    return text if text == AUTO else positive(text)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -100,18 +109,21 @@ def run_folds(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> 
 
 def run_one(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> int:
     """One run, in this process or in several."""
-    if options.processes > 1 and not launched():
-        flags = {"--resume": options.resume, "--overwrite": options.overwrite}
-        flags["--dry-run"] = options.dry_run
-        same = [flag for flag, asked in flags.items() if asked]
-        overrides = ["-o", *given.overrides] if given.overrides else []
-        uses = [word for name in options.use for word in ("--use", name)]
-        command = ["train", "-c", given.config, *same, *overrides, *uses]
-        return launch([*environment.program("ppcls"), *command], options.processes)
+    if options.measure:
+        from ppcls.start.choose_processes import take_steps
+
+        take_steps(recipe, Path(options.measure), options.divided)
+        return 0
+    divided = options.divided
+    if not launched():
+        command = command_of(given, options)
+        count, divided = how_many(recipe, command, options)
+        if count > 1:
+            return launch([*command, *(["--divided"] if divided else [])], count)
     from ppcls.train.distributed import PeerError
 
     try:
-        return train_or_try(recipe, options)
+        return train_or_try(recipe, options, divided)
     except (
         PeerError
     ) as lost:  # whose reason the launcher knows better where it started this process
@@ -120,16 +132,48 @@ def run_one(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> in
         return LOST
 
 
-def train_or_try(recipe: "Recipe", options: argparse.Namespace) -> int:
+def command_of(given: "Given", options: argparse.Namespace) -> list[str]:
+    """The command that trains so in one process."""
+    flags = {"--resume": options.resume, "--overwrite": options.overwrite}
+    flags["--dry-run"] = options.dry_run
+    same = [flag for flag, asked in flags.items() if asked]
+    overrides = ["-o", *given.overrides] if given.overrides else []
+    uses = [word for name in options.use for word in ("--use", name)]
+    command = ["train", "-c", given.config, *same, *overrides, *uses]
+    return [*environment.program("ppcls"), *command]
+
+
+def how_many(
+    recipe: "Recipe", command: Sequence[str], options: argparse.Namespace
+) -> tuple[int, bool]:
+    """The number of processes, and whether they share a step; a run that goes on has its own."""
+    from ppcls.start.choose_processes import candidate, choose, of_run
+
+    count = options.processes
+    before = of_run(recipe) if options.resume else None
+    if before:
+        return (before[0] if count == AUTO else count), before[1] or options.divided
+    if count != AUTO:
+        return count, options.divided
+    if options.divided:
+        raise UserError("--divided: say how many processes share a step, with --processes N")
+    if options.dry_run or candidate(recipe) == 1:
+        return 1, False
+    refuse_over_run(options, recipe)
+    best = choose(recipe, command)
+    return best, best > 1
+
+
+def train_or_try(recipe: "Recipe", options: argparse.Namespace, divided: bool) -> int:
     if options.dry_run:
-        return 0 if dry_run(recipe) else INTERRUPTED
+        return 0 if dry_run(recipe, divided) else INTERRUPTED
     from ppcls.train.setup import train
 
-    done = train(recipe, options.resume, options.overwrite)
+    done = train(recipe, options.resume, options.overwrite, divided=divided)
     return 0 if done else INTERRUPTED
 
 
-def dry_run(recipe: "Recipe") -> bool:
+def dry_run(recipe: "Recipe", divided: bool = False) -> bool:
     """Train two steps, evaluate a little, save and export, in a folder that is then removed.
 
     Returns:
@@ -144,7 +188,7 @@ def dry_run(recipe: "Recipe") -> bool:
 
     with tempfile.TemporaryDirectory(prefix="ppcls-dry-run-") as folder:
         short = replace(recipe, output=str(Path(folder) / "run"))
-        if not train(short, limit=STEPS):
+        if not train(short, limit=STEPS, divided=divided):
             return False
         latest = Path(folder) / "run" / LATEST
         if latest.exists():  # in the process that writes

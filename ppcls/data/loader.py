@@ -6,21 +6,9 @@ workers nor on where a run was interrupted. Workers are started afresh (not fork
 paddle.
 """
 
-import multiprocessing
-import multiprocessing.connection
-import os
-import pickle
-import signal
-import sys
-import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from multiprocessing import resource_tracker
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,10 +20,10 @@ from ppcls.data.preprocess import Preprocess
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import Size, Transform, apply, side
 from ppcls.data.unlabeled import JoinedDataset
+from ppcls.data.workers import WorkerGone, Workers
 from ppcls.utils import environment, modules
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Pace, Progress, say
-from ppcls.utils.signals import SIGNALS
 from ppcls.utils.text import plural
 
 MIXED = 1  # tells the random numbers of a batch from those of its first image
@@ -157,29 +145,30 @@ class Loader:
         check_workers(workers)
         self.parts = dict(parts)
         self.workers = workers if not workers or can_be_sent(self.parts) else 0
-        self.pool: ProcessPoolExecutor | None = None
+        self.pool: Workers | None = None
 
     def batches(self, name: str, order: Sequence[np.ndarray], epoch: int = 0) -> Iterator[Batch]:
         """The batches of one part whose virtual indices `order` lists."""
         if not self.workers:
             yield from (load_batch(self.parts[name], indices, epoch) for indices in order)
             return
-        pending: deque[Future[Batch]] = deque()
+        pool = self.started()
+        pending: deque[int] = deque()
         try:
             for indices in order:
-                pending.append(self.started().submit(work, name, indices, epoch))
+                pending.append(pool.submit(name, indices, epoch))
                 if len(pending) > 2 * self.workers:
-                    yield pending.popleft().result()
+                    yield pool.result(pending.popleft())
             while pending:
-                yield pending.popleft().result()
-        except BrokenProcessPool:
+                yield pool.result(pending.popleft())
+        except WorkerGone:
             raise DataError(
                 "a data worker was ended from outside, most likely for lack of memory; "
                 "fewer workers need less: -o data.workers=0"
             ) from None
         finally:
-            for future in pending:
-                future.cancel()
+            for number in pending:
+                pool.forget(number)
 
     def evaluation(
         self, batch: int, rank: int = 0, processes: int = 1, pace: Pace | None = None
@@ -191,18 +180,15 @@ class Loader:
         order = eval_order(len(self.parts["eval"][0]), batch)[rank::processes]
         return Progress(self.batches("eval", order), "evaluation", len(order), pace=pace)
 
-    def started(self) -> ProcessPoolExecutor:
+    def started(self) -> Workers:
         if not self.pool:
-            self.pool = start_pool(self.workers, self.parts)
+            self.pool = Workers(self.workers, work, Sent(self.parts))
         return self.pool
 
     def close(self) -> None:
         if self.pool:
-            self.pool.shutdown(cancel_futures=True)
+            self.pool.close()
             self.pool = None
-
-
-worker_parts: dict[str, Part] = {}  # in a worker process: the loader's parts
 
 
 def check_workers(count: int) -> None:
@@ -252,101 +238,8 @@ def can_be_sent(parts: Mapping[str, Part]) -> bool:
     return True
 
 
-class Pool(ProcessPoolExecutor):
-    """Starts its processes, which happens in `submit`, where signals do not reach them."""
-
-    def submit(self, *given: Any, **named: Any) -> Future:
-        with environment.without_working_folder(), held_signals(), without_script():
-            return super().submit(*given, **named)
-
-
-@contextmanager
-def without_script() -> Iterator[None]:
-    """While entered, processes that are started do not run the program's own script once more.
-
-    They would to find what is written in it, of which they need nothing.
-    """
-    script = sys.modules["__main__"]
-    sys.modules["__main__"] = ModuleType("__main__")
-    try:
-        yield
-    finally:
-        sys.modules["__main__"] = script
-
-
-def start_pool(workers: int, parts: dict[str, Part]) -> ProcessPoolExecutor:
-    """Worker processes that leave signals to this one and end with it."""
-    pool = Pool(workers, multiprocessing.get_context("spawn"), start_work, (Sent(parts),))
-    try:
-        for _ in range(workers):  # a process is started for each
-            pool.submit(int)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        pool.shutdown(cancel_futures=True)
-        raise UserError(
-            f"a part of your own cannot be sent to data workers ({error}): -o data.workers=0, or "
-            "give it a __getstate__ that leaves out what cannot"
-        ) from error
-    except BaseException:
-        pool.shutdown(cancel_futures=True)
-        raise
-    return pool
-
-
-@contextmanager
-def held_signals() -> Iterator[None]:
-    """What asks this process to end waits meanwhile; processes that are started do not see it."""
-    if not hasattr(signal, "pthread_sigmask"):  # on Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which would let signals through when it is started
-    came: list[int] = []
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)  # which new processes inherit
-    try:
-        with noted_signals(came):  # for another thread of this process may still get them
-            yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        for number in came:
-            signal.raise_signal(number)
-
-
-@contextmanager
-def noted_signals(came: list[int]) -> Iterator[None]:
-    """Handlers that only note which signals came, where handlers can be set."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    handlers = {number: own for number, own in handlers.items() if own != signal.SIG_IGN}
-    for number in handlers:
-        signal.signal(number, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        for number, own in handlers.items():
-            signal.signal(number, own)
-
-
-def start_work(sent: Sent) -> None:
-    """In a new worker: signals, held until now, are the main process's."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-    worker_parts.update(sent.parts)
-    threading.Thread(target=end_with_parent, daemon=True).start()
-
-
-def end_with_parent() -> None:
-    """A worker whose training process was killed has nobody to work for."""
-    parent = multiprocessing.parent_process()
-    assert parent
-    multiprocessing.connection.wait([parent.sentinel])
-    os._exit(1)
-
-
-def work(name: str, indices: np.ndarray, epoch: int) -> Batch:
-    return load_batch(worker_parts[name], indices, epoch)
+def work(sent: Sent, name: str, indices: np.ndarray, epoch: int) -> Batch:
+    return load_batch(sent.parts[name], indices, epoch)
 
 
 def step_batches(

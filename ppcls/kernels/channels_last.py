@@ -5,6 +5,7 @@ made here takes such a tensor as any other and copies it where it must: only tim
 Convolutions are oneDNN's (`onednn`), all else is `loops`.
 """
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ppcls.kernels import RELU6, onednn
+from ppcls.kernels.onednn import Shape
 from ppcls.kernels.start import can_run, loops
 
 ONE = np.ones(1, np.float32)
@@ -83,8 +85,18 @@ def address(x: Tensor | None) -> int:
 
 
 def numbers(x: Tensor) -> np.ndarray:
-    """A tensor's memory as an array."""
-    return np.from_dlpack(x.detach())
+    """A tensor's memory as an array, to read and to write."""
+    found = np.from_dlpack(x.detach())
+    return found if found.flags.writeable else np.asarray(Writable(found))
+
+
+class Writable:
+    """An array's memory again: numpy before 2.1 only reads what comes by DLPack."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array  # which owns it
+        about = array.__array_interface__
+        self.__array_interface__ = {**about, "data": (about["data"][0], False)}
 
 
 def rows_of(x: Tensor) -> np.ndarray:
@@ -127,6 +139,76 @@ def norm_numbers(z: Tensor, norm: Norm, weight: Tensor, bias: Tensor):
     return known, affine
 
 
+class Convolution:
+    """A convolution without a bias: of 1x1 a product of matrices (MKL's), else oneDNN's."""
+
+    def __init__(self, shape: Shape):
+        self.shape = shape
+        self.is_product = shape.kernel == (1, 1) and shape.groups == 1 and not any(shape.padding)
+        self.picks = shape.stride != (1, 1)
+        self.rows = shape.images * shape.size[0] * shape.size[1]
+
+    def picked(self, x: Tensor) -> Tensor:
+        """What a 1x1 convolution looks at of x, [pixels, C]."""
+        shape = self.shape
+        if not self.picks:
+            return x.transpose([0, 2, 3, 1]).reshape([self.rows, shape.cin])
+        out = paddle.empty([self.rows, shape.cin])
+        sizes = shape.images, shape.height, shape.width, shape.cin, *shape.stride
+        loops().pick(x.data_ptr(), *sizes, out.data_ptr(), *shape.size)
+        return out
+
+    def forward(self, x: Tensor, kernel: Tensor) -> Tensor:
+        shape = self.shape
+        if self.is_product:
+            flat = kernel.reshape([shape.cout, shape.cin])
+            out = paddle.matmul(self.picked(x), flat, transpose_y=True)
+            out = out.reshape([shape.images, *shape.size, shape.cout])
+            return out.transpose([0, 3, 1, 2])
+        z = empty(shape.images, shape.cout, *shape.size)
+        op = onednn.convolution(shape)
+        op.forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+        return z
+
+    def input_gradient(self, gz: Tensor, kernel: Tensor) -> Tensor:
+        shape = self.shape
+        if self.is_product:
+            flat = gz.transpose([0, 2, 3, 1]).reshape([self.rows, shape.cout])
+            found = paddle.matmul(flat, kernel.reshape([shape.cout, shape.cin]))
+            if not self.picks:
+                found = found.reshape([shape.images, shape.height, shape.width, shape.cin])
+                return found.transpose([0, 3, 1, 2])
+            gx = empty(shape.images, shape.cin, shape.height, shape.width)
+            sizes = shape.images, shape.height, shape.width, shape.cin, *shape.stride
+            loops().put_back(found.data_ptr(), *sizes, gx.data_ptr(), *shape.size)
+            return gx
+        gx = empty(shape.images, shape.cin, shape.height, shape.width)
+        op = onednn.convolution(shape)
+        op.backward_data(gz.data_ptr(), kernel.data_ptr(), gx.data_ptr())
+        return gx
+
+    def kernel_gradient(self, x: Tensor, gz: Tensor, kernel: Tensor) -> Tensor:
+        shape = self.shape
+        if self.is_product:
+            flat = gz.transpose([0, 2, 3, 1]).reshape([self.rows, shape.cout])
+            found = paddle.matmul(flat, self.picked(x), transpose_x=True)
+            return found.reshape(kernel.shape)
+        op = onednn.convolution(shape)
+        out = paddle.empty_like(kernel)
+        if shape.groups == shape.cin == shape.cout and not op.has_depthwise_weights:
+            top, left = shape.padding[:2]
+            loops().depthwise_weights(
+                x.data_ptr(), gz.data_ptr(), shape.images, shape.height, shape.width, shape.cin,
+                *shape.kernel, *shape.stride, top, left, *shape.size, out.data_ptr(),
+            )  # fmt: skip
+            return out
+        op.backward_weights(x.data_ptr(), gz.data_ptr(), out.data_ptr())
+        return out
+
+
+convolution = cache(Convolution)  # one for each shape
+
+
 class ConvNormAct(PyLayer):
     """act(norm(conv(x)) * keep + added)."""
 
@@ -136,10 +218,9 @@ class ConvNormAct(PyLayer):
         ctx.has_added = added is not None
         x = last(x)
         added = None if added is None else last(added)
-        op = onednn.convolution(shape)
+        op = convolution(shape)
         n, c = shape.images, shape.cout
-        z = empty(n, c, *shape.size)
-        op.forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+        z = op.forward(x, kernel.detach())
         rows = n * shape.size[0] * shape.size[1]
         run = loops()
         known, affine = norm_numbers(z, norm, weight, bias)
@@ -149,7 +230,7 @@ class ConvNormAct(PyLayer):
         run.norm_act(z.data_ptr(), rows, c, affine, act, address(added), keep, y.data_ptr())
         seen = y.detach() if added is not None and act and y is not z else None
         # What goes out must not be kept: it knows this context, and neither would ever be freed.
-        ctx.kept = x, kernel, z.detach(), seen, known, affine, light
+        ctx.kept = x, kernel.detach(), z.detach(), seen, known, affine, light
         ctx.how = op, shape, norm.training, act, keep
         return y
 
@@ -162,10 +243,10 @@ class ConvNormAct(PyLayer):
         g = last(g)
         n, c = shape.images, shape.cout
         rows = n * shape.size[0] * shape.size[1]
-        gz = empty(n, c, *shape.size)
         gweight = gbias = None
         passed = g
         if light:
+            gz = empty(n, c, *shape.size)
             if act and added_needs:
                 passed = empty(n, c, *shape.size)
             run.frozen_backward(
@@ -175,6 +256,9 @@ class ConvNormAct(PyLayer):
         else:
             if run.p_is_written(act, ctx.has_added):
                 passed = empty(n, c, *shape.size)
+            # Nobody else reads what was written for the norm alone.
+            alone = passed is not g and not added_needs
+            gz = passed if alone else empty(n, c, *shape.size)
             gweight = paddle.empty([c])
             gbias = paddle.empty([c])
             run.norm_act_backward(
@@ -186,33 +270,11 @@ class ConvNormAct(PyLayer):
             gbias = gbias if bias_needs else None
         gx = gkernel = None
         if kernel_needs:
-            gkernel = kernel_gradient(op, x, gz, kernel)
+            gkernel = op.kernel_gradient(x, gz, kernel)
         if x_needs:
-            gx = empty(*x.shape)
-            op.backward_data(gz.data_ptr(), kernel.data_ptr(), gx.data_ptr())
+            gx = op.input_gradient(gz, kernel)
         found = (gx, gkernel, gweight, gbias)
         return (*found, passed if added_needs else None) if ctx.has_added else found
-
-
-def kernel_gradient(op: onednn.Convolution, x: Tensor, gz: Tensor, kernel: Tensor) -> Tensor:
-    shape = op.shape
-    n, h, w, cin, cout = shape[:5]
-    if shape.kernel == (1, 1) and shape.stride == (1, 1) and shape.groups == 1:  # one product
-        rows = n * h * w
-        flat = gz.transpose([0, 2, 3, 1]).reshape([rows, cout])
-        found = paddle.matmul(flat, x.transpose([0, 2, 3, 1]).reshape([rows, cin]), True)
-        return found.reshape(kernel.shape)
-    if shape.groups == cin == cout and not op.has_depthwise_weights:
-        out = paddle.empty_like(kernel)
-        top, left = shape.padding[:2]
-        loops().depthwise_weights(
-            x.data_ptr(), gz.data_ptr(), n, h, w, cin, *shape.kernel, *shape.stride, top, left,
-            *shape.size, out.data_ptr(),
-        )  # fmt: skip
-        return out
-    out = paddle.empty_like(kernel)
-    op.backward_weights(x.data_ptr(), gz.data_ptr(), out.data_ptr())
-    return out
 
 
 def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) -> Tensor:
@@ -229,9 +291,7 @@ def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) ->
     needed = not all(tensor is None or tensor.stop_gradient for tensor in inputs)
     if needed and paddle.is_grad_enabled():
         return ConvNormAct.apply(x, kernel, weight, bias, added, shape, norm, act, keep)
-    z = empty(shape.images, shape.cout, *shape.size)
-    x = last(x)
-    onednn.convolution(shape).forward(x.data_ptr(), kernel.data_ptr(), z.data_ptr())
+    z = convolution(shape).forward(last(x), kernel.detach())
     affine = norm_numbers(z, norm, weight, bias)[1]
     added = None if added is None else last(added)
     rows = shape.images * shape.size[0] * shape.size[1]
@@ -342,9 +402,7 @@ class Gated(PyLayer):
             ggate.data_ptr(),
         )
         found = [gx, ggate, passed] if ctx.has_added else [gx, ggate]
-        return tuple(
-            gradient if need else None for gradient, need in zip(found, ctx.needs, strict=False)
-        )
+        return tuple(gradient if ctx.needs[i] else None for i, gradient in enumerate(found))
 
 
 class Plus(PyLayer):

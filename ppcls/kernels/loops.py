@@ -210,6 +210,7 @@ def norm_act_backward(
     Args:
         y_: what came out, where something was added: NONE and RELU only; else 0.
         p_: is written where `p_is_written`.
+        gz_: may be `p_`, where that is written.
         gweight_, gbias_: float32 [channels].
     """
     slope = affine[0]
@@ -571,6 +572,37 @@ def copy_channels(x_, rows, of, start, y_, into, at, count):
 
 
 @loop
+def pick(x_, images, height, width, channels, down, across, y_, rows, columns):
+    """y = every `down`th row and `across`th column of x."""
+    x = nb.carray(pointer(x_), (images, height, width, channels))  # type: ignore
+    y = nb.carray(pointer(y_), (images, rows, columns, channels))  # type: ignore
+    for both in nb.prange(images * rows):
+        n = both // rows
+        i = both % rows
+        for j in range(columns):
+            for c in range(channels):
+                y[n, i, j, c] = x[n, i * down, j * across, c]
+
+
+@loop
+def put_back(y_, images, height, width, channels, down, across, x_, rows, columns):
+    """The reverse of `pick`: x is 0 in the other places."""
+    x = nb.carray(pointer(x_), (images, height, width, channels))  # type: ignore
+    y = nb.carray(pointer(y_), (images, rows, columns, channels))  # type: ignore
+    zero = np.float32(0)
+    for both in nb.prange(images * height):
+        n = both // height
+        i = both % height
+        for j in range(width):
+            if i % down or j % across:
+                for c in range(channels):
+                    x[n, i, j, c] = zero
+            else:
+                for c in range(channels):
+                    x[n, i, j, c] = y[n, i // down, j // across, c]
+
+
+@nb.njit(parallel=True, cache=True, nogil=True)  # to the bit as Paddle's multiplying and adding
 def to_numbers(pixels_, rows, channels, scale, offset, y_):
     """y = pixels * scale + offset; pixels uint8, scale and offset float32 [channels]."""
     pixels = nb.carray(byte_pointer(pixels_), (rows, channels))  # type: ignore

@@ -25,6 +25,16 @@ def can_run() -> bool:
     return onednn.library() is not None
 
 
+def missing() -> str:
+    """What to tell of kernels that could run here; "" where nothing is missing."""
+    if os.environ.get(SWITCH) == "0" or find_spec("numba") is not None:
+        return ""
+    return (
+        "numba is not installed, without which training on a CPU is slower, some networks several "
+        "times: pip install 'ppcls[cpu]'"
+    )
+
+
 @cache
 def loops() -> ModuleType:
     """The compiled loops, in the threads that Paddle's own computations have.

@@ -56,6 +56,22 @@ class Stages(nn.Layer):
                 outputs.append(x)
         return outputs
 
+    def through(self, x, start):
+        """From what the block before number `start` puts out, all blocks being counted through.
+
+        Returns what the last block puts out, and what `features` has of the blocks from `start` on.
+        """
+        outputs = []
+        number = 0
+        for i, stage in enumerate(self.stages):
+            for block in stage.children():
+                if number >= start:
+                    x = block(x)
+                number += 1
+            if self.ends[i] and number > start:
+                outputs.append(x)
+        return x, outputs
+
     def forward(self, x):
         return self.features(x)
 

@@ -1,7 +1,8 @@
 """Batch norms folded into the convolutions before them, as inference needs them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -44,3 +45,17 @@ def fold(layer: ConvNorm) -> None:
     conv.bias = paddle.create_parameter([len(scale)], "float32", is_bias=True)
     conv.bias.set_value((bias - mean * scale).astype(np.float32))
     layer.norm = nn.Identity()  # type: ignore
+
+
+def save_program(
+    network: nn.Layer, path: Path, shape: Sequence[int | None], dtype: Any, fold: nn.Layer | None
+) -> None:
+    """Write a network in evaluation mode as Paddle's program, `path`.json and `path`.pdiparams.
+
+    Args:
+        shape: of what it takes; None for sides that are free.
+        fold: the layer in which norms are folded into convolutions; None: nowhere.
+    """
+    spec = paddle.static.InputSpec(list(shape), dtype, "image")
+    with fused(fold) if fold else nullcontext():
+        paddle.jit.save(network, str(path), input_spec=[spec])

@@ -85,22 +85,27 @@ def for_paddle(
     ]
 
 
-def gradient_norm(parameters: Sequence[Tensor]) -> float:
-    """The norm of all gradients taken as one vector."""
+def gradient_norm(parameters: Sequence[Tensor]) -> Tensor:
+    """The norm of all gradients taken as one vector, float32 []."""
     import paddle
 
     with paddle.no_grad():
         squares = [p.grad.square().sum() for p in parameters if p.grad is not None]
-        return float(paddle.stack(squares).sum().sqrt())
+        return paddle.stack(squares).sum().sqrt()
 
 
-def scale_gradients(parameters: Sequence[Tensor], factor: float) -> None:
+def scale_gradients(parameters: Sequence[Tensor], factor: float | Tensor) -> None:
+    """Multiply all gradients in place; a factor on the device, float32 [], is not read."""
     import paddle
 
     with paddle.no_grad():
         for parameter in parameters:
-            if parameter.grad is not None:
+            if parameter.grad is None:
+                continue
+            if isinstance(factor, int | float):
                 parameter.grad.scale_(factor)
+            else:
+                parameter.grad.multiply_(factor)
 
 
 # --------------------------------------------------------------------------

@@ -73,8 +73,10 @@ class Record:
     evaluations: list[dict[str, float]] = field(default_factory=list)  # scores and their "step"
     thresholds: list[float] = field(default_factory=list)  # of the classes, where several may be
     processes: int = 1  # that trained together
+    divided: bool = False  # whether they shared the images of one process's step
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
     teachers: list[str] = field(default_factory=list)  # their digests
+    engines: dict[str, str] = field(default_factory=dict)  # that run frozen parts, by the part
 
 
 def save(

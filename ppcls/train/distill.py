@@ -9,12 +9,14 @@ from paddle import Tensor, nn
 from paddle.nn import functional as F
 
 from ppcls.api import create_model
+from ppcls.data.loader import Batch
 from ppcls.losses.distill import Compare, Outputs
 from ppcls.losses.distill_layers import build
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill, Peer
 from ppcls.train.step import Objective, Precision
 from ppcls.train.teachers import Forward, NetworkTeacher, Student, open_teacher, with_features
+from ppcls.utils.device import on_device
 
 # Images, and which images of the data set they are (int64 [N]), to what teachers make of them.
 Guide = Callable[[Tensor, np.ndarray], Outputs]
@@ -63,13 +65,11 @@ class Learning:
         self.guide = guide
         self.loss = StudentLoss(task, compared, labels_loss)
 
-    def __call__(
-        self, images: Tensor, targets: Tensor, indices: np.ndarray
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, targets: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         own = Outputs(*self.student(images))
         with paddle.no_grad():
-            guide = self.guide(images, indices)
-        return self.loss(own, guide, targets), own.logits
+            guide = self.guide(images, batch.indices)
+        return self.loss(own, guide, targets, batch.known), own.logits
 
 
 class Mutual:
@@ -88,13 +88,12 @@ class Mutual:
         self.students = students
         self.losses = [StudentLoss(task, each, labels_loss) for each in compared]
 
-    def __call__(
-        self, images: Tensor, targets: Tensor, indices: np.ndarray
-    ) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Tensor, targets: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+        known = batch.known
         first, second = (Outputs(*student(images)) for student in self.students)
         own, others = self.losses
-        loss = own(first, second.detached(), targets)
-        loss = loss + others(second, first.detached(), targets)
+        loss = own(first, second.detached(), targets, known)
+        loss = loss + others(second, first.detached(), targets, known)
         return loss, first.logits
 
 
@@ -108,20 +107,26 @@ class StudentLoss:
         self.labels_loss = labels_loss or task.loss
         self.labels_weight = task.labels_weight
 
-    def __call__(self, own: Outputs, guide: Outputs, targets: Tensor) -> Tensor:
+    def __call__(self, own: Outputs, guide: Outputs, targets: Tensor, known: np.ndarray) -> Tensor:
+        """`known`: which images have labels, int64 [K]."""
         terms = [weight * compare(own, guide, targets) for weight, compare in self.compared]
         if self.labels_weight:
-            terms.append(self.labels_weight * where_known(self.labels_loss, own.logits, targets))
+            loss = where_known(self.labels_loss, own.logits, targets, known)
+            terms.append(self.labels_weight * loss)
         return paddle.add_n(terms)
 
 
-def where_known(loss: LabelsLoss, logits: Tensor, targets: Tensor) -> Tensor:
-    """A loss over all images, to which those without labels (-1) add nothing."""
-    if targets.ndim > 1 or not bool((targets < 0).any()):
+def where_known(loss: LabelsLoss, logits: Tensor, targets: Tensor, known: np.ndarray) -> Tensor:
+    """A loss over all images, to which those without labels add nothing.
+
+    Args:
+        known: the images with labels, int64 [K]: known to the host, so that no device is asked.
+    """
+    if targets.ndim > 1 or len(known) == len(targets):
         return loss(logits, targets)
-    rows = paddle.nonzero(targets >= 0).flatten()
-    if not len(rows):
+    if not len(known):
         return 0 * logits.sum()
+    rows = on_device(known)
     share = len(rows) / len(targets) if getattr(loss, "reduction", "mean") == "mean" else 1.0
     return loss(logits[rows], targets[rows]) * share
 

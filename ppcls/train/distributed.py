@@ -20,8 +20,9 @@ from typing import TypeVar
 
 import numpy as np
 import paddle
-from paddle import Tensor, distributed
+from paddle import Tensor, distributed, nn
 
+from ppcls.models.layers import DownscalingDropout, DropPath
 from ppcls.train.rendezvous import Channel, Member, Message, meet, process_count, readable, seconds
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
@@ -52,6 +53,7 @@ class Peer:
     member: Member
     channel: Channel
     met: int = 0  # how often it has come to meet or, of process 0, has let the others go on
+    said: Sequence = ()  # what it told when it came: its numbers or, of process 0, everybody's
     silent: float = 0.0
     gone: bool = False
     reason: str | None = None  # why it left, "" without one; None: it has not said that it leaves
@@ -109,6 +111,7 @@ class Link:
         peer.gone = messages is None
         for message in messages or ():
             if message.get("here"):
+                peer.said = message.get("says", ())
                 peer.met += 1
             if "left" in message:
                 peer.reason = visible(str(message["left"]), LONGEST_REASON)
@@ -122,15 +125,18 @@ class Link:
 
     # ------------------------------------------------------------------ meeting
 
-    def meet(self) -> None:
-        """Wait until all have come here.
+    def meet(self, own: Sequence[float] = ()) -> list[Sequence[float]]:
+        """Wait until all have come here; a few numbers of each, by rank, to the last bit.
+
+        They travel with the words that say who is here, so that they cost nothing, and nobody
+        waits for a device.
 
         Raises:
             PeerError: one of them never will.
         """
         self.rounds += 1
         if self.own:
-            self.tell({"here": 1})
+            self.tell({"here": 1, "says": [*own]})
         waited = Waited()
         notice = set[int]()
         with self.changed:
@@ -144,8 +150,12 @@ class Link:
             for peer in self.peers.values():  # who came, and died
                 if peer.gone and peer.reason is None and (lost := self.loss(peer)):
                     raise self.ended(lost)
-        if not self.own:
-            self.tell({"here": 1})
+        if self.own:
+            return [*self.peers[0].said]
+        # None tells of the next round before it has heard of this one.
+        told = [own, *(self.peers[rank].said for rank in range(1, self.count))]
+        self.tell({"here": 1, "says": [[*numbers] for numbers in told]})
+        return told
 
     def warn(self, peer: Peer, notice: set[int]) -> None:
         """Say, once, that the run may end."""
@@ -239,18 +249,27 @@ class Waited:
 # The processes that train together: which one this is, and what they tell one another
 
 BUCKET = 1 << 24  # numbers that are added up at a time
+FEW = 8  # numbers of each process that travel with the words that say who is here
 
 Item = TypeVar("Item")
 
 
 class Processes:
-    """This process's number among `count`; alone, 0 of 1, it tells nobody anything."""
+    """This process's number among `count`; alone, 0 of 1, it tells nobody anything.
+
+    Attributes:
+        divided: they share the images of one process's step, and draw what it would, instead of
+            having as many each.
+        step_images: of the step in hand, in all processes.
+    """
 
     def __init__(self, rank: int = 0, count: int = 1, link: Link | None = None):
         """`link`: what tells it of the others, where there are any."""
         self.rank = rank
         self.count = count
         self.link = link
+        self.divided = False
+        self.step_images = 0
 
     @property
     def first(self) -> bool:
@@ -299,6 +318,14 @@ class Processes:
             distributed.all_gather_object(found, value)
         return found
 
+    def numbers(self, own: Sequence[float]) -> list[Sequence[float]]:
+        """Everybody's few numbers, by rank: the way for what is told in every step.
+
+        Raises:
+            PeerError: another one has gone or does not answer.
+        """
+        return self.link.meet(own) if self.link else [own]
+
     def dealt(self, results: list[Item]) -> list[Item]:
         """Everybody's results of their `own` items, in the order of the items."""
         parts = self.gather(results)
@@ -307,7 +334,10 @@ class Processes:
 
     def total(self, values: Sequence[float]) -> list[float]:
         """The sums over all processes, in float64."""
-        return np.sum(self.gather(list(values)), axis=0).tolist() if self.count > 1 else [*values]
+        if self.count == 1:
+            return [*values]
+        told = self.numbers(values) if len(values) <= FEW else self.gather([*values])
+        return np.sum(told, axis=0).tolist()
 
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Each gradient becomes the sum of everybody's; none counts as 0."""
@@ -336,6 +366,39 @@ class Processes:
         pieces = (first + rest / self.count).split([tensor.size for tensor in tensors])
         for tensor, piece in zip(tensors, pieces, strict=True):
             tensor.set_value(piece.reshape(tensor.shape))
+
+
+class SharedDraw(nn.Layer):
+    """A layer that drops at random, drawn as for all images of a step, of which these are a part.
+
+    So processes that share a step drop together what one would.
+    """
+
+    def __init__(self, layer: nn.Layer, processes: Processes):
+        super().__init__()
+        self.layer = layer
+        self.processes = processes
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.layer(x)
+        count = self.processes.count
+        total = self.processes.step_images
+        own = x.shape[0]
+        each, more = divmod(total, count)
+        first = each * self.processes.rank + min(self.processes.rank, more)
+        first = min(first, total - own)  # where images were skipped, the others have fewer
+        rest = [1] * (x.ndim - 1) if isinstance(self.layer, DropPath) else x.shape[1:]
+        factors = self.layer(paddle.ones([total, *rest]))
+        return x * factors[first : first + own]
+
+
+def share_draws(net: nn.Layer, processes: Processes) -> None:
+    """Put `SharedDraw` around all layers of a network that drop at random."""
+    for parent in net.sublayers(include_self=True):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Dropout | DownscalingDropout | DropPath):
+                parent.add_sublayer(name, SharedDraw(layer, processes))
 
 
 def buckets(parameters: Sequence[Tensor], numbers: int = BUCKET) -> list[list[Tensor]]:

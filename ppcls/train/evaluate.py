@@ -14,6 +14,7 @@ from ppcls.models.layers import Normalize
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
 from ppcls.train.checkpoint import Trained
+from ppcls.utils.device import on_device
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import plural
@@ -37,7 +38,7 @@ def evaluate(
     for batch in batches:
         if not len(batch.images):  # none of its images could be read
             continue
-        logits = network(paddle.to_tensor(batch.images)).astype("float32")
+        logits = network(on_device(batch.images)).astype("float32")
         meter.add(logits, batch.labels)
         if keep:
             keep(batch, logits.numpy())

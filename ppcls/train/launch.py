@@ -58,7 +58,7 @@ def launch(command: Sequence[str], count: int) -> int:
         stop = Stop(processes)
         try:
             with reserved_ports(count) as ports:
-                start(command, ports, logs, processes)
+                start(command, ports, [None, *logs], processes)
                 watch(processes, stop)
             codes = [process.poll() for process in processes]  # None: to be ended below
         finally:
@@ -74,10 +74,14 @@ def launch(command: Sequence[str], count: int) -> int:
 def start(
     command: Sequence[str],
     ports: Sequence[int],
-    logs: Sequence[Path],
+    logs: Sequence[Path | None],
     processes: list[subprocess.Popen[bytes]],
 ) -> None:
-    """Add the processes, told of one another as `paddle.distributed.launch` tells them."""
+    """Add the processes, told of one another as `paddle.distributed.launch` tells them.
+
+    Args:
+        logs: where each of them speaks to, None: here.
+    """
     count = len(ports)
     places = [f"127.0.0.1:{port}" for port in ports]
     threads = max(1, environment.core_count() // count)
@@ -93,9 +97,10 @@ def start(
             LAUNCHED: "1",
             environment.SAFE_PATH: "1",
         }
-        given = any(name in os.environ for name in environment.THREADS)
-        own |= {} if given else {environment.THREADS[0]: str(threads)}
-        output: IO[bytes] | None = logs[rank - 1].open("wb") if rank else None
+        if not environment.threads_given:
+            own[environment.THREADS[0]] = str(threads)
+        log = logs[rank]
+        output: IO[bytes] | None = log.open("wb") if log else None
         processes.append(
             subprocess.Popen(
                 command, env=kept | own, stdin=subprocess.PIPE, stdout=output, stderr=output

@@ -31,7 +31,7 @@ JOIN = "PPCLS_JOIN_SECONDS"
 JOIN_SECONDS = 300.0
 FIRST_WORD = 5.0  # seconds until it is said who is waited for
 ANSWER = 10.0  # seconds in which process 0 greets whoever comes
-LONGEST = 1 << 16  # bytes of a message
+LONGEST = 1 << 20  # bytes of a message: a few numbers of each of very many processes
 
 Message = dict[str, Any]
 

@@ -33,6 +33,7 @@ from ppcls.data.sampler import EpochSampler
 from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import open_unlabeled
+from ppcls.kernels import start as kernels
 from ppcls.models.layers import Normalize
 from ppcls.models.recompute import recompute_blocks
 from ppcls.optim.parameters import (
@@ -46,7 +47,7 @@ from ppcls.optim.parameters import (
 )
 from ppcls.recipe import LENGTH, Model, Recipe, may_change
 from ppcls.tasks import Distill, Peer
-from ppcls.train import checkpoint, run_folder, trackers
+from ppcls.train import checkpoint, frozen, run_folder, trackers
 from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import (
     BEST,
@@ -59,7 +60,8 @@ from ppcls.train.checkpoint import (
 )
 from ppcls.train.curves import Course
 from ppcls.train.distill import distill_objective
-from ppcls.train.distributed import Processes, join
+from ppcls.train.distributed import Processes, join, share_draws
+from ppcls.train.divide import why_not
 from ppcls.train.open_data import (
     Datasets,
     about_split,
@@ -72,7 +74,7 @@ from ppcls.train.open_data import (
     require_images,
 )
 from ppcls.train.step import Objective, Precision, TrainStep
-from ppcls.train.teachers import TOP, Student, keep_answers
+from ppcls.train.teachers import STILL, TOP, NetworkTeacher, Student, keep_answers
 from ppcls.train.trainer import Options, Trainer
 from ppcls.utils import environment
 from ppcls.utils.device import select
@@ -399,20 +401,41 @@ def check_fit(recipe: Recipe, inputs: Datasets, images_per_step: int, epoch_step
         )
 
 
+def check_divided(recipe: Recipe, net: nn.Layer, frozen: Sequence[nn.Layer], count: int) -> None:
+    """Whether processes that share a step compute what one does.
+
+    Raises:
+        UserError: they do not.
+    """
+    kept = {id(one) for layer in frozen for one in layer.sublayers(include_self=True)}
+    norms = (nn.BatchNorm, nn.BatchNorm1D, nn.BatchNorm2D, nn.BatchNorm3D)
+    trained = [
+        n for n, one in net.named_sublayers() if isinstance(one, norms) and id(one) not in kept
+    ]
+    reason = why_not(recipe, count)
+    if trained and not reason:
+        reason = f"model.freeze: leaves {trained[0]} to train, which looks at all images of a batch"
+    if reason:
+        raise UserError(
+            f"--divided: {plural(count, 'process')} would not compute what one does: {reason}; "
+            "without --divided each has batches of its own"
+        )
+
+
 def check_freeze(model: Model, net: nn.Layer) -> None:
     """What a new run's network leaves as it is must have learnt something before.
 
     Raises:
         UserError: it is random. Constants may stay: norms without a scale and shift of their own.
     """
-    frozen = random_ones(net) if model.freeze else []
-    if frozen and not model.weights:
+    kept = random_ones(net) if model.freeze else []
+    if kept and not model.weights:
         raise UserError(
-            f"model.freeze would keep random weights ({frozen[0]} and so on), as model.weights "
+            f"model.freeze would keep random weights ({kept[0]} and so on), as model.weights "
             "is not given: give model.weights, or -o model.freeze=[]"
         )
     head = head_of(net)
-    if model.new_head and head and fnmatch.filter(frozen, head):
+    if model.new_head and head and fnmatch.filter(kept, head):
         raise UserError(
             "model.freeze would keep the classifier that model.new_head starts afresh, which is "
             f"random: leave {head} out of model.freeze, or -o model.new_head=false"
@@ -443,6 +466,7 @@ def train(
     limit: int | None = None,
     callbacks: Sequence[Callback] = (),
     model: nn.Layer | None = None,
+    divided: bool = False,
 ) -> bool:
     """Train as the recipe says; False when a signal ended the run before its last step.
 
@@ -453,6 +477,7 @@ def train(
             trackers are then not told of it.
         callbacks: hear what the run does, after the recipe's trackers, in the first process.
         model: the network, where the recipe says that it is given.
+        divided: several processes share the images of one process's step, with its result.
 
     Raises:
         UserError: anything the user can mend.
@@ -462,6 +487,7 @@ def train(
     refuse_among_images(recipe)
     device = select(recipe.device)
     processes = join(device)
+    processes.divided = divided and processes.count > 1
     if not processes.first:
         be_quiet()
     folder = recipe.folder
@@ -483,9 +509,15 @@ def train(
         if limit and inputs.eval is not None:
             count = min(len(inputs.eval), limit * recipe.eval.batch_size * processes.count)
             inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
-        changes = check_same(recipe, record, inputs, processes.count, latest) if record else {}
+        changes = {}
+        if record:
+            count = processes.count
+            changes = check_same(recipe, record, inputs, count, processes.divided, latest)
         tensors = saved.tensors if saved else None
-        trainer = build_trainer(recipe, inputs, tensors, processes, limit, callbacks, model)
+        engines = engines_of(record, recipe.train.frozen_engine) if record else {}
+        trainer = build_trainer(
+            recipe, inputs, tensors, processes, limit, callbacks, model, engines
+        )
         if saved and record:
             trainer.resume(latest, saved, record)
             check_length(recipe, trainer, record)
@@ -511,6 +543,7 @@ def build_trainer(
     limit: int | None = None,
     callbacks: Sequence[Callback] = (),
     given: nn.Layer | None = None,
+    engines: Mapping[str, str] | None = None,
 ) -> Trainer:
     """The parts of a recipe's run, put together.
 
@@ -520,6 +553,7 @@ def build_trainer(
         limit: steps after which the run ends, evaluated and saved.
         callbacks: hear what the run does.
         given: the network, where the recipe says that it is given.
+        engines: of the run that goes on, as its record has them.
 
     Raises:
         UserError: parts that do not fit together.
@@ -529,7 +563,8 @@ def build_trainer(
     task = recipe.task
     train = recipe.train
     classes = model.num_classes or 0
-    batch = train.images_per_step * processes.count
+    sharing = processes.count if processes.divided else 1  # processes that divide a batch
+    batch = train.images_per_step * processes.count // sharing
     sizes = (0, 0)
     if inputs.unlabeled is not None:
         assert recipe.data.unlabeled
@@ -551,10 +586,15 @@ def build_trainer(
     epochs = 1 if limit else train.epochs
     paddle.seed(recipe.seed)
     net = build_model(recipe, saved, given)
-    frozen = freeze(net, model.freeze)
+    kept = freeze(net, model.freeze)
+    if processes.divided:
+        check_divided(recipe, net, kept, processes.count)
+        share_draws(net, processes)
     if saved is None and given is None:
         check_freeze(model, net)
     network = Normalize.before(net, recipe.preprocess.scale, recipe.preprocess.offset)
+    features = any(loss.features for loss in getattr(task, "losses", ()))
+    network = frozen.with_frozen_start(network, kept, features)
     precision = Precision(train.precision, train.amp_level)
     objective = build_objective(recipe, inputs, network, precision)
     decayed = train.decay_norms, train.decay_biases
@@ -583,10 +623,16 @@ def build_trainer(
     patience = 0
     if stop:
         patience = stop.patience.steps(epoch_steps, total_steps)
+    order = sampler.order(0)
+    shown = order[0][: train.batch_size]
+    showings = epochs * sum(map(len, order)), -(-epochs // recipe.eval.every)
+    engines = choose_engines(
+        recipe, parts, network, objective, shown, showings, engines or {}, processes
+    )
     return Trainer(
         model=net,
         network=network,
-        frozen=frozen,
+        frozen=kept,
         objective=objective,
         train_step=step,
         schedule=schedule,
@@ -594,7 +640,7 @@ def build_trainer(
         average=train.ema.build(net) if train.ema else None,
         sampler=sampler,
         loader=Loader(parts, recipe.data.workers),
-        batch_size=train.batch_size,
+        batch_size=train.batch_size // sharing,
         new_meter=partial(task.meter, classes),
         options=Options(
             epochs=epochs,
@@ -617,11 +663,97 @@ def build_trainer(
             "data": inputs.digests(),
             "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
             "processes": processes.count,
+            "divided": processes.divided,
+            "engines": engines,
         },
         course=course(recipe, epoch_steps),
         processes=processes,
         callbacks=callbacks,
     )
+
+
+def engines_of(record: Record, asked: str) -> dict[str, str]:
+    """What ran the frozen parts of the run that goes on, where the same is asked for."""
+    before = record.recipe["train"].get("frozen_engine", frozen.AUTO)
+    return record.engines if before == asked else {}
+
+
+def choose_engines(
+    recipe: Recipe,
+    parts: Mapping[str, Part],
+    network: nn.Sequential,
+    objective: Objective,
+    shown: np.ndarray,
+    showings: tuple[int, int],
+    known: Mapping[str, str],
+    processes: Processes,
+) -> dict[str, str]:
+    """Let engines run what is frozen of a run, as `train.frozen_engine` says.
+
+    Args:
+        parts: training and evaluation images, as the loader has them.
+        network: the model behind its `Normalize`.
+        shown: virtual indices of the first batch.
+        showings: how many images the whole run trains on, and how often it evaluates.
+        known: the choices of the run that goes on.
+
+    Returns:
+        Which engine runs which part.
+
+    Raises:
+        UserError: an engine that is named cannot be had.
+    """
+    train = recipe.train
+    asked = train.frozen_engine
+    teachers = [one for one in objective.teachers if isinstance(one, NetworkTeacher)]
+    start = network.start if isinstance(network, frozen.FrozenStart) else None
+    if asked == frozen.NONE:
+        return {}
+    if not (teachers or start):
+        if asked != frozen.AUTO:
+            say("note: train.frozen_engine: neither first layers are frozen here, nor is a teacher")
+        return {}
+    if not paddle.get_device().startswith("cpu"):
+        if asked == frozen.AUTO:
+            return {}
+        raise UserError(
+            f"train.frozen_engine: {asked} is for a CPU and this run is on "
+            f"{paddle.get_device()}: -o train.frozen_engine=auto"
+        )
+    samples, view = parts["train"]
+    images = load_batch((samples, replace(view, skip=True)), shown, 0).images
+    if not len(images):  # which training says
+        return {}
+    still = not train.batch_transforms and isinstance(recipe.train_size, int | tuple)
+    still = still and all(op.op in STILL for op in train.transforms)
+    of_training = frozen.Choice(
+        asked,
+        images,
+        [both(size) for size in sides(recipe.train_size)],
+        showings[0] // processes.count,
+        known,
+        alike=(len(samples) if still else 0, 0),
+    )
+    chosen = [(teacher.frozen, of_training) for teacher in teachers]
+    for number, (part, _) in enumerate(chosen[1:], 2):
+        part.name = f"teacher {number}, {part.name.removeprefix('teacher ')}"
+    if start and "eval" in parts:
+        scored = len(parts["eval"][0])
+        choice = replace(
+            of_training,
+            sizes=[*of_training.sizes, both(recipe.preprocess.crop)],
+            showings=of_training.showings + showings[1] * scored // processes.count,
+            alike=(of_training.alike[0], scored),
+        )
+        chosen.append((start, choice))
+    elif start:
+        chosen.append((start, of_training))
+    engines = frozen.choose(chosen, processes)
+    largest = max(train.batch_size, recipe.eval.batch_size)
+    share = frozen.SHARE / processes.count / len(chosen)
+    for part, choice in chosen:
+        frozen.keep(part, choice, largest, recipe.folder, share)
+    return engines
 
 
 def build_trackers(recipe: Recipe) -> list[trackers.Tracker]:
@@ -790,7 +922,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
     where = device if device == "gpu" else f"cpu ({plural(environment.threads(), 'thread')})"
     count = trainer.processes.count
     where += f", {plural(count, 'process')}" if count > 1 else ""
-    batches = images // train.batch_size
+    where += " that share each step" if trainer.processes.divided else ""
+    batches = images // trainer.batch_size
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
         f"{model.title}: {size}, {plural(model.num_classes or 0, 'class')}, "
@@ -826,6 +959,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
         lines.append(
             f"note: the published recipe also has {', '.join(train.without)}: not here yet"
         )
+    if device == "cpu" and (slow := kernels.missing()):
+        lines.append(f"note: {slow}")
     note = Precision(train.precision, train.amp_level).note()
     if note:
         lines.append(note)
@@ -842,7 +977,12 @@ def check_ops(recipe: Recipe, inputs: Datasets) -> None:
 
 
 def check_same(
-    recipe: Recipe, record: checkpoint.Record, inputs: Datasets, processes: int, path: Path
+    recipe: Recipe,
+    record: checkpoint.Record,
+    inputs: Datasets,
+    processes: int,
+    divided: bool,
+    path: Path,
 ) -> dict[str, str]:
     """The run that goes on must be the run that was saved; returns what else has changed.
 
@@ -855,6 +995,7 @@ def check_same(
     found = {key: change for key, change in found.items() if not may_change(key)}
     found |= differences(record.data, inputs.digests(), ("data",))
     found |= differences(record.processes, processes, ("processes",))
+    found |= differences(record.divided, divided, ("divided",))
     found |= differences(record.labels, list(inputs.names), ("class names",))
     if found:
         lines = "; ".join(f"{key}: {change}" for key, change in found.items())

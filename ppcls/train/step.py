@@ -25,6 +25,7 @@ from ppcls.optim.parameters import gradient_norm, scale_gradients
 from ppcls.optim.rules import Optimizer
 from ppcls.tasks import Step
 from ppcls.train.distributed import Processes
+from ppcls.utils.device import on_device
 from ppcls.utils.errors import UserError
 
 FIRST_SCALE = 2.0**16
@@ -121,7 +122,7 @@ class Objective:
     """What a run's model learns from.
 
     Attributes:
-        step: from images, targets and indices of a batch to loss and logits.
+        step: from images, targets and the batch they are of to loss and logits.
         layers: train and are saved beside the model, and are never handed on.
         teachers: say what images show, and stay as they are.
         peer: the name of a second student, which is among the layers.
@@ -156,11 +157,15 @@ class Objective:
 
 
 class NotFinite(Exception):  # noqa: N818  the trainer makes an error of it
-    """A loss or gradient is no number; nothing was updated."""
+    """A loss or gradient is no number.
 
-    def __init__(self, what: str, value: float):
+    `late`: how many steps were done after the one that gave it, 0 where nothing was updated.
+    """
+
+    def __init__(self, what: str, value: float, late: int = 0):
         self.what = what
         self.value = value
+        self.late = late
 
 
 @dataclass(frozen=True)
@@ -173,13 +178,45 @@ class StepResult:
     images: int
 
 
+@dataclass
+class Unread:
+    """A step of this process whose numbers lie on the device, which may not have them yet.
+
+    Attributes:
+        images: of all processes.
+        shares: of each batch in them.
+        losses: float32 [], of each batch.
+        right: of each batch how right each image is, [N].
+        known: of each batch which images have labels, int64 [K].
+        norm: of the gradient, float32 [], where it is clipped.
+    """
+
+    images: int
+    shares: list[float] = field(default_factory=list)
+    losses: list[Tensor] = field(default_factory=list)
+    right: list[Tensor] = field(default_factory=list)
+    known: list[np.ndarray] = field(default_factory=list)
+    norm: Tensor | None = None
+
+    def numbers(self) -> list[float]:
+        """The sums of losses, right answers and images with labels; waits for the device."""
+        loss = 0.0
+        right = 0.0
+        for own, share, values, known in zip(
+            self.losses, self.shares, self.right, self.known, strict=True
+        ):
+            loss += float(own) * share
+            right += float(values.numpy()[known].sum())
+        return [loss, right, float(sum(map(len, self.known)))]
+
+
 class TrainStep:
     """From batches to changed weights; the gradient is that of the mean over all their images."""
 
     def __init__(
         self,
         step: Step,
-        right: Callable[[np.ndarray, np.ndarray], float],
+        right: Callable[[Tensor, Tensor], Tensor],
         optimizer: Optimizer,
         parameters: Sequence[Tensor],
         clip_norm: float | None = None,
@@ -189,8 +226,8 @@ class TrainStep:
         """A step of one process, or of several together.
 
         Args:
-            step: from images, targets and indices of a batch to loss and logits.
-            right: how many of the logits [N, classes] are right for the targets.
+            step: from images, targets and the batch they are of to loss and logits.
+            right: how right each of the logits [N, classes] is for its target, [N].
             parameters: those that are trained.
             clip_norm: the longest that all gradients together may be.
             scale: of the loss, in float16.
@@ -213,37 +250,44 @@ class TrainStep:
             NotFinite: in all processes, before anything is changed.
         """
         self.optimizer.set_lr(rate)
+        self.processes.step_images = total
         factor = self.scale.value if self.scale else 1.0
-        value = 0.0
-        right = 0.0
-        known = 0.0
+        done = Unread(total)
         for batch in batches:
-            share = len(batch.images) / total
-            images = paddle.to_tensor(batch.images)
-            targets = paddle.to_tensor(batch.targets)
-            loss, logits = self.step(images, targets, batch.indices)
-            value += float(loss) * share
-            rows = batch.known
-            right += self.right(logits.numpy()[rows], batch.targets[rows])
-            known += len(rows)
-            if not math.isfinite(value):
+            loss = self.forward(done, batch)
+            if not math.isfinite(float(loss)):
                 break
-            (loss * (share * factor)).backward()
-        value, right, known = self.processes.total([value, right, known])
-        if not math.isfinite(value):
+            (loss * (done.shares[-1] * factor)).backward()
+        (found,) = self.totals([done])
+        if not math.isfinite(found.loss):
             self.optimizer.clear_grad()
-            raise NotFinite("loss", value)
+            raise NotFinite("loss", found.loss)
         self.processes.add_gradients(self.parameters)
         if self.settled(factor):
             self.optimizer.step()
         self.optimizer.clear_grad()
-        return StepResult(value, right, int(known), total)
+        return found
+
+    def forward(self, done: Unread, batch: Batch) -> Tensor:
+        """The loss of a batch, noted with how right its answers are."""
+        images = on_device(batch.images)
+        targets = on_device(batch.targets)
+        loss, logits = self.step(images, targets, batch)
+        known = batch.known
+        with paddle.no_grad():
+            some = len(known) < len(targets) and targets.ndim == 1
+            judged = targets.clip(min=0) if some else targets  # -1 names no class
+            done.right.append(self.right(logits.detach(), judged))
+        done.known.append(known)
+        done.losses.append(loss.detach())
+        done.shares.append(len(batch.images) / done.images)
+        return loss
 
     def settled(self, factor: float) -> bool:
         """Unscale and clip the gradients; False: float16 overflowed, so no step."""
         if self.clip_norm is None and not self.scale:
             return True
-        norm = gradient_norm(self.parameters) / factor
+        norm = float(gradient_norm(self.parameters)) / factor
         finite = math.isfinite(norm)
         if self.scale:
             self.scale.settle(finite)
@@ -256,3 +300,59 @@ class TrainStep:
         if clip / factor != 1:
             scale_gradients(self.parameters, clip / factor)
         return True
+
+    # ------------------------------------------------------------------ without waiting
+
+    def start(self, batches: Sequence[Batch], total: int, rate: float) -> Unread:
+        """As the step itself, but nothing is read: the device may still be at it afterwards.
+
+        So a loss that is no number is found when the step is read. By then it has been learnt
+        from, and the weights are worth nothing: read what was started before anything is saved
+        or evaluated. A scale of the loss needs its answer at once, and cannot be had here.
+        """
+        assert self.scale is None, "whether float16 overflowed decides on the step"
+        self.optimizer.set_lr(rate)
+        self.processes.step_images = total
+        done = Unread(total)
+        for batch in batches:
+            loss = self.forward(done, batch)
+            (loss * done.shares[-1]).backward()
+        self.processes.add_gradients(self.parameters)
+        if self.clip_norm is not None:
+            done.norm = gradient_norm(self.parameters)
+            norm = done.norm.astype("float64")
+            longer = norm > self.clip_norm
+            clip = paddle.where(longer, self.clip_norm / norm, paddle.ones_like(norm))
+            scale_gradients(self.parameters, clip.astype("float32"))
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        return done
+
+    def read(self, started: Sequence[Unread]) -> list[StepResult]:
+        """What steps that were started came to, in their order; all processes read the same.
+
+        Raises:
+            NotFinite: of the first step that was not finite.
+        """
+        found = self.totals(started)
+        for number, (step, result) in enumerate(zip(started, found, strict=True)):
+            late = len(started) - 1 - number
+            if not math.isfinite(result.loss):
+                raise NotFinite("loss", result.loss, late)
+            if step.norm is not None and not math.isfinite(norm := float(step.norm)):
+                raise NotFinite("norm of the gradient", norm, late)
+        return found
+
+    def totals(self, steps: Sequence[Unread]) -> list[StepResult]:
+        """Of each step the sums over all processes, in float64."""
+        own = [number for step in steps for number in step.numbers()]
+        sums = np.reshape(self.processes.total(own), (len(steps), 3)).tolist()
+        return [
+            StepResult(loss, right, int(known), step.images)
+            for step, (loss, right, known) in zip(steps, sums, strict=True)
+        ]
+
+
+def defers(scale: LossScale | None) -> bool:
+    """Whether steps need not be read at once: where the device works on while the host does."""
+    return scale is None and not paddle.get_device().startswith("cpu")

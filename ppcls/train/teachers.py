@@ -20,6 +20,7 @@ from ppcls.data.samples import Dataset
 from ppcls.data.transforms import sides
 from ppcls.data.unlabeled import JoinedDataset
 from ppcls.inference.auto import CANDIDATES
+from ppcls.inference.engines.paddle_inference import threads_kept
 from ppcls.inference.exported_model import open_exported
 from ppcls.inference.predictor import Predictor
 from ppcls.losses.distill import Outputs
@@ -27,6 +28,7 @@ from ppcls.models.layers import Normalize, has_features
 from ppcls.tasks import Exported, Network
 from ppcls.train.answers import FORMAT, Writing, open_answers, unpack
 from ppcls.train.checkpoint import RECORD, read_record
+from ppcls.train.frozen import Frozen, FrozenStart
 from ppcls.train.open_data import class_names
 from ppcls.train.step import Precision
 from ppcls.utils.errors import DataError, UserError
@@ -87,19 +89,38 @@ def with_features(network: nn.Sequential, features: bool) -> Forward:
         UserError: features are asked for, and a network of one's own has none.
     """
     normalize, net = network
+    require_features(net, features)
+
+    def forward(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        if not features:
+            return network(images), ()
+        begun = isinstance(network, FrozenStart)
+        found = network.features(images) if begun else net.features(normalize(images))
+        return net.classify(found), found
+
+    return forward
+
+
+def require_features(net: nn.Layer, features: bool) -> None:
+    """UserError where features are asked for, and a network of one's own has none."""
     if features and not has_features(net):
         raise UserError(
             f"task.losses: {type(net).__name__} has no features(images) and classify(features), "
             "which losses between features compare: give it both, or take kl"
         )
 
-    def forward(images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        if not features:
-            return net(normalize(images)), ()
-        found = net.features(normalize(images))
-        return net.classify(found), found
 
-    return forward
+class WithFeatures(nn.Layer):
+    """`Normalize` and a network: images to logits and, behind them, the features of its stages."""
+
+    def __init__(self, network: nn.Sequential):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        normalize, net = self.network[0], self.network[1]
+        found = net.features(normalize(images))
+        return [net.classify(found), *found]
 
 
 @dataclass(frozen=True)
@@ -180,7 +201,10 @@ class NetworkTeacher:
         preprocess = found.preprocess
         network = Normalize.before(self.net, preprocess.scale, preprocess.offset)
         network.eval()
-        self.forward: Forward = precision.around(with_features(network, features))
+        require_features(self.net, features)
+        whole = WithFeatures(network) if features else network
+        self.frozen = Frozen(whole, f"teacher {found.name}")
+        self.forward: Forward = precision.around(self.look)
 
     def create(self, found: TeacherFiles, student: Student) -> nn.Layer:
         assert found.checkpoint
@@ -194,6 +218,10 @@ class NetworkTeacher:
             raise other_classes(path, error.found, classes) from None
         except UserError as error:
             raise UserError(f"task.teacher: {error}") from None
+
+    def look(self, images: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
+        logits, *features = self.frozen(images)
+        return logits, features
 
     def __call__(self, images: Tensor, indices: np.ndarray) -> Outputs:
         return Outputs(*self.forward(images))
@@ -214,7 +242,8 @@ class ExportedTeacher:
         device = "gpu" if paddle.get_device().startswith("gpu") else "cpu"
         engine = node.engine or CANDIDATES[device][0]
         size = student.batch_size
-        self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
+        with threads_kept():
+            self.predictor = Predictor(node.folder, device, engine=engine, batch_size=size)
         self.name = found.name
         self.source = found.path
         self.names = found.names
@@ -254,7 +283,9 @@ class ExportedTeacher:
         """Probabilities [N, classes] of uint8 [N, H, W, C]."""
         about = self.predictor.manifest
         given = pixels if about.input == "uint8" else about.preprocess.normalize(pixels)
-        return self.predictor.probabilities(self.predictor.engine.run(given))
+        with threads_kept():
+            found = self.predictor.engine.run(given)
+        return self.predictor.probabilities(found)
 
     def digest(self) -> str:
         """Changes with any bit of its files."""

@@ -26,7 +26,7 @@ from ppcls.train.distributed import PeerError, Processes
 from ppcls.train.evaluate import describe, evaluate, noting
 from ppcls.train.progress import Remaining, TimeLeft
 from ppcls.train.run_folder import Skipped
-from ppcls.train.step import NotFinite, Objective, StepResult, TrainStep
+from ppcls.train.step import NotFinite, Objective, StepResult, TrainStep, Unread, defers
 from ppcls.utils import log
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import say
@@ -35,6 +35,7 @@ from ppcls.utils.text import duration, plural, three_digits
 from ppcls.weights import files
 
 SHOWN = 20  # steps whose mean loss is shown beside the bar
+STALE = 2.0  # seconds after which steps are read that were not: for the bar, and lest they diverge
 
 Evaluations = list[dict[str, float]]  # the scores of each, and the "step" it was made at
 
@@ -138,6 +139,10 @@ class Trainer:
         about: what checkpoints say beside the trainer's own state: fields of `Record`.
         course: what the picture of the run says beside its records.
         callbacks: hear what the run does, in the first process.
+        defer: read what steps came to only when it is recorded, shown or saved, so that no step
+            waits for the one before; None: where the device works on by itself, as a GPU does.
+            Then a loss that is no number is found some steps late: the error names the step that
+            gave it, and nothing is evaluated or saved before all steps are known to be finite.
     """
 
     model: nn.Layer
@@ -158,6 +163,7 @@ class Trainer:
     course: Course
     processes: Processes = field(default_factory=Processes)
     callbacks: Sequence[Callback] = ()
+    defer: bool | None = None
 
     step: int = field(default=0, init=False)
     best: dict[str, float] = field(default_factory=dict, init=False)  # scores, and their "step"
@@ -169,6 +175,11 @@ class Trainer:
         self.window = TrainMeter()  # since the last record
         self.epoch_window = TrainMeter()
         self.recent: deque[float] = deque(maxlen=SHOWN)  # losses
+        self.unread: list[Unread | None] = []  # the last steps; None: one without an image
+        self.read_at = time.monotonic()
+        self.stale = False
+        if self.defer is None:
+            self.defer = defers(self.train_step.scale)
         self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
         self.listeners = Callbacks(self.callbacks if self.processes.first else ())
@@ -269,7 +280,10 @@ class Trainer:
         self.window.start_clock()
         self.epoch_window = TrainMeter()
         for batches, images in progress:
-            self.count(self.advance(batches, images))
+            self.advance(batches, images)
+            self.outlook.tell()
+            if self.stale or self.due_to_record() or self.at_the_end_of_an_epoch():
+                self.read()
             progress.note = self.note()
             progress.left = self.outlook.left
             if self.due_to_record():
@@ -309,28 +323,65 @@ class Trainer:
 
         A signal that came to any of them stops all; an error that one found is raised in all.
         """
-        told = self.processes.gather((self.interrupt.asked, error, images, skipped))
-        asked, errors, counts, lines = zip(*told, strict=True)
-        if any(lines):
+        stale = time.monotonic() - self.read_at > STALE
+        own = [self.interrupt.asked, bool(error or skipped), stale, images]
+        asked, texts, late, counts = zip(*self.processes.numbers(own), strict=True)
+        if any(texts):
+            errors, lines = zip(*self.processes.gather((error, skipped)), strict=True)
             self.skipped.add(line for own in lines for line in own)
-        if any(errors):
-            raise DataError(next(filter(None, errors)))
+            if any(errors):
+                raise DataError(next(filter(None, errors)))
         self.stopping = any(asked)
+        self.stale = any(late)
         return sum(counts)
 
-    def advance(self, batches: Sequence[Batch], images: int) -> StepResult | None:
+    def advance(self, batches: Sequence[Batch], images: int) -> None:
         """One optimizer step on this process's batches, of so many images in all; maybe none."""
         rate = self.schedule(self.step, self.evaluations)
-        paddle.seed(step_seed(self.options.seed, self.step, self.processes.rank))
+        drawing = 0 if self.processes.divided else self.processes.rank
+        paddle.seed(step_seed(self.options.seed, self.step, drawing))
         batches = [batch for batch in batches if len(batch.images)]
-        try:
-            done = self.train_step(batches, images, rate) if images else None
-        except NotFinite as error:
-            raise self.diverged(error.what, error.value, batches) from None
+        if self.defer:
+            self.unread.append(self.train_step.start(batches, images, rate) if images else None)
+        else:
+            try:
+                self.count(self.train_step(batches, images, rate) if images else None)
+            except NotFinite as error:
+                raise self.diverged(error.what, error.value, batches) from None
         self.step += 1
         if self.average:
             self.average.update(self.step)
-        return done
+
+    def read(self) -> None:
+        """Count the steps that were not read yet; all processes do so at the same step.
+
+        Raises:
+            UserError: one was not finite; the run is then back where that step began.
+        """
+        self.read_at = time.monotonic()
+        steps = self.unread
+        self.unread = []
+        started = [step for step in steps if step]
+        if not steps:
+            return
+        try:
+            found = iter(self.train_step.read(started) if started else ())
+        except NotFinite as error:
+            own = [number for number, step in enumerate(steps) if step]
+            self.step -= len(steps) - own[len(own) - 1 - error.late]
+            raise self.diverged(error.what, error.value, self.shown_again()) from None
+        for step in steps:
+            self.count(next(found) if step else None)
+
+    def shown_again(self) -> list[Batch]:
+        """This process's batches of the step that the run is at, read once more."""
+        epoch, number = divmod(self.step, self.options.epoch_steps)
+        own = [self.processes.part(self.sampler.order(epoch)[number])]
+        try:
+            (batches,) = step_batches(self.loader, "train", own, self.batch_size, epoch)
+        except DataError:  # they were there, and are no more
+            return []
+        return [batch for batch in batches if len(batch.images)]
 
     def do_what_is_due(self) -> None:
         """Evaluate and save where that is due, after the step just done."""
@@ -353,6 +404,7 @@ class Trainer:
 
     def evaluate(self, epoch: int) -> None:
         """Score the model on the evaluation data, and keep its weights where they are the best."""
+        self.read()
         processes = self.processes
         meter = self.new_meter()
         size = self.options.eval_batch_size
@@ -413,7 +465,6 @@ class Trainer:
         self.epoch_window.add(done)
         if done:
             self.recent.append(done.loss)
-        self.outlook.tell()
 
     def note(self) -> str:
         """Beside the bar: the mean loss of the last few steps."""
@@ -531,6 +582,7 @@ class Trainer:
 
     def save(self, name: str) -> Path:
         """Write a checkpoint; the first process does, when all have come here."""
+        self.read()
         self.average_statistics()
         path = self.folder / name
         if not self.processes.first:

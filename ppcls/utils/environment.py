@@ -24,13 +24,16 @@ SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 # The variables that set the number of threads, the one that counts first.
 THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
 MOST_THREADS = 1024
+threads_given = True  # whether the user has set their number; False once `prepare` had to
 ROOT = Path("/")  # that /proc and /sys are in
 
 
 def prepare(root: Path = ROOT) -> None:
     """Set thread count and MKL's code path where the user has not; call before `import paddle`."""
+    global threads_given
     drop_odd_threads()
     if not any(name in os.environ for name in THREADS):
+        threads_given = False
         os.environ[THREADS[0]] = str(core_count(root))
     cpuinfo = read("proc/cpuinfo", root)
     if "AuthenticAMD" in cpuinfo and " avx2 " in cpuinfo:

@@ -93,7 +93,7 @@ def test_a_killed_worker_is_an_error_not_a_hang(reader):
     opened = reader(1)
     batches = opened.batches("eval", eval_order(12, 1))
     next(batches)
-    for process in opened.started()._processes.values():
+    for process in opened.started().processes:
         process.kill()
     with pytest.raises(UserError, match="a data worker was ended from outside"):
         list(batches)

@@ -7,6 +7,7 @@ from paddle.nn import functional as F
 
 import ppcls
 from ppcls.config.load import from_plain
+from ppcls.data.loader import Batch
 from ppcls.losses.distill import Outputs
 from ppcls.models.layers import Normalize
 from ppcls.tasks import Distill
@@ -18,7 +19,7 @@ rng = np.random.default_rng(0)
 LOGITS, OTHERS = (paddle.to_tensor(rng.normal(0, 2, (4, 3))) for _ in range(2))
 LABELS = paddle.to_tensor([0, 1, 2, 1])
 IMAGES = paddle.zeros([4, 8, 8, 3], "uint8")
-INDICES = np.arange(4)
+BATCH = Batch(np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 1, 2, 1]), np.arange(4))
 
 
 def task(**given):
@@ -29,10 +30,10 @@ def test_several_teachers_are_the_mean_of_their_probabilities():
     guide = together(
         [lambda images, indices: Outputs(LOGITS), lambda images, indices: Outputs(OTHERS)]
     )
-    found = F.softmax(guide(IMAGES, INDICES).logits).numpy()
+    found = F.softmax(guide(IMAGES, BATCH.indices).logits).numpy()
     np.testing.assert_allclose(found, (F.softmax(LOGITS) + F.softmax(OTHERS)).numpy() / 2)
     alone = together([lambda images, indices: Outputs(LOGITS)])
-    assert alone(IMAGES, INDICES).logits is LOGITS
+    assert alone(IMAGES, BATCH.indices).logits is LOGITS
 
 
 def test_a_step_is_the_weighted_sum_of_its_losses():
@@ -47,7 +48,7 @@ def test_a_step_is_the_weighted_sum_of_its_losses():
         lambda images, indices: Outputs(OTHERS),
         list(made.losses),
     )
-    loss, logits = step(IMAGES, LABELS, INDICES)
+    loss, logits = step(IMAGES, LABELS, BATCH)
     assert float(loss) == pytest.approx(float(4 * kl + labels / 2))
     assert logits is LOGITS
 
@@ -59,7 +60,7 @@ def test_two_students_learn_from_one_another_and_not_through_one_another():
         logits.stop_gradient = False
     looks = [lambda images, own=own: (own, ()) for own in students]
     step = Mutual(made, (looks[0], looks[1]), (list(made.losses), list(made.losses)))
-    loss, logits = step(IMAGES, LABELS, INDICES)
+    loss, logits = step(IMAGES, LABELS, BATCH)
     loss.backward()
     assert logits is students[0]
     p, q = (F.softmax(own.detach()).numpy() for own in students)

@@ -12,6 +12,7 @@ import pytest
 from cut_run import cut
 
 from ppcls.config.load import load
+from ppcls.data.loader import Batch
 from ppcls.models.layers import Normalize
 from ppcls.recipe import Recipe
 from ppcls.train.setup import build_model, build_objective, build_trainer, open_datasets, train
@@ -72,15 +73,16 @@ def test_six_steps_equal_three_and_three(trained, workdir, monkeypatch, case):
 
 
 def first_objective(*given):
-    """A run's network and objective before its first step, and images and labels."""
+    """A run's network and objective before its first step, and images, labels and their batch."""
     made, inputs = open_datasets(recipe(*given))
     paddle.seed(0)
     net = build_model(made, None)
     whole = Normalize.before(net, made.preprocess.scale, made.preprocess.offset)
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
-    photos = paddle.to_tensor(pixels), paddle.to_tensor([0, 1, 0, 1])
+    targets = np.array([0, 1, 0, 1])
+    batch = Batch(pixels, targets, np.array([0, 6, 1, 7]))
     found = build_objective(made, inputs, whole, Precision("fp32", "O1"))
-    return whole, found, (*photos, np.array([0, 6, 1, 7]))
+    return whole, found, (paddle.to_tensor(pixels), paddle.to_tensor(targets), batch)
 
 
 LOGIT_LOSSES = ["kl", "js", "dkd", "skd", "dist"]
@@ -103,10 +105,10 @@ def test_a_network_learns_nothing_from_itself(trained, kind):
 def test_a_teacher_has_its_own_normalisation_and_takes_no_part(trained, run):
     given = options(NETWORK, "[{kind: soft_cross_entropy}]", "task.labels_weight=0")
     other = "preprocess={mean: [0, 0, 0], std: [1, 1, 1]}"
-    whole, found, (images, labels, indices) = first_objective(*given, other)
+    whole, found, (images, labels, batch) = first_objective(*given, other)
     (teacher,) = found.teachers
     before = teacher.digest()
-    loss, logits = found.step(images, labels, indices)
+    loss, logits = found.step(images, labels, batch)
     loss.backward()
     assert all(p.grad is None for p in teacher.net.parameters())
     assert any(p.grad is not None for p in whole.parameters())

@@ -11,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
+from paddle import nn
 
 from ppcls.api import create_model
-from ppcls.train.distributed import Processes, buckets
+from ppcls.models.layers import DownscalingDropout, DropPath
+from ppcls.train.distributed import Processes, buckets, share_draws
 from ppcls.utils.log import read_records
 from ppcls.weights import files
 
@@ -155,9 +157,69 @@ def test_statistics_are_averaged_and_a_stopped_run_goes_on_exactly(workdir):
     whole, cut = (files.read(f"runs/{n}/latest.safetensors").tensors for n in ("whole", "cut"))
     for name, value in whole.items():
         np.testing.assert_allclose(cut[name], value, rtol=1e-5, atol=1e-6, err_msg=name)
-    code, _, err = run(*options, "output=runs/cut", "--resume")
+    code, _, err = run("--processes", "1", *options, "output=runs/cut", "--resume")
     assert code == 2
     assert "processes: 2 -> 1" in err
+
+
+@pytest.mark.slow
+def test_processes_that_share_a_step_compute_what_one_does_and_go_on_exactly(workdir):
+    """With dropout, drop path and a last step of one image for two processes."""
+    (workdir / "photos/train/ant/0.png").unlink()
+    (workdir / "photos/train/bee/0.png").unlink()
+    (workdir / "photos/train/bee/1.png").unlink()
+    weights = "model.freeze=['*.norm.*']", "model.drop_path=0.5"
+    options = ["-o", *weights, "train.drop_last=false", "train.epochs=3"]
+    assert run(*options, "output=runs/alone")[0] == 0
+    code, out, err = run("--processes", "2", "--divided", *options, "output=runs/together")
+    assert code == 0, err
+    assert "2 processes that share each step" in out
+    alone, together = records("alone", "train"), records("together", "train")
+    assert len(alone) == 9
+    for one, two in zip(alone, together, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        assert two["top1"] == one["top1"]
+
+    cut = start("--processes", "2", "--divided", *options, "output=runs/cut")
+    while not records_of("cut"):
+        time.sleep(0.02)
+        assert cut.poll() is None
+    cut.send_signal(signal.SIGTERM)
+    cut.communicate(timeout=100)
+    code, out, err = run(*options, "output=runs/cut", "--resume")  # knows how many there were
+    assert code == 0, err
+    assert "resuming after step" in out
+    whole, cut = (files.read(f"runs/{n}/latest.safetensors").tensors for n in ("together", "cut"))
+    assert all(np.array_equal(cut[name], value) for name, value in whole.items())
+
+
+@pytest.mark.slow
+def test_norms_that_train_are_not_divided(workdir):
+    freeze = "model.freeze=['stem.norm.*']"
+    code, _, err = run("--processes", "2", "--divided", "-o", freeze)
+    assert code == 2
+    line = only_error(err)
+    assert "to train, which looks at all images of a batch; without --divided" in line
+
+
+@pytest.mark.parametrize("layer", [nn.Dropout(0.5), DownscalingDropout(0.5), DropPath(0.5)])
+def test_a_share_of_a_draw_is_what_one_process_draws(layer):
+    x = paddle.rand([5, 3, 2, 2])
+    paddle.seed(7)
+    whole = layer(x).numpy()
+    parts = []
+    for rank, own in ((0, x[:3]), (1, x[3:])):
+        processes = Processes(rank, 2)
+        processes.step_images = 5
+        net = nn.Sequential(layer)
+        share_draws(net, processes)
+        paddle.seed(7)
+        parts.append(net(own).numpy())
+        net.eval()
+        np.testing.assert_array_equal(net(own).numpy(), layer(own).numpy())
+        layer.train()
+    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-6)
+    assert 0 < np.count_nonzero(whole) < whole.size
 
 
 @pytest.mark.slow

@@ -38,12 +38,13 @@ def test_only_known_labels_count():
     rng = np.random.default_rng(0)
     logits = paddle.to_tensor(rng.normal(size=(4, 3)).astype(np.float32))
     loss = CrossEntropy(smoothing=0.1)
-    found = where_known(loss, logits, paddle.to_tensor([2, -1, 0, -1]))
+    found = where_known(loss, logits, paddle.to_tensor([2, -1, 0, -1]), np.array([0, 2]))
     expected = loss(logits[[0, 2]], paddle.to_tensor([2, 0])) / 2
     assert float(found) == pytest.approx(float(expected), rel=1e-6)
-    assert float(where_known(loss, logits, paddle.to_tensor([-1, -1, -1, -1]))) == 0
+    none = np.zeros(0, np.int64)
+    assert float(where_known(loss, logits, paddle.to_tensor([-1, -1, -1, -1]), none)) == 0
     whole = paddle.to_tensor([0, 1, 2, 0])
-    assert float(where_known(loss, logits, whole)) == float(loss(logits, whole))
+    assert float(where_known(loss, logits, whole, np.arange(4))) == float(loss(logits, whole))
 
 
 @pytest.mark.slow

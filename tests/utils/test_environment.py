@@ -47,6 +47,17 @@ def test_threads_are_set_unless_the_user_did(variables, expected):
     assert [value for value in values if value != "None"] == [expected], "one is set, once"
 
 
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, str(max(1, environment.core_count() // 2))), ({"OMP_NUM_THREADS": "7"}, "7")],
+)
+def test_processes_share_the_cores_unless_the_user_set_threads(variables, expected):
+    shown = "import ppcls.utils.environment as e; print(e.threads())"
+    code = "import sys; from ppcls.train.launch import launch; "
+    code += f"launch([sys.executable, '-c', {shown!r}], 2)"
+    assert python(code, **variables) == expected
+
+
 def test_paddle_is_imported_without_a_word():
     code = "import ppcls, paddle; print(paddle.to_tensor(1.0).item())"
     assert python(code) == "1.0"

@@ -1,10 +1,12 @@
 """Paddle Inference: Paddle's own kernels, or oneDNN's on CPUs."""
 
+import ctypes
 import os
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +39,44 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream:  # None where the program was started with it closed
             stream.flush()
+
+
+# Paddle's library of matrix products and its OpenMP, with what asks for the threads and sets them.
+MATH = (
+    ("libmklml_intel.so", "MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
+    ("mklml.dll", "MKL_Get_Max_Threads", "MKL_Set_Num_Threads"),
+    ("libiomp5.so", "omp_get_max_threads", "omp_set_num_threads"),
+    ("libiomp5md.dll", "omp_get_max_threads", "omp_set_num_threads"),
+)
+
+
+@cache
+def math_libraries() -> list[tuple[Callable[[], int], Callable[[int], None]]]:
+    """What tells and sets the number of threads of what Paddle computes with, in this process."""
+    import paddle
+
+    folder = Path(paddle.__file__).parent / "libs"
+    found = []
+    for name, ask, order in MATH:
+        if (folder / name).is_file():
+            with suppress(OSError, AttributeError):
+                library = ctypes.CDLL(str(folder / name))
+                found.append((getattr(library, ask), getattr(library, order)))
+    return found
+
+
+@contextmanager
+def threads_kept() -> Iterator[None]:
+    """Paddle computes with as many threads afterwards as before.
+
+    A run of Paddle Inference leaves all of the process with one, which training would then have.
+    """
+    before = [ask() for ask, _ in math_libraries()]
+    try:
+        yield
+    finally:
+        for number, (_, order) in zip(before, math_libraries(), strict=True):
+            order(number)
 
 
 # --------------------------------------------------------------------------
