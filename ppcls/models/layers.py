@@ -116,7 +116,7 @@ class ConvNorm(nn.Layer):
     def plus(self, x, added, act: nn.Layer, drop_path: nn.Layer):
         """act(drop_path(self(x)) + added)."""
         plain = type(self.act) is nn.Identity and type(act) in (nn.Identity, nn.ReLU)
-        if plain and self.is_served(x, act) and not hooked(drop_path):
+        if plain and self.is_served(x, act) and not hooked(self.act, drop_path):
             return self.served(x, act, added, kept_images(drop_path, x))
         return act(drop_path(self(x)) + added)
 
@@ -126,6 +126,8 @@ class ConvNorm(nn.Layer):
             channels_last.serves(x)
             and is_plain(self.conv)
             and type(self.norm) is nn.BatchNorm2D
+            and self.norm.weight is not None
+            and self.norm.bias is not None
             and type(act) in KERNELS
             and not hooked(self.conv, self.norm, act)
         )
@@ -369,7 +371,7 @@ class SplitAttention(nn.Layer):
 
     def forward(self, x):
         x = self.conv(x)
-        if channels_last.serves(x):
+        if channels_last.serves(x) and not hooked(self.pool):
             return self.served(x)
         splits = paddle.split(x, self.radix, axis=1)
         gates = self.excite(self.squeeze(self.pool(paddle.add_n(splits))))
