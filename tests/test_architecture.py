@@ -32,7 +32,7 @@ def test_files_that_pages_name_exist(page):
 
 
 def test_the_page_names_a_file_for_each_step():
-    assert [len(files("batch")), len(files("prediction"))] == [15, 9]
+    assert [len(files("batch")), len(files("prediction"))] == [16, 9]
 
 
 def files(walk):
