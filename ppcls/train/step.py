@@ -22,7 +22,7 @@ from paddle import Tensor, nn
 
 from ppcls.data.loader import Batch
 from ppcls.optim.parameters import gradient_norm, scale_gradients
-from ppcls.optim.rules import Optimizer
+from ppcls.optim.rules import Optimizer, drop_gradients
 from ppcls.tasks import Step
 from ppcls.train.distributed import Processes
 from ppcls.utils.errors import UserError
@@ -231,12 +231,12 @@ class TrainStep:
             (loss * (share * factor)).backward()
         value, right, known = self.processes.total([value, right, known])
         if not math.isfinite(value):
-            self.optimizer.clear_grad()
+            drop_gradients(self.optimizer)
             raise NotFinite("loss", value)
         self.processes.add_gradients(self.parameters)
         if self.settled(factor):
             self.optimizer.step()
-        self.optimizer.clear_grad()
+        drop_gradients(self.optimizer)
         return StepResult(value, right, int(known), total)
 
     def settled(self, factor: float) -> bool:
@@ -248,7 +248,7 @@ class TrainStep:
         if self.scale:
             self.scale.settle(finite)
         elif not finite:
-            self.optimizer.clear_grad()
+            drop_gradients(self.optimizer)
             raise NotFinite("norm of the gradient", norm)
         if not finite:
             return False
