@@ -68,9 +68,16 @@ def empty(n: int, c: int, h: int, w: int) -> Tensor:
 
 
 def alias(x: Tensor) -> Tensor:
-    """A second tensor of the same memory, which autograd takes for another one."""
-    memory = x.detach().transpose([0, 2, 3, 1])
-    return paddle.from_dlpack(memory).transpose([0, 3, 1, 2])
+    """A second tensor of the same memory, which autograd takes for another one.
+
+    Not by DLPack: Paddle never frees a memory that has come to it twice.
+    """
+    return x.detach().transpose([0, 2, 3, 1]).transpose([0, 3, 1, 2])
+
+
+def needs(*inputs: Tensor | None) -> list[bool]:
+    """Which of a PyLayer's inputs take a gradient; Paddle refuses one for any other."""
+    return [tensor is not None and not tensor.stop_gradient for tensor in inputs]
 
 
 def address(x: Tensor | None) -> int:
@@ -78,8 +85,18 @@ def address(x: Tensor | None) -> int:
 
 
 def numbers(x: Tensor) -> np.ndarray:
-    """A tensor's memory as an array."""
-    return np.from_dlpack(x.detach())
+    """A tensor's memory as an array, to read and to write."""
+    found = np.from_dlpack(x.detach())
+    return found if found.flags.writeable else np.asarray(Writable(found))
+
+
+class Writable:
+    """An array's memory again: numpy before 2.1 only reads what comes by DLPack."""
+
+    def __init__(self, array: np.ndarray):
+        self.array = array  # which owns it
+        about = array.__array_interface__
+        self.__array_interface__ = {**about, "data": (about["data"][0], False)}
 
 
 def rows_of(x: Tensor) -> np.ndarray:
@@ -182,7 +199,7 @@ class Convolution:
             top, left = shape.padding[:2]
             loops().depthwise_weights(
                 x.data_ptr(), gz.data_ptr(), shape.images, shape.height, shape.width, shape.cin,
-                *shape.kernel, *shape.stride, top, left, *shape.size, numbers(out),
+                *shape.kernel, *shape.stride, top, left, *shape.size, out.data_ptr(),
             )  # fmt: skip
             return out
         op.backward_weights(x.data_ptr(), gz.data_ptr(), out.data_ptr())
@@ -197,8 +214,7 @@ class ConvNormAct(PyLayer):
 
     @staticmethod
     def forward(ctx, x, kernel, weight, bias, added, shape, norm, act, keep):
-        ctx.needs = not x.stop_gradient, not kernel.stop_gradient, not weight.stop_gradient
-        ctx.needs_added = added is not None and not added.stop_gradient
+        ctx.needs = needs(x, kernel, weight, bias, added)
         ctx.has_added = added is not None
         x = last(x)
         added = None if added is None else last(added)
@@ -212,8 +228,9 @@ class ConvNormAct(PyLayer):
         # Of a frozen norm before a simple activation what comes out tells all that is needed.
         y = z if light and act <= RELU6 else empty(n, c, *shape.size)
         run.norm_act(z.data_ptr(), rows, c, affine, act, address(added), keep, y.data_ptr())
-        seen = y if added is not None and act and y is not z else None
-        ctx.kept = x, kernel.detach(), z, seen, known, affine, light
+        seen = y.detach() if added is not None and act and y is not z else None
+        # What goes out must not be kept: it knows this context, and neither would ever be freed.
+        ctx.kept = x, kernel.detach(), z.detach(), seen, known, affine, light
         ctx.how = op, shape, norm.training, act, keep
         return y
 
@@ -221,6 +238,7 @@ class ConvNormAct(PyLayer):
     def backward(ctx, g):
         x, kernel, z, y, known, affine, light = ctx.kept
         op, shape, training, act, keep = ctx.how
+        x_needs, kernel_needs, weight_needs, bias_needs, added_needs = ctx.needs
         run = loops()
         g = last(g)
         n, c = shape.images, shape.cout
@@ -229,7 +247,7 @@ class ConvNormAct(PyLayer):
         passed = g
         if light:
             gz = empty(n, c, *shape.size)
-            if act and ctx.needs_added:
+            if act and added_needs:
                 passed = empty(n, c, *shape.size)
             run.frozen_backward(
                 z.data_ptr(), rows, c, affine, act, keep, g.data_ptr(), gz.data_ptr(),
@@ -239,7 +257,7 @@ class ConvNormAct(PyLayer):
             if run.p_is_written(act, ctx.has_added):
                 passed = empty(n, c, *shape.size)
             # Nobody else reads what was written for the norm alone.
-            alone = passed is not g and not ctx.needs_added
+            alone = passed is not g and not added_needs
             gz = passed if alone else empty(n, c, *shape.size)
             gweight = paddle.empty([c])
             gbias = paddle.empty([c])
@@ -248,15 +266,15 @@ class ConvNormAct(PyLayer):
                 g.data_ptr(), passed.data_ptr(), gz.data_ptr(), gweight.data_ptr(),
                 gbias.data_ptr(),
             )  # fmt: skip
-            if not ctx.needs[2]:
-                gweight = gbias = None
+            gweight = gweight if weight_needs else None
+            gbias = gbias if bias_needs else None
         gx = gkernel = None
-        if ctx.needs[1]:
+        if kernel_needs:
             gkernel = op.kernel_gradient(x, gz, kernel)
-        if ctx.needs[0]:
+        if x_needs:
             gx = op.input_gradient(gz, kernel)
         found = (gx, gkernel, gweight, gbias)
-        return (*found, passed if ctx.needs_added else None) if ctx.has_added else found
+        return (*found, passed if added_needs else None) if ctx.has_added else found
 
 
 def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) -> Tensor:
@@ -307,7 +325,7 @@ class Twice(PyLayer):
 def image_means(x: Tensor) -> Tensor:
     n, c, h, w = x.shape
     found = paddle.empty([n, c, 1, 1])
-    loops().image_sums(x.data_ptr(), n, h * w, c, 1 / (h * w), rows_of(found))
+    loops().image_sums(x.data_ptr(), n, h * w, c, 1 / (h * w), found.data_ptr())
     return found
 
 
@@ -352,14 +370,15 @@ class Gated(PyLayer):
 
     @staticmethod
     def forward(ctx, x, gate, added, act):
-        x = last(x)
+        ctx.needs = needs(x, gate, added)
         ctx.has_added = added is not None
+        x = last(x)
         added = None if added is None else last(added)
         n, c, h, w = x.shape
         y = empty(n, c, h, w)
         each = rows_of(gate)
         loops().gated(x.data_ptr(), n, h * w, c, each, address(added), act, y.data_ptr())
-        ctx.kept = x, each, y if act else None
+        ctx.kept = x, each, y.detach() if act else None
         return y
 
     @staticmethod
@@ -380,10 +399,10 @@ class Gated(PyLayer):
             g.data_ptr(),
             gx.data_ptr(),
             passed.data_ptr(),
-            rows_of(ggate),
+            ggate.data_ptr(),
         )
-        found = gx, ggate
-        return (*found, passed) if ctx.has_added else found
+        found = [gx, ggate, passed] if ctx.has_added else [gx, ggate]
+        return tuple(gradient if ctx.needs[i] else None for i, gradient in enumerate(found))
 
 
 class Plus(PyLayer):
@@ -391,6 +410,7 @@ class Plus(PyLayer):
 
     @staticmethod
     def forward(ctx, a, b):
+        ctx.needs = needs(a, b)
         a = last(a)
         b = last(b)
         n, c, h, w = a.shape
@@ -400,7 +420,7 @@ class Plus(PyLayer):
 
     @staticmethod
     def backward(ctx, g):
-        return g, g
+        return tuple(g if need else None for need in ctx.needs)
 
 
 # --------------------------------------------------------------------------
@@ -412,6 +432,7 @@ class Mixed(PyLayer):
 
     @staticmethod
     def forward(ctx, x, gates, parts):
+        ctx.needs = needs(x, gates)
         x = last(x)
         n, wide, h, w = x.shape
         c = wide // parts
@@ -437,9 +458,9 @@ class Mixed(PyLayer):
             gates,
             g.data_ptr(),
             gx.data_ptr(),
-            rows_of(ggates),
+            ggates.data_ptr(),
         )
-        return gx, ggates
+        return gx if ctx.needs[0] else None, ggates if ctx.needs[1] else None
 
 
 class Split(PyLayer):
@@ -482,18 +503,20 @@ class Concat(PyLayer):
             loops().copy_channels(
                 part.data_ptr(), n * h * w, each, 0, out.data_ptr(), c, i * each, each
             )
-        ctx.parts = len(parts)
+        ctx.needs = needs(*parts)
         return out
 
     @staticmethod
     def backward(ctx, g):
         g = last(g)
         n, c, h, w = g.shape
-        each = c // ctx.parts
+        each = c // len(ctx.needs)
         found = []
-        for start in range(0, c, each):
-            part = empty(n, each, h, w)
-            loops().copy_channels(g.data_ptr(), n * h * w, c, start, part.data_ptr(), each, 0, each)
+        for i, need in enumerate(ctx.needs):
+            part = empty(n, each, h, w) if need else None
+            if part is not None:
+                at = part.data_ptr()
+                loops().copy_channels(g.data_ptr(), n * h * w, c, i * each, at, each, 0, each)
             found.append(part)
         return tuple(found)
 
@@ -584,5 +607,6 @@ def to_numbers(images: Tensor, scale: np.ndarray, offset: np.ndarray) -> Tensor:
     """images uint8 [N, H, W, C] to float32 [N, C, H, W], each channel pixel * scale + offset."""
     n, h, w, c = images.shape
     out = empty(n, c, h, w)
-    loops().to_numbers(images.contiguous().data_ptr(), n * h * w, c, scale, offset, out.data_ptr())
+    images = images.contiguous()
+    loops().to_numbers(images.data_ptr(), n * h * w, c, scale, offset, out.data_ptr())
     return out

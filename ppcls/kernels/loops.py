@@ -352,7 +352,7 @@ def frozen_backward(kept_, rows, channels, affine, act, keep, g_, gz_, p_):
                     gz[i, c] = slope[c] * p * kept
             elif act == RELU:
                 for c in range(channels):
-                    gz[i, c] = slope[c] * g[i, c] if kept_values[i, c] > 0 else zero
+                    gz[i, c] = slope[c] * g[i, c] * kept if kept_values[i, c] > 0 else zero
             elif act == RELU6:
                 for c in range(channels):
                     p = g[i, c] if kept_values[i, c] > 0 else zero
@@ -412,9 +412,10 @@ PIECES = 16  # of an image, or of lines, each of which one thread sums
 
 
 @loop
-def image_sums(x_, images, rows, channels, factor, out):
+def image_sums(x_, images, rows, channels, factor, out_):
     """out = factor * the sum over the `rows` pixels of each image, float32 [images, channels]."""
     x = matrix(x_, images * rows, channels)
+    out = matrix(out_, images, channels)
     sums = np.zeros((images, PIECES, channels))
     for both in nb.prange(images * PIECES):
         n = both // PIECES
@@ -463,7 +464,7 @@ def gated(x_, images, rows, channels, gate, added_, act, y_):
 
 
 @loop
-def gated_backward(x_, images, rows, channels, gate, y_, g_, gx_, p_, ggate):
+def gated_backward(x_, images, rows, channels, gate, y_, g_, gx_, p_, ggate_):
     """gx = p * gate, ggate = the sums of p * x over each image.
 
     Args:
@@ -475,6 +476,7 @@ def gated_backward(x_, images, rows, channels, gate, y_, g_, gx_, p_, ggate):
     g = matrix(g_, images * rows, channels)
     gx = matrix(gx_, images * rows, channels)
     passed = matrix(p_, images * rows, channels)
+    ggate = matrix(ggate_, images, channels)
     sums = np.zeros((images, PIECES, channels))
     zero = np.float32(0)
     for both in nb.prange(images * PIECES):
@@ -527,12 +529,13 @@ def mixed(x_, images, rows, channels, parts, gate, y_):
 
 
 @loop
-def mixed_backward(x_, images, rows, channels, parts, gate, g_, gx_, ggate):
+def mixed_backward(x_, images, rows, channels, parts, gate, g_, gx_, ggate_):
     """gx = g * gate in each part, ggate = the sums of g * x over each image."""
     x = matrix(x_, images * rows, parts * channels)
     g = matrix(g_, images * rows, channels)
     gx = matrix(gx_, images * rows, parts * channels)
     wide = parts * channels
+    ggate = matrix(ggate_, images, wide)
     sums = np.zeros((images, PIECES, wide))
     for both in nb.prange(images * PIECES):
         n = both // PIECES
@@ -616,7 +619,10 @@ def to_numbers(pixels_, rows, channels, scale, offset, y_):
 
 @loop
 def max_pool(x_, images, height, width, channels, kernel, stride, pad, y_, best_, rows, columns):
-    """The largest of each window; `best_` gets which of its places that is, uint8, the first."""
+    """The largest of each window; `best_` gets which of its places that is, uint8, the first.
+
+    One that is no number counts as the largest, so that it is found in the loss.
+    """
     x = nb.carray(pointer(x_), (images, height, width, channels))  # type: ignore
     y = nb.carray(pointer(y_), (images, rows, columns, channels))  # type: ignore
     best = nb.carray(byte_pointer(best_), (images, rows, columns, channels))  # type: ignore
@@ -625,7 +631,7 @@ def max_pool(x_, images, height, width, channels, kernel, stride, pad, y_, best_
         n = both // rows
         i = both % rows
         largest = np.empty(channels, np.float32)
-        places = np.empty(channels, np.int32)  # as wide as the numbers: compared side by side
+        places = np.zeros(channels, np.int32)  # as wide as the numbers: compared side by side
         for j in range(columns):
             largest[:] = lowest
             for a in range(kernel):
@@ -639,9 +645,9 @@ def max_pool(x_, images, height, width, channels, kernel, stride, pad, y_, best_
                     place = np.int32(a * kernel + b)
                     for c in range(channels):
                         value = x[n, above, left, c]
-                        smaller = value <= largest[c]
-                        places[c] = places[c] if smaller else place
-                        largest[c] = largest[c] if smaller else value
+                        taken = value > largest[c] or value != value
+                        places[c] = place if taken else places[c]
+                        largest[c] = value if taken else largest[c]
             for c in range(channels):
                 y[n, i, j, c] = largest[c]
             for c in range(channels):
@@ -746,7 +752,21 @@ def mean_pool_backward(
 
 @loop
 def depthwise_weights(
-    x_, g_, images, height, width, channels, high, wide, down, across, top, left, rows, columns, out
+    x_,
+    g_,
+    images,
+    height,
+    width,
+    channels,
+    high,
+    wide,
+    down,
+    across,
+    top,
+    left,
+    rows,
+    columns,
+    out_,
 ):
     """The gradient of a depthwise convolution's weights, float32 [channels, 1, high, wide].
 
@@ -754,6 +774,7 @@ def depthwise_weights(
     """
     x = nb.carray(pointer(x_), (images, height, width, channels))  # type: ignore
     g = nb.carray(pointer(g_), (images, rows, columns, channels))  # type: ignore
+    out = nb.carray(pointer(out_), (channels, 1, high, wide))  # type: ignore
     lines = images * rows
     sums = np.zeros((PIECES, high * wide, channels))
     for block in nb.prange(PIECES):

@@ -116,7 +116,7 @@ class ConvNorm(nn.Layer):
     def plus(self, x, added, act: nn.Layer, drop_path: nn.Layer):
         """act(drop_path(self(x)) + added)."""
         plain = type(self.act) is nn.Identity and type(act) in (nn.Identity, nn.ReLU)
-        if plain and self.is_served(x, act) and not hooked(drop_path):
+        if plain and self.is_served(x, act) and not hooked(self.act, drop_path):
             return self.served(x, act, added, kept_images(drop_path, x))
         return act(drop_path(self(x)) + added)
 
@@ -124,9 +124,11 @@ class ConvNorm(nn.Layer):
         """Whether `ppcls.kernels` computes it: not where a part was put in another's place."""
         return (
             channels_last.serves(x)
+            and is_plain(self.conv)
             and type(self.norm) is nn.BatchNorm2D
+            and self.norm.weight is not None
+            and self.norm.bias is not None
             and type(act) in KERNELS
-            and self.conv.bias is None
             and not hooked(self.conv, self.norm, act)
         )
 
@@ -156,6 +158,18 @@ class ConvNorm(nn.Layer):
         return channels_last.conv_norm_act(
             x, conv.weight, weight, bias, added, shape, about, code, keep
         )
+
+
+def is_plain(conv: nn.Layer) -> bool:
+    """Whether it is as `conv2d` makes them, without a bias, in float32."""
+    return (
+        type(conv) is nn.Conv2D
+        and conv.bias is None
+        and (conv._padding == "SAME" or isinstance(conv._padding, int))
+        and conv._padding_mode == "zeros"
+        and conv._dilation == [1, 1]
+        and conv.weight.dtype == paddle.float32
+    )
 
 
 def padding_of(conv: nn.Conv2D, height: int, width: int) -> tuple[int, int, int, int]:
@@ -276,7 +290,7 @@ class SqueezeExcite(nn.Layer):
         )
 
     def forward(self, x):
-        if not channels_last.serves(x):
+        if not self.is_served(x):
             return x * self.gate(x)
         gates, x = self.gates(x)
         return channels_last.Gated.apply(x, gates, None, NONE)
@@ -284,11 +298,14 @@ class SqueezeExcite(nn.Layer):
     def plus(self, x, added, act: nn.Layer, drop_path: nn.Layer):
         """act(drop_path(x * gate) + added)."""
         plain = type(act) in (nn.Identity, nn.ReLU) and not hooked(drop_path)
-        if not (plain and channels_last.serves(x)):
+        if not (plain and self.is_served(x)):
             return act(drop_path(self(x)) + added)
         gates, x = self.gates(x)
         keep = paddle.to_tensor(kept_images(drop_path, x)).reshape([-1, 1, 1, 1])
         return channels_last.Gated.apply(x, gates * keep, added, KERNELS[type(act)])
+
+    def is_served(self, x) -> bool:
+        return channels_last.serves(x) and not hooked(self.gate, self.gate[0])
 
     def gates(self, x):
         """The gates, and x, whose gradients are added."""
@@ -354,7 +371,7 @@ class SplitAttention(nn.Layer):
 
     def forward(self, x):
         x = self.conv(x)
-        if channels_last.serves(x):
+        if channels_last.serves(x) and not hooked(self.pool):
             return self.served(x)
         splits = paddle.split(x, self.radix, axis=1)
         gates = self.excite(self.squeeze(self.pool(paddle.add_n(splits))))
