@@ -4,21 +4,24 @@ from collections.abc import Callable
 
 import paddle
 
+from ppcls.optim.rules import Together
+
 
 def at_step(monkeypatch, step: int, act: Callable[[], None]) -> None:
     """Act as the step with this number begins in a run from the start.
 
     Each step sets the optimizer's learning rate before anything else.
     """
-    whole, begun = paddle.optimizer.Optimizer.set_lr, [0]
+    begun = [0]
+    for kind in (paddle.optimizer.Optimizer, Together):
 
-    def set_lr(self, value):
-        if begun[0] == step:
-            act()
-        begun[0] += 1
-        return whole(self, value)
+        def set_lr(self, value, whole=kind.set_lr):
+            if begun[0] == step:
+                act()
+            begun[0] += 1
+            return whole(self, value)
 
-    monkeypatch.setattr(paddle.optimizer.Optimizer, "set_lr", set_lr)
+        monkeypatch.setattr(kind, "set_lr", set_lr)
 
 
 def cut(monkeypatch, step: int) -> None:

@@ -32,7 +32,7 @@ def test_files_that_pages_name_exist(page):
 
 
 def test_the_page_names_a_file_for_each_step():
-    assert [len(files("batch")), len(files("prediction"))] == [15, 9]
+    assert [len(files("batch")), len(files("prediction"))] == [16, 9]
 
 
 def files(walk):
@@ -97,8 +97,9 @@ def test_a_batch_passes_the_files_of_the_page(workdir, run):
     )
     with watch:
         code, _, err = run(
-            "train", "-c", "recipe.yaml", "-o", "model.name=ResNet18", "train.epochs=1"
-        )
+            "train", "-c", "recipe.yaml", "-o", "model.name=ResNet18", "train.epochs=1",
+            "train.optimizer={kind: rmsprop}",
+        )  # fmt: skip
     assert code == 0, err
     assert watch.over
     assert watch.found() == set(files("batch"))

@@ -44,7 +44,25 @@ def missing() -> str:
 
 @cache
 def loops() -> ModuleType:
-    """The compiled loops, in the threads that Paddle's own computations have.
+    """The compiled loops of networks."""
+    set_up_numba()
+    from ppcls.kernels import loops
+
+    return loops
+
+
+@cache
+def updates() -> ModuleType:
+    """The compiled loops of optimizers."""
+    set_up_numba()
+    from ppcls.kernels import updates
+
+    return updates
+
+
+@cache
+def set_up_numba() -> None:
+    """Let loops run in the threads that Paddle's own computations have.
 
     Two pools of threads would each keep the cores busy while waiting for the other: a loop then
     takes milliseconds instead of microseconds. numba's OpenMP finds the functions of Intel's, which
@@ -63,10 +81,7 @@ def loops() -> ModuleType:
         config.CACHE_DIR = str(folder)
         if not any(folder.rglob("*.nbc")):
             say("kernels are compiled for this CPU, once: about 20 seconds")
-    from ppcls.kernels import loops
-
     numba.set_num_threads(min(environment.threads(), config.NUMBA_NUM_THREADS))
-    return loops
 
 
 def cache_folder() -> Path:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from ppcls.config.node import Flag, NotNegative, Positive, Share, node
+from ppcls.config.node import BelowOne, Flag, NotNegative, Positive, Share, node
 from ppcls.config.own import OrOwn, Own
 from ppcls.optim.parameters import Group, for_paddle
 
@@ -28,6 +28,10 @@ class SGD:
     def build(self, groups: list[Group]) -> Optimizer:
         from paddle import optimizer
 
+        from ppcls.optim.rules import Descent, run_together
+
+        if run_together(groups):
+            return Descent(groups, self.weight_decay)
         return optimizer.SGD(FIRST_RATE, for_paddle(groups, self.weight_decay))
 
 
@@ -43,6 +47,10 @@ class Momentum:
     def build(self, groups: list[Group]) -> Optimizer:
         from paddle.optimizer import Momentum as Built
 
+        from ppcls.optim.rules import Descent, run_together
+
+        if run_together(groups):
+            return Descent(groups, self.weight_decay, self.momentum, self.nesterov)
         parameters = for_paddle(groups, self.weight_decay)
         return Built(FIRST_RATE, self.momentum, parameters, use_nesterov=self.nesterov)
 
@@ -52,14 +60,19 @@ class Adam:
     """Adam (arXiv:1412.6980); weight decay is an L2 term added to the gradient."""
 
     kind: Literal["adam"] = "adam"
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
     epsilon: Positive = 1e-8
     weight_decay: NotNegative = 0.0
 
     def build(self, groups: list[Group]) -> Optimizer:
         from paddle.optimizer import Adam as Built
 
+        from ppcls.optim.rules import Adaptive, run_together
+
+        if run_together(groups):
+            betas = self.beta1, self.beta2
+            return Adaptive(groups, self.weight_decay, betas, self.epsilon)
         parameters = for_paddle(groups, self.weight_decay)
         return Built(FIRST_RATE, self.beta1, self.beta2, self.epsilon, parameters)
 
@@ -69,14 +82,19 @@ class AdamW:
     """Adam with decoupled weight decay (arXiv:1711.05101)."""
 
     kind: Literal["adamw"] = "adamw"
-    beta1: Share = 0.9
-    beta2: Share = 0.999
+    beta1: BelowOne = 0.9
+    beta2: BelowOne = 0.999
     epsilon: Positive = 1e-8
     weight_decay: NotNegative = 0.01
 
     def build(self, groups: list[Group]) -> Optimizer:
         from paddle.optimizer import AdamW as Built
 
+        from ppcls.optim.rules import Adaptive, run_together
+
+        if run_together(groups):
+            betas = self.beta1, self.beta2
+            return Adaptive(groups, self.weight_decay, betas, self.epsilon, decoupled=True)
         parameters = for_paddle(groups, self.weight_decay, none=0.0)
         return Built(FIRST_RATE, self.beta1, self.beta2, self.epsilon, parameters)
 

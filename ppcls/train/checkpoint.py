@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from ppcls.config.tree import Tree
 from ppcls.optim.ema import Average
-from ppcls.optim.rules import Optimizer
+from ppcls.optim.rules import Optimizer, has_slots
 from ppcls.recipe import Recipe
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_whole, writing
@@ -154,7 +154,7 @@ def restore(
 ) -> None:
     """Put a checkpoint's slots where they came from; `net` has the checkpoint's weights."""
     saved = {k: v for k, v in checkpoint.tensors.items() if k.startswith(OPTIMIZER)}
-    if not saved and not isinstance(optimizer, paddle.optimizer.SGD):  # which has no slots
+    if not saved and has_slots(optimizer):
         raise UserError(f"{path}: holds no optimizer state; resume from latest.safetensors")
     parameters = {path: name for name, path in names(net, beside).items()}
     state = {}

@@ -30,6 +30,7 @@ from ppcls.inference.engines.paddle_inference import threads_kept
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import NAME, ONNX, ExportedModel
 from ppcls.inference.manifest import Manifest
+from ppcls.kernels import channels_last
 from ppcls.models.blocks import StagedNetwork, Stages
 from ppcls.models.fuse import save_program
 from ppcls.models.layers import DownscalingDropout, DropPath
@@ -181,17 +182,24 @@ class FrozenStart(nn.Sequential):
         normalize, net = self
         if self.start.plain:
             return net(normalize(images))
-        found = self.start(images, self.training)
+        found = self.made(images)
         if self.pooled:
             return net.logits(found[0])
         return net.classify([net.through(found[-1], self.blocks)[0]])
+
+    def made(self, images: Tensor) -> list[Tensor]:
+        """What the start makes of images, laid out for what computes the rest."""
+        found = self.start(images, self.training)
+        if not self.pooled and channels_last.serves_images(images):
+            return [channels_last.last(x) for x in found]
+        return found
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What the network's `features` gives for images uint8 [N, H, W, C]."""
         normalize, net = self
         if self.start.plain:
             return net.features(normalize(images))
-        found = self.start(images, self.training)
+        found = self.made(images)
         rest = net.through(found[-1], self.blocks)[1]
         return [*(found if self.ends else found[:-1]), *rest]
 

@@ -45,6 +45,7 @@ from ppcls.optim.parameters import (
     random_ones,
     trained_count,
 )
+from ppcls.optim.rules import has_slots
 from ppcls.recipe import LENGTH, Model, Recipe, may_change
 from ppcls.tasks import Distill, Peer
 from ppcls.train import checkpoint, frozen, run_folder, trackers
@@ -1082,7 +1083,7 @@ def least_bytes(trainer: Trainer) -> int:
     tensors = trainer.model.state_dict().values()
     weights = sum(tensor.size * tensor.element_size() for tensor in tensors)
     slots = sum(4 * p.size for p in trainer.model.parameters() if not p.stop_gradient)
-    if isinstance(trainer.train_step.optimizer, paddle.optimizer.SGD):
+    if not has_slots(trainer.train_step.optimizer):
         slots = 0
     return weights + slots + (weights if "eval" in trainer.loader.parts else 0)
 

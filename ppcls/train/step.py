@@ -22,7 +22,7 @@ from paddle import Tensor, nn
 
 from ppcls.data.loader import Batch
 from ppcls.optim.parameters import gradient_norm, scale_gradients
-from ppcls.optim.rules import Optimizer
+from ppcls.optim.rules import Optimizer, drop_gradients
 from ppcls.tasks import Step
 from ppcls.train.distributed import Processes
 from ppcls.utils.device import on_device
@@ -260,12 +260,12 @@ class TrainStep:
             (loss * (done.shares[-1] * factor)).backward()
         (found,) = self.totals([done])
         if not math.isfinite(found.loss):
-            self.optimizer.clear_grad()
+            drop_gradients(self.optimizer)
             raise NotFinite("loss", found.loss)
         self.processes.add_gradients(self.parameters)
         if self.settled(factor):
             self.optimizer.step()
-        self.optimizer.clear_grad()
+        drop_gradients(self.optimizer)
         return found
 
     def forward(self, done: Unread, batch: Batch) -> Tensor:
@@ -292,7 +292,7 @@ class TrainStep:
         if self.scale:
             self.scale.settle(finite)
         elif not finite:
-            self.optimizer.clear_grad()
+            drop_gradients(self.optimizer)
             raise NotFinite("norm of the gradient", norm)
         if not finite:
             return False
@@ -325,7 +325,7 @@ class TrainStep:
             clip = paddle.where(longer, self.clip_norm / norm, paddle.ones_like(norm))
             scale_gradients(self.parameters, clip.astype("float32"))
         self.optimizer.step()
-        self.optimizer.clear_grad()
+        drop_gradients(self.optimizer)
         return done
 
     def read(self, started: Sequence[Unread]) -> list[StepResult]:
