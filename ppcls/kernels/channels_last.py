@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
+from paddle.jit.sot.psdb import in_sot
 
 from ppcls.kernels import RELU6, onednn
 from ppcls.kernels.onednn import Shape
@@ -21,13 +22,18 @@ ONE = np.ones(1, np.float32)
 LEAST = 1 << 14  # pixels of all images, below which Paddle's own are as fast
 
 
+def is_eager() -> bool:
+    """Whether tensors have numbers: no graph is being made, by neither of `to_static`'s ways."""
+    return paddle.in_dynamic_mode() and not in_sot()
+
+
 def serves(x: Tensor) -> bool:
     """Whether what is to be computed of x, float32 [N, C, H, W], is computed here.
 
     A matter of its shape alone, so that a run that goes on does as it did. What has come channels
     last stays so, however small it becomes.
     """
-    if not paddle.in_dynamic_mode() or x.ndim != 4 or x.dtype != paddle.float32:
+    if not is_eager() or x.ndim != 4 or x.dtype != paddle.float32:
         return False
     n, c, h, w = x.shape
     if h * w == 1:  # is channels last either way: as large as it was 5 halvings ago
@@ -39,7 +45,7 @@ def serves(x: Tensor) -> bool:
 
 def serves_images(images: Tensor) -> bool:
     """As `serves`, of images uint8 [N, H, W, C]."""
-    if not paddle.in_dynamic_mode() or images.dtype != paddle.uint8:
+    if not is_eager() or images.dtype != paddle.uint8:
         return False
     n, h, w, _ = images.shape
     return n * h * w >= LEAST and images.place.is_cpu_place() and can_run()

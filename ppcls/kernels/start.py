@@ -1,7 +1,9 @@
 """Whether the kernels can be had here, and their start."""
 
+import atexit
 import ctypes
 import os
+import shutil
 import tempfile
 from functools import cache
 from importlib.util import find_spec
@@ -20,9 +22,14 @@ def can_run() -> bool:
     """Whether oneDNN and numba are here, and this process computes on a CPU."""
     from ppcls.kernels import onednn
 
-    if os.environ.get(SWITCH) == "0" or find_spec("numba") is None:
+    if os.environ.get(SWITCH) == "0" or find_spec("numba") is None or not onednn.library():
         return False
-    return onednn.library() is not None
+    try:
+        loops()
+    except Exception as error:  # as numba's of a numpy that is too new for it
+        say(f"numba cannot be used, without which training on a CPU is slower: {error}")
+        return False
+    return True
 
 
 def missing() -> str:
@@ -82,8 +89,11 @@ def cache_folder() -> Path:
     folder = environment.home() / "kernels"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if os.access(folder, os.W_OK):
-            return folder
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))  # as much as a loop takes: a quota may be spent
+        return folder
     except OSError:
         pass
-    return Path(tempfile.mkdtemp(prefix="ppcls-kernels-"))
+    made = tempfile.mkdtemp(prefix="ppcls-kernels-")
+    atexit.register(shutil.rmtree, made, ignore_errors=True)
+    return Path(made)

@@ -472,7 +472,7 @@ class Normalize(nn.Layer):
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         if channels_last.serves_images(images):
             return channels_last.to_numbers(images, *self.numbers)
-        if paddle.in_dynamic_mode() and images.place.is_cpu_place():
+        if channels_last.is_eager() and images.place.is_cpu_place():
             return self.small(images)
         return images.transpose([0, 3, 1, 2]).astype("float32") * self.scale + self.offset
 
