@@ -33,9 +33,9 @@ WARM_UP = 2  # steps that do not count: the first ones allocate
 COUNTED = 5
 MOST = 8  # processes: each has the whole network, and its workers
 GAIN = 1.1  # times as fast, or the run stays in one process
-# Images of 224 px that a run shows at least: fewer are trained in a few minutes, of which
+# Images of 224 px that a run shows at least: fewer are trained in some minutes, of which
 # measuring would take too large a part.
-LEAST_SHOWN = 3000
+LEAST_SHOWN = 30_000
 LONGEST = 180.0  # seconds of measuring, starting included, after which it is given up
 TURN = "turn"  # a file with the numbers of processes, that of those first whose turn it is
 
