@@ -12,9 +12,10 @@ from ppcls.kernels import channels_last
 from ppcls.kernels.start import can_run
 from ppcls.models import registry
 
-pytestmark = pytest.mark.skipif(
-    not can_run(), reason="needs numba, and oneDNN of Paddle for Linux on x86"
-)
+pytestmark = [
+    pytest.mark.slow,  # numba takes seconds for each loop where none is in the cache
+    pytest.mark.skipif(not can_run(), reason="needs numba, and oneDNN of Paddle for Linux on x86"),
+]
 NAMES = [
     "ResNet18",
     "ResNet50_vd",
@@ -28,7 +29,7 @@ NAMES = [
     "MobileNetV3_small_x1_0",
     "PPLCNet_x0_25",
 ]
-LIGHT = ("ResNet18", "PPLCNet_x0_25")  # of the default suite, with one block a stage
+LIGHT = ("ResNet18", "PPLCNet_x0_25")  # of one block a stage
 
 
 def network(name, light, calm, **changes):
@@ -98,21 +99,17 @@ def apart(found, expected):
 
 
 @pytest.mark.parametrize("calm", [True, False])
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in LIGHT else pytest.mark.slow) for name in NAMES]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_step_is_paddles_own(name, calm):
     check(network(name, name in LIGHT, calm), calm)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("calm", [True, False])
 @pytest.mark.parametrize("name", ["ResNet18", "SE_ResNeXt50_32x4d", "EfficientNetLite0"])
 def test_a_step_with_drop_path_is_paddles_own(name, calm):
     check(network(name, False, calm, drop_path=0.5), calm)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("calm", [True, False])
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_step_of_all_blocks_is_paddles_own(name, calm):

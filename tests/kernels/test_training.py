@@ -370,6 +370,7 @@ def test_what_was_trained_with_them_is_exported(workdir, run, monkeypatch):
     assert outs[0] == outs[1]
 
 
+@slow
 @needs_kernels
 def test_images_may_come_to_a_static_graph_as_pixels(small):
     ones = np.ones(3, np.float32)
