@@ -99,6 +99,7 @@ def ppcls_step(model: str) -> Step:
 
     from ppcls.optim.optimizers import Momentum
     from ppcls.optim.parameters import groups
+    from ppcls.optim.rules import drop_gradients
 
     pair = PAIRS[model]
     net = ppcls.create_model(model)
@@ -112,7 +113,7 @@ def ppcls_step(model: str) -> Step:
     def step() -> None:
         F.cross_entropy(net(images), targets).backward()
         optimizer.step()
-        optimizer.clear_grad(set_to_zero=False)
+        drop_gradients(optimizer)
 
     return step
 
