@@ -10,6 +10,8 @@ import pytest
 from photos import write_photo
 
 os.environ.setdefault("MKL_NUM_THREADS", "1")  # before ppcls: the cores have tests of their own
+# Compiling takes longer than what most tests train; tests/kernels sets it back.
+os.environ.setdefault("PPCLS_KERNELS", "0")
 
 from ppcls.cli import main  # importing ppcls before paddle sets the threads that paddle takes
 

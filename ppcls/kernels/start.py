@@ -19,10 +19,8 @@ SWITCH = "PPCLS_KERNELS"  # 0: Paddle's own instead
 
 @cache
 def can_run() -> bool:
-    """Whether oneDNN and numba are here, and this process computes on a CPU."""
-    from ppcls.kernels import onednn
-
-    if os.environ.get(SWITCH) == "0" or find_spec("numba") is None or not onednn.library():
+    """Whether networks are to be computed by the kernels, and can be."""
+    if os.environ.get(SWITCH) == "0" or not are_here():
         return False
     try:
         loops()
@@ -30,6 +28,13 @@ def can_run() -> bool:
         say(f"numba cannot be used, without which training on a CPU is slower: {error}")
         return False
     return True
+
+
+def are_here() -> bool:
+    """Whether numba is installed, and Paddle has brought oneDNN."""
+    from ppcls.kernels import onednn
+
+    return find_spec("numba") is not None and onednn.library() is not None
 
 
 def missing() -> str:

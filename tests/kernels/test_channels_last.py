@@ -10,7 +10,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ppcls.kernels import channels_last
-from ppcls.kernels.start import can_run
+from ppcls.kernels.start import are_here
 from ppcls.models.blocks import InvertedResidual, ResidualBlock
 from ppcls.models.layers import (
     ConvNorm,
@@ -26,7 +26,7 @@ from ppcls.models.layers import (
 )
 
 pytestmark = pytest.mark.skipif(
-    not can_run(), reason="needs numba, and oneDNN of Paddle for Linux on x86"
+    not are_here(), reason="needs numba, and oneDNN of Paddle for Linux on x86"
 )
 # numba takes seconds for each loop where none is in the cache: what is not slow needs five of them.
 slow = pytest.mark.slow

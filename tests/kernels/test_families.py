@@ -9,12 +9,12 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ppcls.kernels import channels_last
-from ppcls.kernels.start import can_run
+from ppcls.kernels.start import are_here
 from ppcls.models import registry
 
 pytestmark = [
     pytest.mark.slow,  # numba takes seconds for each loop where none is in the cache
-    pytest.mark.skipif(not can_run(), reason="needs numba, and oneDNN of Paddle for Linux on x86"),
+    pytest.mark.skipif(not are_here(), reason="needs numba, and oneDNN of Paddle for Linux on x86"),
 ]
 NAMES = [
     "ResNet18",

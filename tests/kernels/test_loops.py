@@ -9,11 +9,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ppcls.kernels import HARDSWISH, NONE, RELU, RELU6, SILU
-from ppcls.kernels.start import can_run
+from ppcls.kernels.start import are_here
 
 pytestmark = [
     pytest.mark.slow,  # numba takes seconds for each loop where none is in the cache
-    pytest.mark.skipif(not can_run(), reason="needs numba, and oneDNN of Paddle for Linux on x86"),
+    pytest.mark.skipif(not are_here(), reason="needs numba, and oneDNN of Paddle for Linux on x86"),
 ]
 ACTIVATIONS = (NONE, RELU, RELU6, SILU, HARDSWISH)
 

@@ -23,7 +23,7 @@ from ppcls.models.recompute import recompute_blocks
 ROOT = Path(__file__).resolve().parents[2]
 slow = pytest.mark.slow
 needs_kernels = pytest.mark.skipif(
-    not start.can_run(), reason="needs numba, and oneDNN of Paddle for Linux on x86"
+    not start.are_here(), reason="needs numba, and oneDNN of Paddle for Linux on x86"
 )
 
 

@@ -12,7 +12,7 @@ from ppcls.train import checkpoint
 from ppcls.train.checkpoint import Record
 from ppcls.weights import files
 
-pytestmark = pytest.mark.skipif(not start.can_run(), reason="needs numba and Paddle's oneDNN")
+pytestmark = pytest.mark.skipif(not start.are_here(), reason="needs numba and Paddle's oneDNN")
 
 ADAM = {"beta1": 0.8, "beta2": 0.95, "epsilon": 1e-3, "weight_decay": 0.3}
 NODES = {
