@@ -21,7 +21,6 @@ from ppcls.data.datasets import open_samples
 from ppcls.inference.inputs import find_images
 from ppcls.inference.predictor import Predictor
 from ppcls.report import sheets
-from ppcls.report.fonts import fonts_for, lacked
 from ppcls.utils.text import to_json
 
 RED, GREEN = "红", os.fsdecode("绿".encode("gbk"))  # the second as a GBK archive leaves it
@@ -258,7 +257,8 @@ def captions(sheet, side):
         ("أ", "ب"),
     ],
 )
-def test_sheets_tell_letters_of_all_scripts_apart(tmp_path, names):
+def test_sheets_tell_letters_of_all_scripts_apart(tmp_path, names, monkeypatch):
+    monkeypatch.setattr(fonts, "told", set())
     furnish(tmp_path)
     for old, new in zip(("ant", "bee"), names, strict=True):
         for part in ("train", "eval"):
@@ -268,7 +268,7 @@ def test_sheets_tell_letters_of_all_scripts_apart(tmp_path, names):
     # Boxes in the place of letters would leave the same two captions.
     first, last = captions(tmp_path / "sheet.png", 32)
     both = "".join(names)
-    escaped = bool(lacked(both, fonts_for(both)))
+    escaped = bool(fonts.lacked(both, fonts.fonts_for(both)))
     wide = 80 if escaped else 16  # one escape begins like another
     assert np.abs(first[:, :wide] - last[:, :wide]).max() > 100
     if escaped:
