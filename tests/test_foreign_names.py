@@ -20,7 +20,7 @@ from ppcls.cli import main
 from ppcls.data.datasets import open_samples
 from ppcls.inference.inputs import find_images
 from ppcls.inference.predictor import Predictor
-from ppcls.report import sheets
+from ppcls.report import fonts, sheets
 from ppcls.utils.text import to_json
 
 RED, GREEN = "红", os.fsdecode("绿".encode("gbk"))  # the second as a GBK archive leaves it
