@@ -5,6 +5,7 @@ made here takes such a tensor as any other and copies it where it must: only tim
 Convolutions are oneDNN's (`onednn`), all else is `loops`.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -310,6 +311,15 @@ def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) ->
 # A tensor for two readers, means, gates
 
 
+def added_up(a: Tensor, b: Tensor) -> Tensor:
+    a = last(a)
+    b = last(b)
+    n, c, h, w = a.shape
+    out = empty(n, c, h, w)
+    loops().add(a.data_ptr(), b.data_ptr(), n * h * w, c, out.data_ptr())
+    return out
+
+
 class Twice(PyLayer):
     """x and x again: the two gradients are added channels last."""
 
@@ -320,12 +330,7 @@ class Twice(PyLayer):
 
     @staticmethod
     def backward(ctx, one, other):
-        one = last(one)
-        other = last(other)
-        n, c, h, w = one.shape
-        out = empty(n, c, h, w)
-        loops().add(one.data_ptr(), other.data_ptr(), n * h * w, c, out.data_ptr())
-        return out
+        return added_up(one, other)
 
 
 def image_means(x: Tensor) -> Tensor:
@@ -333,6 +338,15 @@ def image_means(x: Tensor) -> Tensor:
     found = paddle.empty([n, c, 1, 1])
     loops().image_sums(x.data_ptr(), n, h * w, c, 1 / (h * w), found.data_ptr())
     return found
+
+
+def spread(means: Tensor, size: Sequence[int], added: Tensor | None = None) -> Tensor:
+    """The gradient of images of a size, of that of their means; and what is added to it."""
+    n, c, h, w = size
+    out = empty(n, c, h, w)
+    each = rows_of(means) / np.float32(h * w)
+    loops().add_to_images(address(added), n, h * w, c, each, out.data_ptr())
+    return out
 
 
 class Mean(PyLayer):
@@ -346,11 +360,7 @@ class Mean(PyLayer):
 
     @staticmethod
     def backward(ctx, g):
-        n, c, h, w = ctx.size
-        out = empty(n, c, h, w)
-        each = rows_of(g) / np.float32(h * w)
-        loops().add_to_images(0, n, h * w, c, each, out.data_ptr())
-        return out
+        return spread(g, ctx.size)
 
 
 class MeanAndSelf(PyLayer):
@@ -363,12 +373,7 @@ class MeanAndSelf(PyLayer):
 
     @staticmethod
     def backward(ctx, mean, own):
-        own = last(own)
-        n, c, h, w = own.shape
-        out = empty(n, c, h, w)
-        each = rows_of(mean) / np.float32(h * w)
-        loops().add_to_images(own.data_ptr(), n, h * w, c, each, out.data_ptr())
-        return out
+        return spread(mean, own.shape, last(own))
 
 
 class Gated(PyLayer):
@@ -417,12 +422,7 @@ class Plus(PyLayer):
     @staticmethod
     def forward(ctx, a, b):
         ctx.needs = needs(a, b)
-        a = last(a)
-        b = last(b)
-        n, c, h, w = a.shape
-        out = empty(n, c, h, w)
-        loops().add(a.data_ptr(), b.data_ptr(), n * h * w, c, out.data_ptr())
-        return out
+        return added_up(a, b)
 
     @staticmethod
     def backward(ctx, g):

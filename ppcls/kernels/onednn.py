@@ -274,7 +274,7 @@ class Convolution:
     @cached_property
     def backward_weights(self) -> Step:
         """Where AVX2 is all there is, its kernel for blocks of channels is worth the copies."""
-        plain = self.weights_step(self.x, self.y, self.hint)
+        plain = self.plain_weights
         if plain.implementation != "jit:avx2" or self.shape.cin < 16:
             return plain
         n, height, width, cin, cout = self.shape[:5]
@@ -297,7 +297,12 @@ class Convolution:
     @cached_property
     def has_depthwise_weights(self) -> bool:
         """Whether oneDNN has a kernel for the weights' gradient of this depthwise convolution."""
-        return "dw" in self.weights_step(self.x, self.y, self.hint).implementation
+        return "dw" in self.plain_weights.implementation
+
+    @cached_property
+    def plain_weights(self) -> Step:
+        """The weights' gradient from images channels last as they are."""
+        return self.weights_step(self.x, self.y, self.hint)
 
 
 @cache

@@ -16,7 +16,7 @@ Arguments that the loops share:
 import numba as nb
 import numpy as np
 
-from ppcls.kernels.loops import pointer
+from ppcls.kernels.loops import vector
 
 PIECE = 1 << 14  # numbers
 
@@ -47,9 +47,9 @@ def descend(weights_, gradients_, velocities_, starts, first, rates, decays, mom
             count = min(starts[i + 1], end) - at
             if gradients_[i]:
                 passed = (at - starts[i]) * 4
-                weights = nb.carray(pointer(weights_[i] + passed), (count,))  # type: ignore
-                gradients = nb.carray(pointer(gradients_[i] + passed), (count,))
-                velocities = nb.carray(pointer(velocities_ + at * 4), (count,))
+                weights = vector(weights_[i] + passed, count)
+                gradients = vector(gradients_[i] + passed, count)
+                velocities = vector(velocities_ + at * 4, count)
                 rate = rates[i]
                 decay = decays[i]
                 if not velocities_:
@@ -93,10 +93,10 @@ def adapt(
             count = min(starts[i + 1], end) - at
             if gradients_[i]:
                 passed = (at - starts[i]) * 4
-                weights = nb.carray(pointer(weights_[i] + passed), (count,))  # type: ignore
-                gradients = nb.carray(pointer(gradients_[i] + passed), (count,))
-                means = nb.carray(pointer(means_ + at * 4), (count,))
-                squares = nb.carray(pointer(squares_ + at * 4), (count,))
+                weights = vector(weights_[i] + passed, count)
+                gradients = vector(gradients_[i] + passed, count)
+                means = vector(means_ + at * 4, count)
+                squares = vector(squares_ + at * 4, count)
                 rate = rates[i]
                 decay = decays[i]
                 keep = kept[i]
