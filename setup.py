@@ -27,9 +27,20 @@ tensorboard = ["tensorboardX>=2.6,<3"]
 # The light client, and what it needs for a database in a file, which MLflow 3 takes unless told.
 mlflow = ["mlflow-skinny>=3.1,<4", "sqlalchemy>=2,<3", "alembic>=1.13,<2"]
 wandb = ["wandb>=0.31,<1"]
+# A service over HTTP; fastapi-offline brings what /docs shows, so that it needs no network.
+serve = [
+    "fastapi>=0.115,<1",
+    "uvicorn>=0.32,<1",
+    "httptools>=0.6",
+    "uvloop>=0.21; platform_system != 'Windows'",
+    "prometheus-client>=0.20",
+    "python-multipart>=0.0.20",
+    "fastapi-offline>=1.7.3,<2",
+    "httpx>=0.27,<1",
+]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 # Others' answers to compare ours with: of shards, and of images that look alike.
-test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *visualdl, *tensorboard]
+test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *serve, *visualdl, *tensorboard]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 
 
@@ -68,7 +79,7 @@ setup(
     packages=find_packages(include=["ppcls", "ppcls.*"]),
     py_modules=["ppcls_main"],
     cmdclass={"build_py": BuildWithRecipes},
-    package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json"]},
+    package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]},
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
@@ -88,6 +99,7 @@ setup(
         "hub": ["huggingface_hub>=0.25"],
         "heif": ["pillow-heif>=0.22"],  # HEIC; AVIF comes with pillow 11.3
         "parquet": parquet,
+        "serve": serve,
         "visualdl": visualdl,
         "tensorboard": tensorboard,
         "mlflow": mlflow,

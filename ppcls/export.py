@@ -12,7 +12,7 @@ from paddle import Tensor, nn
 import ppcls
 from ppcls.data import builtin
 from ppcls.data.preprocess import resize
-from ppcls.inference import exported_model, formats, manifest, onnx_metadata
+from ppcls.inference import exported_model, formats, manifest, onnx_metadata, selfcheck
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import Origin, sizes, staged
@@ -162,7 +162,9 @@ def checked(
 ) -> dict[str, Any]:
     """What comparing on images has shown, which the folder's manifest then says."""
     check = compare(trained, form, temporary, images)
-    about = describe(trained, form, {"check": check, "files": sizes(temporary)})
+    recorded = selfcheck.record(made_answers(trained), trained.recipe.preprocess)
+    checks = {"check": check, selfcheck.KEY: recorded, "files": sizes(temporary)}
+    about = describe(trained, form, checks)
     (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
     return check
 
@@ -199,6 +201,18 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     if "paddle" not in form.formats:
         files.program.unlink()
         files.params.unlink()
+
+
+def made_answers(trained: Trained) -> np.ndarray:
+    """The trained network's probabilities, [N, classes], of the images that every export keeps
+    answers to.
+    """
+    preprocess = trained.recipe.preprocess
+    inputs = preprocess.normalize(selfcheck.images(preprocess))
+    trained.net.eval()
+    with paddle.no_grad():
+        logits = trained.net(paddle.to_tensor(inputs)).numpy()
+    return link(logits, trained.recipe.task.answers)
 
 
 def check_images(trained: Trained) -> list[str]:

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ppcls.utils.files import expanded
 from ppcls.utils.log import print_error
@@ -194,6 +194,7 @@ def add_on_error(parser: argparse.ArgumentParser, text: str) -> None:
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """A model, and how it is run."""
     parser.add_argument(
         "--model-dir",
         type=expanded,
@@ -202,6 +203,13 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="folder that ppcls, PaddleClas or PaddleX exported; for predict and similar also a "
         "checkpoint of ours, a run's folder or an .onnx file",
     )
+    text = "number of images to predict at a time; default: 8"
+    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help=text)
+    add_predictor_options(parser)
+
+
+def add_predictor_options(parser: argparse.ArgumentParser) -> None:
+    """How a model is run, and what stands in for its inference.yml; see `predictor_options`."""
     parser.add_argument(
         "--engine",
         default="auto",
@@ -209,8 +217,6 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         "onnxruntime-tensorrt; default: auto, the fastest here, measured once",
     )
     add_use_option(parser)
-    text = "number of images to predict at a time; default: 8"
-    parser.add_argument("--batch-size", type=positive, default=8, metavar="N", help=text)
     text = "where to run the model; default: auto, a GPU where there is one"
     parser.add_argument("--device", choices=("auto", "cpu", "gpu"), default="auto", help=text)
     text = "number format to compute in; default: fp32"
@@ -240,3 +246,27 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     given.add_argument("--threshold", type=share, metavar="SHARE", help=text)
     text = "file of class names, one in each line or numbered as 0 tench, or imagenet"
     given.add_argument("--labels", type=expanded, metavar="FILE", help=text)
+
+
+def predictor_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `Predictor` that the options of `add_predictor_options` stand for."""
+    names = (
+        *("device", "threads", "engine", "precision"),
+        *("fit", "resize", "crop", "fill", "interpolation", "backend", "mean", "std"),
+        *("threshold", "labels"),
+    )
+    return {name: getattr(options, name) for name in names}
+
+
+def decimal_from(least: float, most: float) -> Callable[[str], float]:
+    """What reads a number within limits."""
+
+    def read(text: str) -> float:
+        value = decimal(text)
+        if value is None or not least <= value <= most:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} should be a number from {least:g} to {most:g}"
+            )
+        return value
+
+    return read

@@ -12,6 +12,7 @@ from ppcls.commands.options import (
     add_on_error,
     number,
     positive,
+    predictor_options,
 )
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
@@ -120,24 +121,8 @@ def open_predictor(options: argparse.Namespace):
     """The predictor that the options of `add_engine_options` ask for."""
     from ppcls.prediction import Predictor
 
-    return Predictor(
-        options.model_dir,
-        options.device,
-        options.threads,
-        options.engine,
-        options.precision,
-        options.batch_size,
-        fit=options.fit,
-        resize=options.resize,
-        crop=options.crop,
-        fill=options.fill,
-        interpolation=options.interpolation,
-        backend=options.backend,
-        mean=options.mean,
-        std=options.std,
-        threshold=options.threshold,
-        labels=options.labels,
-    )
+    chosen = predictor_options(options)
+    return Predictor(options.model_dir, batch_size=options.batch_size, **chosen)
 
 
 def run(options: argparse.Namespace) -> int:

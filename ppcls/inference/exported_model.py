@@ -203,6 +203,15 @@ class ExportedModel:
         states = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in self.files]
         return sha256(repr(states).encode()).hexdigest()[:16]
 
+    def digest(self) -> str:
+        """Of the contents of the network's files, 16 hexadecimal digits."""
+        found = sha256()
+        for path in self.files:
+            with path.open("rb") as file:
+                while block := file.read(1 << 20):
+                    found.update(block)
+        return found.hexdigest()[:16]
+
     def cache(self) -> Path:
         """A folder for what engines make of the network: beside it or, where that cannot be
         written, in ppcls's own cache. What belongs to other files of the network is left alone.

@@ -21,7 +21,7 @@ import numpy as np
 
 from ppcls.data.datasets import find_parts, missing, numbered_as, open_samples
 from ppcls.data.samples import Dataset
-from ppcls.inference import exported_model, onnx_metadata
+from ppcls.inference import exported_model, onnx_metadata, selfcheck
 from ppcls.inference.auto import Clock, example, settle, timed
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
@@ -504,7 +504,7 @@ def quantize(
             network = replace(folder.manifest, precision="int8", about={"source": origin.source})
             onnx_metadata.add(best.folder.onnx, network.to_yaml())
         kept = {**folder.manifest.about, "source": origin.source}
-        kept |= {"files": sizes(temporary), "int8": about}
+        kept |= {"files": sizes(temporary), "int8": about, selfcheck.KEY: job.recorded(best)}
         network = replace(folder.manifest, precision="int8", about=kept)
         (temporary / FILE).write_text(network.to_yaml(), encoding="utf-8")
     about_it = (f"  {line}" for line in report(about, best.score))
@@ -599,6 +599,16 @@ class Job:
             onnx.unlink()
             made = replace(made, onnx=None, openvino=xml)
         return Candidate(made, in_float, self.judge.score(open_for(made, self.engine)))
+
+    def recorded(self, best: Candidate) -> dict[str, Any]:
+        """Answers of the quantized network to the images that every export keeps them to."""
+        manifest = self.folder.manifest
+        pixels = selfcheck.images(manifest.preprocess)
+        given = pixels if manifest.input == "uint8" else manifest.preprocess.normalize(pixels)
+        found = open_for(best.folder, self.engine).run(given)
+        if manifest.output == "logits":
+            found = link(found, manifest.task)
+        return selfcheck.record(found, manifest.preprocess)
 
     def describe(self, best: Candidate, in_float: Engine) -> dict[str, Any]:
         """What is kept in the manifest about the quantized network."""

@@ -287,7 +287,6 @@ def in_json(prediction: Prediction) -> str:
 # --------------------------------------------------------------------------
 # `predict`: a line on the screen for each image, and a CSV or JSON file of them
 
-CHUNK = 1 << 20
 Draw = Callable[[int, Any, Prediction], None]
 
 
@@ -458,14 +457,9 @@ def line(prediction: Prediction) -> str:
 def origin(predictor: Predictor, topk: int | None) -> dict[str, Any]:
     """What the predictions in a file have to agree in, in words of the command line."""
     about = predictor.manifest
-    digest = hashlib.sha256()
-    for path in predictor.folder.files:
-        with path.open("rb") as file:
-            while chunk := file.read(CHUNK):
-                digest.update(chunk)
     names = hashlib.sha256("\0".join(about.labels).encode("utf-8", "surrogateescape"))
     return {
-        "model": digest.hexdigest()[:16],
+        "model": predictor.folder.digest(),
         "labels": names.hexdigest()[:16],
         "preprocessing": str(about.preprocess),
         "threshold": str(about.threshold),

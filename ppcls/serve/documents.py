@@ -1,0 +1,322 @@
+"""What OpenAPI says of the routes, and the page of problems."""
+
+import html
+from typing import Any
+
+from pydantic import BaseModel
+
+from ppcls.serve.problems import MEDIA_TYPE, TITLES
+
+ABOUT = """\
+Names what photos show. `POST /predict` takes a file, its bytes, or JSON; everything under `/v2` is
+the Open Inference Protocol, which clients of KServe and Triton speak. What goes wrong comes as a
+problem document (RFC 9457).
+"""
+
+
+class Problem(BaseModel):
+    """What went wrong: `detail` says where and what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    error: str
+
+
+class ImageAnswer(BaseModel):
+    """Of one image: its classes, the likeliest first, or why it has none."""
+
+    name: str | None = None
+    classes: list[int] | None = None
+    labels: list[str] | None = None
+    scores: list[float] | None = None
+    error: str | None = None
+
+
+class Milliseconds(BaseModel):
+    """Waiting, decoding, engine, and from the request's head to here."""
+
+    queue: float
+    decode: float
+    engine: float
+    total: float
+
+
+class Predicted(BaseModel):
+    """An answer to `POST /predict`."""
+
+    model: str
+    version: str
+    digest: str
+    request_id: str
+    predictions: list[ImageAnswer]
+    milliseconds: Milliseconds
+
+
+def problems(*statuses: int) -> dict[int | str, Any]:
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": "Problem", "content": content} for status in statuses}
+
+
+def with_problem(more: dict[int | str, Any], *statuses: int) -> dict[int | str, Any]:
+    """Answers of a route, and the problems that may come in their place."""
+    first = {400: {"model": Problem, "description": "Problem"}}
+    known = {400: first[400] | problems(400)[400]} | problems(401, *statuses)
+    return more | known  # type: ignore
+
+
+BINARY = {"schema": {"type": "string", "format": "binary"}}
+TEXTS = {"type": "array", "items": {"type": "string", "format": "byte"}, "minItems": 1}
+OPTIONS = {
+    "model": {"type": "string", "description": "needed where several models are served"},
+    "topk": {"type": "integer", "minimum": 1, "description": "classes an image"},
+    "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "least score"},
+}
+QUERY = [
+    {"name": name, "in": "query", "required": False, "schema": schema}
+    for name, schema in OPTIONS.items()
+]
+PREDICT: dict[str, Any] = {
+    "summary": "Name what images show",
+    "responses": with_problem(
+        {200: {"model": Predicted, "description": "Classes of each image"}},
+        403, 404, 408, 413, 415, 422, 500, 503, 504,
+    ),
+    "openapi_extra": {
+        "parameters": QUERY,
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {
+                            "image": {"type": "array", "minItems": 1, "items": BINARY["schema"]},
+                            **OPTIONS,
+                        },
+                        "required": ["image"],
+                        "additionalProperties": False,
+                    }
+                },
+                "image/jpeg": BINARY,
+                "image/png": BINARY,
+                "application/octet-stream": BINARY,
+                "application/json": {
+                    "schema": {
+                        "type": "object",
+                        "properties": {"images": TEXTS, **OPTIONS},
+                        "required": ["images"],
+                    }
+                },
+            },
+        },
+    },
+}  # fmt: skip
+
+
+class Models(BaseModel):
+    """The models that are served."""
+
+    models: list[dict[str, Any]]
+
+
+class Server(BaseModel):
+    """The protocol's metadata of a server."""
+
+    name: str
+    version: str
+    extensions: list[str]
+
+
+class Live(BaseModel):
+    """The process answers."""
+
+    live: bool
+
+
+class Ready(BaseModel):
+    """Whether all models answer."""
+
+    ready: bool
+
+
+class ModelReady(BaseModel):
+    """Whether a model answers."""
+
+    name: str
+    ready: bool
+
+
+class TensorMetadata(BaseModel):
+    """Of an input or an output."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+
+class ModelMetadata(BaseModel):
+    """The protocol's metadata of a model."""
+
+    name: str
+    versions: list[str]
+    platform: str
+    inputs: list[TensorMetadata]
+    outputs: list[TensorMetadata]
+    parameters: dict[str, Any]
+
+
+class Tensor(BaseModel):
+    """An output; its `data` follow the JSON where they were asked for as binary."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+    data: list[Any] | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Inferred(BaseModel):
+    """The protocol's answer."""
+
+    model_name: str
+    model_version: str
+    id: str | None = None
+    parameters: dict[str, Any]
+    outputs: list[Tensor]
+
+
+class IndexEntry(BaseModel):
+    """A model of the repository."""
+
+    name: str
+    version: str
+    state: str
+    reason: str
+
+
+def ok(model: Any, text: str) -> dict[int | str, Any]:
+    return {200: {"model": model, "description": text}}
+
+
+INPUT = {
+    "type": "object",
+    "required": ["name", "shape", "datatype"],
+    "properties": {
+        "name": {"type": "string", "enum": ["images", "tensor"]},
+        "datatype": {"type": "string", "enum": ["BYTES", "FP32", "UINT8"]},
+        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
+        "parameters": {"type": "object"},
+        "data": {},
+    },
+}
+INFER_BODY = {
+    "type": "object",
+    "required": ["inputs"],
+    "properties": {
+        "id": {"type": "string"},
+        "parameters": {"type": "object"},
+        "inputs": {"type": "array", "items": INPUT, "minItems": 1, "maxItems": 1},
+        "outputs": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "required": ["name"],
+                "properties": {
+                    "name": {
+                        "type": "string",
+                        "enum": ["classes", "scores", "labels", "probabilities"],
+                    }
+                },
+            },
+        },
+    },
+}
+LOAD_BODY = {
+    "type": "object",
+    "properties": {"parameters": {"type": "object", "properties": {"folder": {"type": "string"}}}},
+}
+
+MODELS: dict[str, Any] = {
+    "summary": "The models, their classes and how they are run",
+    "responses": with_problem(ok(Models, "The models")),
+}
+METRICS: dict[str, Any] = {
+    "summary": "Counters and times, for Prometheus",
+    "responses": with_problem(
+        {200: {"description": "Prometheus's text form", "content": {"text/plain": {}}}}
+    ),
+}
+V2_SERVER: dict[str, Any] = {
+    "summary": "The server", "responses": with_problem(ok(Server, "The server"))
+}  # fmt: skip
+V2_LIVE: dict[str, Any] = {
+    "summary": "Whether the service lives", "responses": ok(Live, "It lives")
+}  # fmt: skip
+NOT_READY = {503: {"model": Ready, "description": "Not yet, or no more"}}
+V2_READY: dict[str, Any] = {
+    "summary": "Whether all models answer", "responses": ok(Ready, "They do") | NOT_READY
+}  # fmt: skip
+V2_MODEL: dict[str, Any] = {
+    "summary": "A model's inputs and outputs",
+    "responses": with_problem(ok(ModelMetadata, "The model"), 404, 503),
+}
+V2_MODEL_READY: dict[str, Any] = {
+    "summary": "Whether a model answers",
+    "responses": with_problem(
+        ok(ModelReady, "It does") | {503: {"model": ModelReady, "description": "Not yet"}}, 404
+    ),
+}
+V2_INFER: dict[str, Any] = {
+    "summary": "Predict, with images or a tensor, as JSON or with binary data behind it",
+    "responses": with_problem(ok(Inferred, "Outputs"), 404, 408, 413, 415, 422, 500, 503, 504),
+    "openapi_extra": {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": INFER_BODY}},
+        }
+    },
+}
+V2_INDEX: dict[str, Any] = {
+    "summary": "The models of this service",
+    "responses": with_problem(ok(list[IndexEntry], "The models")),
+}
+V2_LOAD: dict[str, Any] = {
+    "summary": "Load a new version; the one before answers until it is ready",
+    "responses": with_problem(
+        ok(ModelMetadata, "The new version"), 403, 404, 408, 409, 413, 415, 422
+    ),
+    "openapi_extra": {
+        "requestBody": {
+            "required": False,
+            "content": {"application/json": {"schema": LOAD_BODY}},
+        }
+    },
+}
+
+MEANINGS = {
+    "image": "The file is no image, is damaged, or has more pixels than this service takes.",
+    "request": "The body or a parameter is not as /docs describes it.",
+    "model": "No model of that name, or that version, is served here.",
+    "key": "The service was started with --keys; send one of its keys.",
+    "forbidden": "This key, or this service, does not allow it.",
+    "busy": "The queue is full; ask again after Retry-After seconds.",
+    "late": "The answer took longer than a request may; ask again, or send fewer images.",
+    "slow": "The body did not come in time.",
+    "large": "The body, or the number of images, is above a limit.",
+    "engine": "The model failed; its log says more. It is not the request's fault, but for an image that ends the process that reads it.",  # noqa: E501
+    "starting": "The model is still being loaded; ask again after Retry-After seconds.",
+    "reload": "The new version cannot be opened, or answers otherwise than at its export; the one before goes on.",  # noqa: E501
+}
+
+
+def problem_page() -> str:
+    rows = "".join(
+        f"<h2 id='{kind}'>{html.escape(TITLES[kind])}</h2><p>{html.escape(text)}</p>"
+        for kind, text in MEANINGS.items()
+    )
+    head = "<!doctype html><html lang='en'><meta charset='utf-8'><title>Problems</title>"
+    return (
+        f"{head}<link rel='stylesheet' href='/page/page.css'><main><h1>Problems</h1>{rows}</main>"
+    )

@@ -1,0 +1,390 @@
+"""The process that runs one model: it decodes images, makes batches and predicts.
+
+Started by `model.Worker` with one end of a socket, over which `frames` go. Whatever happens to it,
+a broken image that ends a decoder's library included, happens to no other process.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import ppcls
+from ppcls.data import decode
+from ppcls.inference.inputs import open_image
+from ppcls.inference.predictor import MANY_CLASSES, Predictor, best_of
+from ppcls.inference.selfcheck import check
+from ppcls.serve import frames
+from ppcls.serve.batching import Batcher, Item, Request
+from ppcls.serve.curve import Plan, plan, resume_plan
+from ppcls.utils import environment, guard, modules
+from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.log import be_quiet
+
+BEAT = 0.5  # seconds
+GONE = 3  # exit code where the other process is gone
+PR_SET_PDEATHSIG = 1
+# Packages of the engines that `--engine auto` measures.
+MODULES = {
+    "paddle": "paddle",
+    "onednn": "paddle",
+    "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why an image has no answer; `kind`: image (it is broken), late, or engine (our fault)."""
+
+    kind: str
+    text: str
+
+
+class Server:
+    """A model, opened, and its threads."""
+
+    def __init__(self, connection: socket.socket, predictor: Predictor, how: Plan, pixels: int):
+        self.connection = connection
+        self.sending = threading.Lock()
+        self.predictor = predictor
+        self.plan = how
+        self.most_pixels = pixels
+        self.batcher = Batcher(how.batch, how.delay, how.streams)
+        self.requests: dict[int, Request] = {}
+        self.busy: dict[int, float] = {}  # thread → since when it is at one thing
+        self.decoders = ThreadPoolExecutor(environment.core_count(), "ppcls-decode")
+        self.runners = [
+            threading.Thread(target=self.run_batches, name=f"ppcls-run-{i}", daemon=True)
+            for i in range(how.streams)
+        ]
+        for thread in self.runners:
+            thread.start()
+        threading.Thread(target=self.beat, daemon=True).start()
+
+    def send(self, header: dict[str, Any], *parts: bytes) -> None:
+        pieces = frames.encode(header, *parts)
+        with self.sending:
+            for piece in pieces:
+                self.connection.sendall(piece)
+
+    def beat(self) -> None:
+        """Tell that this process lives, how long its threads are at what they do, and its size."""
+        while True:
+            now = time.monotonic()
+            since = min(list(self.busy.values()), default=now)
+            with suppress(OSError):
+                self.send({"kind": "beat", "busy": now - since, "memory": memory()})
+            time.sleep(BEAT)
+
+    def follow(self) -> None:
+        """Do what is asked for until the other side ends it or is gone."""
+        while True:
+            try:
+                header, rest = frames.receive(self.connection)
+            except EOFError:
+                os._exit(GONE)
+            kind = header["kind"]
+            if kind == "end":
+                self.finish()
+                return
+            if kind == "cancel":
+                request = self.requests.get(header["id"])
+                if request:
+                    request.cancelled = True
+            elif kind == "images":
+                self.take_images(header, rest)
+            else:
+                self.take_tensor(header, rest)
+
+    def finish(self) -> None:
+        """Answer what has come, and end."""
+        self.decoders.shutdown()
+        self.batcher.close()
+        for thread in self.runners:
+            thread.join()
+
+    def take(self, header: dict[str, Any], count: int) -> Request:
+        request = Request(
+            header["id"],
+            [None] * count,
+            header.get("topk"),
+            header.get("threshold"),
+            header["until"],
+            time.monotonic(),
+            header.get("whole", False),
+            count,
+        )
+        self.requests[request.number] = request
+        self.batcher.announce(count)
+        return request
+
+    def take_images(self, header: dict[str, Any], rest: memoryview) -> None:
+        sizes = header["sizes"]
+        request = self.take(header, len(sizes))
+        start = 0
+        for place, size in enumerate(sizes):
+            data = bytes(rest[start : start + size])
+            self.decoders.submit(self.decode, request, place, data)
+            start += size
+
+    def take_tensor(self, header: dict[str, Any], rest: memoryview) -> None:
+        rows = np.frombuffer(rest, header["dtype"]).reshape(header["shape"])
+        request = self.take(header, len(rows))
+        self.batcher.put(*(Item(request, i, row, True) for i, row in enumerate(rows)))
+
+    def decode(self, request: Request, place: int, data: bytes) -> None:
+        own = threading.get_ident()
+        self.busy[own] = start = time.monotonic()
+        try:
+            if request.is_over(start):
+                raise TimeoutError
+            alone = len(request.answers) == 1
+            name = "the image given" if alone else f"images[{place}]"
+            require_pixels(data, self.most_pixels, name)
+            index = None if alone else place
+            pixels = open_image(data, self.predictor.manifest.preprocess, index)
+        except TimeoutError:
+            self.fail(request, place, Failure("late", "it came too late"))
+        except UserError as error:
+            self.fail(request, place, Failure("image", "; ".join(error.lines)))
+        except BaseException as error:  # a thread of the pool would keep it to itself
+            self.fail(request, place, Failure("engine", guard.gist(error)))
+        else:
+            request.decoding = max(request.decoding, time.monotonic() - start)
+            self.batcher.put(Item(request, place, pixels))
+        finally:
+            self.busy.pop(own, None)
+
+    def fail(self, request: Request, place: int, failure: Failure) -> None:
+        """An image that does not come to the engine."""
+        self.batcher.miss()
+        if request.answer(place, failure):
+            self.send_answers([request])
+
+    def run_batches(self) -> None:
+        own = threading.get_ident()
+        while True:
+            items, alone = self.batcher.take()
+            if not items:
+                return
+            now = time.monotonic()
+            late = [item for item in items if item.request.is_over(now)]
+            items = [item for item in items if not item.request.is_over(now)]
+            failure = Failure("late", "it came too late")
+            whole = [item.request for item in late if item.request.answer(item.place, failure)]
+            if items:
+                self.busy[own] = now
+                whole += self.run_batch(items, alone)
+                self.busy.pop(own, None)
+            self.send_answers(whole)
+
+    def run_batch(self, items: list[Item], alone: bool) -> list[Request]:
+        """Predict; returns the requests that have all their answers now."""
+        start = time.monotonic()
+        engine = self.plan.alone if alone else self.plan.beside
+        found: list[Any]
+        try:
+            outputs = engine.run_all(self.batch(items))
+            rows = self.predictor.probabilities(outputs[0])
+            found = [self.result(item, row) for item, row in zip(items, rows, strict=True)]
+        except Exception as error:  # engines and memory have kinds of their own
+            reason = "; ".join(error.lines) if isinstance(error, UserError) else guard.gist(error)
+            found = [Failure("engine", reason)] * len(items)
+        seconds = time.monotonic() - start
+        whole = []
+        for item, answer in zip(items, found, strict=True):
+            request = item.request
+            request.begun = min(start, request.begun or start)
+            request.engine = max(request.engine, seconds)
+            request.batch = max(request.batch, len(items))
+            if request.answer(item.place, answer):
+                whole.append(request)
+        return whole
+
+    def batch(self, items: list[Item]) -> np.ndarray:
+        """What the network takes; `items` are of one kind."""
+        pixels = [item.pixels for item in items]
+        manifest = self.predictor.manifest
+        if items[0].is_tensor or manifest.input == "uint8":
+            return np.stack(pixels)
+        return manifest.preprocess.normalize(pixels)
+
+    def result(self, item: Item, row: np.ndarray) -> dict[str, Any] | Failure:
+        """The classes of an image, the likeliest first, by its probabilities."""
+        request = item.request
+        name = "the image given" if len(request.answers) == 1 else f"images[{item.place}]"
+        if not np.isfinite(row).all():
+            return Failure("engine", str(self.predictor.not_finite(name)))
+        found = classes_of(self.predictor, row, request.topk, request.threshold)
+        return found | ({"whole": row.astype("<f4").tobytes()} if request.whole else {})
+
+    def send_answers(self, requests: list[Request]) -> None:
+        """Of whole requests, in one message."""
+        if not requests:
+            return
+        answers = []
+        parts: list[bytes] = []
+        now = time.monotonic()
+        for request in requests:
+            self.requests.pop(request.number, None)
+            images = []
+            for found in request.answers:
+                if isinstance(found, Failure):
+                    images.append({"error": found.text, "kind": found.kind})
+                    continue
+                rest = found.pop("whole", None)
+                parts += [rest] if rest else []
+                images.append(found)
+            waited = (request.begun or now) - request.arrived - request.decoding
+            answer = {
+                "id": request.number,
+                "images": images,
+                "waited": max(0.0, waited),
+                "decode": request.decoding,
+                "engine": request.engine,
+                "batch": request.batch,
+            }
+            answers.append(answer | ({"whole": True} if request.whole else {}))
+        with suppress(OSError):  # the other side is gone; `follow` sees it, too
+            self.send({"kind": "answers", "answers": answers}, *parts)
+
+
+def classes_of(
+    predictor: Predictor, row: np.ndarray, topk: int | None, threshold: float | None
+) -> dict[str, Any]:
+    """Classes, labels and scores as `Predictor.predict` gives them.
+
+    Args:
+        row: probabilities [classes].
+        threshold: of scores that are named; with several labels, in place of the export's.
+    """
+    manifest = predictor.manifest
+    if topk is None and manifest.task == "classify":
+        topk = manifest.topk if manifest.default is None else 1
+    if threshold is not None and manifest.task == "multilabel":
+        classes = best_of(row, topk or MANY_CLASSES)
+        classes = classes[row[classes] > threshold]
+        labels = [predictor.label(index) for index in classes]
+        return {"classes": classes.tolist(), "labels": labels, "scores": row[classes].tolist()}
+    found = predictor.prediction(None, row, topk or MANY_CLASSES, 0.0)
+    count = len(found.scores)
+    if threshold is not None:
+        count = sum(score >= threshold for score in found.scores)
+    return {
+        "classes": found.classes[:count],
+        "labels": found.labels[:count],
+        "scores": found.scores[:count],
+    }
+
+
+def require_pixels(data: bytes, most: int, name: str) -> None:
+    """DataError for an image that says it has more pixels; broken ones are let through."""
+    try:
+        width, height = decode.open_image(data, name).size
+    except Exception:  # decoding tells what is wrong with it
+        return
+    if width * height > most:
+        raise DataError(
+            f"{name}: {width:,} x {height:,} pixels, more than the {most:,} that this service "
+            "takes; send a smaller one"
+        )
+
+
+def memory() -> int:
+    """Bytes of memory that this process holds."""
+    fields = environment.read("proc/self/statm").split()
+    if len(fields) > 1:
+        return int(fields[1]) * resource.getpagesize()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # not on Linux; the most it had
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def about(predictor: Predictor, how: Plan, checked: dict[str, Any]) -> dict[str, Any]:
+    """What the other process tells of the model."""
+    manifest = predictor.manifest
+    engine = predictor.engine
+    return {
+        "model": manifest.model,
+        "digest": predictor.folder.digest(),
+        "classes": list(manifest.labels),
+        "task": manifest.task,
+        "topk": manifest.topk,
+        "engine": str(engine.settings),
+        "framework": engine.settings.engine,
+        "shape": [None, *engine.shape[1:]],
+        "dtype": "uint8" if manifest.input == "uint8" else "float32",
+        "batch": how.batch,
+        "streams": how.streams,
+        "delay": how.delay,
+        "rate": how.rate,
+        "seconds": {str(size): seconds for size, seconds in how.seconds.items()},
+        "check": checked,
+        "outputs": checked["outputs"],
+        "ppcls": ppcls.__version__,
+    }
+
+
+def open_predictor(header: dict[str, Any]) -> Predictor:
+    """What an `open` message names; UserError where it cannot be opened."""
+    from ppcls.prediction import Predictor  # which opens checkpoints, too
+
+    modules.use(*header["use"])
+    return Predictor(header["folder"], **header["options"])
+
+
+def has_measured(predictor: Predictor) -> bool:
+    """Whether this process has more engines in its memory than it uses, from choosing one."""
+    used = MODULES.get(predictor.engine.settings.engine, "")
+    return any(name in sys.modules for name in set(MODULES.values()) - {used})
+
+
+def end_with_parent() -> None:
+    """Be killed where the process that started this one ends, however that happens, on Linux."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Serve at the other end of the socket whose number is the program's only argument."""
+    end_with_parent()
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    be_quiet()
+    header, _ = frames.receive(connection)
+
+    def send(message: dict[str, Any]) -> None:
+        for piece in frames.encode(message):
+            connection.sendall(piece)
+
+    try:
+        predictor = open_predictor(header)
+        if header["measures"] and has_measured(predictor):
+            send({"kind": "again"})
+            return
+        checked = check(predictor)
+        known = header["known"]
+        how = resume_plan(predictor, known) if known else None
+        how = how or plan(predictor, header["batch"], header["delay"])
+        ready = {"kind": "ready", **about(predictor, how, checked)}
+    except UserError as error:
+        send({"kind": "failed", "lines": error.lines})
+        return
+    except Exception as error:
+        send({"kind": "failed", "lines": [guard.gist(error)]})
+        return
+    send(ready)
+    Server(connection, predictor, how, header["pixels"]).follow()
+
+
+if __name__ == "__main__":
+    main()
