@@ -3,7 +3,7 @@
 The images are made, of spots of several sizes, so that no photo travels with a model.
 """
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def check(predictor: Predictor) -> dict[str, Any]:
     }
 
 
-def is_record(value: Any) -> bool:
+def is_record(value: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a manifest, which may be anybody's, holds what `record` makes."""
     if not isinstance(value, dict) or not isinstance(value.get("probabilities"), list):
         return False

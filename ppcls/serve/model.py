@@ -372,8 +372,7 @@ class Model:
             await asyncio.sleep(PAUSES[min(version.failures - 1, len(PAUSES) - 1)])
             try:
                 async with self.loading:
-                    if version in (self.current, self.before):
-                        await self.open_worker(version)
+                    await self.open_worker(version)
             except UserError as error:
                 self.problem = "; ".join(error.lines)
                 version.failures += 1

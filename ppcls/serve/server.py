@@ -11,8 +11,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from ppcls.serve.app import Service, make_app
+from ppcls.serve.app import make_app
 from ppcls.serve.problems import ProblemError
+from ppcls.serve.service import Service
 from ppcls.serve.settings import Limits, ServeSettings
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say

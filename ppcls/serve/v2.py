@@ -12,26 +12,24 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
 from starlette.responses import Response
 
-import ppcls
 from ppcls.serve import documents
 from ppcls.serve.bodies import Body, from_json, share, whole, wrong
 from ppcls.serve.model import Model, Version
 from ppcls.serve.problems import ProblemError
+from ppcls.serve.service import Service, json_response, note, refuse_failed, unless_gone
+from ppcls.utils import environment
 from ppcls.utils.text import quoted, visible
-
-if TYPE_CHECKING:  # which imports this module
-    from ppcls.serve.app import Service
 
 HEADER_LENGTH = "inference-header-content-length"
 DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 OUTPUTS = ("classes", "scores", "labels", "probabilities")
-TAGS = ["open inference protocol"]
+TAGS: list[Any] = ["open inference protocol"]
 
 
 @dataclass(frozen=True)
@@ -54,33 +52,33 @@ class Infer:
         return len(self.images if self.images is not None else self.tensor)  # type: ignore
 
 
-def add(app: FastAPI, service: "Service") -> None:
+def add(app: FastAPI, service: Service) -> None:
     """The protocol's routes."""
 
     @app.get("/v2", tags=TAGS, **documents.V2_SERVER)
     async def server() -> Response:
-        found = {"name": "ppcls", "version": ppcls.__version__}
-        return answer(found | {"extensions": ["binary_tensor_data", "model_repository"]})
+        found = {"name": "ppcls", "version": environment.own_version()}
+        return json_response(found | {"extensions": ["binary_tensor_data", "model_repository"]})
 
     @app.get("/v2/health/live", tags=TAGS, **documents.V2_LIVE)
     async def live() -> Response:
-        return answer({"live": True})
+        return json_response({"live": True})
 
     @app.get("/v2/health/ready", tags=TAGS, **documents.V2_READY)
     async def ready() -> Response:
-        return answer({"ready": service.is_ready}, 200 if service.is_ready else 503)
+        return json_response({"ready": service.is_ready}, 200 if service.is_ready else 503)
 
     @app.get("/v2/models/{model}", tags=TAGS, **documents.V2_MODEL)
     @app.get("/v2/models/{model}/versions/{version}", tags=TAGS, **documents.V2_MODEL)
     async def metadata(model: str, version: str | None = None) -> Response:
-        return answer(describe(*find(service, model, version)))
+        return json_response(describe(*find(service, model, version)))
 
     @app.get("/v2/models/{model}/ready", tags=TAGS, **documents.V2_MODEL_READY)
     @app.get("/v2/models/{model}/versions/{version}/ready", tags=TAGS, **documents.V2_MODEL_READY)
     async def model_ready(model: str, version: str | None = None) -> Response:
         found = service.model(model)
         is_ready = found.is_ready and version in (None, found.current and found.current.number)
-        return answer({"name": found.name, "ready": is_ready}, 200 if is_ready else 503)
+        return json_response({"name": found.name, "ready": is_ready}, 200 if is_ready else 503)
 
     @app.post("/v2/models/{model}/infer", tags=TAGS, **documents.V2_INFER)
     @app.post("/v2/models/{model}/versions/{version}/infer", tags=TAGS, **documents.V2_INFER)
@@ -96,7 +94,7 @@ def add(app: FastAPI, service: "Service") -> None:
             found.append(
                 {"name": model.name, "version": number, "state": state, "reason": model.problem}
             )
-        return answer(found)
+        return json_response(found)
 
     @app.post("/v2/repository/models/{model}/load", tags=TAGS, **documents.V2_LOAD)
     async def load(request: Request, model: str) -> Response:
@@ -107,15 +105,10 @@ def add(app: FastAPI, service: "Service") -> None:
             version = await service.load(found, folder_in(data))
         finally:
             body.close()
-        return answer(describe(found, version))
+        return json_response(describe(found, version))
 
 
-def answer(value: Any, status: int = 200) -> Response:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return Response(text.encode("utf-8", "replace"), status, media_type="application/json")
-
-
-def find(service: "Service", name: str, version: str | None) -> tuple[Model, Version]:
+def find(service: Service, name: str, version: str | None) -> tuple[Model, Version]:
     """A model and the version that answers for it.
 
     Raises:
@@ -169,10 +162,8 @@ def describe(model: Model, version: Version) -> dict[str, Any]:
 # --------------------------------------------------------------------------- requests
 
 
-async def run(service: "Service", request: Request, model: Model, version: Version) -> Response:
+async def run(service: Service, request: Request, model: Model, version: Version) -> Response:
     """Answer an inference request."""
-    from ppcls.serve.app import note, refuse_failed, unless_gone
-
     start = time.monotonic()
     body = Body(service.budget)
     try:

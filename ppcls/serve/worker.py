@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-import ppcls
 from ppcls.data import decode
 from ppcls.inference.inputs import open_image
 from ppcls.inference.predictor import MANY_CLASSES, Predictor, best_of
@@ -331,7 +330,7 @@ def about(predictor: Predictor, how: Plan, checked: dict[str, Any]) -> dict[str,
         "seconds": {str(size): seconds for size, seconds in how.seconds.items()},
         "check": checked,
         "outputs": checked["outputs"],
-        "ppcls": ppcls.__version__,
+        "ppcls": environment.own_version(),
     }
 
 

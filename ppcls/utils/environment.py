@@ -116,6 +116,11 @@ def without_working_folder() -> Iterator[None]:
             os.environ[SAFE_PATH] = before
 
 
+def own_version() -> str:
+    """The version of ppcls, for modules that do not import its door: prediction needs little."""
+    return sys.modules["ppcls"].__version__
+
+
 def threads() -> int:
     """The number of CPU threads in force."""
     set_to = (thread_number(os.environ.get(name, "")) for name in THREADS)
