@@ -39,7 +39,7 @@ PLAN = ("batch", "streams", "delay", "rate", "seconds")  # of what a worker tell
 numbers = itertools.count(1)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Pending:
     """A request that waits for its answer.
 
@@ -56,6 +56,7 @@ class Pending:
     number: int = field(default_factory=lambda: next(numbers))
     tries: int = 0
     alone: bool = False
+    worker: "Worker | None" = None  # that has it; None: it waits for one
 
 
 class Worker:
@@ -120,6 +121,7 @@ class Worker:
     def send(self, one: Pending) -> None:
         self.pending[one.number] = one
         self.images += one.count
+        one.worker = self
         one.tries += 1
         header = one.header | {"id": one.number, "until": one.until}
         self.writer.writelines(frames.encode(header, *one.parts))
@@ -225,6 +227,7 @@ class Model:
         self.before: Version | None = None  # it stands by while a new version is on trial
         self.loading = asyncio.Lock()
         self.loaded = 0
+        self.count = 0  # images that wait or are with a worker
         self.problem = ""  # why there is no worker
         self.closed = False
         self.tasks: set[asyncio.Task[None]] = set()
@@ -360,6 +363,7 @@ class Model:
         for one in reversed(own):
             if one.tries < TRIES:
                 one.alone = True
+                one.worker = None
                 self.waiting.appendleft(one)
             elif not one.answer.done():
                 text = f"the model's process {why} twice over this request; it is not tried again"
@@ -386,17 +390,6 @@ class Model:
     @property
     def is_ready(self) -> bool:
         return bool(self.current and self.current.workers)
-
-    @property
-    def count(self) -> int:
-        """Images that wait or are with a worker."""
-        with_workers = sum(
-            worker.images
-            for version in (self.current, self.before)
-            if version
-            for worker in version.workers
-        )
-        return with_workers + sum(one.count for one in self.waiting)
 
     async def submit(
         self, header: dict[str, Any], parts: list[bytes | memoryview], count: int
@@ -432,6 +425,7 @@ class Model:
         until = time.monotonic() + limits.seconds
         one = Pending(header, parts, count, until, loop.create_future())
         timer = loop.call_later(limits.seconds, self.give_up, one)
+        self.count += count
         self.waiting.append(one)
         self.pump()
         try:
@@ -441,8 +435,8 @@ class Model:
             return version, answer, rows
         finally:
             timer.cancel()
+            self.count -= count
             self.drop(one)
-            self.tell()
 
     def give_up(self, one: Pending) -> None:
         if not one.answer.done():
@@ -454,15 +448,14 @@ class Model:
 
     def drop(self, one: Pending) -> None:
         """Nobody waits for it any more: where a worker has it, that is to leave it."""
-        with suppress(ValueError):
-            self.waiting.remove(one)
-        for version in (self.current, self.before):
-            for worker in version.workers if version else ():
-                if worker.forget(one.number):
-                    with suppress(OSError):
-                        cancel = frames.encode({"kind": "cancel", "id": one.number})
-                        worker.writer.writelines(cancel)
-                    self.pump()
+        worker = one.worker
+        if worker is None:
+            with suppress(ValueError):
+                self.waiting.remove(one)
+        elif worker.forget(one.number):
+            with suppress(OSError):
+                worker.writer.writelines(frames.encode({"kind": "cancel", "id": one.number}))
+            self.pump()
 
     def answered(self, worker: Worker) -> None:
         self.pump()
@@ -479,7 +472,6 @@ class Model:
                 break
             self.waiting.popleft()
             worker.send(one)
-        self.tell()
 
     def free_worker(self, one: Pending) -> Worker | None:
         version = self.current
@@ -493,9 +485,8 @@ class Model:
         return None if with_suspect or full else worker
 
     def tell(self) -> None:
-        count = self.count
-        self.queue.set(count)
-        self.queue_share.set(count / self.settings.limits.queue)
+        self.queue.set(self.count)
+        self.queue_share.set(self.count / self.settings.limits.queue)
 
     @property
     def memory(self) -> int:
