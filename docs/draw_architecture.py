@@ -25,6 +25,7 @@ PURPOSES = {
     "migrate": "PaddleClas's configs made into recipes",
     "prediction": "Predictor, which opens checkpoints, too",
     "select": "images without labels, chosen for a student",
+    "serve": "exported models over HTTP: the page, batches, workers that are replaced",
     "similar": "images that look alike to a model",
     "start": "what is trained: a recipe chosen for images, fitted into a time, fold by fold",
     "train": "reads a recipe, builds the parts, runs the loop, evaluates, saves; teachers; "

@@ -3,7 +3,10 @@
 import os
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pages
 import pytest
@@ -57,10 +60,13 @@ def test_the_first_lines_set_everything_up():
 
 def test_every_command_runs_in_order(folder, run):
     commands = [line for line in COMMANDS if line not in SET_UP]
-    assert len(commands) == 16
+    assert len(commands) == 17
     said = ""
     for line in commands:
         words = pages.arguments(line)
+        if words[0] == "serve":
+            assert "ants" in served(words, Path("photos/ants/1.jpg"))
+            continue
         code, out, err = run(*words, *easier(words))
         assert (code, err) == (0, ""), line
         said += out
@@ -73,6 +79,22 @@ def test_every_command_runs_in_order(folder, run):
     assert (folder / "resnet.pdparams").is_file()
     python_example()
     assert "ResNet50_vd" in (folder / "flowers.ppcls.yaml").read_text()
+
+
+def served(words, image):
+    """What a service answers of an image; it is started, asked and ended."""
+    command = [sys.executable, "-m", "ppcls", *words, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            lines = iter(service.stdout.readline, "")
+            ready = next(line for line in lines if line.startswith("ready: "))
+            address = ready.split()[1].rstrip(",") + "/predict"
+            kind = {"Content-Type": "image/jpeg"}
+            with urlopen(Request(address, image.read_bytes(), kind)) as answer:
+                return answer.read().decode()
+        finally:
+            service.terminate()
+            assert service.wait() == 0
 
 
 def python_example():
