@@ -20,7 +20,8 @@ from ppcls.kernels.onednn import Shape
 from ppcls.kernels.start import can_run, loops
 
 ONE = np.ones(1, np.float32)
-LEAST = 1 << 14  # pixels of all images, below which Paddle's own are as fast
+LEAST = 1 << 14  # pixels of all images, below which Paddle's own are as fast …
+LEAST_DEPTHWISE = 1 << 8  # … but for depthwise convolutions, in which Paddle's are slow
 
 
 def is_eager() -> bool:
@@ -28,11 +29,14 @@ def is_eager() -> bool:
     return paddle.in_dynamic_mode() and not in_sot()
 
 
-def serves(x: Tensor) -> bool:
+def serves(x: Tensor, depthwise: bool = False) -> bool:
     """Whether what is to be computed of x, float32 [N, C, H, W], is computed here.
 
     A matter of its shape alone, so that a run that goes on does as it did. What has come channels
     last stays so, however small it becomes.
+
+    Args:
+        depthwise: it is a convolution of each channel by itself.
     """
     if not is_eager() or x.ndim != 4 or x.dtype != paddle.float32:
         return False
@@ -40,7 +44,8 @@ def serves(x: Tensor) -> bool:
     if h * w == 1:  # is channels last either way: as large as it was 5 halvings ago
         served = n * 32 * 32 >= LEAST
     else:
-        served = n * h * w >= LEAST or (c > 1 and is_last(x))
+        least = LEAST_DEPTHWISE if depthwise else LEAST
+        served = n * h * w >= least or (c > 1 and is_last(x))
     return served and x.place.is_cpu_place() and can_run()
 
 

@@ -123,7 +123,7 @@ class ConvNorm(nn.Layer):
     def is_served(self, x, act: nn.Layer) -> bool:
         """Whether `ppcls.kernels` computes it: not where a part was put in another's place."""
         return (
-            channels_last.serves(x)
+            channels_last.serves(x, depthwise=x.shape[1] == self.conv._groups > 1)
             and is_plain(self.conv)
             and type(self.norm) is nn.BatchNorm2D
             and self.norm.weight is not None

@@ -401,6 +401,14 @@ def test_normalize(monkeypatch, least, turned):
     np.testing.assert_array_equal(found.numpy(), own.numpy())
 
 
+def test_depthwise_convolutions_are_served_of_smaller_images(monkeypatch):
+    monkeypatch.setattr(channels_last, "LEAST", 1 << 14)
+    depthwise, full = ConvNorm(8, 8, 3, groups=8), ConvNorm(8, 8, 3)
+    small, large = (paddle.to_tensor(images(4, 8, side, side)) for side in (6, 8))
+    assert [channels_last.is_last(full(x)) for x in (small, large)] == [False, False]
+    assert [channels_last.is_last(depthwise(x)) for x in (small, large)] == [False, True]
+
+
 # --------------------------------------------------------------------------
 # How tensors lie in memory
 
