@@ -85,7 +85,7 @@ def workplace(tmp_path_factory):
     place = tmp_path_factory.mktemp("cpp")
     (place / "deploy").symlink_to(pages.ROOT / "deploy")
     variables = dict(os.environ)
-    variables.setdefault("PADDLE_INFERENCE_ROOT", str(paddle_root(place / "paddle_inference")))
+    variables.setdefault("PADDLE_INFERENCE_ROOT", str(paddle_root(place / "library")))
     return place, variables
 
 
