@@ -39,6 +39,7 @@ serve = [
     "httpx>=0.27,<1",
 ]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
+test += ["playwright>=1.48,<2"]  # drives the system's Chromium; brings no browser by itself
 # Others' answers to compare ours with: of shards, and of images that look alike.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *serve, *visualdl, *tensorboard]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
@@ -79,7 +80,9 @@ setup(
     packages=find_packages(include=["ppcls", "ppcls.*"]),
     py_modules=["ppcls_main"],
     cmdclass={"build_py": BuildWithRecipes},
-    package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]},
+    package_data={
+        "ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]
+    },
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",

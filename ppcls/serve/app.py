@@ -54,7 +54,10 @@ def make_app(service: Service) -> ASGIApp:
 
     @app.get("/models", tags=["models"], **documents.MODELS)
     async def models() -> Response:
-        return json_response({"models": [describe(model) for model in service.models.values()]})
+        limits = service.settings.limits
+        known = {"body": limits.body, "pixels": limits.pixels, "images": limits.images}
+        found = [describe(model) for model in service.models.values()]
+        return json_response({"models": found, "limits": known})
 
     @app.get("/metrics", tags=["service"], **documents.METRICS)
     async def metrics() -> Response:

@@ -115,10 +115,19 @@ PREDICT: dict[str, Any] = {
 }  # fmt: skip
 
 
+class RequestLimits(BaseModel):
+    """Of a request: bytes of its body, pixels of an image, images."""
+
+    body: int
+    pixels: int
+    images: int
+
+
 class Models(BaseModel):
-    """The models that are served."""
+    """The models that are served, and what a request may have."""
 
     models: list[dict[str, Any]]
+    limits: RequestLimits
 
 
 class Server(BaseModel):
@@ -313,10 +322,16 @@ MEANINGS = {
 
 def problem_page() -> str:
     rows = "".join(
-        f"<h2 id='{kind}'>{html.escape(TITLES[kind])}</h2><p>{html.escape(text)}</p>"
+        f"<h2 id='{kind}'>{html.escape(TITLES[kind])} <code>{kind}</code></h2>"
+        f"<p>{html.escape(text)}</p>"
         for kind, text in MEANINGS.items()
     )
-    head = "<!doctype html><html lang='en'><meta charset='utf-8'><title>Problems</title>"
     return (
-        f"{head}<link rel='stylesheet' href='/page/page.css'><main><h1>Problems</h1>{rows}</main>"
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>"
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>"
+        "<meta name='color-scheme' content='light dark'><title>Problems · ppcls</title>"
+        "<link rel='icon' href='/page/icon.svg' type='image/svg+xml'>"
+        "<link rel='stylesheet' href='/page/page.css'></head><body><main class='problems'>"
+        "<h1>Problems</h1><p>What an answer's <code>type</code> points to. "
+        f"<a href='/docs'>All of the API</a></p>{rows}</main></body></html>"
     )

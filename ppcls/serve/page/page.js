@@ -3,45 +3,79 @@
 const TEXTS = {
   en: {
     skip: "To the photos", model: "Model", drop: "Drop photos here", or: "or paste one, or",
-    choose: "Choose photos", camera: "Use the camera", key: "This service asks for a key:",
-    "use-key": "Use it", sure: "Sure from", clear: "Clear", results: "Answers",
-    call: "Call it from a program", copy: "Copy", copied: "Copied", docs: "All of the API",
-    take: "Take the photo", close: "Close", waits: "Looking …", unsure: "not sure",
-    none: "None of the classes", photo: "photo", pasted: "pasted photo",
+    choose: "Choose photos", camera: "Use the camera", key: "This service asks for a key",
+    "use-key": "Use it", wrongKey: "This key is not known.", sure: "“Not sure” below",
+    clear: "Clear", results: "Answers", call: "Call it from a program", copy: "Copy",
+    copyOf: "Copy the call from {what}", copied: "Copied", docs: "All of the API",
+    take: "Take the photo", close: "Close", waits: "Looking …", unsure: "Not sure",
+    none: "None of the classes", photo: "photo", pasted: "pasted photo", again: "Try again",
+    againAll: "Try {count} again", one: "1 photo", many: "{count} photos", part: "{done} of {count} photos",
     time: "{total} ms, of which the network took {engine}",
-    about: "{count} classes: {some}. Version {version}, {engine}.", starting: "The model is being loaded …",
+    about: "{count} classes: {some}", aboutOne: "1 class: {some}", between: ", ",
+    version: "Version {version}, {engine}",
+    starting: "The model is being loaded …", locked: "Photos are named once a key is given.",
     unreachable: "The service cannot be reached; is it still running?",
-    nocamera: "The camera cannot be used: {why}",
+    odd: "The service answered with status {status}, and nothing that this page can read.",
+    unreadable: "The file cannot be read; is it still there?",
+    tooLarge: "The file has {size} MB; this service takes {most} MB at most.",
+    nothing: "No file came; save the photo, then drop or choose its file.",
+    tooMany: "The first {most} of {count} files are here; for more, call it from a program.",
+    noCamera: "There is no camera here.",
+    cameraRefused: "The browser does not let this page use the camera; its settings for this page do.",
+    cameraFails: "The camera cannot be used: {why}",
     spoken: "{name}: {answer}", unsureSpoken: "not sure, perhaps {answer}",
+    allSpoken: "{count} photos are done", failedSpoken: "{count} photos are done, {failed} of them failed",
   },
   zh: {
     skip: "跳到照片区", model: "模型", drop: "把照片拖到这里", or: "或粘贴一张，或",
-    choose: "选择照片", camera: "使用相机", key: "此服务需要密钥：",
-    "use-key": "使用", sure: "置信度不低于", clear: "清空", results: "结果",
-    call: "在程序中调用", copy: "复制", copied: "已复制", docs: "完整 API",
+    choose: "选择照片", camera: "使用相机", key: "此服务需要密钥",
+    "use-key": "使用", wrongKey: "密钥无效。", sure: "置信度低于此值显示“不确定”",
+    clear: "清空", results: "结果", call: "在程序中调用", copy: "复制",
+    copyOf: "复制 {what} 调用代码", copied: "已复制", docs: "完整 API",
     take: "拍照", close: "关闭", waits: "识别中……", unsure: "不确定",
-    none: "不属于任何类别", photo: "照片", pasted: "粘贴的照片",
+    none: "不属于任何类别", photo: "照片", pasted: "粘贴的照片", again: "重试",
+    againAll: "重试 {count} 张", one: "1 张照片", many: "{count} 张照片", part: "{done} / {count} 张照片",
     time: "{total} 毫秒，其中网络 {engine} 毫秒",
-    about: "{count} 个类别：{some}。版本 {version}，{engine}。", starting: "模型加载中……",
+    about: "{count} 个类别：{some}", aboutOne: "1 个类别：{some}", between: "、",
+    version: "版本 {version}，{engine}",
+    starting: "模型加载中……", locked: "输入密钥后即可识别照片。",
     unreachable: "无法连接到服务，它还在运行吗？",
-    nocamera: "无法使用相机：{why}",
+    odd: "服务返回状态码 {status}，但内容无法识别。",
+    unreadable: "无法读取文件，它还在吗？",
+    tooLarge: "文件有 {size} MB，此服务最多接受 {most} MB。",
+    nothing: "没有收到文件；请先保存照片，再拖入或选择文件。",
+    tooMany: "共 {count} 个文件，这里只处理前 {most} 个；更多请在程序中调用。",
+    noCamera: "没有找到相机。",
+    cameraRefused: "浏览器不允许此页面使用相机，可在浏览器的网站设置中更改。",
+    cameraFails: "无法使用相机：{why}",
     spoken: "{name}：{answer}", unsureSpoken: "不确定，可能是 {answer}",
+    allSpoken: "{count} 张照片已完成", failedSpoken: "{count} 张照片已完成，其中 {failed} 张失败",
   },
 };
 const AT_ONCE = 4; // requests
-const SHOWN = 8; // class names in the line at the top
+const CLASSES = "5"; // of an answer
+const SHOWN = 90; // characters of class names at the top
+const MOST = 200; // photos that come together
+const SPOKEN_EACH = 3; // photos that come together and whose answers are spoken one by one
+const TRIES = 30; // of a photo, where the service says that it is busy or not ready yet
 const $ = (id) => document.getElementById(id);
-const read = (key, otherwise) => {
-  try { return localStorage.getItem(key) ?? otherwise; } catch { return otherwise; }
-};
-const keep = (key, value) => {
-  try { localStorage.setItem(key, value); } catch { /* private browsing */ }
-};
 
-let language = read("ppcls.language", navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
+function read(store, name, otherwise) {
+  try { return store().getItem(`ppcls.${name}`) ?? otherwise; } catch { return otherwise; }
+}
+function keep(store, name, value) {
+  try { store().setItem(`ppcls.${name}`, value); } catch { /* the browser keeps nothing */ }
+}
+const always = () => localStorage;
+const inThisTab = () => sessionStorage;
+
+let language = read(always, "language", navigator.language.toLowerCase().startsWith("zh") ? "zh" : "en");
 let models = [];
-let key = "";
+let limits = {};
+let state = "opening"; // then known, locked or unreachable
+let key = read(inThisTab, "key", "");
 let running = 0;
+let looking; // the timer of the next look
 const waiting = [];
 const cards = [];
 
@@ -53,15 +87,52 @@ function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
+function element(kind, className, text = "") {
+  const made = document.createElement(kind);
+  if (className) made.className = className;
+  made.textContent = text;
+  return made;
+}
+
+function pause(seconds) {
+  return new Promise((done) => { setTimeout(done, 1000 * seconds); });
+}
+
+function percent(share, digits = 1) {
+  const options = { style: "percent", minimumFractionDigits: digits, maximumFractionDigits: digits };
+  return new Intl.NumberFormat(document.documentElement.lang, options).format(share);
+}
+
 function translate() {
   document.documentElement.lang = language === "zh" ? "zh-CN" : "en";
-  for (const element of document.querySelectorAll("[data-text]")) write(element, say(element.dataset.text));
+  for (const one of document.querySelectorAll("[data-text]")) write(one, say(one.dataset.text));
+  for (const one of document.querySelectorAll(".copy")) {
+    write(one, say("copy"));
+    one.setAttribute("aria-label", say("copyOf", { what: one.dataset.copy === "curl" ? "curl" : "Python" }));
+  }
   $("results").setAttribute("aria-label", say("results"));
   $("language").textContent = language === "zh" ? "English" : "中文";
   $("language").lang = language === "zh" ? "en" : "zh-CN";
+  $("note").hidden = true;
+  if ($("key-wrong").textContent) write($("key-wrong"), say("wrongKey"));
   describe();
+  showSure();
+  count();
   cards.forEach(draw);
 }
+
+function tell(name, values) {
+  write($("note"), say(name, values));
+  $("note").hidden = false;
+}
+
+function speak(text) {
+  const place = $("spoken");
+  place.append(element("p", "", text));
+  while (place.children.length > SPOKEN_EACH) place.firstChild.remove();
+}
+
+// ------------------------------------------------------------------ the service
 
 function headers() {
   return key ? { Authorization: `Bearer ${key}` } : {};
@@ -72,41 +143,77 @@ function current() {
 }
 
 async function look() {
+  clearTimeout(looking);
   let answer;
+  let found;
   try {
     answer = await fetch("/models", { headers: headers() });
+    found = await answer.json();
+    if (!answer.ok && answer.status !== 401) throw new Error(found.detail);
   } catch {
-    write($("about"), say("unreachable"));
+    state = "unreachable";
+    describe();
+    looking = setTimeout(look, 2000);
     return;
   }
   if (answer.status === 401) {
-    $("key-form").hidden = false;
+    lock();
     return;
   }
-  models = (await answer.json()).models;
+  ({ models, limits = {} } = found);
+  state = "known";
   const names = models.map((model) => model.name);
-  const chosen = $("model").value;
+  const chosen = $("model").value || read(always, "model", "");
   $("model").replaceChildren(...names.map((name) => new Option(name, name, false, name === chosen)));
   $("model-label").hidden = names.length < 2;
   describe();
-  if (models.some((model) => !model.ready)) setTimeout(look, 1000);
+  if (models.some((model) => !model.ready)) looking = setTimeout(look, 1000);
+  next();
+}
+
+function lock() {
+  if (key) write($("key-wrong"), say("wrongKey"));
+  key = "";
+  keep(inThisTab, "key", "");
+  state = "locked";
+  describe();
+  if ($("key-form").hidden) {
+    $("key-form").hidden = false;
+    $("key").focus();
+  }
+}
+
+// As many names as there is room for; with a comma in one, a comma would not part them.
+function someOf(names) {
+  const between = names.some((name) => name.includes(",")) ? " · " : say("between");
+  const some = [];
+  let length = 0;
+  for (const name of names) {
+    length += name.length + between.length;
+    if (some.length && length > SHOWN) return `${some.join(between)} …`;
+    some.push(name);
+  }
+  return some.join(between);
 }
 
 function describe() {
   const model = current();
-  if (!model) return;
-  write($("title"), model.name);
-  document.title = `${model.name} · ppcls`;
-  if (!model.ready) {
+  write($("title"), model?.name ?? "ppcls");
+  document.title = model ? `${model.name} · ppcls` : "ppcls";
+  $("sure-label").hidden = model?.task === "multilabel";
+  $("about").classList.toggle("wrong", state === "unreachable" || Boolean(model?.problem));
+  if (state !== "known") {
+    write($("about"), state === "opening" ? "" : say(state));
+  } else if (!model.ready) {
     write($("about"), model.problem || say("starting"));
   } else {
-    const some = model.classes.slice(0, SHOWN).join(", ") + (model.classes.length > SHOWN ? " …" : "");
     const count = model.classes.length;
-    const { version, engine } = model;
-    write($("about"), count ? say("about", { count, some, version, engine }) : engine);
+    const values = { count: count.toLocaleString(language), some: someOf(model.classes) };
+    write($("about"), count ? say(count === 1 ? "aboutOne" : "about", values) : "");
   }
-  const query = models.length > 1 ? `?model=${encodeURIComponent(model.name)}` : "";
-  const address = `${location.origin}/predict${query}`;
+  write($("version"), state === "known" && model.ready ? say("version", model) : "");
+  const name = encodeURIComponent(model?.name ?? "").replaceAll("'", "%27");
+  const address = `${location.origin}/predict${models.length > 1 ? `?model=${name}` : ""}`;
   const secret = key ? " -H 'Authorization: Bearer KEY'" : "";
   write($("curl"), `curl${secret} -F image=@photo.jpg '${address}'`);
   const more = key ? `, headers={"Authorization": "Bearer KEY"}` : "";
@@ -122,148 +229,296 @@ function describe() {
 
 // ------------------------------------------------------------------ cards
 
-function add(file, name) {
-  const item = document.createElement("li");
-  item.className = "card waits";
-  const card = { file, name: name || file.name || say("photo"), item, answer: null, problem: "" };
-  card.url = file.type.startsWith("image/") ? URL.createObjectURL(file) : "";
-  cards.unshift(card);
-  $("results").prepend(item);
-  $("options").hidden = false;
-  draw(card);
-  waiting.push(card);
-  next();
+// A photo, what is shown of it, and what is known: `answer`, or `problem`, a function that says it.
+function makeCard(file, name, batch) {
+  const item = element("li", "card");
+  const photo = element("div", "photo");
+  const picture = element("img");
+  picture.alt = "";
+  picture.decoding = "async";
+  const url = URL.createObjectURL(file);
+  // What the browser cannot show, such as HEIC, the service may well read.
+  picture.addEventListener("error", () => {
+    photo.classList.add("none");
+    photo.replaceChildren(element("span", "", /\.(\w{1,5})$/.exec(file.name)?.[1].toUpperCase() ?? "?"));
+  }, { once: true });
+  picture.src = url;
+  photo.append(picture);
+  const body = element("div", "body");
+  item.append(photo, body);
+  return { file, name, batch, item, body, url, stop: new AbortController(), model: null, answer: null, problem: null };
 }
 
-function element(kind, className, text = "") {
-  const made = document.createElement(kind);
-  if (className) made.className = className;
-  made.textContent = text;
-  return made;
+function isUnsure({ model, answer }) {
+  const scores = answer?.predictions[0].scores ?? [];
+  return model?.task !== "multilabel" && scores.length > 0 && scores[0] < Number($("sure").value) / 100;
 }
 
-function percent(score) {
-  return new Intl.NumberFormat(document.documentElement.lang, { style: "percent", minimumFractionDigits: 1, maximumFractionDigits: 1 }).format(score);
-}
-
-function isUnsure(found) {
-  return found.scores.length > 0 && found.scores[0] < Number($("sure").value) / 100;
-}
-
-function headline(card) {
-  if (card.problem) return card.problem;
-  if (!card.answer) return say("waits");
-  const found = card.answer.predictions[0];
-  return found.labels.length ? found.labels[0] : say("none");
+function headline({ answer, problem, model }) {
+  if (problem) return problem();
+  if (!answer) return say("waits");
+  const { labels } = answer.predictions[0];
+  if (!labels.length) return say("none");
+  return model?.task === "multilabel" ? labels.join(say("between")) : labels[0];
 }
 
 function draw(card) {
-  const { item } = card;
-  const body = element("div", "body");
-  item.className = card.problem ? "card wrong" : card.answer ? "card" : "card waits";
-  const photo = card.url ? element("img", "photo") : element("div", "photo");
-  if (card.url) {
-    photo.src = card.url;
-    photo.alt = "";
-    photo.addEventListener("error", () => { photo.hidden = true; }, { once: true });
+  const { item, body, answer, problem } = card;
+  item.className = "card";
+  item.classList.toggle("wrong", Boolean(problem));
+  item.classList.toggle("waits", !problem && !answer);
+  const text = headline(card);
+  const title = element("h3", "answer", text);
+  title.dir = "auto";
+  title.title = text;
+  if (problem?.foreign) title.lang = "en"; // the service speaks English alone
+  const name = element("p", "name", card.name);
+  name.dir = "auto";
+  name.title = card.name;
+  body.replaceChildren(title, name);
+  if (answer) {
+    const { total, engine } = answer.milliseconds;
+    const time = say("time", { total: total.toFixed(0), engine: engine.toFixed(0) });
+    const which = models.length > 1 ? `${card.model.name} · ` : "";
+    body.append(bars(answer.predictions[0]), element("p", "times", which + time));
+    mark(card);
   }
-  body.append(element("p", "answer", headline(card)), element("p", "name", card.name));
-  body.querySelector(".name").title = card.name;
-  if (card.answer) {
-    const found = card.answer.predictions[0];
-    if (isUnsure(found)) body.insertBefore(element("p", "badge", say("unsure")), body.firstChild);
-    const bars = element("ul", "bars");
-    found.labels.forEach((label, place) => {
-      const line = element("li");
-      const bar = element("span", "bar");
-      bar.setAttribute("aria-hidden", "true");
-      const filled = element("i");
-      filled.style.width = `${100 * found.scores[place]}%`;
-      bar.append(filled);
-      const named = element("span", "label", label);
-      named.title = label;
-      line.append(named, element("span", "score", percent(found.scores[place])), bar);
-      bars.append(line);
-    });
-    const { total, engine } = card.answer.milliseconds;
-    body.append(bars, element("p", "times", say("time", { total: total.toFixed(0), engine: engine.toFixed(0) })));
+  if (problem?.passes) {
+    const button = element("button", "second", say("again"));
+    button.type = "button";
+    button.addEventListener("click", () => { button.blur(); retry([card]); });
+    body.append(button);
   }
-  item.replaceChildren(photo, body);
+}
+
+function bars({ labels, scores }) {
+  const list = element("ul", "bars");
+  labels.forEach((label, place) => {
+    const line = element("li");
+    const bar = element("span", "bar");
+    bar.setAttribute("aria-hidden", "true");
+    const filled = element("i");
+    filled.style.width = `${100 * scores[place]}%`;
+    bar.append(filled);
+    const named = element("span", "label", label);
+    named.dir = "auto";
+    named.title = label;
+    line.append(named, element("span", "score", percent(scores[place])), bar);
+    list.append(line);
+  });
+  return list;
+}
+
+// Whether the answer is sure, which the slider says.
+function mark(card) {
+  const unsure = isUnsure(card);
+  card.item.classList.toggle("unsure", unsure);
+  const badge = card.body.querySelector(".badge");
+  if (unsure && !badge) card.body.prepend(element("p", "badge", say("unsure")));
+  if (!unsure) badge?.remove();
+}
+
+function count() {
+  const done = cards.filter((card) => card.answer || card.problem).length;
+  const failed = cards.filter((card) => card.problem?.passes).length;
+  const text = done < cards.length && cards.length > 1 ? "part" : cards.length === 1 ? "one" : "many";
+  write($("count"), say(text, { done, count: cards.length }));
+  $("again").hidden = failed < 2;
+  write($("again"), say("againAll", { count: failed }));
+  $("answers").hidden = !cards.length;
+  document.body.classList.toggle("some", cards.length > 0);
+}
+
+// ------------------------------------------------------------------ predicting
+
+function take(files, name) {
+  $("note").hidden = true;
+  const list = [...files];
+  if (!list.length) {
+    tell("nothing");
+    return;
+  }
+  if (list.length > MOST) tell("tooMany", { most: MOST, count: list.length.toLocaleString(language) });
+  const batch = { size: Math.min(list.length, MOST), left: Math.min(list.length, MOST), failed: 0 };
+  const made = list.slice(0, MOST).map((file) => makeCard(file, name ?? (file.name || say("photo")), batch));
+  cards.unshift(...made);
+  $("results").prepend(...made.map((card) => card.item));
+  made.forEach(draw);
+  start(made);
+}
+
+function retry(some) {
+  const batch = { size: some.length, left: some.length, failed: 0 };
+  for (const card of some) {
+    Object.assign(card, { batch, problem: null });
+    draw(card);
+  }
+  start(some);
+}
+
+function start(some) {
+  waiting.push(...some);
+  count();
+  next();
 }
 
 function next() {
-  while (running < AT_ONCE && waiting.length) {
+  while (state !== "locked" && models.length && running < AT_ONCE && waiting.length) {
     running += 1;
     predict(waiting.shift()).finally(() => { running -= 1; next(); });
   }
 }
 
 async function predict(card) {
-  const query = new URLSearchParams({ topk: "5" });
-  if (models.length > 1) query.set("model", current().name);
-  const body = new FormData();
-  body.append("image", card.file, card.name);
+  card.model = current();
   try {
-    const answer = await fetch(`/predict?${query}`, { method: "POST", body, headers: headers() });
-    const found = await answer.json();
-    if (answer.status === 401) {
-      $("key-form").hidden = false;
-      $("key").focus();
+    card.answer = await ask(card);
+  } catch (error) {
+    if (card.stop.signal.aborted) return;
+    if (error === lock) { // asked again once there is a key
+      waiting.unshift(card);
+      lock();
+      return;
     }
-    if (answer.ok) card.answer = found;
-    else card.problem = found.detail;
-  } catch {
-    card.problem = say("unreachable");
+    if (typeof error !== "function") throw error;
+    card.problem = error;
   }
   draw(card);
-  const answer = headline(card);
-  const unsure = card.answer && isUnsure(card.answer.predictions[0]);
-  write($("spoken"), say("spoken", { name: card.name, answer: unsure ? say("unsureSpoken", { answer }) : answer }));
+  count();
+  announce(card);
+  if (card.problem?.lost || (card.answer && card.answer.version !== card.model.version)) look();
+}
+
+// The service's answer; throws what says why there is none: `passes`, whether a later try may help.
+async function ask(card) {
+  const most = limits.body;
+  if (most && card.file.size > most - 4096) { // the form is around it
+    const size = (card.file.size / 2 ** 20).toFixed(1);
+    throw () => say("tooLarge", { size, most: Math.floor(most / 2 ** 20) });
+  }
+  const query = new URLSearchParams({ topk: CLASSES });
+  if (models.length > 1) query.set("model", card.model.name);
+  const body = new FormData();
+  body.append("image", card.file, card.name);
+  for (let tries = 1; ; tries += 1) {
+    const given = key;
+    let answer;
+    try {
+      const options = { method: "POST", body, headers: headers(), signal: card.stop.signal };
+      answer = await fetch(`/predict?${query}`, options);
+    } catch (error) {
+      throw await whyLost(card, error);
+    }
+    if (answer.status === 401 && key !== given) continue; // another has been given meanwhile
+    if (answer.status === 401) throw lock;
+    const again = Number(answer.headers.get("Retry-After"));
+    if (answer.status === 503 && again && tries < TRIES) {
+      await pause(Math.min(again, 5));
+      continue;
+    }
+    const found = await answer.json().catch(() => ({}));
+    if (answer.ok && found.predictions) return found;
+    const problem = found.detail ? () => found.detail : () => say("odd", { status: answer.status });
+    throw Object.assign(problem, { passes: answer.status >= 500, foreign: Boolean(found.detail) });
+  }
+}
+
+async function whyLost(card, error) {
+  if (card.stop.signal.aborted) return error;
+  try {
+    await card.file.slice(0, 1).arrayBuffer();
+  } catch {
+    return () => say("unreadable");
+  }
+  return Object.assign(() => say("unreachable"), { passes: true, lost: true });
+}
+
+function announce(card) {
+  const { batch } = card;
+  batch.left -= 1;
+  batch.failed += card.problem ? 1 : 0;
+  if (batch.size <= SPOKEN_EACH) {
+    const answer = headline(card);
+    speak(say("spoken", { name: card.name, answer: isUnsure(card) ? say("unsureSpoken", { answer }) : answer }));
+  } else if (!batch.left) {
+    speak(say(batch.failed ? "failedSpoken" : "allSpoken", { count: batch.size, failed: batch.failed }));
+  }
 }
 
 // ------------------------------------------------------------------ where photos come from
-
-function take(list, name) {
-  for (const file of list) add(file, name);
-}
 
 $("choose").addEventListener("click", () => $("files").click());
 for (const id of ["files", "capture"]) {
   $(id).addEventListener("change", () => { take($(id).files); $(id).value = ""; });
 }
-let inside = 0;
-addEventListener("dragenter", (event) => { event.preventDefault(); inside += 1; $("drop").classList.add("over"); });
-addEventListener("dragleave", () => { inside -= 1; if (inside <= 0) $("drop").classList.remove("over"); });
-addEventListener("dragover", (event) => event.preventDefault());
-addEventListener("drop", (event) => {
+
+addEventListener("dragover", (event) => {
   event.preventDefault();
-  inside = 0;
-  $("drop").classList.remove("over");
-  take(event.dataTransfer.files);
+  $("drop").classList.toggle("over", event.dataTransfer.types.includes("Files"));
 });
+addEventListener("dragleave", (event) => {
+  if (!event.relatedTarget) $("drop").classList.remove("over"); // out of the window
+});
+addEventListener("drop", async (event) => {
+  event.preventDefault();
+  $("drop").classList.remove("over");
+  // Entries are there only until the event is over.
+  const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const files = [...event.dataTransfer.files];
+  if (!entries.some((entry) => entry.isDirectory)) {
+    take(files);
+    return;
+  }
+  const found = [];
+  for (const entry of entries) await collect(entry, found);
+  take(found);
+});
+
+// The files of a dropped folder, but for hidden ones.
+async function collect(entry, found) {
+  if (entry.name.startsWith(".")) return;
+  if (entry.isFile) {
+    await new Promise((done) => { entry.file((file) => { found.push(file); done(); }, done); });
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) { // it gives a hundred at a time
+    const some = await new Promise((done) => { reader.readEntries(done, () => done([])); });
+    if (!some.length) return;
+    for (const one of some) await collect(one, found);
+  }
+}
+
 addEventListener("paste", (event) => {
   const files = [...(event.clipboardData?.files ?? [])];
   if (files.length) take(files, files.length === 1 ? say("pasted") : undefined);
 });
 
 let stream = null;
-function endCamera() {
-  stream?.getTracks().forEach((track) => track.stop());
-  stream = null;
-}
 $("camera").addEventListener("click", async () => {
+  $("note").hidden = true;
   if (!navigator.mediaDevices?.getUserMedia) {
     $("capture").click(); // a phone without https opens its camera for it
     return;
   }
+  $("camera").disabled = true;
   try {
-    stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment" } });
+    const video = { facingMode: "environment", width: { ideal: 1920 } };
+    stream = await navigator.mediaDevices.getUserMedia({ video });
   } catch (error) {
-    write($("about"), say("nocamera", { why: error.message }));
+    const known = { NotAllowedError: "cameraRefused", NotFoundError: "noCamera" };
+    tell(known[error.name] ?? "cameraFails", { why: error.message });
     return;
+  } finally {
+    $("camera").disabled = false;
   }
+  $("take").disabled = true;
   $("video").srcObject = stream;
   $("camera-dialog").showModal();
+});
+$("video").addEventListener("playing", () => {
+  $("take").disabled = false;
+  $("take").focus();
 });
 $("take").addEventListener("click", () => {
   const video = $("video");
@@ -271,48 +526,90 @@ $("take").addEventListener("click", () => {
   canvas.width = video.videoWidth;
   canvas.height = video.videoHeight;
   canvas.getContext("2d").drawImage(video, 0, 0);
-  canvas.toBlob((blob) => add(blob, `${say("photo")} ${new Date().toLocaleTimeString()}`), "image/jpeg", 0.95);
+  const time = new Date().toLocaleTimeString(document.documentElement.lang);
+  canvas.toBlob((blob) => { if (blob) take([blob], `${say("photo")} ${time}`); }, "image/jpeg", 0.95);
   $("camera-dialog").close();
 });
 $("close-camera").addEventListener("click", () => $("camera-dialog").close());
-$("camera-dialog").addEventListener("close", endCamera);
+$("camera-dialog").addEventListener("close", () => {
+  stream?.getTracks().forEach((track) => track.stop());
+  stream = null;
+  $("video").srcObject = null;
+  $("camera").focus();
+});
 
 // ------------------------------------------------------------------ settings
 
 $("language").addEventListener("click", () => {
   language = language === "zh" ? "en" : "zh";
-  keep("ppcls.language", language);
+  keep(always, "language", language);
   translate();
 });
-$("model").addEventListener("change", describe);
-$("sure").value = read("ppcls.sure", "50");
+$("model").addEventListener("change", () => {
+  keep(always, "model", $("model").value);
+  describe();
+});
 function showSure() {
-  write($("sure-value"), `${$("sure").value} %`);
-  cards.forEach(draw);
+  const text = percent($("sure").value / 100, 0);
+  write($("sure-value"), text);
+  $("sure").setAttribute("aria-valuetext", text);
 }
-$("sure").addEventListener("input", () => { keep("ppcls.sure", $("sure").value); showSure(); });
+$("sure").value = read(always, "sure", "50");
+$("sure").addEventListener("input", () => {
+  keep(always, "sure", $("sure").value);
+  showSure();
+  cards.forEach(mark);
+});
+$("again").addEventListener("click", () => retry(cards.filter((card) => card.problem?.passes)));
 $("clear").addEventListener("click", () => {
-  for (const card of cards.splice(0)) if (card.url) URL.revokeObjectURL(card.url);
   waiting.length = 0;
-  $("results").replaceChildren();
-  $("options").hidden = true;
+  for (const card of cards.splice(0)) {
+    card.stop.abort();
+    URL.revokeObjectURL(card.url);
+    card.item.remove();
+  }
+  $("note").hidden = true;
+  count();
   $("choose").focus();
 });
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  key = $("key").value;
+  const given = $("key").value.trim();
   $("key").value = "";
-  $("key-form").hidden = true;
-  look();
+  write($("key-wrong"), "");
+  if (!/^[!-~]+$/.test(given)) { // a header cannot hold it
+    write($("key-wrong"), say("wrongKey"));
+    return;
+  }
+  key = given;
+  open();
 });
+async function open() {
+  await look();
+  if (state !== "known") return;
+  keep(inThisTab, "key", key);
+  $("key-form").hidden = true;
+  $("choose").focus();
+}
+
+async function copy(text, source) {
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(text);
+    return;
+  }
+  // Without https there is no clipboard but what is selected.
+  getSelection().selectAllChildren(source);
+  document.execCommand("copy");
+}
 for (const button of document.querySelectorAll(".copy")) {
   button.addEventListener("click", async () => {
-    await navigator.clipboard.writeText($(button.dataset.copy).textContent);
+    const source = $(button.dataset.copy);
+    await copy(source.textContent, source);
     write(button, say("copied"));
+    speak(say("copied"));
     setTimeout(() => write(button, say("copy")), 1500);
   });
 }
 
 translate();
-showSure();
 look();
