@@ -300,7 +300,9 @@ def test_a_root_file_system_that_is_read_only(small_export, tmp_path):
         pytest.skip("this system does not let a process mount file systems of its own")
     inside = ["unshare", "--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh", tmp_path]
     words = (*inside, sys.executable, "-m", "ppcls")
-    place = small_export / "models/own_photos"
+    place = tmp_path / "models/own_photos"
+    kept = shutil.ignore_patterns("engine_cache")
+    shutil.copytree(small_export / "models/own_photos", place, ignore=kept)
     known = {"PPCLS_HOME": str(home)}
     with RunningService(place, folder=tmp_path, python=words, **known) as service:
         assert predict(service, small_export / "photo.png")["predictions"][0]["labels"]
