@@ -127,7 +127,7 @@ def test_dockerfile_is_careful():
         assert re.fullmatch(r"python:\$\{PYTHON\}-slim", image), base
     version = next(rest for rest in given("ARG") if rest.startswith("PYTHON="))
     assert re.fullmatch(r"PYTHON=3\.\d+", version)
-    assert int(version.rpartition(".")[2]) >= int(SETUP["python_requires"].rpartition(".")[2])
+    assert int(version.rpartition(".")[2]) >= 12  # else Paddle lacks setuptools
     assert options_of(json.loads(given("CMD")[0])).folders == ["/models"]
     assert options_of([]).host == "0.0.0.0"
     assert options_of([]).port == int(given("EXPOSE")[0])
