@@ -60,8 +60,11 @@ def is_prepared_alike(known: dict[str, Any], preprocess: Preprocess) -> bool:
     """Whether images were prepared so, too, where a record was made."""
     for key, own in prepared(preprocess).items():
         value = known.get(key)
-        numbers = isinstance(value, list) and all(isinstance(one, float | int) for one in value)
-        if not numbers or len(value) != len(own) or not np.allclose(value, own, rtol=1e-5, atol=0):
+        if not isinstance(value, list) or len(value) != len(own):
+            return False
+        if not all(isinstance(one, float | int) for one in value):
+            return False
+        if not np.allclose(value, own, rtol=1e-5, atol=0):
             return False
     return True
 
