@@ -22,7 +22,6 @@ import random
 import re
 import signal
 import socket
-import statistics
 import struct
 import subprocess
 import sys
@@ -54,11 +53,15 @@ KEY = "the-key-of-the-soak-test"
 STUCK = 90.0  # seconds for which a client waits; the service gives up after 30
 CLOSE = 1e-6  # of probabilities, which batches of other sizes change in the last bits
 QUIET = 0.7  # share of the requests after which nothing happens to the workers any more
-WARM = (0.2, 0.3)  # shares of the requests between which the front process counts as warm …
-WARM_WORKER = (0.8, 0.85)  # … and the worker that stays
-LAST = (0.95, 1.0)
+# Shares of the requests after which no more are sent for a moment, to look at memory: then the
+# front process is warm, and the worker that stays.
+WARM = 0.2
+WARM_WORKER = 0.8
+REST = 2.0  # seconds
+SHOWN = 0.1  # of the requests, after which memory is printed
 MOST_ERRORS = 0.01  # share of answers that may say "ask again" or "not tried again"
 BROKEN, BOMB, HANG_UP = 0.05, 0.01, 0.02  # shares of the requests
+QUEUE = f'ppcls_queue_images{{model="{NAME}"}}'
 # What a service may answer in place of a prediction while its workers are killed.
 BUSY = {"busy", "starting", "late", "engine"}
 
@@ -149,7 +152,7 @@ def made_images(random_: np.random.Generator) -> list[bytes]:
         ("TIFF", "RGB", {}),
         ("GIF", "P", {}),
     ):
-        for side in (9, 60, 200, 480, 1100):
+        for side in (9, 40, 90, 200, 500):
             width, height = (int(side * random_.uniform(0.7, 1.4)) + 1 for _ in range(2))
             grid = random_.integers(0, 256, (4, 5, 3), np.uint8)
             image = Image.fromarray(grid).resize((width, height), Image.Resampling.BICUBIC)
@@ -248,8 +251,9 @@ class LostError(Exception):
 class Client:
     """A thread that sends one request after the other."""
 
-    def __init__(self, job: Job, number: int, outcome: Outcome, done: Any):
+    def __init__(self, job: Job, number: int, outcome: Outcome, going: Any, done: Any):
         self.job = job
+        self.going = going
         self.random = random.Random(f"{job.seed} {job.number} {number}")
         self.outcome = outcome
         self.done = done
@@ -266,6 +270,7 @@ class Client:
                 self.outcome.add(*error.args)
             except Exception as error:
                 self.outcome.add("wrong", f"{type(error).__name__}: {error}")
+            self.going.wait()
             with self.done.get_lock():
                 self.done.value += 1
         self.connection.close()
@@ -296,6 +301,8 @@ class Client:
             self.connection.close()
             self.connection = self.connected()
             raise LostError("lost", f"{path}: {type(error).__name__}: {error}") from None
+        if answer.headers.get_content_subtype() not in ("json", "problem+json", "octet-stream"):
+            raise ValueError(f"{path}: {answer.status} {data[:200]!r}")
         return answer.status, answer, data
 
     def raw(self, images: list[Image_]) -> None:
@@ -416,12 +423,12 @@ class Client:
         self.outcome.add("hung up")
 
 
-def work(job: Job, done: Any, answers: Any) -> None:
+def work(job: Job, going: Any, done: Any, answers: Any) -> None:
     """A client process."""
     outcome = Outcome()
     shares = [job.requests // job.threads] * job.threads
     shares[0] += job.requests % job.threads
-    clients = [Client(job, number, outcome, done) for number in range(job.threads)]
+    clients = [Client(job, number, outcome, going, done) for number in range(job.threads)]
     threads = [
         threading.Thread(target=client.run, args=(share,))
         for client, share in zip(clients, shares, strict=True)
@@ -444,7 +451,8 @@ class Soak:
         self.place = place
         self.random = random.Random(given.seed)
         self.lines: list[str] = []
-        self.samples: list[tuple[float, int, dict[int, int]]] = []  # share, front, workers
+        self.rests: list[tuple[int, dict[int, int]]] = []  # bytes of the front process, of workers
+        self.shown = 0.0  # the share at which memory is printed next
         self.happened: Counter[str] = Counter()
 
     def run(self) -> int:
@@ -504,6 +512,8 @@ class Soak:
         given = self.given
         context = multiprocessing.get_context("spawn")
         self.done = context.Value("q", 0)
+        self.going = context.Event()
+        self.going.set()
         answers = context.Queue()
         shares = [given.requests // given.clients] * given.clients
         shares[0] += given.requests % given.clients
@@ -511,18 +521,17 @@ class Soak:
         clients = []
         for number, share in enumerate(shares):
             job = Job(number, given.seed, self.port, share, given.threads, whole, broken, large)
-            clients.append(context.Process(target=work, args=(job, self.done, answers)))
+            clients.append(context.Process(target=work, args=(job, self.going, self.done, answers)))
         for client in clients:
             client.start()
-        events = ["kill"] * given.kills + ["reload"] * given.reloads
-        self.random.shuffle(events)
-        for number, event in enumerate(events, 1):
-            self.wait_for(QUIET * number / (len(events) + 1), clients)
-            if event == "kill":
-                self.kill()
-            else:
-                self.reload()
-        self.wait_for(1.0, clients)
+        happens = [self.kill] * given.kills + [self.reload] * given.reloads
+        self.random.shuffle(happens)
+        count = len(happens)
+        events = [(QUIET * number / count, what) for number, what in enumerate(happens)]
+        events += [(WARM, self.rest), (WARM_WORKER, self.rest), (1.0, self.rest)]
+        for share, what in sorted(events, key=lambda one: one[0]):
+            self.wait_for(share, clients)
+            what()
         outcome = Outcome()
         for _ in clients:
             counts, notes, exact, close = answers.get(timeout=STUCK)
@@ -544,9 +553,25 @@ class Soak:
     def share(self) -> float:
         return self.done.value / self.given.requests
 
-    def look(self) -> None:
+    def look(self) -> tuple[int, dict[int, int]]:
+        """Memory, printed where the share of the requests has grown by so much."""
         workers = {pid: memory(pid) for pid in self.workers()}
-        self.samples.append((self.share, memory(self.process.pid), workers))
+        front = memory(self.process.pid)
+        if self.share >= self.shown:
+            sizes = ", ".join(f"{size / 1e6:.1f}" for size in workers.values())
+            print(f"{self.share:5.0%}: front {front / 1e6:.1f} MB, workers {sizes} MB", flush=True)
+            self.shown = self.share + SHOWN
+        return front, workers
+
+    def rest(self) -> None:
+        """Hold the clients until nothing is under way, and look at memory."""
+        self.going.clear()
+        end = time.monotonic() + STUCK
+        while self.metrics()[QUEUE] and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(REST)
+        self.rests.append(self.look())
+        self.going.set()
 
     def workers(self) -> list[int]:
         pid = self.process.pid
@@ -625,8 +650,7 @@ class Soak:
         errors = sum(count for what, count in counts.items() if what[0].isdigit())
         if errors > max(3, MOST_ERRORS * total):
             problems.append(f"{errors} answers were no predictions")
-        waiting = metrics[f'ppcls_queue_images{{model="{NAME}"}}']
-        if waiting:
+        if waiting := metrics[QUEUE]:
             problems.append(f"{waiting:.0f} images wait for ever")
         problems += self.growth()
         self.process.terminate()
@@ -638,23 +662,18 @@ class Soak:
             problems.append("it does not end")
         problems += [f"worker {pid} is left over" for pid in left if Path(f"/proc/{pid}").exists()]
         if problems:
-            print("\n".join([*outcome.notes[:20], "", "the last lines of the service:"]))
-            print("\n".join(self.lines[-20:]))
+            print("\n".join([*outcome.notes[:20], "", "what the service said:"]))
+            print("\n".join(line for line in self.lines if "Corrupt JPEG" not in line))
             print("; ".join(problems))
         return 1 if problems else 0
 
     def growth(self) -> list[str]:
         """Print memory after warm-up and at the end; what has grown by more than it may."""
         problems = []
-        fronts = (
-            self.median([(share, front) for share, front, _ in self.samples], span)
-            for span in (WARM, LAST)
-        )
-        stayed = self.workers()
-        found = [("front process", *fronts)]
-        for pid in stayed:
-            own = [(share, workers[pid]) for share, _, workers in self.samples if pid in workers]
-            found.append((f"worker {pid}", *(self.median(own, s) for s in (WARM_WORKER, LAST))))
+        warm, later, last = self.rests
+        found = [("front process", warm[0], last[0])]
+        for pid, size in last[1].items():
+            found.append((f"worker {pid}", later[1].get(pid, 0), size))
         for name, before, after in found:
             if not before or not after:
                 print(f"memory of {name}: not seen long enough")
@@ -665,11 +684,6 @@ class Soak:
             if 0 <= self.given.memory < percent:
                 problems.append(f"{name} has grown by {percent:.1f} %")
         return problems
-
-    @staticmethod
-    def median(samples: list[tuple[float, int]], span: tuple[float, float]) -> float:
-        own = [value for share, value in samples if span[0] <= share <= span[1] and value]
-        return statistics.median(own) if own else 0.0
 
 
 def memory(pid: int) -> int:

@@ -143,7 +143,8 @@ class Worker:
         self.code = None
         ours.setblocking(False)
         self.reader, self.writer = await asyncio.open_unix_connection(sock=ours)
-        self.writer.writelines(frames.encode({"kind": "open", **opening}))
+        with suppress(OSError, RuntimeError):  # it has ended: reading finds that out, too
+            self.writer.writelines(frames.encode({"kind": "open", **opening}))
         header, _ = await frames.read(self.reader)
         return header
 
@@ -158,15 +159,22 @@ class Worker:
         self.images += one.count
         one.worker = self
         one.tries += 1
-        header = one.header | {"id": one.number, "until": one.until}
-        assert self.writer
-        self.writer.writelines(frames.encode(header, *one.parts))
+        self.write(one.header | {"id": one.number, "until": one.until}, *one.parts)
+
+    def write(self, header: dict[str, Any], *parts: bytes | memoryview) -> None:
+        """Send a message, unless the other side is gone, which `follow` finds out, too."""
+        if self.takes_requests and self.writer:
+            with suppress(OSError, RuntimeError):
+                self.writer.writelines(frames.encode(header, *parts))
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.is_open and not (self.writer and self.writer.transport.is_closing())
 
     def cancel(self, one: Pending) -> None:
         """It need not answer; until it says that it has left the request, that counts with it."""
         one.parts = []
-        if self.is_open and self.writer:
-            self.writer.writelines(frames.encode({"kind": "cancel", "id": one.number}))
+        self.write({"kind": "cancel", "id": one.number})
 
     async def follow(self) -> None:
         """Take what it says, until it is gone."""
@@ -251,8 +259,8 @@ class Worker:
 
     async def finish(self) -> None:
         """Let it answer what it has, and end."""
-        if self.is_open and not self.leaves and self.writer:
-            self.writer.writelines(frames.encode({"kind": "end"}))
+        if not self.leaves:
+            self.write({"kind": "end"})
         self.leaves = True
         end = time.monotonic() + END
         # As long as it has requests it is watched, and they have an end of their own.
@@ -660,7 +668,7 @@ class Model:
 
     def free_worker(self, one: Pending) -> Worker | None:
         version = self.current
-        workers = [worker for worker in version.workers if worker.is_open] if version else []
+        workers = [worker for worker in version.workers if worker.takes_requests] if version else []
         if version is None or not workers:
             return None
         worker = min(workers, key=lambda each: each.images)

@@ -1,6 +1,7 @@
 """The process that speaks HTTP: it starts, listens, loads the models, and ends in good order."""
 
 import asyncio
+import ctypes
 import os
 import resource
 import signal
@@ -25,6 +26,9 @@ from ppcls.utils.errors import UserError
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"  # noqa: E501
 BACKLOG = 2048  # connections that wait to be taken
 IDLE = 75.0  # seconds that a connection is kept without a request
+# Of glibc's mallopt; and bytes from which on a block is the system's own.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+OWN_BLOCK = 256 << 10
 MARGIN = 5.0  # seconds, at the end, for what has no limit of its own
 
 
@@ -98,6 +102,17 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def keep_memory_small() -> None:
+    """Have glibc give the memory of bodies back at once, of which it keeps more and more by itself:
+    the largest block that was ever freed sets what it keeps.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, OWN_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, OWN_BLOCK)
+        mallopt(M_ARENA_MAX, 1)  # the threads beside the loop write lines alone
+
+
 def check_tls(settings: ServeSettings) -> None:
     """UserError for files of TLS that cannot be used."""
     if bool(settings.tls_cert) != bool(settings.tls_key):
@@ -119,6 +134,7 @@ def serve(settings: ServeSettings) -> int:
     """
     check_tls(settings)
     raise_file_limit()
+    keep_memory_small()
     service = Service(settings)
     try:
         code = runner()(serve_until_ended(service, settings))

@@ -12,6 +12,7 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ppcls.data import decode
 from ppcls.inference.inputs import open_image
@@ -406,6 +408,8 @@ def main() -> None:
     end_with_parent()
     connection = socket.socket(fileno=int(sys.argv[1]))
     be_quiet()
+    # Of images that are refused for that, once they have said how large they are.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         header, _ = frames.receive(connection)
         server = opened(connection, header)

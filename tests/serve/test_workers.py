@@ -17,6 +17,7 @@ from ppcls.serve import model as serving
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.model import Model
 from ppcls.serve.problems import ProblemError
+from ppcls.serve.server import runner
 from ppcls.serve.settings import Limits, ServeSettings
 from ppcls.utils.errors import UserError
 
@@ -52,7 +53,7 @@ def run(folder, scenario, **given):
             await model.close(at_once=True)
 
     try:
-        return asyncio.run(work())
+        return runner()(work())  # on the loop that a service has
     finally:
         until_now(lambda: not children())
 
@@ -139,8 +140,13 @@ def test_a_killed_worker_loses_no_request(folder):
         late = [asking(model, light, 255 - light) for light in LIGHTS]
         for light, one in zip([*LIGHTS, *LIGHTS], early + late, strict=True):
             assert_right((await one)[1], 1.0, light, 255 - light)
-        assert process_of(model) != first
+        second = process_of(model)
+        assert second != first
         assert restarts(model, "died") == 1
+        # Its connection may be closed before anybody was told of it.
+        model.current.workers[0].writer.transport.abort()
+        assert_right((await asking(model, 60))[1], 1.0, 60)
+        assert process_of(model) != second
         assert model.count == 0
 
     run(folder, scenario)
@@ -516,7 +522,7 @@ def test_closing_answers_what_is_there(folder):
         with pytest.raises(ProblemError):
             await asking(model, 50)
 
-    asyncio.run(work())
+    runner()(work())
     assert not children()
 
 
@@ -533,5 +539,5 @@ def test_closing_while_a_version_is_loaded_leaves_nobody(folder, tmp_path):
         with pytest.raises(UserError, match="the service ends"):
             await loading
 
-    asyncio.run(work())
+    runner()(work())
     until_now(lambda: not children())
