@@ -44,15 +44,38 @@ def record(probabilities: np.ndarray, preprocess: Preprocess) -> dict[str, Any]:
         {int(index): round(float(row[index]), 6) for index in classes}
         for row, classes in zip(probabilities, best, strict=True)
     ]
-    return {"side": [preprocess.height, preprocess.width], "probabilities": rows}
+    return {**prepared(preprocess), "probabilities": rows}
+
+
+def prepared(preprocess: Preprocess) -> dict[str, list[float]]:
+    """What of preparing images changes the answers to `images`."""
+    return {
+        "side": [preprocess.height, preprocess.width],
+        "mean": list(map(float, np.ravel(preprocess.mean))),
+        "std": list(map(float, np.ravel(preprocess.std))),
+    }
+
+
+def is_prepared_alike(known: dict[str, Any], preprocess: Preprocess) -> bool:
+    """Whether images were prepared so, too, where a record was made."""
+    for key, own in prepared(preprocess).items():
+        value = known.get(key)
+        if not isinstance(value, list) or len(value) != len(own):
+            return False
+        if not all(isinstance(one, float | int) for one in value):
+            return False
+        if not np.allclose(value, own, rtol=1e-5, atol=0):
+            return False
+    return True
 
 
 def check(predictor: Predictor) -> dict[str, Any]:
     """Run the model on `images` and hold its answers against those of its export.
 
     Returns:
-        `images`: how many have answers on record, 0 where the export has none, or was opened for
-        another size; `largest_difference` of a probability; `outputs`: the number of classes.
+        `images`: how many have answers on record, 0 where the export has none, or is opened to
+        prepare images otherwise; `largest_difference` of a probability; `outputs`: the number of
+        classes.
 
     Raises:
         UserError: it answers otherwise, or with no numbers.
@@ -66,7 +89,7 @@ def check(predictor: Predictor) -> dict[str, Any]:
     if not np.isfinite(found).all():
         raise predictor.not_finite("an image made to check it")
     known = manifest.about.get(KEY)
-    if not is_record(known) or known["side"] != [preprocess.height, preprocess.width]:
+    if not is_record(known) or not is_prepared_alike(known, preprocess):
         return {"images": 0, "outputs": found.shape[1]}
     allowed = ALLOWED[predictor.engine.settings.precision]
     if manifest.precision == "int8":
@@ -91,11 +114,10 @@ def check(predictor: Predictor) -> dict[str, Any]:
 
 def is_record(value: Any) -> TypeGuard[dict[str, Any]]:
     """Whether a manifest, which may be anybody's, holds what `record` makes."""
-    if not isinstance(value, dict) or not isinstance(value.get("probabilities"), list):
-        return False
-    return all(
+    rows = value.get("probabilities") if isinstance(value, dict) else None
+    return isinstance(rows, list) and all(
         isinstance(row, dict)
         and all(type(key) is int and key >= 0 for key in row)
         and all(isinstance(number, float | int) for number in row.values())
-        for row in value["probabilities"]
+        for row in rows
     )

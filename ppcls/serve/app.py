@@ -15,11 +15,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ppcls.serve import documents, v2
+from ppcls.serve.logs import say
 from ppcls.serve.model import Model
 from ppcls.serve.problems import ProblemError
 from ppcls.serve.service import GoneError, Service, json_response
 from ppcls.utils import environment, guard
-from ppcls.utils.log import say
 from ppcls.utils.text import visible
 
 OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  # without a key

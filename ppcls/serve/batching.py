@@ -22,6 +22,7 @@ class Request:
         cancelled: whether nobody waits for it any more.
         decoding, engine: seconds, of the slowest of its images.
         begun: when its first image came to the engine.
+        failed: why the engine could not run one of its images, alone.
     """
 
     number: int
@@ -37,6 +38,7 @@ class Request:
     engine: float = 0.0
     begun: float | None = None
     batch: int = 0
+    failed: str = ""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def is_over(self, now: float) -> bool:
@@ -135,6 +137,8 @@ class Batcher:
             else:
                 others.append(one)
         self.images.extendleft(reversed(others))
+        if self.images:  # one who was woken takes a share; the rest is for one who was not
+            self.changed.notify()
         return taken, self.idle == self.runners and not self.images
 
     def close(self) -> None:

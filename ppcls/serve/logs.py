@@ -1,7 +1,7 @@
-"""What a service keeps of requests: a line each in the access log, and a share of the images.
+"""What a service says, and what it keeps of requests: a line each, and a share of the images.
 
-Both are written by a thread of their own, so that a slow disk or a reader that stopped delays no
-answer; where it cannot follow, lines are dropped and counted.
+All is written by threads of their own, so that a slow disk or a reader that stopped delays no
+answer; where these cannot follow, lines are dropped and counted.
 """
 
 import datetime
@@ -12,14 +12,15 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ppcls.data.decode import HEAD, kind_of
+from ppcls.utils import log
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_bytes
-from ppcls.utils.log import say
 
 MOST_WAITING = 10_000  # lines, and images, that wait to be written
 
@@ -46,11 +47,30 @@ class Writer:
             except (OSError, ValueError, UserError):
                 self.dropped += 1
 
-    def close(self) -> None:
-        """Write what waits, unless that takes too long."""
+    def close(self) -> bool:
+        """Write what waits, unless that takes too long; whether all is written."""
         with suppress(queue.Full):
             self.waiting.put(None, timeout=1)
-        self.thread.join(timeout=5)
+        self.thread.join(timeout=4)
+        return not self.thread.is_alive()
+
+
+@cache
+def spoken() -> Writer:
+    """What writes the lines of `say`."""
+    return Writer(1000)
+
+
+def say(*lines: object) -> None:
+    """As `log.say`, which a reader of standard output that stopped would hold up."""
+    spoken().do(lambda: log.say(*lines))
+
+
+def finish_saying() -> bool:
+    """Write the lines that wait, unless that takes too long; whether all are written."""
+    done = spoken().close()
+    spoken.cache_clear()
+    return done
 
 
 class AccessLog:
@@ -61,15 +81,28 @@ class AccessLog:
     """
 
     def __init__(self, target: str):
-        self.file = None
+        self.target = target
+        self.file = self.opened()
+        self.writer = Writer()
+
+    def opened(self) -> TextIO:
+        if self.target == "-":
+            return sys.stdout
         try:
-            own = target != "-"
-            self.file = open(target, "a", encoding="utf-8") if own else sys.stdout  # noqa: SIM115
+            return open(self.target, "a", encoding="utf-8")
         except OSError as error:
             raise UserError(
-                f"--access-log {target}: cannot be written ({error.strerror})"
+                f"--access-log {self.target}: cannot be written ({error.strerror})"
             ) from None
-        self.writer = Writer()
+
+    def reopen(self) -> None:
+        """Go on in a new file of that name, for the one before was put away."""
+        self.writer.do(self.exchange)
+
+    def exchange(self) -> None:
+        before, self.file = self.file, self.opened()
+        if before is not sys.stdout:
+            before.close()
 
     def write(self, record: dict[str, Any]) -> None:
         now = datetime.datetime.now(datetime.timezone.utc)
@@ -78,14 +111,15 @@ class AccessLog:
         self.writer.do(lambda: self.put(text))
 
     def put(self, text: str) -> None:
-        assert self.file
         self.file.write(text)
         self.file.flush()
 
-    def close(self) -> None:
-        self.writer.close()
-        if self.file and self.file is not sys.stdout:
+    def close(self) -> bool:
+        """Whether all is written."""
+        done = self.writer.close()
+        if done and self.file is not sys.stdout:
             self.file.close()
+        return done
 
 
 RECORDS = "answers.jsonl"
@@ -136,5 +170,6 @@ class Samples:
 
         return write
 
-    def close(self) -> None:
-        self.writer.close()
+    def close(self) -> bool:
+        """Whether all is written."""
+        return self.writer.close()

@@ -14,38 +14,52 @@ import socket
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ppcls.serve import frames
+from ppcls.serve.logs import say
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.problems import ProblemError
 from ppcls.serve.settings import ServeSettings
-from ppcls.utils import environment
+from ppcls.utils import environment, guard
 from ppcls.utils.errors import UserError
-from ppcls.utils.text import plural
+from ppcls.utils.text import plural, visible
 
 WATCH = 0.5  # seconds between looks at whether a worker gets on
 TRIAL = 30.0  # seconds for which the version before stands by …
 TRIAL_IMAGES = 100  # … or until the new one has predicted so many
 PAUSES = (0.0, 0.5, 2.0, 5.0, 10.0)  # seconds before a worker is started again
-END = 10.0  # seconds that a worker has to end by itself
+END = 10.0  # seconds that a worker without requests has to end by itself
+REAP = 5.0  # seconds for which the end of a killed process is waited for
+POLL = 0.01  # seconds between looks at whether it has come
+OPENING = 1800.0  # seconds that the first worker of a version may take to be ready …
+SLOWER = 10  # … and those after it, as many times what the first one took …
+LEAST_OPENING = 60.0  # … and seconds that they have at least
 TRIES = 2  # times that a request is given to a worker
 PLAN = ("batch", "streams", "delay", "rate", "seconds")  # of what a worker tells, what was measured
+# What systems send to all of a service's processes, where one of them is to decide.
+FOR_US = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 numbers = itertools.count(1)
 
 
-@dataclass(eq=False, repr=False)
+class ReplacedError(UserError):
+    """The folder of a version holds another one by now."""
+
+
+@dataclass(eq=False, repr=False)  # it holds images
 class Pending:
     """A request that waits for its answer.
 
     Attributes:
         until: when it is too late, by time.monotonic.
+        answer: done, too, where nobody waits for it any more.
         alone: whether it was with a worker that died: it is tried again with no other beside it.
+        worker: that has it.
     """
 
     header: dict[str, Any]
@@ -56,100 +70,132 @@ class Pending:
     number: int = field(default_factory=lambda: next(numbers))
     tries: int = 0
     alone: bool = False
-    worker: "Worker | None" = None  # that has it; None: it waits for one
+    worker: "Worker | None" = None
 
 
 class Worker:
     """A process, and what it has been asked and has not answered yet."""
 
-    def __init__(self, version: "Version", ended: Callable[["Worker", str], None]):
+    process: "subprocess.Popen[bytes] | None" = None
+    writer: asyncio.StreamWriter | None = None
+
+    def __init__(self, version: "Version", model: "Model"):
         self.version = version
-        self.ended = ended
+        self.model = model
         self.pending: dict[int, Pending] = {}
-        self.images = 0
+        self.images = 0  # of these
         self.memory = 0
-        self.hung = False
+        self.is_open = False  # it answers
         self.leaves = False  # it was told to end
-        self.answered: Callable[[Worker], None] = lambda _: None
+        self.code: int | None = None  # that its process ended with
         self.tasks: list[asyncio.Task[None]] = []
 
-    async def start(self, opening: dict[str, Any]) -> dict[str, Any]:
+    # ------------------------------------------------------------------ it begins
+
+    async def start(self, opening: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Start the process; returns what it tells of the model once it is ready.
 
         Raises:
-            UserError: it cannot open the model.
+            UserError: it cannot open the model, or is not ready after so many seconds.
         """
+        folder = opening["folder"]
+        try:
+            header = await asyncio.wait_for(self.open(opening), seconds)
+            if header["kind"] == "failed":
+                raise UserError(*header["lines"])
+        except asyncio.TimeoutError:
+            await self.put_down()
+            text = f"{folder}: the process that opens it is not ready after {seconds:.0f} s"
+            raise UserError(f"{text}; look at its messages, and at this machine") from None
+        except (EOFError, OSError) as error:
+            await self.reaped()
+            why = outcome(self.code) if self.code is not None else guard.gist(error)
+            await self.put_down()
+            raise UserError(
+                f"{folder}: the process that opens it ended ({why}); look at its messages, and at "
+                "the memory of this machine"
+            ) from None
+        except BaseException:
+            await self.put_down()
+            raise
+        self.beaten = time.monotonic()
+        self.is_open = True
+        self.tasks = [asyncio.create_task(self.follow()), asyncio.create_task(self.watch())]
+        return header
+
+    async def open(self, opening: dict[str, Any]) -> dict[str, Any]:
         header = await self.begin({**opening, "measures": True})
         if header["kind"] == "again":  # it has chosen an engine, and holds the others, too
-            await asyncio.to_thread(self.process.wait)
-            self.writer.close()
+            await self.put_down()
             header = await self.begin({**opening, "measures": False})
-        if header["kind"] == "failed":
-            await asyncio.to_thread(self.process.wait)
-            self.writer.close()
-            raise UserError(*header["lines"])
-        self.beaten = time.monotonic()
-        self.tasks = [asyncio.create_task(self.follow()), asyncio.create_task(self.watch())]
         return header
 
     async def begin(self, opening: dict[str, Any]) -> dict[str, Any]:
         """Start the process; returns the first that it says."""
         ours, theirs = socket.socketpair()
         command = [*environment.program("ppcls.serve.worker"), str(theirs.fileno())]
-        with theirs:
+        with theirs, without_signals():
             # A session of its own: a Ctrl-C in the terminal is for the service alone.
             self.process = subprocess.Popen(
                 command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )  # fmt: skip
+        self.code = None
         ours.setblocking(False)
         self.reader, self.writer = await asyncio.open_unix_connection(sock=ours)
-        try:
+        with suppress(OSError, RuntimeError):  # it has ended: reading finds that out, too
             self.writer.writelines(frames.encode({"kind": "open", **opening}))
-            header, _ = await frames.read(self.reader)
-        except (EOFError, OSError):
-            code = await asyncio.to_thread(self.process.wait)
-            raise UserError(
-                f"{opening['folder']}: the process that opens it ended ({outcome(code)}); look at "
-                "its messages, and at the memory of this machine"
-            ) from None
-        except BaseException:
-            self.kill()
-            raise
+        header, _ = await frames.read(self.reader)
         return header
+
+    # ------------------------------------------------------------------ it works
+
+    @property
+    def number(self) -> int:
+        return self.process.pid if self.process else 0
 
     def send(self, one: Pending) -> None:
         self.pending[one.number] = one
         self.images += one.count
         one.worker = self
         one.tries += 1
-        header = one.header | {"id": one.number, "until": one.until}
-        self.writer.writelines(frames.encode(header, *one.parts))
+        self.write(one.header | {"id": one.number, "until": one.until}, *one.parts)
 
-    def forget(self, number: int) -> Pending | None:
-        one = self.pending.pop(number, None)
-        self.images -= one.count if one else 0
-        return one
+    def write(self, header: dict[str, Any], *parts: bytes | memoryview) -> None:
+        """Send a message, unless the other side is gone, which `follow` finds out, too."""
+        if self.takes_requests and self.writer:
+            with suppress(OSError, RuntimeError):
+                self.writer.writelines(frames.encode(header, *parts))
+
+    @property
+    def takes_requests(self) -> bool:
+        return self.is_open and not (self.writer and self.writer.transport.is_closing())
+
+    def cancel(self, one: Pending) -> None:
+        """It need not answer; until it says that it has left the request, that counts with it."""
+        one.parts = []
+        self.write({"kind": "cancel", "id": one.number})
 
     async def follow(self) -> None:
         """Take what it says, until it is gone."""
-        with suppress(EOFError, ValueError):
+        why = "died"
+        try:
             while True:
                 header, rest = await frames.read(self.reader)
                 self.beaten = time.monotonic()
-                if header["kind"] == "beat":
-                    self.memory = header["memory"]
-                    if header["busy"] > self.version.hang:
-                        self.hung = True
-                        self.kill()
+                if header["kind"] == "answers":
+                    self.take_answers(header["answers"], rest)
+                    self.model.pump()
                     continue
-                self.take_answers(header["answers"], rest)
-                self.answered(self)
-        self.kill()
-        self.writer.close()
-        await asyncio.to_thread(self.process.wait)
-        self.tasks[1].cancel()
-        self.ended(self, "hung" if self.hung else "died")
+                self.memory = header["memory"]
+                if header["busy"] > self.version.hang:
+                    why = "hung"
+                    break
+        except EOFError:
+            pass
+        except Exception as error:  # it is broken where it says what makes no sense
+            say(f"error: {self.model.name}: worker {self.number}: {said(error)}")
+        self.gone(why)
 
     def take_answers(self, answers: list[dict[str, Any]], rest: bytes) -> None:
         place = 0
@@ -161,31 +207,67 @@ class Worker:
                     if "error" not in image:
                         rows.append(rest[place : place + size])
                         place += size
-            one = self.forget(answer["id"])
-            if one and not one.answer.done():
-                one.answer.set_result((self.version, answer, rows))
+            one = self.pending.pop(answer["id"], None)
+            if one:
+                self.images -= one.count
+                one.worker = None
+                self.model.answered(self.version, one, answer, rows)
 
     async def watch(self) -> None:
         """End it where it says nothing any more."""
         while True:
+            start = time.monotonic()
             await asyncio.sleep(WATCH)
+            # Time in which this process stood still is none in which it was not heard.
+            self.beaten += max(0.0, time.monotonic() - start - 2 * WATCH)
             if time.monotonic() - self.beaten > self.version.hang:
-                self.hung = True
-                self.kill()
+                self.gone("hung")
+                return
+
+    # ------------------------------------------------------------------ it ends
+
+    def gone(self, why: str) -> None:
+        """It answers no more: its process is ended, and what it had is the model's again."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        for task in self.tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
+        self.kill()
+        self.model.lost(self, why)
 
     def kill(self) -> None:
-        with suppress(ProcessLookupError, AttributeError):
+        if self.process and self.process.poll() is None:
             self.process.kill()
+        if self.writer:
+            self.writer.transport.abort()
+
+    async def reaped(self) -> None:
+        """Wait for the end of a process that was killed, or that ends by itself."""
+        end = time.monotonic() + REAP
+        while self.process and time.monotonic() < end:
+            self.code = self.process.poll()
+            if self.code is not None:
+                return
+            await asyncio.sleep(POLL)
+
+    async def put_down(self) -> None:
+        """End its process, whatever it does."""
+        self.kill()
+        await self.reaped()
 
     async def finish(self) -> None:
         """Let it answer what it has, and end."""
+        if not self.leaves:
+            self.write({"kind": "end"})
         self.leaves = True
-        with suppress(OSError):
-            self.writer.writelines(frames.encode({"kind": "end"}))
-        done, _ = await asyncio.wait(self.tasks[:1], timeout=END)
-        if not done:
-            self.kill()
-            await asyncio.wait(self.tasks[:1])
+        end = time.monotonic() + END
+        # As long as it has requests it is watched, and they have an end of their own.
+        while self.is_open and (self.pending or time.monotonic() < end):
+            await asyncio.sleep(POLL)
+        self.gone("died")
+        await self.put_down()
 
 
 @dataclass(eq=False)
@@ -198,8 +280,10 @@ class Version:
     hang: float
     about: dict[str, Any] = field(default_factory=dict)
     workers: list[Worker] = field(default_factory=list)
-    failures: int = 0  # of workers, since one was ready last
+    failures: int = 0  # of workers, since the last answer
     predicted: int = 0
+    # seconds that a worker may take to be ready
+    opening: float = field(default_factory=lambda: OPENING)
 
     @property
     def class_count(self) -> int:
@@ -213,6 +297,10 @@ class Version:
         """Images that a worker is given at a time: what runs, and as much again, decoded."""
         return max(8, 3 * self.about["streams"] * self.about["batch"])
 
+    def __str__(self) -> str:
+        digest = f" ({self.digest})" if self.about else ""
+        return f"version {self.number}{digest}"
+
 
 class Model:
     """A name, and what answers for it."""
@@ -223,11 +311,12 @@ class Model:
         self.settings = settings
         self.metrics = metrics
         self.waiting: deque[Pending] = deque()
+        self.images = 0  # of these
         self.current: Version | None = None
         self.before: Version | None = None  # it stands by while a new version is on trial
+        self.workers: set[Worker] = set()  # of all versions, until their processes have ended
         self.loading = asyncio.Lock()
         self.loaded = 0
-        self.count = 0  # images that wait or are with a worker
         self.problem = ""  # why there is no worker
         self.closed = False
         self.tasks: set[asyncio.Task[None]] = set()
@@ -236,64 +325,82 @@ class Model:
 
     # ------------------------------------------------------------------ versions
 
-    async def load(self, folder: Path | None = None) -> Version:
+    async def load(self, folder: Path | None = None, dead: Version | None = None) -> Version:
         """Open a folder beside what answers now, and let it take over once it is ready.
 
         Args:
             folder: default: the model's own, whose contents may be new.
+            dead: the version that it is to replace; where another one has done so, nothing is done.
 
         Raises:
             UserError: it cannot be opened, or does not answer as it did at its export; what
                 answered before goes on.
         """
         async with self.loading:
+            if dead and self.current and self.current is not dead:
+                return self.current
             self.loaded += 1
             place, number = newest(folder or self.folder)
             version = Version(self.name, number or str(self.loaded), place, self.settings.hang)
             try:
-                await self.open_workers(version)
-            except UserError:
-                self.metrics.reloads.labels(self.name, "refused").inc() if self.current else None
+                for _ in range(self.settings.workers):
+                    await self.open_worker(version)
+            except BaseException as error:
+                self.spawn(self.end(version))
+                if isinstance(error, UserError) and self.current and not self.closed:
+                    self.metrics.reloads.labels(self.name, "refused").inc()
+                if not (isinstance(error, UserError) and self.closed):
+                    raise
+            if self.closed:
                 await self.end(version)
-                raise
-            before, self.current = self.current, version
+                raise UserError(f"{place}: the service ends")
             self.folder = folder or self.folder
-            self.problem = ""
-            if before:
-                self.metrics.reloads.labels(self.name, "taken").inc()
-                if self.before:
-                    self.spawn(self.end(self.before))
-                self.before = before
-                self.spawn(self.try_out(version, before))
-            self.show(version)
-            self.pump()
+            self.take_over(version)
             return version
 
-    async def open_workers(self, version: Version) -> None:
-        for _ in range(self.settings.workers):
-            await self.open_worker(version)
+    def take_over(self, version: Version) -> None:
+        before, self.current = self.current, version
+        self.problem = ""
+        if self.before:
+            self.spawn(self.end(self.before))
+            self.before = None
+        if before:
+            self.metrics.reloads.labels(self.name, "taken").inc()
+            if before.workers:
+                self.before = before
+                self.spawn(self.try_out(version, before))
+            else:
+                self.spawn(self.end(before))
+        self.show(version)
+        self.pump()
 
     async def open_worker(self, version: Version) -> None:
-        worker = Worker(version, self.lost)
+        worker = Worker(version, self)
         known = {key: version.about[key] for key in PLAN} if version.about else None
-        header = await worker.start(
-            {
-                "folder": str(version.folder),
-                "options": self.settings.options,
-                "use": self.settings.use,
-                "batch": self.settings.batch,
-                "delay": self.settings.delay,
-                "pixels": self.settings.limits.pixels,
-                "known": known,
-            }
-        )
-        worker.answered = self.answered
+        opening = {
+            "folder": str(version.folder),
+            "options": self.settings.options,
+            "use": self.settings.use,
+            "batch": self.settings.batch,
+            "delay": self.settings.delay,
+            "pixels": self.settings.limits.pixels,
+            "known": known,
+        }
+        start = time.monotonic()
+        self.workers.add(worker)
+        try:
+            header = await worker.start(opening, version.opening)
+        except BaseException:
+            self.workers.discard(worker)
+            raise
         if version.about and header["digest"] != version.digest:
-            # The folder was replaced meanwhile: what is in it now is another version.
             worker.leaves = True
-            worker.kill()
-            raise UserError(f"{version.folder}: holds another model now; load it as a new version")
-        version.about = header
+            worker.gone("died")
+            raise ReplacedError(f"{version.folder}: holds another model than {version} by now")
+        if not version.about:
+            version.about = header
+            seconds = time.monotonic() - start
+            version.opening = max(LEAST_OPENING, SLOWER * seconds)
         version.workers.append(worker)
 
     async def try_out(self, version: Version, before: Version) -> None:
@@ -301,15 +408,17 @@ class Model:
         end = time.monotonic() + TRIAL
         while time.monotonic() < end and version.predicted < TRIAL_IMAGES:
             await asyncio.sleep(0.1)
-        if self.before is before and self.current is version:
-            self.before = None
-            await self.end(before)
+            if self.before is not before or self.current is not version:
+                return
+        self.before = None
+        await self.end(before)
 
-    def take_back(self, version: Version) -> None:
+    def take_back(self, version: Version, why: str) -> None:
         """Let the version before answer again."""
         assert self.before
         self.current, self.before = self.before, None
         self.metrics.reloads.labels(self.name, "taken_back").inc()
+        say(f"note: {self.name}: {version} {why}; it is taken back, {self.current} answers again")
         self.show(self.current)
         self.spawn(self.end(version))
 
@@ -317,15 +426,22 @@ class Model:
         workers, version.workers = version.workers, []
         await asyncio.gather(*(worker.finish() for worker in workers))
 
-    async def close(self) -> None:
-        """Answer what waits, and end all workers."""
-        while self.count and self.current and self.current.workers:
-            await asyncio.sleep(0.02)
+    async def close(self, at_once: bool = False) -> None:
+        """Answer what waits, unless it is to end at once, and end all workers."""
+        end = time.monotonic() + self.settings.limits.seconds
+        while self.waiting and not at_once and time.monotonic() < end:
+            await asyncio.sleep(POLL)
         self.closed = True
+        while self.waiting:
+            self.refuse(self.waiting.popleft(), ProblemError(503, "starting", "the service ends"))
         for task in list(self.tasks):
             task.cancel()
-        found = [version for version in (self.current, self.before) if version]
-        await asyncio.gather(*map(self.end, found))
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        found = list(self.workers)
+        if at_once:
+            for worker in found:
+                worker.gone("died")
+        await asyncio.gather(*(worker.finish() for worker in found))
 
     def show(self, version: Version) -> None:
         about = version.about
@@ -339,10 +455,15 @@ class Model:
         )
         self.metrics.rate.labels(self.name).set(about["rate"])
 
-    def spawn(self, work: Any) -> None:
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self.done)
+
+    def done(self, task: "asyncio.Task[None]") -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            say(f"error: {self.name}: {said(error)}")
 
     # ------------------------------------------------------------------ workers that end
 
@@ -351,45 +472,104 @@ class Model:
         version = worker.version
         if worker in version.workers:
             version.workers.remove(worker)
-        own = list(worker.pending.values())
+        own = [one for one in worker.pending.values() if not one.answer.done()]
         worker.pending.clear()
+        worker.images = 0
+        self.spawn(self.bury(worker, why))
         if not worker.leaves and not self.closed:
             self.metrics.restarts.labels(self.name, why).inc()
             version.failures += 1
             if version is self.current and self.before:
-                self.take_back(version)
+                self.take_back(version, f"has a worker that {why} soon after it took over")
             elif version is self.current or version is self.before:
                 self.spawn(self.replace(version))
         for one in reversed(own):
-            if one.tries < TRIES:
+            one.worker = None
+            if self.closed:
+                self.refuse(one, ProblemError(503, "starting", "the service ends"))
+            elif one.tries < TRIES:
                 one.alone = True
-                one.worker = None
-                self.waiting.appendleft(one)
-            elif not one.answer.done():
+                self.wait(one, first=True)
+            else:
                 text = f"the model's process {why} twice over this request; it is not tried again"
-                one.answer.set_exception(ProblemError(500, "engine", text))
+                self.refuse(one, ProblemError(500, "engine", text))
         self.pump()
+
+    async def bury(self, worker: Worker, why: str) -> None:
+        """Wait for the end of a worker's process, and say how that was."""
+        left = worker.leaves or self.closed
+        await worker.put_down()
+        self.workers.discard(worker)
+        if not left:
+            how = "" if why == "hung" else f" ({outcome(worker.code)})"
+            say(f"note: {self.name}: worker {worker.number} of {worker.version} {why}{how}")
 
     async def replace(self, version: Version) -> None:
         """Start another worker, however often that fails, as long as the version is needed."""
-        while not self.closed and version in (self.current, self.before):
-            await asyncio.sleep(PAUSES[min(version.failures - 1, len(PAUSES) - 1)])
+        while self.needs_worker(version):
+            await asyncio.sleep(PAUSES[max(0, min(version.failures, len(PAUSES)) - 1)])
+            if not self.needs_worker(version):
+                return
             try:
-                async with self.loading:
-                    await self.open_worker(version)
-            except UserError as error:
-                self.problem = "; ".join(error.lines)
+                await self.open_worker(version)
+            except Exception as error:  # no memory for a process, say
+                text = "; ".join(error.lines) if isinstance(error, UserError) else said(error)
+                if version is self.current and not version.workers and self.problem != text:
+                    self.problem = text
+                    say(f"note: {self.name}: no worker: {text}")
                 version.failures += 1
+                if await self.moved_on(version, isinstance(error, ReplacedError)):
+                    return
                 continue
+            if version not in (self.current, self.before):
+                await self.end(version)
+                return
             self.problem = ""
             self.pump()
             return
+
+    def needs_worker(self, version: Version) -> bool:
+        there = len(version.workers)
+        needed = version is self.current or version is self.before
+        return needed and there < self.settings.workers and not self.closed
+
+    async def moved_on(self, version: Version, replaced: bool) -> bool:
+        """Whether no worker of a version is to be started any more, one of which cannot be: its
+        files are gone, and what stands in their place now is a version of its own.
+        """
+        if version is self.before:
+            if replaced:
+                self.before = None
+                await self.end(version)
+            return replaced
+        if not replaced and newest(self.folder)[0] == version.folder:
+            return False  # the same may be there again
+        if version.workers:
+            say(
+                f"note: {self.name}: {version} goes on with fewer workers, for its files are gone; "
+                "a reload (SIGHUP) takes what is there now"
+            )
+            return True
+        say(f"note: {self.name}: the files of {version} are gone; what is there now is loaded")
+        try:
+            found = await self.load(dead=version)
+        except UserError as error:
+            self.problem = "; ".join(error.lines)
+            say(f"note: {self.name}: not loaded: {self.problem}")
+            return False
+        say(f"note: {self.name}: {found} answers in place of {version}")
+        return True
 
     # ------------------------------------------------------------------ requests
 
     @property
     def is_ready(self) -> bool:
         return bool(self.current and self.current.workers)
+
+    @property
+    def count(self) -> int:
+        """Images that wait or are with a worker."""
+        return self.images + sum(worker.images for worker in self.workers)
 
     async def submit(
         self, header: dict[str, Any], parts: list[bytes | memoryview], count: int
@@ -409,7 +589,7 @@ class Model:
         """
         limits = self.settings.limits
         there = self.count
-        if self.current is None:
+        if self.current is None or self.closed:
             text = self.problem or f"model {self.name} is being loaded; ask again"
             raise ProblemError(503, "starting", text, headers={"Retry-After": "2"})
         if there and there + count > limits.queue:
@@ -425,59 +605,73 @@ class Model:
         until = time.monotonic() + limits.seconds
         one = Pending(header, parts, count, until, loop.create_future())
         timer = loop.call_later(limits.seconds, self.give_up, one)
-        self.count += count
-        self.waiting.append(one)
+        self.wait(one)
         self.pump()
         try:
-            version, answer, rows = await one.answer
-            version.predicted += count
-            version.failures = 0
-            return version, answer, rows
+            return await one.answer
         finally:
             timer.cancel()
-            self.count -= count
             self.drop(one)
 
+    def wait(self, one: Pending, first: bool = False) -> None:
+        self.images += one.count
+        (self.waiting.appendleft if first else self.waiting.append)(one)
+
     def give_up(self, one: Pending) -> None:
+        seconds = f"{self.settings.limits.seconds:g} s"
+        text = self.problem or "send fewer images at a time, or ask again"
+        self.refuse(one, ProblemError(504, "late", f"no answer within {seconds}; {text}"))
+
+    @staticmethod
+    def refuse(one: Pending, problem: ProblemError) -> None:
         if not one.answer.done():
-            seconds = f"{self.settings.limits.seconds:g} s"
-            text = f"no answer within {seconds}; " + (
-                self.problem or "send fewer images at a time, or ask again"
-            )
-            one.answer.set_exception(ProblemError(504, "late", text))
+            one.answer.set_exception(problem)
 
     def drop(self, one: Pending) -> None:
         """Nobody waits for it any more: where a worker has it, that is to leave it."""
-        worker = one.worker
-        if worker is None:
-            with suppress(ValueError):
-                self.waiting.remove(one)
-        elif worker.forget(one.number):
-            with suppress(OSError):
-                worker.writer.writelines(frames.encode({"kind": "cancel", "id": one.number}))
+        if one.worker:
+            one.worker.cancel(one)
+            return
+        with suppress(ValueError):
+            self.waiting.remove(one)
+            self.images -= one.count
             self.pump()
 
-    def answered(self, worker: Worker) -> None:
-        self.pump()
+    def answered(
+        self, version: Version, one: Pending, answer: dict[str, Any], rows: list[bytes]
+    ) -> None:
+        """A worker's answer, which is the request's unless a version on trial has failed at it."""
+        if answer.get("failed"):
+            if version is self.current and self.before:
+                self.take_back(version, f"fails ({answer['failed']})")
+            there = self.current is not version and not one.answer.done()
+            if there and one.tries < TRIES:
+                self.wait(one, first=True)
+                return
+        else:
+            version.failures = 0
+            version.predicted += sum("error" not in image for image in answer["images"])
+        if not one.answer.done():
+            one.answer.set_result((version, answer, rows))
 
     def pump(self) -> None:
         """Give workers what they have room for."""
         while self.waiting:
             one = self.waiting[0]
-            if one.answer.done():
-                self.waiting.popleft()
-                continue
-            worker = self.free_worker(one)
-            if worker is None:
-                break
+            worker = None if one.answer.done() else self.free_worker(one)
+            if worker is None and not one.answer.done():
+                return
             self.waiting.popleft()
-            worker.send(one)
+            self.images -= one.count
+            if worker:
+                worker.send(one)
 
     def free_worker(self, one: Pending) -> Worker | None:
         version = self.current
-        if version is None or not version.workers:
+        workers = [worker for worker in version.workers if worker.takes_requests] if version else []
+        if version is None or not workers:
             return None
-        worker = min(version.workers, key=lambda each: each.images)
+        worker = min(workers, key=lambda each: each.images)
         if one.alone:
             return None if worker.pending else worker
         with_suspect = any(each.alone for each in worker.pending.values())
@@ -485,13 +679,15 @@ class Model:
         return None if with_suspect or full else worker
 
     def tell(self) -> None:
-        self.queue.set(self.count)
-        self.queue_share.set(self.count / self.settings.limits.queue)
+        """The queue, in the metrics."""
+        count = self.count
+        self.queue.set(count)
+        self.queue_share.set(count / self.settings.limits.queue)
 
     @property
     def memory(self) -> int:
-        found = self.current.workers if self.current else []
-        return sum(worker.memory for worker in found)
+        """Bytes that its processes hold."""
+        return sum(worker.memory for worker in self.workers)
 
 
 def newest(folder: Path) -> tuple[Path, str]:
@@ -504,11 +700,31 @@ def newest(folder: Path) -> tuple[Path, str]:
     return folder, ""
 
 
-def outcome(code: int) -> str:
+@contextmanager
+def without_signals() -> Iterator[None]:
+    """While entered, processes are started that signals for the whole service do not end."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_US)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def outcome(code: int | None) -> str:
+    if code is None:
+        return "it does not end"
     if code < 0:
         with suppress(ValueError):
             return f"by {signal.Signals(-code).name}"
     return f"exit code {code}"
+
+
+def said(error: BaseException) -> str:
+    """What to say of an error that nobody expected, with where its traceback is."""
+    where = guard.kept(error)
+    return f"{visible(type(error).__name__)}: {guard.gist(error)}" + (
+        f" ({where})" if where else ""
+    )
 
 
 def model_name(name: str | None, folder: Path) -> str:

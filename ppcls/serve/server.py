@@ -1,10 +1,14 @@
 """The process that speaks HTTP: it starts, listens, loads the models, and ends in good order."""
 
 import asyncio
+import ctypes
+import os
 import resource
 import signal
+import socket
 import ssl
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -12,14 +16,20 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ppcls.serve.app import make_app
+from ppcls.serve.logs import finish_saying, say
 from ppcls.serve.problems import ProblemError
 from ppcls.serve.service import Service
 from ppcls.serve.settings import Limits, ServeSettings
+from ppcls.utils import guard
 from ppcls.utils.errors import UserError
-from ppcls.utils.log import say
 
 TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"  # noqa: E501
+BACKLOG = 2048  # connections that wait to be taken
 IDLE = 75.0  # seconds that a connection is kept without a request
+# Of glibc's mallopt; and bytes from which on a block is the system's own.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+OWN_BLOCK = 256 << 10
+MARGIN = 5.0  # seconds, at the end, for what has no limit of its own
 
 
 def protocol_class(limits: Limits) -> type[HttpToolsProtocol]:
@@ -92,6 +102,17 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def keep_memory_small() -> None:
+    """Have glibc give the memory of bodies back at once, of which it keeps more and more by itself:
+    the largest block that was ever freed sets what it keeps.
+    """
+    with suppress(OSError, AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, OWN_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, OWN_BLOCK)
+        mallopt(M_ARENA_MAX, 1)  # the threads beside the loop write lines alone
+
+
 def check_tls(settings: ServeSettings) -> None:
     """UserError for files of TLS that cannot be used."""
     if bool(settings.tls_cert) != bool(settings.tls_key):
@@ -113,74 +134,57 @@ def serve(settings: ServeSettings) -> int:
     """
     check_tls(settings)
     raise_file_limit()
+    keep_memory_small()
     service = Service(settings)
-    with asyncio_runner() as run:
-        return run(serve_until_ended(service, settings))
+    try:
+        code = runner()(serve_until_ended(service, settings))
+    except Exception as error:
+        if not finished(service):
+            os._exit(guard.ended(error))
+        raise
+    if not finished(service):
+        os._exit(code)
+    sys.stdout.flush()  # where nobody reads it any more, the command line takes that error
+    return code
 
 
-@contextmanager
-def asyncio_runner() -> Iterator[Any]:
+def finished(service: Service) -> bool:
+    """Whether all that was said is written; else a thread waits for a reader that has stopped, for
+    which Python's own end would wait, too.
+    """
+    logs = [log for log in (service.access_log, service.samples) if log]
+    return all([finish_saying(), *(log.close() for log in logs)])
+
+
+def runner() -> Callable[[Coroutine[Any, Any, int]], int]:
     """`asyncio.run`, with uvloop where it is installed."""
     try:
         import uvloop
     except ImportError:
-        yield asyncio.run
-        return
-    loop = uvloop.new_event_loop()
-    try:
-        asyncio.set_event_loop(loop)
-        yield loop.run_until_complete
-    finally:
-        asyncio.set_event_loop(None)
-        loop.close()
+        return asyncio.run
+    return uvloop.run
 
 
 async def serve_until_ended(service: Service, settings: ServeSettings) -> int:
-    limits = settings.limits
-    config = uvicorn.Config(
-        make_app(service),
-        host=settings.host,
-        port=settings.port,
-        http=protocol_class(limits),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        backlog=2048,
-        timeout_keep_alive=int(IDLE),
-        limit_concurrency=limits.connections,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
-    )
-    config.load()
-    server = Server(config)
-    try:
-        sockets = [config.bind_socket()]
-    except SystemExit:  # what uvicorn does where the port is taken
-        text = f"--port {settings.port} on {settings.host}: cannot be listened on; is it taken?"
-        raise UserError(text) from None
+    server = make_server(service, settings)
+    listening = listen(settings.host, settings.port)
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
+    at_once = asyncio.Event()
 
     def end() -> None:
+        """The first signal ends it in good order, the next one at once."""
         if ended.is_set():
-            server.force_exit = True
+            at_once.set()
         service.draining = True
         ended.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, end)
-    tasks: set[asyncio.Task[Any]] = set()
-
-    def reload() -> None:
-        task = asyncio.ensure_future(reload_all(service))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    serving = asyncio.ensure_future(server.serve(sockets))
-    loading = asyncio.ensure_future(load_all(service, settings, sockets[0].getsockname()[1]))
+    reloads = Reloads(service)
+    loop.add_signal_handler(signal.SIGHUP, reloads.ask)
+    serving = asyncio.ensure_future(server.serve([listening]))
+    loading = asyncio.ensure_future(load_all(service, settings, listening.getsockname()[1]))
     waiting = asyncio.ensure_future(ended.wait())
     try:
         await asyncio.wait([loading, waiting, serving], return_when=asyncio.FIRST_COMPLETED)
@@ -190,15 +194,68 @@ async def serve_until_ended(service: Service, settings: ServeSettings) -> int:
         say("ending: no new connections, what is here is answered")
     finally:
         loading.cancel()
+        reloads.end()
         server.should_exit = True
-        await asyncio.wait([serving], timeout=limits.seconds + 5)
-        server.force_exit = True
-        await asyncio.gather(*(model.close() for model in service.models.values()))
-        await asyncio.wait([serving])
-        for log in (service.access_log, service.samples):
-            if log:
-                log.close()
+        hurry = asyncio.ensure_future(at_once.wait())
+        limits = settings.limits
+        seconds = limits.slow + limits.seconds + MARGIN
+        await asyncio.wait([serving, hurry], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        models = service.models.values()
+        await asyncio.gather(*(model.close(not serving.done()) for model in models))
+        await drop_connections(server, serving)
+        for task in (waiting, hurry, loading):
+            task.cancel()
+        await asyncio.gather(waiting, hurry, loading, return_exceptions=True)
+    if not ended.is_set():
+        serving.result()  # what ended uvicorn
     return 0
+
+
+def make_server(service: Service, settings: ServeSettings) -> Server:
+    limits = settings.limits
+    config = uvicorn.Config(
+        make_app(service),
+        http=protocol_class(limits),
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=int(IDLE),
+        limit_concurrency=limits.connections,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+    config.load()
+    return Server(config)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at which clients can connect from now on; UserError where that cannot be."""
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+        found.listen(BACKLOG)
+    except OSError as error:
+        found.close()
+        reason = (error.strerror or str(error)).lower()
+        text = f"--port {port} on {host}: cannot be listened on ({reason})"
+        raise UserError(f"{text}; give another one, or end what has it") from None
+    return found
+
+
+async def drop_connections(server: Server, serving: "asyncio.Future[None]") -> None:
+    """End what is still connected after all that time, for uvicorn waits for it."""
+    server.force_exit = True
+    for connection in list(server.server_state.connections):
+        transport = getattr(connection, "transport", None)
+        if transport and not serving.done():
+            transport.abort()
+    await asyncio.wait([serving], timeout=MARGIN)
+    serving.cancel()
+    await asyncio.gather(serving, return_exceptions=True)
 
 
 async def load_all(service: Service, settings: ServeSettings, port: int) -> None:
@@ -213,8 +270,35 @@ async def load_all(service: Service, settings: ServeSettings, port: int) -> None
     say(f"ready: {scheme}://{host}:{port}, its API at /docs; Ctrl-C ends it")
 
 
-async def reload_all(service: Service) -> None:
-    """What SIGHUP asks for: a new version of each model, from its folder."""
-    for model in service.models.values():
-        with suppress(ProblemError):  # it is said
-            await service.load(model)
+class Reloads:
+    """What SIGHUP asks for: a new version of each model, from its folder, and a new access log."""
+
+    def __init__(self, service: Service):
+        self.service = service
+        self.task: asyncio.Task[None] | None = None
+        self.again = False
+
+    def ask(self) -> None:
+        """Begin, or where one is under way, once more behind it, however often it is asked."""
+        if self.service.access_log:
+            self.service.access_log.reopen()
+        if self.task and not self.task.done():
+            self.again = True
+        elif not self.service.draining:
+            self.task = asyncio.ensure_future(self.run())
+
+    async def run(self) -> None:
+        self.again = True
+        while self.again:
+            self.again = False
+            for model in self.service.models.values():
+                try:
+                    await self.service.load(model)
+                except ProblemError:  # it is said
+                    pass
+                except Exception as error:
+                    say(f"error: {model.name}: {guard.gist(error)} ({guard.kept(error)})")
+
+    def end(self) -> None:
+        if self.task:
+            self.task.cancel()

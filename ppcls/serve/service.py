@@ -12,13 +12,12 @@ from starlette.responses import Response
 from ppcls.serve.addresses import fetch
 from ppcls.serve.bodies import Asked, Body, Budget, parse
 from ppcls.serve.keys import Keys
-from ppcls.serve.logs import AccessLog, Samples
+from ppcls.serve.logs import AccessLog, Samples, say
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.model import Model, Version, model_name
 from ppcls.serve.problems import ProblemError
 from ppcls.serve.settings import ServeSettings
 from ppcls.utils.errors import UserError
-from ppcls.utils.log import say
 from ppcls.utils.text import did_you_mean, visible
 
 

@@ -12,15 +12,19 @@ import socket
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ppcls.data import decode
 from ppcls.inference.inputs import open_image
+from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.inference.predictor import MANY_CLASSES, Predictor, best_of
 from ppcls.inference.selfcheck import check
 from ppcls.serve import frames
@@ -28,10 +32,12 @@ from ppcls.serve.batching import Batcher, Item, Request
 from ppcls.serve.curve import Plan, plan, resume_plan
 from ppcls.utils import environment, guard, modules
 from ppcls.utils.errors import DataError, UserError
-from ppcls.utils.log import be_quiet
+from ppcls.utils.log import be_quiet, print_error
 
 BEAT = 0.5  # seconds
-GONE = 3  # exit code where the other process is gone
+OPENINGS = 3  # times that a folder is opened which is replaced meanwhile
+GONE = 3  # exit code where the other process is gone …
+BROKEN = 4  # … and where a thread has ended that it cannot do without
 PR_SET_PDEATHSIG = 1
 # Packages of the engines that `--engine auto` measures.
 MODULES = {
@@ -79,11 +85,15 @@ class Server:
 
     def beat(self) -> None:
         """Tell that this process lives, how long its threads are at what they do, and its size."""
+        before = awake = time.monotonic()
         while True:
             now = time.monotonic()
-            since = min(list(self.busy.values()), default=now)
+            if now - before > 2 * BEAT:  # all of it stood still, not only what it does
+                awake = now
+            since = max(awake, min(list(self.busy.values()), default=now))
             with suppress(OSError):
                 self.send({"kind": "beat", "busy": now - since, "memory": memory()})
+            before = time.monotonic()
             time.sleep(BEAT)
 
     def follow(self) -> None:
@@ -112,6 +122,8 @@ class Server:
         self.batcher.close()
         for thread in self.runners:
             thread.join()
+        # An engine's own end may take long, or fail, and nothing is left that it could harm.
+        os._exit(0)
 
     def take(self, header: dict[str, Any], count: int) -> Request:
         request = Request(
@@ -172,6 +184,13 @@ class Server:
             self.send_answers([request])
 
     def run_batches(self) -> None:
+        try:
+            self.run_until_closed()
+        except BaseException as error:  # without this thread images would wait for ever
+            print_error(f"a worker ends: {guard.gist(error)} ({guard.kept(error)})")
+            os._exit(BROKEN)
+
+    def run_until_closed(self) -> None:
         own = threading.get_ident()
         while True:
             items, alone = self.batcher.take()
@@ -198,8 +217,11 @@ class Server:
             rows = self.predictor.probabilities(outputs[0])
             found = [self.result(item, row) for item, row in zip(items, rows, strict=True)]
         except Exception as error:  # engines and memory have kinds of their own
+            if len(items) > 1:  # one of them may be why, or that they are many
+                return [whole for item in items for whole in self.run_batch([item], alone)]
             reason = "; ".join(error.lines) if isinstance(error, UserError) else guard.gist(error)
-            found = [Failure("engine", reason)] * len(items)
+            found = [Failure("engine", reason)]
+            items[0].request.failed = reason
         seconds = time.monotonic() - start
         whole = []
         for item, answer in zip(items, found, strict=True):
@@ -254,6 +276,8 @@ class Server:
                 "engine": request.engine,
                 "batch": request.batch,
             }
+            if request.failed:
+                answer["failed"] = request.failed
             answers.append(answer | ({"whole": True} if request.whole else {}))
         with suppress(OSError):  # the other side is gone; `follow` sees it, too
             self.send({"kind": "answers", "answers": answers}, *parts)
@@ -309,13 +333,13 @@ def memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def about(predictor: Predictor, how: Plan, checked: dict[str, Any]) -> dict[str, Any]:
+def about(predictor: Predictor, digest: str, how: Plan, checked: dict[str, Any]) -> dict[str, Any]:
     """What the other process tells of the model."""
     manifest = predictor.manifest
     engine = predictor.engine
     return {
         "model": manifest.model,
-        "digest": predictor.folder.digest(),
+        "digest": digest,
         "classes": list(manifest.labels),
         "task": manifest.task,
         "topk": manifest.topk,
@@ -334,12 +358,37 @@ def about(predictor: Predictor, how: Plan, checked: dict[str, Any]) -> dict[str,
     }
 
 
-def open_predictor(header: dict[str, Any]) -> Predictor:
-    """What an `open` message names; UserError where it cannot be opened."""
+def open_predictor(header: dict[str, Any]) -> tuple[Predictor, str]:
+    """What an `open` message names, and the digest of its network's files.
+
+    Raises:
+        UserError: it cannot be opened, or is replaced again and again.
+    """
     from ppcls.prediction import Predictor  # which opens checkpoints, too
 
     modules.use(*header["use"])
-    return Predictor(header["folder"], **header["options"])
+    folder = Path(header["folder"])
+    for _ in range(OPENINGS):
+        before = stamps(folder)
+        predictor = Predictor(folder, **header["options"])
+        digest = predictor.folder.digest()
+        # Else the engine may have read one network, and the digest be that of another.
+        used = {path.name for path in predictor.folder.files} | {MANIFEST}
+        after = stamps(folder)
+        if all(before.get(name) == after.get(name) for name in used):
+            return predictor, digest
+        predictor.close()
+    raise UserError(f"{folder}: is being replaced while it is opened; load it once it is whole")
+
+
+def stamps(folder: Path) -> dict[str, tuple[int, ...]]:
+    """What changes with each file of a folder, by its name; of an ONNX file, its own."""
+    found = {}
+    with suppress(OSError):
+        for path in folder.iterdir() if folder.is_dir() else [folder]:
+            state = path.stat()
+            found[path.name] = (state.st_ino, state.st_size, state.st_mtime_ns)
+    return found
 
 
 def has_measured(predictor: Predictor) -> bool:
@@ -359,30 +408,47 @@ def main() -> None:
     end_with_parent()
     connection = socket.socket(fileno=int(sys.argv[1]))
     be_quiet()
-    header, _ = frames.receive(connection)
+    # Of images that are refused for that, once they have said how large they are.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+        header, _ = frames.receive(connection)
+        server = opened(connection, header)
+    except (EOFError, ConnectionError):
+        os._exit(GONE)
+    if server:
+        server.follow()
+
+
+def opened(connection: socket.socket, header: dict[str, Any]) -> Server | None:
+    """What an `open` message asks for; None where it cannot be had, which then is told."""
 
     def send(message: dict[str, Any]) -> None:
         for piece in frames.encode(message):
             connection.sendall(piece)
 
     try:
-        predictor = open_predictor(header)
+        predictor, digest = open_predictor(header)
         if header["measures"] and has_measured(predictor):
             send({"kind": "again"})
-            return
+            return None
         checked = check(predictor)
         known = header["known"]
-        how = resume_plan(predictor, known) if known else None
-        how = how or plan(predictor, header["batch"], header["delay"])
-        ready = {"kind": "ready", **about(predictor, how, checked)}
+        if known:
+            how = resume_plan(predictor, known)
+        else:
+            how = plan(predictor, header["batch"], header["delay"])
+        ready = {"kind": "ready", **about(predictor, digest, how, checked)}
     except UserError as error:
         send({"kind": "failed", "lines": error.lines})
-        return
+        return None
+    except ConnectionError:
+        raise
     except Exception as error:
-        send({"kind": "failed", "lines": [guard.gist(error)]})
-        return
+        where = guard.kept(error)
+        send({"kind": "failed", "lines": [f"{header['folder']}: {guard.gist(error)} ({where})"]})
+        return None
     send(ready)
-    Server(connection, predictor, how, header["pixels"]).follow()
+    return Server(connection, predictor, how, header["pixels"])
 
 
 if __name__ == "__main__":
