@@ -38,6 +38,8 @@ serve = [
     "fastapi-offline>=1.7.3,<2",
     "httpx>=0.27,<1",
 ]
+# Batch work on a cluster. Not in `test`, for it takes 240 MB; wheels are there for Python 3.10-3.14.
+ray = ["ray[data]>=2.49,<3"]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 # Others' answers to compare ours with: of shards, and of images that look alike.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *serve, *visualdl, *tensorboard]
@@ -79,7 +81,9 @@ setup(
     packages=find_packages(include=["ppcls", "ppcls.*"]),
     py_modules=["ppcls_main"],
     cmdclass={"build_py": BuildWithRecipes},
-    package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]},
+    package_data={
+        "ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]
+    },
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
@@ -100,6 +104,7 @@ setup(
         "heif": ["pillow-heif>=0.22"],  # HEIC; AVIF comes with pillow 11.3
         "parquet": parquet,
         "serve": serve,
+        "ray": ray,
         "visualdl": visualdl,
         "tensorboard": tensorboard,
         "mlflow": mlflow,

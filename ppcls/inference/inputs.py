@@ -188,6 +188,11 @@ def each(
                 yield found
 
 
+def has_frames(images: Iterable[ImageInput]) -> bool:
+    """Whether frames of videos are among them."""
+    return any(time_of(image) is not None for image in images)
+
+
 def frames_of(path: str, skip: bool, every: float) -> list[str]:
     """The frames of a video by name; with `skip`, of one that cannot be read its name, once."""
     try:

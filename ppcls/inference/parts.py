@@ -18,7 +18,7 @@ from ppcls.inference.inputs import (
     Found,
     ImageInput,
     each,
-    find,
+    has_frames,
     time_of,
 )
 from ppcls.inference.video import Frame
@@ -80,27 +80,23 @@ class Share:
 
 def share_of(
     images: Iterable[ImageInput],
-    part: Part | None = None,
+    part: Part,
     skip: bool = False,
     every: float = EVERY,
 ) -> Share:
-    """The images of a part, or without one all of them.
+    """The images of a part.
 
     Args:
-        images: as for `find`; with a part they are gone through twice, and are the same again.
+        images: as for `find`; they are gone through twice, and are the same again.
         skip, every: as for `find`.
 
     Raises:
         UserError: as `find` does; the images have become fewer meanwhile; a folder that is called
             as an image is.
     """
-    if part is None:
-        found = find(images, skip, every)
-        return Share(found, 0, len(found), any(time_of(image) is not None for image in found))
     if isinstance(images, Found):
         start, stop = part.bounds(len(images))
-        timed = any(time_of(image) is not None for image in images)
-        return Share(Found(images[start:stop]), start, len(images), timed)
+        return Share(Found(images[start:stop]), start, len(images), has_frames(images))
     total, timed = counted(images, skip, every)
     start, stop = part.bounds(total)
     with silence():  # what is passed over in folders was said when they were counted

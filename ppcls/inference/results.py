@@ -22,9 +22,9 @@ from typing import IO, Any, Protocol
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.features import FeatureFile
-from ppcls.inference.inputs import EVERY, Found, find, with_frames
+from ppcls.inference.inputs import EVERY, Found, find, has_frames, with_frames
 from ppcls.inference.manifest import Manifest
-from ppcls.inference.parts import Part, share_of
+from ppcls.inference.parts import Part, Share, share_of
 from ppcls.inference.predictor import NOTHING, Prediction
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import (
@@ -365,7 +365,12 @@ def report(
     if features:
         predictor.require_features()
     names = find(images, skip, every) if pictures else None  # a picture's depends on all images'
-    share = share_of(images if names is None else names, part, skip, every)
+    images = images if names is None else names
+    if part:
+        share = share_of(images, part, skip, every)
+    else:
+        found = find(images, skip, every)
+        share = Share(found, 0, len(found), has_frames(found))
     found = share.images
     behind = share.first + len(found)
     draw = pictures(names, share.first, behind) if pictures and names is not None else None
