@@ -7,7 +7,6 @@
 import logging
 import os
 import socket
-import sys
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib import import_module
@@ -112,9 +111,6 @@ class Cluster:
     def start(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         options: dict[str, Any] = {"address": address} if address else {}
-        words = sys.argv
-        # Ray keeps the command line with the job, and fails at names that are no UTF-8.
-        sys.argv = [word.encode("utf-8", "replace").decode() for word in words]
         try:
             self.ray.init(
                 **options,
@@ -122,13 +118,16 @@ class Cluster:
                 logging_level="error",
                 log_to_driver=False,
             )
+        except UnicodeEncodeError:  # it keeps the process's command line with the job
+            raise UserError(
+                "Ray takes no name on the command line that is no UTF-8: give its folder, or "
+                "--list FILE"
+            ) from None
         except Exception as error:  # of many kinds, by what an address looks like
             raise UserError(
                 f"--address {address or 'of the cluster'}: no Ray cluster answers "
                 f"({last_line(error)})"
             ) from None
-        finally:
-            sys.argv = words
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = self.ray.data.DataContext.get_current()
         context.execution_options.preserve_order = True

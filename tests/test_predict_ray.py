@@ -136,10 +136,11 @@ def test_a_part_with_frames_of_a_video_and_odd_names(place):
     for index in range(30):
         writer.write(np.full((48, 64, 3), 8 * index, np.uint8))
     writer.release()
-    odd = os.fsdecode(b"odd\xff\n.png")
+    os.mkdir("odd")
+    odd = os.fsdecode(b"odd/\xff\n.png")
     write_photo(Path("odd.png"), 1)
     os.rename("odd.png", odd)
-    given = ("gone.jpg", odd, "clip.avi", "--every", "0.5", "--part", "1/2")
+    given = ("gone.jpg", "odd", "clip.avi", "--every", "0.5", "--part", "1/2")
     common = [word for word in COMMON if word != "photos"]
     assert run("predict", *common, *given, "--save", "one.jsonl")[0] == 0
     ray = [word for word in RAY if word != "photos"]
@@ -155,7 +156,6 @@ def test_a_part_with_frames_of_a_video_and_odd_names(place):
     assert found[0] == found[1]
     assert [row[2] for row in found[0]] == [None, None, 0.0, 0.5]
     assert found[0][1][0] == odd
-    os.unlink(odd)
 
 
 @needs_ray

@@ -376,9 +376,7 @@ def report(
     draw = pictures(names, share.first, behind) if pictures and names is not None else None
     job = Job(predictor, topk, save, skip, features, draw, part)
     job.tell(f"engine: {predictor.engine.settings}")
-    about = origin(predictor, topk)
     if part:
-        about["part"] = f"{part} of {plural(share.total, 'image')}"
         if found:
             job.tell(f"part {part}: images {share.first + 1:,} to {behind:,} of {share.total:,}")
         else:
@@ -395,6 +393,9 @@ def report(
         return
     with signals_interrupt():
         try:
+            about = origin(predictor, topk)
+            if part:
+                about["part"] = f"{part} of {plural(share.total, 'image')}"
             save.begin(about, found, resume, share.timed)
             if resume and not save.done:
                 job.tell(f"note: no unfinished run of {save.target} is there: beginning")
