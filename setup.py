@@ -43,6 +43,8 @@ serve = [
     "fastapi-offline>=1.7.3,<2",
     "httpx>=0.27,<1",
 ]
+# Batch work on a cluster. Not in `test`, for it takes 240 MB; wheels are there for Python 3.10-3.14.
+ray = ["ray[data]>=2.49,<3"]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 test += ["playwright>=1.48,<2"]  # drives the system's Chromium; brings no browser by itself
 # Others' answers to compare ours with: of shards, and of images that look alike.
@@ -117,6 +119,7 @@ setup(
         "serve": serve,
         # A service and one engine, which is all that an image for containers needs.
         **{f"serve-{name}": [*serve, engine] for name, engine in engines.items()},
+        "ray": ray,
         "visualdl": visualdl,
         "tensorboard": tensorboard,
         "mlflow": mlflow,

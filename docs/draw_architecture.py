@@ -20,6 +20,7 @@ PURPOSES = {
     "library": "whole runs from Python: ppcls.train, evaluate, export, load",
     "bench": "how fast networks are, by engine",
     "check": "faults in data; images drawn as the model sees them",
+    "cluster": "predictions by the workers of a Ray cluster",
     "dev": "for maintainers: proofs of networks, pages of docs/",
     "export": "a trained model as a folder that predicts",
     "migrate": "PaddleClas's configs made into recipes",

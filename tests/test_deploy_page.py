@@ -54,7 +54,7 @@ class Piped:
 
 @pytest.mark.slow
 def test_every_command_runs_in_order(place, monkeypatch, capsys):
-    assert len(COMMANDS) == 16
+    assert len(COMMANDS) == 18
     for line in COMMANDS:
         before, _, command = line.rpartition("| ")
         if before:
@@ -68,6 +68,8 @@ def test_every_command_runs_in_order(place, monkeypatch, capsys):
         if "net.onnx" in line:
             assert "ameise 0." in captured.out
     assert (place / "frames.csv").read_text().count("#t=") == 2 * 5
+    parts = [(place / f"part-{number}.csv").read_text().splitlines() for number in (1, 2)]
+    assert [len(lines) for lines in parts] == [1 + 3 * 2] * 2
     assert len(list((place / "seen").rglob("*.jpg"))) == 6
     assert len((place / "nearest.csv").read_text().splitlines()) == 1 + 3
     assert (place / "nearest.png").stat().st_size > 1000

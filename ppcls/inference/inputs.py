@@ -154,9 +154,13 @@ ONE = (str, PathLike, np.ndarray, Image.Image, bytes, bytearray, memoryview)
 loading = threading.Lock()  # one of Pillow's images may be given twice, and reads its file lazily
 
 
+class Found(list[Any]):
+    """Images one by one, as `find` gives them: `find` does not look for them again."""
+
+
 def find(
     images: ImageInput | Iterable[ImageInput], skip: bool = False, every: float = EVERY
-) -> list[ImageInput]:
+) -> Found:
     """Each image as it is; folders, list files, patterns and videos as the images they hold.
 
     Args:
@@ -166,7 +170,7 @@ def find(
         UserError: a folder without images, or a pattern that nothing matches; unless `skip`, a list
             that names missing images, or a video that cannot be read.
     """
-    return list(each(images, skip, every))
+    return images if isinstance(images, Found) else Found(each(images, skip, every))
 
 
 def each(
@@ -177,11 +181,16 @@ def each(
         if isinstance(image, (Content, video.Frame)) or not isinstance(image, (str, PathLike)):
             yield image
             continue
-        for found in find_images(image, skip):
+        for found in each_image(image, skip):
             if is_video(found) and not WEB.match(found):
                 yield from frames_of(found, skip, every)
             else:
                 yield found
+
+
+def has_frames(images: Iterable[ImageInput]) -> bool:
+    """Whether frames of videos are among them."""
+    return any(time_of(image) is not None for image in images)
 
 
 def frames_of(path: str, skip: bool, every: float) -> list[str]:
@@ -236,20 +245,34 @@ def find_images(path: str | PathLike, lost: bool = False) -> list[str]:
     With `lost`, a list's images that are missing, too, each by the likeliest of its names. Raises
     UserError for a folder without images and for lines of a list that name no image.
     """
+    return list(each_image(path, lost))
+
+
+def each_image(path: str | PathLike, lost: bool = False) -> Iterator[str]:
+    """As `find_images`, one at a time: a folder's are not held."""
     if WEB.match(os.fspath(path)):
-        return [os.fspath(path)]
+        yield os.fspath(path)
+        return
     path = existing(expanded(path))
     if is_pattern(path):
-        return matching(path, lost)
-    if os.path.isdir(path):
+        yield from matching(path, lost)
+    elif os.path.isdir(path):
         passed = PassedOver()
-        images = list(images_in(path, passed))
-        if not images:
+        images = images_in(path, passed)
+        first = next(images, None)
+        if first is None:
             raise with_passed_over(f"{path}: no images in this folder ({EXPECTED})", passed)
+        yield first
+        yield from images
         say_passed_over(path, passed)
-        return images
-    if Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
-        return [path]
+    elif Path(path).suffix.lower() not in LIST_SUFFIXES[1:] or not os.path.exists(path):
+        yield path
+    else:
+        yield from in_list(path, lost)
+
+
+def in_list(path: str, lost: bool) -> list[str]:
+    """The images that a list file names, as `find_images` says."""
     found = []
     mistakes = []
     for line, names in listed_paths(path):

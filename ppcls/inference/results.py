@@ -12,16 +12,20 @@ import hashlib
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, replace
 from itertools import repeat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
+from ppcls.inference.engines.base import Settings
+from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.features import FeatureFile
-from ppcls.inference.inputs import EVERY, find, time_of, with_frames
-from ppcls.inference.predictor import NOTHING, Prediction, Predictor
+from ppcls.inference.inputs import EVERY, Found, find, has_frames, with_frames
+from ppcls.inference.manifest import Manifest
+from ppcls.inference.parts import Part, Share, share_of
+from ppcls.inference.predictor import NOTHING, Prediction
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import (
     header_line,
@@ -40,6 +44,7 @@ SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
 COLUMNS = ("path", "rank", "class", "label", "score", "milliseconds", "error")
 TIMED = (*COLUMNS, "time")  # where frames of videos are among the images
+WHOLE = "all images"  # what a run that has no part has in its place
 AGAIN = "--resume goes on with the same images and model, --overwrite begins anew"
 
 
@@ -81,17 +86,28 @@ class PredictionFile:
                 f"{self.path}: holds the predictions of a run that did not end; {AGAIN}"
             )
 
-    def begin(self, origin: dict[str, Any], images: Sequence[str], resume: bool) -> None:
+    def refuse_replaced(self, resume: bool) -> None:
+        """UserError where a whole file is there, which another part may have written."""
+        if self.target.exists() and not (resume and self.path.is_file()):
+            raise UserError(
+                f"{self.name}: exists, and may be another part's; name a file for each part, or "
+                "--overwrite replaces it"
+            )
+
+    def begin(
+        self, origin: dict[str, Any], images: Sequence[str], resume: bool, timed: bool
+    ) -> None:
         """Open it; with `resume`, behind the last whole record of an earlier run.
 
         Args:
             origin: what the predictions depend on.
             images: all paths that are to be predicted; an earlier run's are the first of them.
+            timed: whether the file has a column for the times of frames of videos.
 
         Raises:
             UserError: an earlier run was of something else, or it cannot be written.
         """
-        if any(time_of(image) is not None for image in images):
+        if timed:
             self.columns = TIMED
         resume = resume and self.path.is_file()
         with writing(self.name):
@@ -111,7 +127,7 @@ class PredictionFile:
 
     def go_on(self, origin: dict[str, Any], images: Sequence[str]) -> None:
         mistake = f"does not belong to {self.path.name}; --overwrite begins anew"
-        found = read_header(self.about, FORM, mistake)
+        found = {"part": WHOLE} | read_header(self.about, FORM, mistake)
         for key, value in origin.items():
             if found.get(key) != value:
                 raise UserError(
@@ -290,16 +306,46 @@ def in_json(prediction: Prediction) -> str:
 Draw = Callable[[int, Any, Prediction], None]
 
 
+class Runs(Protocol):
+    """What runs a network, for what is said and recorded of it."""
+
+    @property
+    def settings(self) -> Settings: ...
+
+
+class Predicts(Protocol):
+    """`Predictor`, or what predicts as one does elsewhere."""
+
+    @property
+    def folder(self) -> ExportedModel: ...
+    @property
+    def manifest(self) -> Manifest: ...
+    @property
+    def engine(self) -> Runs: ...
+
+    def require_features(self) -> None: ...
+
+    def stream(
+        self,
+        images: Found,
+        topk: int | None = None,
+        batch_size: int | None = None,
+        on_error: str = "stop",
+        features: bool = False,
+    ) -> Generator[Prediction, None, None]: ...
+
+
 def report(
-    predictor: Predictor,
-    images: Sequence[str],
+    predictor: Predicts,
+    images: Iterable[Any],
     topk: int | None,
     save: PredictionFile | None,
     skip: bool = False,
     resume: bool = False,
     every: float = EVERY,
     features: FeatureFile | None = None,
-    pictures: Callable[[Sequence[str]], Draw] | None = None,
+    pictures: Callable[[Sequence[str], int, int], Draw] | None = None,
+    part: Part | None = None,
 ) -> None:
     """Predict, print a line per image and write each at once into `save`.
 
@@ -308,18 +354,33 @@ def report(
         resume: go on behind the last prediction in `save`.
         every: seconds between a video's frames.
         features: a file that keeps each image's features, too.
-        pictures: given the images' names, gives what draws each, told its number, the image and
+        pictures: given the names of all images, the place of the first that is drawn and that
+            behind the last, gives what draws each of these, told its number from 0, the image and
             what was predicted.
+        part: predict no more than this part of the images.
 
     Raises:
         UserError: a broken image, or the file cannot be written; what was predicted is kept.
     """
     if features:
         predictor.require_features()
-    found = [image if isinstance(image, str) else str(image) for image in find(images, skip, every)]
-    draw = pictures(found) if pictures else None
-    job = Job(predictor, topk, save, skip, features, draw)
+    names = find(images, skip, every) if pictures else None  # a picture's depends on all images'
+    images = images if names is None else names
+    if part:
+        share = share_of(images, part, skip, every)
+    else:
+        found = find(images, skip, every)
+        share = Share(found, 0, len(found), has_frames(found))
+    found = share.images
+    behind = share.first + len(found)
+    draw = pictures(names, share.first, behind) if pictures and names is not None else None
+    job = Job(predictor, topk, save, skip, features, draw, part)
     job.tell(f"engine: {predictor.engine.settings}")
+    if part:
+        if found:
+            job.tell(f"part {part}: images {share.first + 1:,} to {behind:,} of {share.total:,}")
+        else:
+            job.tell(f"part {part}: no images, for {plural(share.total, 'image')} are fewer")
     if not save:
         with signals_interrupt() if features else nullcontext():
             try:
@@ -332,7 +393,10 @@ def report(
         return
     with signals_interrupt():
         try:
-            save.begin(origin(predictor, topk), found, resume)
+            about = origin(predictor, topk)
+            if part:
+                about["part"] = f"{part} of {plural(share.total, 'image')}"
+            save.begin(about, found, resume, share.timed)
             if resume and not save.done:
                 job.tell(f"note: no unfinished run of {save.target} is there: beginning")
             if save.done:
@@ -359,13 +423,15 @@ class Job:
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predicts,
         topk: int | None,
         save: PredictionFile | None,
         skip: bool,
         features: FeatureFile | None = None,
         draw: Draw | None = None,
+        part: Part | None = None,
     ):
+        self.part = part
         self.features = features
         self.draw = draw
         self.predictor = predictor
@@ -376,20 +442,22 @@ class Job:
         self.first_error = ""
         self.heard = True  # whether someone still reads the lines
 
-    def run(self, images: Sequence[str]) -> None:
+    def run(self, images: Found) -> None:
         done = self.save.done if self.save else 0
         if self.features:
             self.features.begin(self.predictor.manifest.features, done)
+        left = Found(images[done:]) if done else images
         stream = self.predictor.stream(
-            images[done:],
+            left,
             self.topk,
             on_error="skip" if self.skip else "stop",
             features=self.features is not None,
         )
-        shown = with_frames(images[done:]) if self.draw else repeat(None)
+        shown = with_frames(left) if self.draw else repeat(None)
+        what = f"predicting part {self.part}" if self.part else "predicting"
         try:
             with closing(stream):
-                progress = Progress(stream, "predicting", len(images), done)
+                progress = Progress(stream, what, len(images), done)
                 for index, (prediction, image) in enumerate(zip(progress, shown), done):  # noqa: B905
                     self.take(index, image, prediction)
         except DataError as error:
@@ -454,7 +522,7 @@ def line(prediction: Prediction) -> str:
     return f"{prediction.path}: {names}  [{prediction.milliseconds:.1f} ms]"
 
 
-def origin(predictor: Predictor, topk: int | None) -> dict[str, Any]:
+def origin(predictor: Predicts, topk: int | None) -> dict[str, Any]:
     """What the predictions in a file have to agree in, in words of the command line."""
     about = predictor.manifest
     names = hashlib.sha256("\0".join(about.labels).encode("utf-8", "surrogateescape"))
@@ -465,4 +533,5 @@ def origin(predictor: Predictor, topk: int | None) -> dict[str, Any]:
         "threshold": str(about.threshold),
         "topk": topk or about.topk,
         "precision": predictor.engine.settings.precision,
+        "part": WHOLE,
     }

@@ -68,14 +68,21 @@ class Pictures:
     """A folder of pictures, one for each image, each written whole."""
 
     def __init__(
-        self, folder: Path, names: Sequence[str], given: Iterable[str], replace: bool = False
+        self,
+        folder: Path,
+        names: Sequence[str],
+        given: Iterable[str],
+        replace: bool = False,
+        first: int = 0,
+        behind: int | None = None,
     ):
         """Plan the pictures' names; nothing is written yet.
 
         Args:
-            names: of the images.
+            names: of all images.
             given: what was named on the command line; the pictures must not lie in a folder of it.
             replace: pictures of an earlier run.
+            first, behind: the places among `names` of the images that are drawn; default: all.
 
         Raises:
             UserError: a picture would take the place of an image, or of any other file.
@@ -91,7 +98,7 @@ class Pictures:
                 )
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{self.name}: is a file; name a folder")
-        self.places = [os.path.join(folder, place) for place in places(names)]
+        self.places = [os.path.join(folder, place) for place in places(names)[first:behind]]
         images = {os.path.realpath(name) for name in names}
         for place in self.places:
             if os.path.realpath(place) in images:
@@ -105,7 +112,7 @@ class Pictures:
                 )
 
     def write(self, index: int, picture: Image.Image) -> None:
-        """The picture of the image of that number.
+        """The picture of the image of that number, from 0 for the first that is drawn.
 
         Raises:
             UserError: it cannot be written.
