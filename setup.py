@@ -43,7 +43,7 @@ serve = [
     "fastapi-offline>=1.7.3,<2",
     "httpx>=0.27,<1",
 ]
-# Batch work on a cluster. Not in `test`, for it takes 240 MB; wheels are there for Python 3.10-3.14.
+# Batch work on a cluster. Not in `test`: it takes 240 MB; wheels are for Python 3.10 to 3.14.
 ray = ["ray[data]>=2.49,<3"]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 test += ["playwright>=1.48,<2"]  # drives the system's Chromium; brings no browser by itself
