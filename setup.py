@@ -34,13 +34,15 @@ serve = [
     "httptools>=0.6",
     "uvloop>=0.21; platform_system != 'Windows'",
     "prometheus-client>=0.20",
-    "python-multipart>=0.0.20",
+    "python-multipart>=0.0.27",  # before it, heads of parts without an end took minutes
     "fastapi-offline>=1.7.3,<2",
     "httpx>=0.27,<1",
 ]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
 # Others' answers to compare ours with: of shards, and of images that look alike.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *serve, *visualdl, *tensorboard]
+# And what asks a service: by its own description, and as clients of Triton do.
+test += ["schemathesis>=4.30,<5", "tritonclient[http]>=2.50,<3"]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 
 
@@ -79,7 +81,9 @@ setup(
     packages=find_packages(include=["ppcls", "ppcls.*"]),
     py_modules=["ppcls_main"],
     cmdclass={"build_py": BuildWithRecipes},
-    package_data={"ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]},
+    package_data={
+        "ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]
+    },
     install_requires=[
         "numpy>=1.26",
         "opencv-python-headless>=4.8",
