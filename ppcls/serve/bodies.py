@@ -78,10 +78,11 @@ class Body:
             ProblemError: it is too large, comes too slowly, or packed.
         """
         headers = request.scope["ppcls.headers"]
-        packed = headers.get(b"content-encoding", b"identity").strip().lower()
+        packed = headers.get(b"content-encoding", b"").strip().lower()
         if packed in (b"", b"identity"):
-            packed = headers.get(b"transfer-encoding", b"chunked").strip().lower()
-        if packed not in (b"", b"identity", b"chunked"):
+            packed = headers.get(b"transfer-encoding", b"").strip().lower()
+            packed = b"" if packed == b"chunked" else packed
+        if packed:
             text = f"the body is packed ({quoted(packed.decode('latin-1'))}); send it as it is"
             raise ProblemError(415, "request", text, headers={"Accept-Encoding": "identity"})
         told = headers.get(b"content-length", b"")

@@ -123,15 +123,23 @@ class Connection(HttpToolsProtocol):
         self.refuse(ProblemError(431, "large", text), "head")
 
     def refuse(self, problem: ProblemError, why: str) -> None:
-        """Answer with a problem, and end the connection."""
+        """Answer with a problem where no other answer is on its way, and end the connection."""
         if self.deaf or self.transport.is_closing():
             return
         self.deaf = True
         self.stop_timer()
         self.metrics.refused.labels(why).inc()
-        if self.cycle and not self.cycle.response_complete:
+        running = self.cycle is not None and not self.cycle.response_complete
+        if running and self.in_head:
             self.cycle.keep_alive = False  # its answer is the last one
             return
-        self.transport.write(problem.as_http())
+        if running and (self.pipeline or self.cycle.response_started):
+            self.transport.close()
+            return
+        if running:  # it waits for the rest of its body, which will not come
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if running or self.in_head or self.cycle is None:
+            self.transport.write(problem.as_http())
         # Closed at once with bytes unread, the client might not see the answer.
         self.timer = self.loop.call_later(LINGER, self.transport.close)

@@ -26,6 +26,7 @@ class Served:
     """A running service: where it is, and what it says."""
 
     def __init__(self, folder: Path, arguments: tuple, environment: dict[str, str]):
+        self.stopped = False
         self.log = folder / "said.txt"
         self.accesses = folder / "access.jsonl"
         paths = [str(ROOT), str(HERE), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
@@ -69,14 +70,19 @@ class Served:
 
         return self.wait(found, f"line about {request_id}")
 
-    def end(self) -> None:
-        if self.process.poll() is None:
+    def stop(self) -> None:
+        if self.process.poll() is None and not self.stopped:
+            self.stopped = True
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(PATIENCE)
-            finally:
-                self.process.kill()
-        assert self.process.wait() == 0, self.said
+
+    def end(self) -> None:
+        """Let it end, in good order."""
+        self.stop()
+        try:
+            code = self.process.wait(PATIENCE)
+        finally:
+            self.process.kill()
+        assert code == 0, self.said
         assert "Traceback" not in self.said, self.said
         assert "error:" not in self.said, self.said
 
@@ -142,8 +148,7 @@ def starter(tmp_path_factory, command):
 
     yield start
     for found in running:
-        if found.process.poll() is None:
-            found.process.send_signal(signal.SIGTERM)
+        found.stop()
     for found in running:
         found.end()
 

@@ -7,11 +7,13 @@ import json
 import sys
 from pathlib import Path
 
+from ppcls.serve import connection
 from ppcls.serve.server import serve
 from ppcls.serve.settings import Limits, ServeSettings
 
 if __name__ == "__main__":
     folder, limits = sys.argv[1:3]
+    connection.LINGER = 0.2
     sys.exit(
         serve(
             ServeSettings(

@@ -323,7 +323,7 @@ def several(serve, exported, small, export_as, tmp_path_factory):
     )
     found = serve(
         f"one={exported}", multi, "--engine", "onnxruntime",
-        "--record", folder / "kept", "--share", "1",
+        "--record", folder / "kept", "--share", "1", "--urls",
     )  # fmt: skip
     found.kept = folder / "kept"
     found.multi = multi
@@ -385,6 +385,17 @@ def test_what_is_recorded(several, photos):
     assert row["model"] == "one"
     assert row["digest"] == answer["digest"]
     assert row["labels"] == answer["predictions"][0]["labels"]
+
+
+def test_addresses_of_private_networks_are_refused(several):
+    url = f"{several.address}/v2"
+    with several.client() as client:
+        for way in (
+            {"json": {"url": url, "model": "one"}},
+            {"files": {"urls": (None, url)}, "params": {"model": "one"}},
+        ):
+            found = client.post("/predict", **way)
+            require_problem(found, 422, "image", "private network", url)
 
 
 # --------------------------------------------------------------------------- keys, CORS, TLS
