@@ -221,7 +221,7 @@ class Front:
         own = given if given.isprintable() and 0 < len(given) <= LONGEST_ID else ""
         method = scope["method"]
         if method == "HEAD":  # as GET; the server leaves out the body
-            scope = scope | {"method": "GET"}
+            scope = {**scope, "method": "GET"}
         scope["ppcls.id"] = own or secrets.token_hex(8)
         scope["ppcls.headers"] = headers
         status = 0
@@ -241,9 +241,11 @@ class Front:
 
         try:
             await self.app(scope, receive, answer)
-        except Exception as error:  # it is answered already, with `own_fault`
+        except Exception as error:  # the application has answered it, with `own_fault`
             where = guard.kept(error)
             say(f"error: {method} {visible(scope['path'])}: {guard.gist(error)} ({where})")
+            if not status:
+                await (await own_fault(Request(scope), error))(scope, receive, answer)
         finally:
             if status == GONE:
                 self.service.metrics.hung_up.inc()

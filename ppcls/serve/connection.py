@@ -25,6 +25,7 @@ class Connection(HttpToolsProtocol):
 
     limits: Limits
     metrics: Metrics
+    parser: Any
 
     timer: asyncio.TimerHandle | None = None
     in_head = True  # what comes next belongs to a head, else to a body

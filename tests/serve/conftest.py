@@ -58,7 +58,8 @@ class Served:
         self.port = int(port)
 
     def client(self, **options) -> httpx.Client:
-        return httpx.Client(base_url=self.address, trust_env=False, timeout=PATIENCE, **options)
+        own = {"verify": False, "trust_env": False, "timeout": PATIENCE}
+        return httpx.Client(base_url=self.address, **(own | options))
 
     def lines(self, request_id: str) -> list[dict]:
         """What the access log has of a request, which it writes after the answer."""
@@ -121,19 +122,25 @@ def photos(tmp_path_factory):
     return paths
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def serve(tmp_path_factory):
-    """`serve(*arguments, **environment)` starts `ppcls serve` at any free port."""
-    yield from starter(tmp_path_factory, ("-m", "ppcls", "serve", "--port", "0"))
+    """`serve(*arguments, **environment)` starts `ppcls serve` at any free port; it ends here."""
+    yield from starter(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def serve_script(tmp_path_factory):
-    """`serve_script(folder, **limits)`: the same, with limits that have no option."""
+def serve_long(tmp_path_factory):
+    """The same, for a service that many files ask."""
+    yield from starter(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def serve_limited(tmp_path_factory):
+    """`serve_limited(folder, limits)`: the same, with limits that have no option, as JSON."""
     yield from starter(tmp_path_factory, (HERE / "limited.py",))
 
 
-def starter(tmp_path_factory, command):
+def starter(tmp_path_factory, command=("-m", "ppcls", "serve", "--port", "0")):
     running = []
 
     def start(*arguments, **environment):
@@ -154,10 +161,10 @@ def starter(tmp_path_factory, command):
 
 
 @pytest.fixture(scope="session")
-def service(serve, exported):
+def service(serve_long, exported):
     """One that many tests ask; it takes bodies of 2 MB, and images of a million pixels."""
     limits = ("--max-body", "2000000", "--max-pixels", "1000000")
-    return serve(exported, "--engine", "onnxruntime", *limits)
+    return serve_long(exported, "--engine", "onnxruntime", *limits)
 
 
 @pytest.fixture

@@ -3,10 +3,13 @@
 import base64
 import io
 import json
+import resource
 import shutil
+import socket
 import subprocess
 import threading
 import zlib
+from contextlib import ExitStack
 from dataclasses import replace
 from struct import pack
 
@@ -302,6 +305,36 @@ def test_who_hangs_up_costs_nothing_more(slow, photos):
         assert client.post("/predict", content=data).status_code == 200
 
 
+# --------------------------------------------------------------------------- open connections
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_open_connections(service, client, photos, count):
+    """Most of them silent, some in the middle of a head; the service answers beside them."""
+    get = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count + 500:
+        pytest.skip(f"the system lets this user open {hard} files")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count + 500), hard))
+    with ExitStack() as stack:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        asked = []
+        for number in range(count):
+            one = stack.enter_context(socket.create_connection((service.host, service.port)))
+            if number % 10 == 0:
+                one.sendall(get[:20])
+            if number % 10 == 1:
+                one.sendall(get)
+                asked.append(one)
+        for _ in range(5):
+            answer = client.post("/predict", content=photos[0].read_bytes())
+            assert answer.status_code == 200
+        for one in asked:
+            assert b"200 OK" in one.recv(10_000)
+    assert "Traceback" not in service.said
+    assert "error" not in service.said.lower()
+
+
 # --------------------------------------------------------------------------- models
 
 
@@ -563,7 +596,10 @@ def test_tls_and_the_log_on_standard_output(serve, exported, photos, tmp_path):
             lambda: [line for line in found.said.splitlines() if "over-tls" in line], "line"
         )
         assert json.loads(lines[0])["path"] == "/predict"
-    with found.client() as client, pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY"):
+    with (
+        found.client(verify=True) as client,
+        pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY"),
+    ):
         client.get("/v2")
     with httpx.Client(trust_env=False) as client, pytest.raises(httpx.HTTPError):
         client.get(found.address.replace("https", "http"))
