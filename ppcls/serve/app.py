@@ -26,6 +26,7 @@ OPEN = ("/", "/docs", "/openapi.json", "/v2/health/live", "/v2/health/ready")  #
 OPEN_BELOW = ("/page/", "/docs/")
 ADMIN = "/v2/repository/models/"
 LONGEST_ID = 100
+GONE = 499  # what the log and the metrics have where the client did not wait for the answer
 POLICY = (
     "default-src 'self'; img-src 'self' blob: data:; style-src 'self' 'unsafe-inline'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
@@ -69,21 +70,62 @@ def make_app(service: Service) -> ASGIApp:
 
     v2.add(app, service)
     add_pages(app)
-    app.add_exception_handler(ProblemError, lambda _, error: error.response())  # type: ignore
+    app.add_exception_handler(ProblemError, problem)  # type: ignore
     app.add_exception_handler(HTTPException, http_problem)  # type: ignore
-    inner: ASGIApp = app
-    if service.settings.cors:
+    app.add_exception_handler(GoneError, hung_up)
+    app.add_exception_handler(Exception, own_fault)
+    describe_keys(app, service.keys is not None)
+    inner: ASGIApp = Gate(app, service)
+    if service.settings.cors:  # around the gate: a page is to read why it was not let in
         inner = CORSMiddleware(
-            inner, service.settings.cors, allow_methods=["GET", "POST"], allow_headers=["*"]
+            inner,
+            service.settings.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["X-Request-ID", "Retry-After", v2.HEADER_LENGTH],
         )
     return Front(inner, service)
 
 
-def http_problem(request: Request, error: HTTPException) -> Response:
-    text = f"{request.method} {visible(request.url.path)}: {error.detail}; /docs lists what is here"
+# Handlers are coroutines: Starlette runs plain functions in threads.
+async def problem(request: Request, error: ProblemError) -> Response:
+    return error.response()
+
+
+async def http_problem(request: Request, error: HTTPException) -> Response:
+    text = f"{request.method} {visible(request.scope['path'])}: {error.detail}"
     return ProblemError(
-        error.status_code, "http", text, headers=dict(error.headers or {})
+        error.status_code,
+        "http",
+        f"{text}; /docs lists what is here",
+        headers=dict(error.headers or {}),
     ).response()
+
+
+async def hung_up(request: Request, error: Exception) -> Response:
+    return Response(status_code=GONE)  # nobody reads it
+
+
+async def own_fault(request: Request, error: Exception) -> Response:
+    text = "the service met an error of its own; its log says where"
+    return ProblemError(500, "engine", text).response()
+
+
+def describe_keys(app: FastAPI, needed: bool) -> None:
+    """Let the OpenAPI say which keys are asked for."""
+    plain = app.openapi
+
+    def described() -> dict[str, Any]:
+        schema = plain()
+        if needed and "security" not in schema:
+            schema["components"]["securitySchemes"] = documents.KEYS
+            schema["security"] = [{name: []} for name in documents.KEYS]
+            for path in OPEN:
+                for operation in schema["paths"].get(path, {}).values():
+                    operation["security"] = []
+        return schema
+
+    app.openapi = described
 
 
 def describe(model: Model) -> dict[str, Any]:
@@ -131,8 +173,41 @@ def add_pages(app: FastAPI) -> None:
     app.mount("/page", StaticFiles(directory=str(folder)))
 
 
+class Gate:
+    """Lets those in who may come in."""
+
+    def __init__(self, app: ASGIApp, service: Service):
+        self.app = app
+        self.service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            self.admit(scope)
+        except ProblemError as error:
+            await error.response()(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def admit(self, scope: Scope) -> None:
+        """ProblemError unless the request may go on."""
+        service = self.service
+        path = scope["path"]
+        admin = path.startswith(ADMIN)
+        if admin and service.keys is None and scope["method"] == "POST":
+            text = "models are changed over HTTP only where the service was started with --keys"
+            raise ProblemError(403, "forbidden", text)
+        if service.keys is None or path in OPEN or path.startswith(OPEN_BELOW):
+            return
+        if wrong := service.keys.refresh():
+            say(f"note: {wrong}; the keys before stay in force")
+        holder = service.keys.find(scope["ppcls.headers"])
+        scope["ppcls.key"] = holder.name
+        if admin and not holder.admin:
+            raise ProblemError(403, "forbidden", "this key may not change models")
+
+
 class Front:
-    """What stands before every request: its number, keys, the access log, metrics, errors."""
+    """What stands before every request: its number, the access log, metrics, errors."""
 
     def __init__(self, app: ASGIApp, service: Service):
         self.app = app
@@ -147,7 +222,11 @@ class Front:
         headers = dict(scope["headers"])
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         own = given if given.isprintable() and 0 < len(given) <= LONGEST_ID else ""
+        method = scope["method"]
+        if method == "HEAD":  # as GET; the server leaves out the body
+            scope = {**scope, "method": "GET"}
         scope["ppcls.id"] = own or secrets.token_hex(8)
+        scope["ppcls.headers"] = headers
         status = 0
         size = 0
 
@@ -164,45 +243,21 @@ class Front:
             await send(message)
 
         try:
-            self.admit(scope)
             await self.app(scope, receive, answer)
-        except GoneError:
-            status = 499
-            self.service.metrics.hung_up.inc()
-        except ProblemError as problem:
-            await problem.response()(scope, receive, answer)
-        except Exception as error:
+        except Exception as error:  # the application has answered it, with `own_fault`
             where = guard.kept(error)
-            say(f"error: {scope['method']} {visible(scope['path'])}: {guard.gist(error)} ({where})")
+            say(f"error: {method} {visible(scope['path'])}: {guard.gist(error)} ({where})")
             if not status:
-                text = "the service met an error of its own; its log says where"
-                await ProblemError(500, "engine", text).response()(scope, receive, answer)
+                await (await own_fault(Request(scope), error))(scope, receive, answer)
         finally:
-            self.tell(scope, status, size, time.monotonic() - start)
+            if status == GONE:
+                self.service.metrics.hung_up.inc()
+            self.tell(scope, method, status, size, time.monotonic() - start)
 
-    def admit(self, scope: Scope) -> None:
-        """ProblemError unless the request may go on."""
-        service = self.service
-        path = scope["path"]
-        admin = path.startswith(ADMIN)
-        if admin and service.keys is None:
-            text = "models are changed over HTTP only where the service was started with --keys"
-            raise ProblemError(403, "forbidden", text)
-        if service.keys is None or path in OPEN or path.startswith(OPEN_BELOW):
-            return
-        if scope["method"] == "OPTIONS" and service.settings.cors:
-            return  # a page asks what it may send; browsers send no key with that
-        if wrong := service.keys.refresh():
-            say(f"note: {wrong}; the keys before stay in force")
-        holder = service.keys.find(Request(scope).headers)
-        scope["ppcls.key"] = holder.name
-        if admin and not holder.admin:
-            raise ProblemError(403, "forbidden", "this key may not change models")
-
-    def tell(self, scope: Scope, status: int, size: int, seconds: float) -> None:
+    def tell(self, scope: Scope, method: str, status: int, size: int, seconds: float) -> None:
         """The access log and the metrics."""
         route = getattr(scope.get("route"), "path", None) or "other"
-        key = (scope["method"] if route != "other" else "other", route, status)
+        key = (method if route != "other" else "other", route, status)
         counter = self.counters.get(key)
         if counter is None:
             counter = self.service.metrics.requests.labels(key[0], key[1], str(status))
@@ -219,7 +274,7 @@ class Front:
                     "id": scope["ppcls.id"],
                     "client": client[0] if client else None,
                     "key": scope.get("ppcls.key"),
-                    "method": scope["method"],
+                    "method": method,
                     "path": scope["path"][:500],
                     "status": status,
                     "bytes": size,

@@ -5,13 +5,14 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
+from starlette.types import Receive
 
 from ppcls.serve.problems import ProblemError
 from ppcls.serve.settings import Limits
@@ -21,6 +22,7 @@ DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
 FIELDS = ("model", "topk", "threshold")
 KEYS = (*FIELDS, "image", "images", "url", "urls")
 MOST_TOPK = 1 << 31
+SLOWEST = 64 << 10  # bytes a second, on average, that a body has to come with: half a megabit
 
 
 @dataclass
@@ -32,6 +34,10 @@ class Asked:
     model: str | None = None
     topk: int | None = None
     threshold: float | None = None
+
+    @property
+    def has_addresses(self) -> bool:
+        return any(isinstance(image, str) for image in self.images)
 
     def add(self, image: bytes | str, name: str | None = None) -> None:
         self.images.append(image)
@@ -62,6 +68,8 @@ class Body:
         self.budget = budget
         self.data = b""
         self.held = 0
+        self.seen = 0  # bytes, when the timer last looked
+        self.late = False
 
     async def read(self, request: Request, limits: Limits) -> bytes:
         """All of it.
@@ -69,32 +77,61 @@ class Body:
         Raises:
             ProblemError: it is too large, comes too slowly, or packed.
         """
-        packed = request.headers.get("content-encoding", "identity").strip().lower()
-        if packed not in ("", "identity"):
-            text = f"the body is packed ({quoted(packed)}); send it as it is"
+        headers = request.scope["ppcls.headers"]
+        packed = headers.get(b"content-encoding", b"").strip().lower()
+        if packed in (b"", b"identity"):
+            packed = headers.get(b"transfer-encoding", b"").strip().lower()
+            packed = b"" if packed == b"chunked" else packed
+        if packed:
+            text = f"the body is packed ({quoted(packed.decode('latin-1'))}); send it as it is"
             raise ProblemError(415, "request", text, headers={"Accept-Encoding": "identity"})
-        told = request.headers.get("content-length", "")
-        if told.isdecimal() and int(told[:18]) > limits.body:
+        told = headers.get(b"content-length", b"")
+        if told.isdigit() and int(told[:18]) > limits.body:
             raise too_large(limits)
+        task = asyncio.current_task()
+        assert task
+        timer = Timer(limits.slow, lambda: self.look(task, limits))
         try:
-            chunks = await asyncio.wait_for(self.collect(request, limits), limits.slow)
-        except asyncio.TimeoutError:
-            text = f"the body did not come within {limits.slow:g} s"
+            self.data = await self.collect(request.receive, limits)
+        except asyncio.CancelledError:
+            if not self.late:
+                raise
+            if hasattr(task, "uncancel"):  # Python 3.11
+                task.uncancel()  # type: ignore
+            text = f"of the body, less than {SLOWEST:,} bytes a second came in {limits.slow:g} s"
             raise ProblemError(408, "slow", text, headers={"Connection": "close"}) from None
-        except ClientDisconnect:
-            raise ProblemError(400, "request", "the client was gone before its body") from None
-        self.data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        finally:
+            timer.stop()
         return self.data
 
-    async def collect(self, request: Request, limits: Limits) -> list[bytes]:
+    def look(self, task: "asyncio.Task[Any]", limits: Limits) -> bool:
+        """Whether it comes fast enough; ends the task where it does not."""
+        if self.held - self.seen < limits.slow * SLOWEST:
+            self.late = True
+            task.cancel()
+            return False
+        self.seen = self.held
+        return True
+
+    async def collect(self, receive: Receive, limits: Limits) -> bytes:
         chunks: list[bytes] = []
-        async for chunk in request.stream():
-            self.budget.take(len(chunk))
-            self.held += len(chunk)
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise wrong("the client was gone before the end of its body", 400)
+            chunk = message.get("body", b"")
+            more = message.get("more_body", False)
+            self.take(len(chunk))
             chunks.append(chunk)
             if self.held > limits.body:
                 raise too_large(limits)
-        return chunks
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def take(self, count: int) -> None:
+        """Let more bytes count as the request's."""
+        self.budget.take(count)
+        self.held += count
 
     def close(self) -> None:
         self.data = b""
@@ -102,9 +139,25 @@ class Body:
         self.held = 0
 
 
+class Timer:
+    """Calls a function every so many seconds, until that returns False."""
+
+    def __init__(self, seconds: float, work: Callable[[], bool]):
+        self.seconds = seconds
+        self.work = work
+        self.handle = asyncio.get_running_loop().call_later(seconds, self.run)
+
+    def run(self) -> None:
+        if self.work():
+            self.handle = asyncio.get_running_loop().call_later(self.seconds, self.run)
+
+    def stop(self) -> None:
+        self.handle.cancel()
+
+
 def too_large(limits: Limits) -> ProblemError:
     text = f"the body has more than {limits.body:,} bytes; send fewer or smaller images at a time"
-    return ProblemError(413, "large", text, headers={"Connection": "close"})
+    return ProblemError(413, "large", text)
 
 
 def wrong(text: str, status: int = 422) -> ProblemError:
@@ -122,7 +175,7 @@ def parse(request: Request, data: bytes, limits: Limits) -> Asked:
     """
     asked = Asked()
     read_fields(asked, request.query_params)
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
+    kind, options = parse_options_header(request.scope["ppcls.headers"].get(b"content-type"))
     if kind == b"multipart/form-data":
         read_form(asked, data, options.get(b"boundary", b""), limits)
     elif kind == b"application/json":

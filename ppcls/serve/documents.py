@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from ppcls.serve.bodies import MOST_TOPK
 from ppcls.serve.problems import MEDIA_TYPE, TITLES
 
 ABOUT = """\
@@ -66,17 +67,63 @@ def with_problem(more: dict[int | str, Any], *statuses: int) -> dict[int | str, 
     return more | known  # type: ignore
 
 
-BINARY = {"schema": {"type": "string", "format": "binary"}}
-TEXTS = {"type": "array", "items": {"type": "string", "format": "byte"}, "minItems": 1}
-OPTIONS = {
-    "model": {"type": "string", "description": "needed where several models are served"},
-    "topk": {"type": "integer", "minimum": 1, "description": "classes an image"},
-    "threshold": {"type": "number", "minimum": 0, "maximum": 1, "description": "least score"},
+# What the service asks for where it was started with --keys.
+KEYS: dict[str, Any] = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+# A PNG of 2 x 2 pixels, so that /docs can be tried out as it is.
+PNG = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAACAQMAAABIeJ9nAAAABlBMVEUAAAD/gAAgfBVpAAAADElEQVR42mNwYHIA"
+    "AAEIAIMme1hiAAAAAElFTkSuQmCC"
+)
+BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+BASE64 = {"type": "string", "format": "byte", "minLength": 4, "description": "or a data: address"}
+ADDRESS = {"type": "string", "format": "uri", "description": "only where started with --urls"}
+TOPK = {
+    "type": "integer", "minimum": 1, "maximum": MOST_TOPK - 1, "description": "classes an image"
+}  # fmt: skip
+THRESHOLD = {"type": "number", "minimum": 0, "maximum": 1, "description": "least score"}
+MODEL = {"type": "string", "minLength": 1, "description": "needed where several models are served"}
+OPTIONS: dict[str, dict[str, Any]] = {"model": MODEL, "topk": TOPK, "threshold": THRESHOLD}
 QUERY = [
     {"name": name, "in": "query", "required": False, "schema": schema}
     for name, schema in OPTIONS.items()
 ]
+
+
+def listed(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "array", "items": schema, "minItems": 1}
+
+
+def or_null(schema: dict[str, Any]) -> dict[str, Any]:
+    return schema | {"type": [schema["type"], "null"]}
+
+
+SOURCES: dict[str, dict[str, Any]] = {
+    "image": BASE64,
+    "images": listed(BASE64),
+    "url": ADDRESS,
+    "urls": listed(ADDRESS),
+}
+FORM: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "image": listed(BINARY["schema"]),
+        "images": listed(BINARY["schema"]),
+        "url": listed(ADDRESS),
+        "urls": listed(ADDRESS),
+        **OPTIONS,
+    },
+    "anyOf": [{"required": [name]} for name in SOURCES],
+    "additionalProperties": False,
+}
+JSON: dict[str, Any] = {
+    "type": "object",
+    "properties": {name: or_null(one) for name, one in (SOURCES | OPTIONS).items()},
+    "anyOf": [{"required": [name], "properties": {name: one}} for name, one in SOURCES.items()],
+    "additionalProperties": False,
+}
 PREDICT: dict[str, Any] = {
     "summary": "Name what images show",
     "responses": with_problem(
@@ -88,27 +135,11 @@ PREDICT: dict[str, Any] = {
         "requestBody": {
             "required": True,
             "content": {
-                "multipart/form-data": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {
-                            "image": {"type": "array", "minItems": 1, "items": BINARY["schema"]},
-                            **OPTIONS,
-                        },
-                        "required": ["image"],
-                        "additionalProperties": False,
-                    }
-                },
+                "multipart/form-data": {"schema": FORM},
                 "image/jpeg": BINARY,
                 "image/png": BINARY,
                 "application/octet-stream": BINARY,
-                "application/json": {
-                    "schema": {
-                        "type": "object",
-                        "properties": {"images": TEXTS, **OPTIONS},
-                        "required": ["images"],
-                    }
-                },
+                "application/json": {"schema": JSON, "example": {"images": [PNG], "topk": 1}},
             },
         },
     },
@@ -209,42 +240,70 @@ def ok(model: Any, text: str) -> dict[int | str, Any]:
     return {200: {"model": model, "description": text}}
 
 
-INPUT = {
+PARAMETERS: dict[str, Any] = {"type": ["object", "null"]}
+
+
+def input_of(name: str, datatypes: list[str], sides: int, values: dict[str, Any]) -> dict[str, Any]:
+    """An input whose data are in the JSON, or behind it, with their size in the parameters."""
+    side = {"type": "integer", "minimum": 1, "maximum": (1 << 31) - 1}
+    size = {"type": "object", "required": ["binary_data_size"]}
+    behind = {"required": ["parameters"], "properties": {"parameters": size}}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "enum": [name]},
+            "datatype": {"type": "string", "enum": datatypes},
+            "shape": {"type": "array", "items": side, "minItems": 1, "maxItems": sides},
+            "parameters": PARAMETERS,
+            "data": values,
+        },
+        "required": ["name", "datatype", "shape"],
+        "anyOf": [{"required": ["data"]}, behind],
+    }
+
+
+OUTPUT = {
     "type": "object",
-    "required": ["name", "shape", "datatype"],
     "properties": {
-        "name": {"type": "string", "enum": ["images", "tensor"]},
-        "datatype": {"type": "string", "enum": ["BYTES", "FP32", "UINT8"]},
-        "shape": {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1},
-        "parameters": {"type": "object"},
-        "data": {},
+        "name": {"type": "string", "enum": ["classes", "scores", "labels", "probabilities"]},
+        "parameters": PARAMETERS,
     },
+    "required": ["name"],
 }
 INFER_BODY = {
     "type": "object",
-    "required": ["inputs"],
     "properties": {
-        "id": {"type": "string"},
-        "parameters": {"type": "object"},
-        "inputs": {"type": "array", "items": INPUT, "minItems": 1, "maxItems": 1},
-        "outputs": {
+        "id": {"type": ["string", "null"]},
+        "parameters": PARAMETERS
+        | {"properties": {"topk": or_null(TOPK), "threshold": or_null(THRESHOLD)}},
+        "inputs": {
             "type": "array",
             "items": {
-                "type": "object",
-                "required": ["name"],
-                "properties": {
-                    "name": {
-                        "type": "string",
-                        "enum": ["classes", "scores", "labels", "probabilities"],
-                    }
-                },
+                "oneOf": [
+                    input_of("images", ["BYTES"], 2, listed(BASE64)),
+                    input_of("tensor", ["FP32", "UINT8"], 4, {"type": "array", "minItems": 1}),
+                ]
             },
+            "minItems": 1,
+            "maxItems": 1,
         },
+        "outputs": {"type": ["array", "null"], "items": OUTPUT},
     },
+    "required": ["inputs"],
+}
+INFER_EXAMPLE = {
+    "inputs": [{"name": "images", "datatype": "BYTES", "shape": [1], "data": [PNG]}],
+    "outputs": [{"name": "labels"}, {"name": "scores"}],
 }
 LOAD_BODY = {
     "type": "object",
-    "properties": {"parameters": {"type": "object", "properties": {"folder": {"type": "string"}}}},
+    "properties": {
+        "parameters": {
+            "type": "object",
+            "properties": {"folder": {"type": ["string", "null"], "minLength": 1}},
+            "additionalProperties": False,
+        }
+    },
 }
 
 MODELS: dict[str, Any] = {
@@ -279,11 +338,25 @@ V2_MODEL_READY: dict[str, Any] = {
 }
 V2_INFER: dict[str, Any] = {
     "summary": "Predict, with images or a tensor, as JSON or with binary data behind it",
-    "responses": with_problem(ok(Inferred, "Outputs"), 404, 408, 413, 415, 422, 500, 503, 504),
+    "responses": with_problem(
+        {200: ok(Inferred, "Outputs")[200] | {"content": {"application/octet-stream": BINARY}}},
+        404,
+        408,
+        413,
+        415,
+        422,
+        500,
+        503,
+        504,
+    ),
     "openapi_extra": {
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": INFER_BODY}},
+            "content": {
+                "application/json": {"schema": INFER_BODY, "example": INFER_EXAMPLE},
+                # JSON, of the length that Inference-Header-Content-Length says, and data behind it.
+                "application/octet-stream": BINARY,
+            },
         }
     },
 }

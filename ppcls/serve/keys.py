@@ -8,11 +8,10 @@ NAME is what logs call who has the key; `admin` lets it change models.
 
 import hmac
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-
-from starlette.datastructures import Headers
 
 from ppcls.serve.problems import ProblemError
 from ppcls.utils.errors import UserError
@@ -54,6 +53,10 @@ class Keys:
             if not words or words[0].startswith("#"):
                 continue
             where = f"--keys {self.path}:{number}"
+            if not words[0].isascii():
+                raise UserError(
+                    f"{where}: the key has other characters than ASCII, which no HTTP has"
+                )
             if len(words[0]) < SHORTEST:
                 text = f"the key has fewer than {SHORTEST} characters; python -c 'import secrets; "
                 raise UserError(f"{where}: {text}print(secrets.token_urlsafe())' makes one")
@@ -62,7 +65,7 @@ class Keys:
             if len(names) > 1:
                 raise UserError(f"{where}: should be KEY [NAME] [admin]")
             name = names[0] if names else f"line {number}"
-            found.append(Holder(digest_of(words[0]), name, admin))
+            found.append(Holder(sha256(words[0].encode()).digest(), name, admin))
         if not found:
             raise UserError(f"--keys {self.path}: holds no keys; write one a line")
         return found, (status.st_mtime_ns, status.st_size, status.st_ino)
@@ -85,15 +88,19 @@ class Keys:
             return str(error)
         return ""
 
-    def find(self, headers: Headers) -> Holder:
+    def find(self, headers: Mapping[bytes, bytes]) -> Holder:
         """Whose key came with a request.
+
+        Args:
+            headers: of the request, their names in small letters.
 
         Raises:
             ProblemError: none that is known.
         """
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        key = given.strip() if kind.lower() == "bearer" else headers.get("x-api-key", "")
-        digest = digest_of(key)
+        kind, _, given = headers.get(b"authorization", b"").partition(b" ")
+        key = given if kind.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+        key = key.strip()
+        digest = sha256(key).digest()
         found = None
         for holder in self.holders:  # all of them, so that the time tells nothing
             if hmac.compare_digest(holder.digest, digest):
@@ -104,7 +111,3 @@ class Keys:
             headers_back = {"WWW-Authenticate": "Bearer"}
             raise ProblemError(401, "key", text, headers=headers_back)
         return found
-
-
-def digest_of(key: str) -> bytes:
-    return sha256(key.encode("utf-8", "surrogateescape")).digest()

@@ -50,4 +50,16 @@ class ProblemError(Exception):
 
     def response(self) -> Response:
         text = json.dumps(self.document(), ensure_ascii=False)
-        return Response(text, self.status, self.headers, MEDIA_TYPE)
+        return Response(text.encode("utf-8", "replace"), self.status, self.headers, MEDIA_TYPE)
+
+    def as_http(self) -> bytes:
+        """The whole answer, after which the connection ends, where no application is asked."""
+        body = json.dumps(self.document()).encode()
+        headers = self.headers | {
+            "Content-Type": MEDIA_TYPE,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in headers.items()]
+        return "\r\n".join([*lines, "", ""]).encode("latin-1") + body

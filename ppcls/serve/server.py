@@ -10,12 +10,13 @@ import ssl
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ppcls.serve.app import make_app
+from ppcls.serve.connection import connection_class
 from ppcls.serve.logs import finish_saying, say
 from ppcls.serve.problems import ProblemError
 from ppcls.serve.service import Service
@@ -23,68 +24,13 @@ from ppcls.serve.settings import Limits, ServeSettings
 from ppcls.utils import guard
 from ppcls.utils.errors import UserError
 
-TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"  # noqa: E501
 BACKLOG = 2048  # connections that wait to be taken
 IDLE = 75.0  # seconds that a connection is kept without a request
+OWN_FILES = 256  # open ones that are no connections
 # Of glibc's mallopt; and bytes from which on a block is the system's own.
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 OWN_BLOCK = 256 << 10
 MARGIN = 5.0  # seconds, at the end, for what has no limit of its own
-
-
-def protocol_class(limits: Limits) -> type[HttpToolsProtocol]:
-    """uvicorn's protocol, which by itself waits for ever for a head and takes any length of it."""
-
-    class Protocol(HttpToolsProtocol):
-        timer: asyncio.TimerHandle | None = None
-        in_head = True
-        came = 0
-
-        def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
-            self.expect_head()
-
-        def expect_head(self) -> None:
-            self.came = 0
-            self.in_head = True
-            self.stop_timer()
-            self.timer = self.loop.call_later(limits.slow, self.too_slow)
-
-        def stop_timer(self) -> None:
-            if self.timer:
-                self.timer.cancel()
-                self.timer = None
-
-        def too_slow(self) -> None:
-            if self.in_head and self.transport and not self.transport.is_closing():
-                self.transport.close()
-
-        def data_received(self, data: bytes) -> None:
-            if self.in_head:
-                self.came += len(data)
-                if self.came > limits.header and b"\r\n\r\n" not in data[: limits.header]:
-                    self.transport.write(TOO_LARGE)
-                    self.transport.close()
-                    return
-                if self.timer is None:
-                    self.timer = self.loop.call_later(limits.slow, self.too_slow)
-            super().data_received(data)
-
-        def on_headers_complete(self) -> None:
-            self.in_head = False
-            self.stop_timer()
-            super().on_headers_complete()
-
-        def on_response_complete(self) -> None:
-            super().on_response_complete()
-            self.in_head = True
-            self.came = 0
-
-        def connection_lost(self, exc: Exception | None) -> None:
-            self.stop_timer()
-            super().connection_lost(exc)
-
-    return Protocol
 
 
 class Server(uvicorn.Server):
@@ -95,11 +41,19 @@ class Server(uvicorn.Server):
         yield
 
 
-def raise_file_limit() -> None:
-    """As many open connections as the system lets this user have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def raise_file_limit() -> int:
+    """As many open files as the system lets this user have; how many these are."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        return hard
+    return soft
+
+
+def with_files(limits: Limits, files: int) -> Limits:
+    """The limits, with no more connections than the files that can be open allow."""
+    most = max(1, files - OWN_FILES) if files > 0 else limits.connections  # below 0: no limit
+    return replace(limits, connections=min(limits.connections, most))
 
 
 def keep_memory_small() -> None:
@@ -133,7 +87,7 @@ def serve(settings: ServeSettings) -> int:
         UserError: a model cannot be loaded at the start, or the port not be had.
     """
     check_tls(settings)
-    raise_file_limit()
+    settings = replace(settings, limits=with_files(settings.limits, raise_file_limit()))
     keep_memory_small()
     service = Service(settings)
     try:
@@ -212,18 +166,17 @@ async def serve_until_ended(service: Service, settings: ServeSettings) -> int:
 
 
 def make_server(service: Service, settings: ServeSettings) -> Server:
-    limits = settings.limits
     config = uvicorn.Config(
         make_app(service),
-        http=protocol_class(limits),
+        http=connection_class(settings.limits, service.metrics),
         ws="none",
         lifespan="off",
         log_config=None,
+        log_level="error",  # what is no HTTP is counted, not told
         access_log=False,
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=int(IDLE),
-        limit_concurrency=limits.connections,
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )

@@ -87,16 +87,25 @@ class Service:
         )
         return version
 
-    async def images_of(self, asked: Asked) -> list[bytes]:
-        """The images' bytes, those given by address fetched."""
-        if any(isinstance(image, str) for image in asked.images) and not self.settings.urls:
+    async def images_of(self, asked: Asked, body: Body) -> list[bytes]:
+        """The images' bytes, those given by address fetched; these count as the body's, too.
+
+        Raises:
+            ProblemError: addresses are not taken here, or one of them is not to be had in time.
+        """
+        if not self.settings.urls:
             text = "images by address are not taken here; send their bytes, or start with --urls"
             raise ProblemError(403, "forbidden", text)
         limits = self.settings.limits
-        return [
-            await fetch(image, limits) if isinstance(image, str) else image
-            for image in asked.images
-        ]
+        found = []
+        until = time.monotonic() + limits.seconds
+        for image in asked.images:
+            data = image
+            if isinstance(data, str):
+                data = await fetch(data, limits.body - body.held, until - time.monotonic())
+                body.take(len(data))
+            found.append(data)
+        return found
 
     def count(self, name: str, answer: dict[str, Any]) -> None:
         """A worker's answer, in the metrics."""
@@ -119,14 +128,16 @@ class Service:
             data = await body.read(request, self.settings.limits)
             asked = parse(request, data, self.settings.limits)
             model = self.model(asked.model)
-            images = await self.images_of(asked)
+            images: Any = asked.images
+            if asked.has_addresses:
+                images = await unless_gone(request, self.images_of(asked, body))
             header = {
                 "kind": "images",
                 "sizes": [len(image) for image in images],
                 "topk": asked.topk,
                 "threshold": asked.threshold,
             }
-            work = model.submit(header, images, len(images))  # type: ignore
+            work = model.submit(header, images, len(images))
             version, found, _ = await unless_gone(request, work)
         finally:
             body.close()

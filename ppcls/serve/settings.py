@@ -18,7 +18,8 @@ class Limits:
         queue: images that wait or are being predicted, of each model.
         bytes: of all bodies that are being received or wait for an answer.
         seconds: from a whole request to its answer.
-        slow: seconds that a request's head, and then its body, may take to come.
+        slow: seconds that a request's head may take to come, and in each of which periods a body
+            has to get on.
         header: bytes of a request's head.
         connections: open at a time.
     """

@@ -26,7 +26,7 @@ from ppcls.serve.service import Service, json_response, note, refuse_failed, unl
 from ppcls.utils import environment
 from ppcls.utils.text import quoted, visible
 
-HEADER_LENGTH = "inference-header-content-length"
+HEADER_LENGTH = "Inference-Header-Content-Length"
 DATATYPES = {"float32": "FP32", "uint8": "UINT8"}
 OUTPUTS = ("classes", "scores", "labels", "probabilities")
 TAGS: list[Any] = ["open inference protocol"]
@@ -69,20 +69,27 @@ def add(app: FastAPI, service: Service) -> None:
         return json_response({"ready": service.is_ready}, 200 if service.is_ready else 503)
 
     @app.get("/v2/models/{model}", tags=TAGS, **documents.V2_MODEL)
+    async def metadata(model: str) -> Response:
+        return json_response(describe(*find(service, model)))
+
     @app.get("/v2/models/{model}/versions/{version}", tags=TAGS, **documents.V2_MODEL)
-    async def metadata(model: str, version: str | None = None) -> Response:
+    async def version_metadata(model: str, version: str) -> Response:
         return json_response(describe(*find(service, model, version)))
 
     @app.get("/v2/models/{model}/ready", tags=TAGS, **documents.V2_MODEL_READY)
+    async def model_ready(model: str) -> Response:
+        return readiness(service.model(model))
+
     @app.get("/v2/models/{model}/versions/{version}/ready", tags=TAGS, **documents.V2_MODEL_READY)
-    async def model_ready(model: str, version: str | None = None) -> Response:
-        found = service.model(model)
-        is_ready = found.is_ready and version in (None, found.current and found.current.number)
-        return json_response({"name": found.name, "ready": is_ready}, 200 if is_ready else 503)
+    async def version_ready(model: str, version: str) -> Response:
+        return readiness(find(service, model, version)[0])
 
     @app.post("/v2/models/{model}/infer", tags=TAGS, **documents.V2_INFER)
+    async def infer(request: Request, model: str) -> Response:
+        return await run(service, request, *find(service, model))
+
     @app.post("/v2/models/{model}/versions/{version}/infer", tags=TAGS, **documents.V2_INFER)
-    async def infer(request: Request, model: str, version: str | None = None) -> Response:
+    async def version_infer(request: Request, model: str, version: str) -> Response:
         return await run(service, request, *find(service, model, version))
 
     @app.post("/v2/repository/index", tags=TAGS, **documents.V2_INDEX)
@@ -108,7 +115,12 @@ def add(app: FastAPI, service: Service) -> None:
         return json_response(describe(found, version))
 
 
-def find(service: Service, name: str, version: str | None) -> tuple[Model, Version]:
+def readiness(model: Model) -> Response:
+    is_ready = model.is_ready
+    return json_response({"name": model.name, "ready": is_ready}, 200 if is_ready else 503)
+
+
+def find(service: Service, name: str, version: str | None = None) -> tuple[Model, Version]:
     """A model and the version that answers for it.
 
     Raises:
@@ -131,11 +143,13 @@ def folder_in(data: bytes) -> Path | None:
         return None
     found = from_json(data)
     parameters = found.get("parameters", {}) if isinstance(found, dict) else None
-    folder = parameters.get("folder") if isinstance(parameters, dict) else 0
+    if not isinstance(parameters, dict) or not set(parameters) <= {"folder"}:
+        raise wrong('the body should be {"parameters": {"folder": "exported/..."}}, or empty', 400)
+    folder = parameters.get("folder")
     if folder is None:
         return None
     if not isinstance(folder, str) or not folder or "\0" in folder:
-        raise wrong('the body should be {"parameters": {"folder": "exported/..."}}, or empty')
+        raise wrong(f"folder ({quoted(folder)}) should be a folder's path", 400)
     return Path(folder)
 
 
@@ -207,12 +221,13 @@ async def run(service: Service, request: Request, model: Model, version: Version
 
 def read(request: Request, data: bytes, version: Version) -> Infer:
     """An inference request, of JSON alone or of JSON and binary data behind it."""
-    length = request.headers.get(HEADER_LENGTH)
+    length = request.scope["ppcls.headers"].get(HEADER_LENGTH.lower().encode())
     rest = b""
     if length is not None:
-        if not (length.isascii() and length.isdecimal()) or int(length[:18]) > len(data):
-            raise wrong(f"{HEADER_LENGTH} ({quoted(length)}) should be the length of the JSON", 400)
-        data, rest = data[: int(length)], data[int(length) :]
+        if not length.isdigit() or int(length[:18]) > len(data):
+            given = quoted(length.decode("latin-1"))
+            raise wrong(f"{HEADER_LENGTH} ({given}) should be the length of the JSON", 400)
+        data, rest = data[: int(length[:18])], data[int(length[:18]) :]
     found = from_json(data)
     if not isinstance(found, dict):
         raise wrong('the JSON should be {"inputs": [...]}', 400)
