@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls import prediction as _  # noqa: F401  which knows how checkpoints are exported
+import ppcls.prediction  # noqa: F401  which knows how checkpoints are exported
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.exported_model import open_exported
 from ppcls.inference.inputs import Content, Found, ImageInput
@@ -26,11 +26,12 @@ from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded
 from ppcls.utils.guard import user_errors
 from ppcls.utils.log import be_quiet, say
-from ppcls.utils.text import from_json, plural, to_json, visible
+from ppcls.utils.text import from_json, plural, to_json, visible, whole_number
 
 LOCAL = "local"
 MOST_ROWS = 512  # images that a worker is given at a time; a killed run does them again
 TURNS = 4  # a worker is given images at least so many times, so that all end at about one time
+ANSWER = 20  # seconds in which a cluster lets itself be reached
 VARIABLES = "PPCLS_"  # what begins so is set for the workers, too
 
 
@@ -111,6 +112,7 @@ class Cluster:
     def start(self, address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
         options: dict[str, Any] = {"address": address} if address else {}
+        require_answer(address)
         try:
             self.ray.init(
                 **options,
@@ -150,9 +152,10 @@ class Cluster:
             found, what = cores // threads, f"{threads}-core worker" if threads > 1 else "core"
         count = max(1, found) if workers is None else workers
         if count > found:
-            few = f"the cluster has {plural(found, what)} and {plural(count, 'worker')} are to run"
+            few = f"{plural(count, 'worker')} asked for, the cluster has {plural(found, what)}"
             if address == LOCAL or not found:
-                raise UserError(f"{few}: give fewer --workers or --threads")
+                fix = "fewer --workers or --threads" if found or device == "cpu" else "--device cpu"
+                raise UserError(f"{few}: give {fix}")
             say(f"note: {few}: some wait until it has more")
         own = own | {"device": device, "threads": threads, "batch": self.batch_size}
         return Workers(**own, count=count)
@@ -297,6 +300,19 @@ def imported() -> Any:
         name = visible(str(error.name or error))
         raise UserError(f"{name}: not installed; pip install 'ppcls[ray]'") from None
     return ray
+
+
+def require_answer(address: str | None) -> None:
+    """UserError where nothing listens at HOST:PORT: Ray itself would wait for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    number = whole_number(port)
+    if not host or number is None:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), number), ANSWER).close()
+    except (OSError, OverflowError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--address {address}: no Ray cluster answers ({reason})") from None
 
 
 def rows_each(images: int, workers: int, batch: int) -> int:

@@ -216,8 +216,8 @@ def above(place):
     ("words", "said"),
     [
         (("--address", "127.0.0.1:1"), "--address 127.0.0.1:1: no Ray cluster answers"),
-        (("--workers", "5000"), "and 5,000 workers are to run: give fewer --workers or --threads"),
-        (("--device", "gpu"), "the cluster has 0 GPUs"),
+        (("--workers", "5000"), "5,000 workers asked for, the cluster has "),
+        (("--device", "gpu"), "2 workers asked for, the cluster has 0 GPUs: give --device cpu"),
         (("--engine", "tensorrt", "--device", "cpu"), "tensorrt"),
     ],
 )
