@@ -26,10 +26,16 @@ from ppcls.utils.errors import UserError
 
 BACKLOG = 2048  # connections that wait to be taken
 IDLE = 75.0  # seconds that a connection is kept without a request
+<<<<<<< HEAD
 OWN_FILES = 256  # open ones that are no connections
 # Of glibc's mallopt; and bytes from which on a block is the system's own.
+=======
+# Of glibc's mallopt; bytes from which on a block is the system's own, and that are kept free. Less
+# of either costs time: pages that are given back come again as page faults.
+>>>>>>> life
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
-OWN_BLOCK = 256 << 10
+OWN_BLOCK = 1 << 20
+KEPT = 4 << 20
 MARGIN = 5.0  # seconds, at the end, for what has no limit of its own
 
 
@@ -63,7 +69,7 @@ def keep_memory_small() -> None:
     with suppress(OSError, AttributeError):  # another C library
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, OWN_BLOCK)
-        mallopt(M_TRIM_THRESHOLD, OWN_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
         mallopt(M_ARENA_MAX, 1)  # the threads beside the loop write lines alone
 
 
