@@ -26,13 +26,9 @@ from ppcls.utils.errors import UserError
 
 BACKLOG = 2048  # connections that wait to be taken
 IDLE = 75.0  # seconds that a connection is kept without a request
-<<<<<<< HEAD
 OWN_FILES = 256  # open ones that are no connections
-# Of glibc's mallopt; and bytes from which on a block is the system's own.
-=======
 # Of glibc's mallopt; bytes from which on a block is the system's own, and that are kept free. Less
 # of either costs time: pages that are given back come again as page faults.
->>>>>>> life
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 OWN_BLOCK = 1 << 20
 KEPT = 4 << 20
