@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ class Request:
         decoding, engine: seconds, of the slowest of its images.
         begun: when its first image came to the engine.
         failed: why the engine could not run one of its images, alone.
+        names: of its images, in messages; None where the client gave none.
     """
 
     number: int
@@ -39,7 +40,13 @@ class Request:
     begun: float | None = None
     batch: int = 0
     failed: str = ""
+    names: Sequence[str | None] = ()
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def name(self, place: int) -> str:
+        """How messages call an image."""
+        given = self.names[place] if self.names else None
+        return given or ("the image given" if len(self.answers) == 1 else f"images[{place}]")
 
     def is_over(self, now: float) -> bool:
         """Whether an answer is of no use any more."""

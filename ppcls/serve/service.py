@@ -137,6 +137,8 @@ class Service:
                 "topk": asked.topk,
                 "threshold": asked.threshold,
             }
+            if any(asked.names):
+                header["names"] = asked.names
             work = model.submit(header, images, len(images))
             version, found, _ = await unless_gone(request, work)
         finally:

@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data import decode
-from ppcls.inference.inputs import open_image
+from ppcls.inference.inputs import Content, open_image
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.inference.predictor import MANY_CLASSES, Predictor, best_of
 from ppcls.inference.selfcheck import check
@@ -136,6 +136,7 @@ class Server:
             header.get("whole", False),
             count,
         )
+        request.names = header.get("names", ())
         self.requests[request.number] = request
         self.batcher.announce(count)
         return request
@@ -160,11 +161,9 @@ class Server:
         try:
             if request.is_over(start):
                 raise TimeoutError
-            alone = len(request.answers) == 1
-            name = "the image given" if alone else f"images[{place}]"
-            require_pixels(data, self.most_pixels, name)
-            index = None if alone else place
-            pixels = open_image(data, self.predictor.manifest.preprocess, index)
+            image = Content(request.name(place), data)
+            require_pixels(data, self.most_pixels, image)
+            pixels = open_image(image, self.predictor.manifest.preprocess)
         except TimeoutError:
             self.fail(request, place, Failure("late", "it came too late"))
         except UserError as error:
@@ -244,7 +243,7 @@ class Server:
     def result(self, item: Item, row: np.ndarray) -> dict[str, Any] | Failure:
         """The classes of an image, the likeliest first, by its probabilities."""
         request = item.request
-        name = "the image given" if len(request.answers) == 1 else f"images[{item.place}]"
+        name = request.name(item.place)
         if not np.isfinite(row).all():
             return Failure("engine", str(self.predictor.not_finite(name)))
         found = classes_of(self.predictor, row, request.topk, request.threshold)
