@@ -204,6 +204,7 @@ def test_a_request_over_which_workers_hang_takes_no_other_with_it(folder, what):
     run(folder, scenario, hang=1.0)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_replaced(folder):
     async def scenario(model):
         first = process_of(model)
@@ -371,6 +372,7 @@ def test_the_one_that_stands_by_is_given_up_where_its_files_are_gone(folder):
     run(folder, scenario)
 
 
+@pytest.mark.slow
 def test_the_highest_number_is_served(tmp_path):
     place = tmp_path / "made"
     made_engine.write(place / "2", 1.0)
