@@ -63,8 +63,10 @@ def add(commands) -> None:
     access.add_argument("--cors", type=listed, default=[], metavar="ORIGIN,…", help=text)
     text = "take images by their address, too; never from private networks"
     access.add_argument("--urls", action="store_true", help=text)
-    access.add_argument("--tls-cert", type=path, metavar="FILE", help="file of certificates, in PEM")
-    access.add_argument("--tls-key", type=path, metavar="FILE", help="file of their private key, in PEM")
+    text = "file of certificates, in PEM"
+    access.add_argument("--tls-cert", type=path, metavar="FILE", help=text)
+    text = "file of their private key, in PEM"
+    access.add_argument("--tls-key", type=path, metavar="FILE", help=text)
     text = "file for a line of JSON for each request; default: - for standard output; none"
     access.add_argument("--access-log", default="-", metavar="FILE", help=text)
     text = "keep a share of the images, and the answers, in this folder, for labels to come"
