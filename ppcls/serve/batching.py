@@ -46,7 +46,9 @@ class Request:
     def name(self, place: int) -> str:
         """How messages call an image."""
         given = self.names[place] if self.names else None
-        return given or ("the image given" if len(self.answers) == 1 else f"images[{place}]")
+        if len(self.answers) == 1:
+            return given or "the image given"
+        return f"images[{place}] ({given})" if given else f"images[{place}]"
 
     def is_over(self, now: float) -> bool:
         """Whether an answer is of no use any more."""
