@@ -3,6 +3,7 @@
 The top level is what PaddleX 3 reads; what only ppcls needs stands under its own key.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,20 @@ class Manifest:
             OWN: {"network": network, **self.about},
         }
         return to_yaml(document)
+
+    def network_input(self, pixels: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+        """Preprocessed images, uint8 [H, W, C] each, as the network takes them (see `input`)."""
+        if self.input == "float32":
+            return self.preprocess.normalize(pixels)
+        return pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)
+
+    @property
+    def named(self) -> int | None:
+        """Classes that an answer names where nobody says how many; None: all above thresholds."""
+        if self.task == "multilabel":
+            return None
+        # Of two classes of which one is decided on, that one.
+        return self.topk if self.default is None else 1
 
     def decide(self, row: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
         """The class decided on and the likeliest of the others, and the probabilities to show.

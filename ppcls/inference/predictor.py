@@ -277,9 +277,8 @@ class Predictor:
             size = inputs.whole_number("batch_size", batch_size)
         if topk is not None:
             topk = inputs.whole_number("topk", topk)
-        elif self.manifest.task == "classify":
-            # Of two classes of which one is decided on, that one.
-            topk = self.manifest.topk if self.manifest.default is None else 1
+        else:
+            topk = self.manifest.named
         skip = inputs.one_of("on_error", on_error, inputs.ON_ERROR) == "skip"
         if features:
             self.require_features()
@@ -414,8 +413,7 @@ class Predictor:
                     break
         if not images:
             return Run(mistakes, None, 0.0)
-        normal = self.manifest.input == "float32"
-        result = preprocess.normalize(images) if normal else np.stack(images)
+        result = self.manifest.network_input(images)
         return Run(mistakes, result, time.perf_counter() - start)
 
     def probabilities(self, output: np.ndarray) -> np.ndarray:

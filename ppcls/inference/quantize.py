@@ -399,9 +399,7 @@ def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list
         except DataError:
             if not skip:
                 raise
-    stacked = np.stack(pixels) if pixels else np.empty(0, np.uint8)
-    whole = manifest.input == "uint8" or not pixels
-    return kept, stacked if whole else manifest.preprocess.normalize(stacked)
+    return kept, manifest.network_input(np.stack(pixels)) if pixels else np.empty(0, np.uint8)
 
 
 def milliseconds(
@@ -604,7 +602,7 @@ class Job:
         """Answers of the quantized network to the images that every export keeps them to."""
         manifest = self.folder.manifest
         pixels = selfcheck.images(manifest.preprocess)
-        given = pixels if manifest.input == "uint8" else manifest.preprocess.normalize(pixels)
+        given = manifest.network_input(pixels)
         found = open_for(best.folder, self.engine).run(given)
         if manifest.output == "logits":
             found = link(found, manifest.task)

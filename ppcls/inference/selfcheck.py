@@ -83,7 +83,7 @@ def check(predictor: Predictor) -> dict[str, Any]:
     manifest = predictor.manifest
     preprocess = manifest.preprocess
     pixels = images(preprocess)
-    given = pixels if manifest.input == "uint8" else preprocess.normalize(pixels)
+    given = manifest.network_input(pixels)
     found = predictor.probabilities(predictor.engine.run(given))
     path = predictor.folder.path
     if not np.isfinite(found).all():

@@ -135,8 +135,8 @@ class Server:
             time.monotonic(),
             header.get("whole", False),
             count,
+            names=header.get("names", ()),
         )
-        request.names = header.get("names", ())
         self.requests[request.number] = request
         self.batcher.announce(count)
         return request
@@ -235,10 +235,9 @@ class Server:
     def batch(self, items: list[Item]) -> np.ndarray:
         """What the network takes; `items` are of one kind."""
         pixels = [item.pixels for item in items]
-        manifest = self.predictor.manifest
-        if items[0].is_tensor or manifest.input == "uint8":
+        if items[0].is_tensor:
             return np.stack(pixels)
-        return manifest.preprocess.normalize(pixels)
+        return self.predictor.manifest.network_input(pixels)
 
     def result(self, item: Item, row: np.ndarray) -> dict[str, Any] | Failure:
         """The classes of an image, the likeliest first, by its probabilities."""
@@ -292,8 +291,7 @@ def classes_of(
         threshold: of scores that are named; with several labels, in place of the export's.
     """
     manifest = predictor.manifest
-    if topk is None and manifest.task == "classify":
-        topk = manifest.topk if manifest.default is None else 1
+    topk = topk or manifest.named
     if threshold is not None and manifest.task == "multilabel":
         classes = best_of(row, topk or MANY_CLASSES)
         classes = classes[row[classes] > threshold]
