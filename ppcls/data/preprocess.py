@@ -291,6 +291,17 @@ class Preprocess:
                 cv2.LUT(part, table, dst=plane)
         return result
 
+    def network_input(self, images: Sequence[np.ndarray] | np.ndarray, kind: str) -> np.ndarray:
+        """Preprocessed images, uint8 [H, W, C] each, as a network takes them.
+
+        Args:
+            kind: "float32", normalised here, [N, C, H, W]; or "uint8", which the network
+                normalises itself, [N, H, W, C].
+        """
+        if kind == "float32":
+            return self.normalize(images)
+        return images if isinstance(images, np.ndarray) else np.stack(images)
+
     def to_ops(self) -> list[dict[str, Any]]:
         """The `transform_ops` of an inference.yml, with the names PaddleX 3 knows, but for the
         letterbox, which it has not. Two sides are width and height there.

@@ -57,7 +57,7 @@ def example(folder: ExportedModel, batch: int) -> np.ndarray:
     preprocess = folder.manifest.preprocess
     shape = (batch, preprocess.height, preprocess.width, preprocess.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    return folder.manifest.network_input(pixels)
+    return preprocess.network_input(pixels, folder.manifest.input)
 
 
 # --------------------------------------------------------------------------

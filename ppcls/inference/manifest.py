@@ -3,7 +3,6 @@
 The top level is what PaddleX 3 reads; what only ppcls needs stands under its own key.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,12 +101,6 @@ class Manifest:
             OWN: {"network": network, **self.about},
         }
         return to_yaml(document)
-
-    def network_input(self, pixels: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-        """Preprocessed images, uint8 [H, W, C] each, as the network takes them (see `input`)."""
-        if self.input == "float32":
-            return self.preprocess.normalize(pixels)
-        return pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)
 
     @property
     def named(self) -> int | None:

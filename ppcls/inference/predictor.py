@@ -142,6 +142,7 @@ class Predictor:
             self.manifest = self.folder.manifest
             self.engine = self.opened(replace(settings, device=device_for(device)))
         self.output = self.manifest.output
+        self.named = self.manifest.named
         self.parallel: Engine | None = None
         self.opening = threading.Lock()
         self.workers = LastingThreads(threads or environment.threads(), "ppcls-predict")
@@ -278,7 +279,7 @@ class Predictor:
         if topk is not None:
             topk = inputs.whole_number("topk", topk)
         else:
-            topk = self.manifest.named
+            topk = self.named
         skip = inputs.one_of("on_error", on_error, inputs.ON_ERROR) == "skip"
         if features:
             self.require_features()
@@ -413,7 +414,7 @@ class Predictor:
                     break
         if not images:
             return Run(mistakes, None, 0.0)
-        result = self.manifest.network_input(images)
+        result = preprocess.network_input(images, self.manifest.input)
         return Run(mistakes, result, time.perf_counter() - start)
 
     def probabilities(self, output: np.ndarray) -> np.ndarray:

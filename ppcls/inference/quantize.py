@@ -399,7 +399,9 @@ def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list
         except DataError:
             if not skip:
                 raise
-    return kept, manifest.network_input(np.stack(pixels)) if pixels else np.empty(0, np.uint8)
+    if not pixels:
+        return kept, np.empty(0, np.uint8)
+    return kept, manifest.preprocess.network_input(np.stack(pixels), manifest.input)
 
 
 def milliseconds(
@@ -602,7 +604,7 @@ class Job:
         """Answers of the quantized network to the images that every export keeps them to."""
         manifest = self.folder.manifest
         pixels = selfcheck.images(manifest.preprocess)
-        given = manifest.network_input(pixels)
+        given = manifest.preprocess.network_input(pixels, manifest.input)
         found = open_for(best.folder, self.engine).run(given)
         if manifest.output == "logits":
             found = link(found, manifest.task)

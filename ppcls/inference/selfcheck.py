@@ -83,7 +83,7 @@ def check(predictor: Predictor) -> dict[str, Any]:
     manifest = predictor.manifest
     preprocess = manifest.preprocess
     pixels = images(preprocess)
-    given = manifest.network_input(pixels)
+    given = manifest.preprocess.network_input(pixels, manifest.input)
     found = predictor.probabilities(predictor.engine.run(given))
     path = predictor.folder.path
     if not np.isfinite(found).all():

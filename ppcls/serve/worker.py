@@ -237,7 +237,8 @@ class Server:
         pixels = [item.pixels for item in items]
         if items[0].is_tensor:
             return np.stack(pixels)
-        return self.predictor.manifest.network_input(pixels)
+        about = self.predictor.manifest
+        return about.preprocess.network_input(pixels, about.input)
 
     def result(self, item: Item, row: np.ndarray) -> dict[str, Any] | Failure:
         """The classes of an image, the likeliest first, by its probabilities."""
@@ -291,7 +292,7 @@ def classes_of(
         threshold: of scores that are named; with several labels, in place of the export's.
     """
     manifest = predictor.manifest
-    topk = topk or manifest.named
+    topk = topk or predictor.named
     if threshold is not None and manifest.task == "multilabel":
         classes = best_of(row, topk or MANY_CLASSES)
         classes = classes[row[classes] > threshold]

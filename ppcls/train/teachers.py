@@ -282,7 +282,7 @@ class ExportedTeacher:
     def answer(self, pixels: np.ndarray) -> np.ndarray:
         """Probabilities [N, classes] of uint8 [N, H, W, C]."""
         about = self.predictor.manifest
-        given = about.network_input(pixels)
+        given = about.preprocess.network_input(pixels, about.input)
         with threads_kept():
             found = self.predictor.engine.run(given)
         return self.predictor.probabilities(found)
