@@ -17,6 +17,40 @@ def connection_class(limits: Limits, metrics: Metrics) -> type[HttpToolsProtocol
     return type("Connection", (Connection,), {"limits": limits, "metrics": metrics})
 
 
+class Joined:
+    """A transport that sends an answer's head and body in one piece.
+
+    In two, each is a call of the system and wakes the client, which can do nothing with a head.
+    """
+
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop):
+        self.transport = transport
+        self.loop = loop
+        self.head = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self.head:
+            data = self.head + data
+            self.head = b""
+        elif data.startswith(b"HTTP/1.1 "):
+            self.head = data
+            self.loop.call_soon(self.flush)  # where its body does not come at once
+            return
+        self.transport.write(data)
+
+    def flush(self) -> None:
+        if self.head:
+            self.transport.write(self.head)
+            self.head = b""
+
+    def close(self) -> None:
+        self.flush()
+        self.transport.close()
+
+
 class Connection(HttpToolsProtocol):
     """uvicorn's, which by itself waits for ever for a head and takes any length of it.
 
@@ -33,7 +67,7 @@ class Connection(HttpToolsProtocol):
     deaf = False  # nothing more is read: the connection ends
 
     def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
+        super().connection_made(Joined(transport, self.loop))  # type: ignore
         self.start_timer()
         if len(self.connections) > self.limits.connections:
             text = f"the service has {self.limits.connections:,} connections already; ask again"

@@ -208,16 +208,30 @@ def json_response(value: Any, status: int = 200) -> Response:
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
     """What `work` returns, which is cancelled where the client hangs up before."""
 
-    async def gone() -> None:
+    own = asyncio.current_task()
+    assert own
+    is_gone = False
+
+    async def watch() -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
 
-    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(gone())]
+    def hang_up(watcher: "asyncio.Task[None]") -> None:
+        nonlocal is_gone
+        if not watcher.cancelled():
+            is_gone = True
+            own.cancel()
+
+    watcher = asyncio.ensure_future(watch())
+    watcher.add_done_callback(hang_up)
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if tasks[0].done():
-            return tasks[0].result()
-        raise GoneError
+        return await work  # in this task: in one of its own each answer would pass the loop twice
+    except asyncio.CancelledError:
+        if not is_gone:
+            raise
+        if hasattr(own, "uncancel"):  # Python 3.11
+            own.uncancel()  # type: ignore
+        raise GoneError from None
     finally:
-        for task in tasks:
-            task.cancel()
+        watcher.remove_done_callback(hang_up)
+        watcher.cancel()

@@ -5,6 +5,7 @@ a broken image that ends a decoder's library included, happens to no other proce
 """
 
 import ctypes
+import math
 import os
 import resource
 import signal
@@ -35,6 +36,7 @@ from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import be_quiet, print_error
 
 BEAT = 0.5  # seconds
+SMALL = 1 << 20  # bytes of a file, and pixels of an image, that are decoded in a few milliseconds
 OPENINGS = 3  # times that a folder is opened which is replaced meanwhile
 GONE = 3  # exit code where the other process is gone …
 BROKEN = 4  # … and where a thread has ended that it cannot do without
@@ -147,22 +149,36 @@ class Server:
         start = 0
         for place, size in enumerate(sizes):
             data = bytes(rest[start : start + size])
-            self.decoders.submit(self.decode, request, place, data)
             start += size
+            sides = None
+            if len(self.requests) == 1 == len(sizes) and size < SMALL:
+                sides = sides_of(data, request.name(place))
+                if math.prod(sides) < SMALL:  # handing it to another thread would take longer
+                    self.decode(request, place, data, sides)
+                    return
+            self.decoders.submit(self.decode, request, place, data, sides)
 
     def take_tensor(self, header: dict[str, Any], rest: memoryview) -> None:
         rows = np.frombuffer(rest, header["dtype"]).reshape(header["shape"])
         request = self.take(header, len(rows))
         self.batcher.put(*(Item(request, i, row, True) for i, row in enumerate(rows)))
 
-    def decode(self, request: Request, place: int, data: bytes) -> None:
+    def decode(
+        self, request: Request, place: int, data: bytes, sides: tuple[int, int] | None
+    ) -> None:
+        """Prepare an image; `sides`: width and height, where they are known already."""
         own = threading.get_ident()
         self.busy[own] = start = time.monotonic()
         try:
             if request.is_over(start):
                 raise TimeoutError
             image = Content(request.name(place), data)
-            require_pixels(data, self.most_pixels, image)
+            width, height = sides or sides_of(data, image)
+            if width * height > self.most_pixels:
+                raise DataError(
+                    f"{image}: {width:,} x {height:,} pixels, more than the "
+                    f"{self.most_pixels:,} that this service takes; send a smaller one"
+                )
             pixels = open_image(image, self.predictor.manifest.preprocess)
         except TimeoutError:
             self.fail(request, place, Failure("late", "it came too late"))
@@ -309,17 +325,12 @@ def classes_of(
     }
 
 
-def require_pixels(data: bytes, most: int, name: str) -> None:
-    """DataError for an image that says it has more pixels; broken ones are let through."""
+def sides_of(data: bytes, name: str) -> tuple[int, int]:
+    """Width and height that an image says it has; 0 for a broken one, which decoding names."""
     try:
-        width, height = decode.open_image(data, name).size
-    except Exception:  # decoding tells what is wrong with it
-        return
-    if width * height > most:
-        raise DataError(
-            f"{name}: {width:,} x {height:,} pixels, more than the {most:,} that this service "
-            "takes; send a smaller one"
-        )
+        return decode.open_image(data, name).size
+    except Exception:
+        return 0, 0
 
 
 def memory() -> int:

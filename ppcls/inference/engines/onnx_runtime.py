@@ -37,6 +37,8 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = settings.threads
     options.log_severity_level = ERRORS_ALONE
+    # Else its threads keep cores busy for milliseconds after a run, beside what comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
 
     def open_session(path: Path) -> onnxruntime.InferenceSession:
         try:
