@@ -323,36 +323,7 @@ async def ask(
     return found
 
 
-def litserve(folder: str, port: str) -> None:
-    """The same model by LitServe: `Predictor` in its worker, in batches of up to 8."""
-    import litserve as ls
-
-    from ppcls.inference.predictor import Predictor
-
-    class Api(ls.LitAPI):
-        def setup(self, device: str) -> None:
-            self.predictor = Predictor(folder)
-
-        def decode_request(self, request: Any) -> bytes:
-            return request["request"].file.read()
-
-        def batch(self, inputs: list[bytes]) -> list[bytes]:
-            return inputs
-
-        def predict(self, images: list[bytes]) -> list[Any]:
-            return self.predictor.predict(images)
-
-        def unbatch(self, output: list[Any]) -> list[Any]:
-            return output
-
-        def encode_response(self, found: Any) -> dict[str, Any]:
-            return {"labels": found.labels, "scores": found.scores}
-
-    api = Api(max_batch_size=8, batch_timeout=0.005)
-    ls.LitServer(api, accelerator="cpu", timeout=60).run(port=int(port), generate_client_file=False)
-
-
-ROLES = {"bare": bare, "client": client, "litserve": litserve, "fresh": fresh}
+ROLES = {"bare": bare, "client": client, "fresh": fresh}
 
 
 # --------------------------------------------------------------------------- measuring
@@ -471,14 +442,8 @@ def servers(folder: Path, photos: Path, options: argparse.Namespace) -> list[Ser
     found.append(Served("ppcls", [*command, "--access-log", "none", *options.serve], port, photos))
     if options.litserve:
         port = free_port()
-        command = [
-            options.litserve,
-            __file__,
-            "--role",
-            "litserve",
-            str(folder.resolve()),
-            str(port),
-        ]
+        script = str(ROOT / "benchmarks/serve_litserve.py")
+        command = [options.litserve, script, str(folder.resolve()), str(port)]
         found.append(Served("litserve", command, port, photos))
     if options.paddlex:
         port = free_port()

@@ -47,6 +47,9 @@ class Writer:
             except (OSError, ValueError, UserError):
                 self.dropped += 1
 
+    def count_dropped(self) -> int:
+        return self.dropped
+
     def close(self) -> bool:
         """Write what waits, unless that takes too long; whether all is written."""
         with suppress(queue.Full):

@@ -60,6 +60,10 @@ class Metrics:
         self.hung_up = Counter(
             "ppcls_hung_up", "Requests whose client was gone before the answer.", registry=own
         )
+        self.dropped = Gauge(
+            "ppcls_log_dropped", "Lines of the access log and samples that were not written.",
+            ["log"], registry=own,
+        )  # fmt: skip
 
     def part(self, name: str, what: str) -> Histogram:
         text = f"Seconds that a request's images {what}."

@@ -239,6 +239,16 @@ def test_a_reader_that_stops_stops_no_service(folder, tmp_path):
         os.close(end)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")
+def test_a_full_disk_costs_lines_of_the_log_and_no_answer(folder, tmp_path):
+    with served(tmp_path, folder, "--access-log", "/dev/full") as service:
+        assert_right(service.ask(60), 1.0, 60)
+        end = time.monotonic() + SOON
+        while not service.metric('ppcls_log_dropped{log="access"}'):  # another thread writes
+            assert time.monotonic() < end
+        assert_right(service.ask(60), 1.0, 60)
+
+
 @pytest.mark.slow
 def test_a_second_signal_ends_it_at_once(folder, tmp_path):
     with served(tmp_path, folder, "--hang", "60") as service, ThreadPoolExecutor(1) as pool:
