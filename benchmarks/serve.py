@@ -289,6 +289,8 @@ async def ask(
         own = await connect()
         count = 0
         while loop.time() < end and count < most:
+            if own.transport.is_closing():  # not every server keeps them
+                own = await connect()
             start = time.perf_counter()  # the loop's own time counts whole milliseconds
             status = await own.ask(next(given))
             found.append((time.perf_counter() - start, status))
@@ -306,6 +308,8 @@ async def ask(
 
         async def once(start: float) -> None:
             own = free.pop() if free else await connect()
+            if own.transport.is_closing():
+                own = await connect()
             status = await own.ask(next(given))
             found.append((time.perf_counter() - start, status))
             free.append(own)
@@ -471,14 +475,10 @@ def measure(folder: Path, photos: Path, options: argparse.Namespace) -> None:
     """All parts by turns, and what they came to."""
     engine = Part("bare", str(folder), str(photos))
     print(f"\n{folder.name}: {engine.read()}", flush=True)
-    there = []
-    for served in servers(folder, photos, options):
-        if served.wait():
-            there.append(served)
-        else:
-            served.end()
+    started = servers(folder, photos, options)
     bare: dict[str, list[float]] = {"engine": [], "predictor": [], "alone": []}
     try:
+        there = [served for served in started if served.wait()]
         for _ in range(options.turns):
             bare["engine"].append(engine.ask("engine", options.seconds)["rate"])
             bare["predictor"].append(engine.ask("predictor", options.seconds)["rate"])
@@ -494,7 +494,7 @@ def measure(folder: Path, photos: Path, options: argparse.Namespace) -> None:
                 served.ask("alone", 1, 0)
         report(bare, there, options)
     finally:
-        for served in there:
+        for served in started:
             served.end()
         engine.end()
 

@@ -75,8 +75,8 @@ def set_up_numba() -> None:
     """
     import paddle
 
-    openmp = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
-    ctypes.CDLL(str(openmp), mode=ctypes.RTLD_GLOBAL)
+    library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
+    openmp = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
     import numba
 
     config: Any = numba.config
@@ -87,6 +87,8 @@ def set_up_numba() -> None:
         if not any(folder.rglob("*.nbc")):
             say("kernels are compiled for this CPU, once: about 20 seconds")
     numba.set_num_threads(min(environment.threads(), config.NUMBA_NUM_THREADS))
+    # That starts numba's threads, for which it sets OpenMP's number, Paddle's too, to all cores.
+    openmp.omp_set_num_threads(environment.threads())
 
 
 def cache_folder() -> Path:
