@@ -1,7 +1,6 @@
 """The process that speaks HTTP: it starts, listens, loads the models, and ends in good order."""
 
 import asyncio
-import ctypes
 import os
 import resource
 import signal
@@ -21,15 +20,14 @@ from ppcls.serve.logs import finish_saying, say
 from ppcls.serve.problems import ProblemError
 from ppcls.serve.service import Service
 from ppcls.serve.settings import Limits, ServeSettings
-from ppcls.utils import guard
+from ppcls.utils import environment, guard
 from ppcls.utils.errors import UserError
 
 BACKLOG = 2048  # connections that wait to be taken
 IDLE = 75.0  # seconds that a connection is kept without a request
 OWN_FILES = 256  # open ones that are no connections
-# Of glibc's mallopt; bytes from which on a block is the system's own, and that are kept free. Less
-# of either costs time: pages that are given back come again as page faults.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+# Bytes from which on a block is the system's own, and that are kept free. By itself glibc keeps
+# more and more of what bodies took: the largest block that was ever freed sets that.
 OWN_BLOCK = 1 << 20
 KEPT = 4 << 20
 MARGIN = 5.0  # seconds, at the end, for what has no limit of its own
@@ -58,17 +56,6 @@ def with_files(limits: Limits, files: int) -> Limits:
     return replace(limits, connections=min(limits.connections, most))
 
 
-def keep_memory_small() -> None:
-    """Have glibc give the memory of bodies back at once, of which it keeps more and more by itself:
-    the largest block that was ever freed sets what it keeps.
-    """
-    with suppress(OSError, AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, OWN_BLOCK)
-        mallopt(M_TRIM_THRESHOLD, KEPT)
-        mallopt(M_ARENA_MAX, 1)  # the threads beside the loop write lines alone
-
-
 def check_tls(settings: ServeSettings) -> None:
     """UserError for files of TLS that cannot be used."""
     if bool(settings.tls_cert) != bool(settings.tls_key):
@@ -90,7 +77,7 @@ def serve(settings: ServeSettings) -> int:
     """
     check_tls(settings)
     settings = replace(settings, limits=with_files(settings.limits, raise_file_limit()))
-    keep_memory_small()
+    environment.tune_malloc(OWN_BLOCK, KEPT, arenas=1)  # other threads write lines alone
     service = Service(settings)
     try:
         code = runner()(serve_until_ended(service, settings))

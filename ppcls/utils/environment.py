@@ -6,6 +6,7 @@ MKL takes a slow path on AMD processors unless MKL_DEBUG_CPU_TYPE=5 asks for the
 user has set stays.
 """
 
+import ctypes
 import logging
 import math
 import os
@@ -24,6 +25,7 @@ SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later
 # The variables that set the number of threads, the one that counts first.
 THREADS = ("MKL_NUM_THREADS", "OMP_NUM_THREADS") if X86 else ("OMP_NUM_THREADS",)
 MOST_THREADS = 1024
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's mallopt
 threads_given = True  # whether the user has set their number; False once `prepare` had to
 ROOT = Path("/")  # that /proc and /sys are in
 
@@ -114,6 +116,27 @@ def without_working_folder() -> Iterator[None]:
             del os.environ[SAFE_PATH]
         else:
             os.environ[SAFE_PATH] = before
+
+
+def tune_malloc(block: int, kept: int, arenas: int = 0) -> None:
+    """Have glibc take memory from the system and give it back as a program needs it.
+
+    Less of either size costs time, for pages that are given back come again as page faults; more
+    costs memory. Other C libraries go on as they are, and what the user has set stays.
+
+    Args:
+        block: bytes from which on a block is taken and given back by itself, at most 32 MB.
+        kept: bytes that are kept free for what comes next.
+        arenas: heaps for threads; 0: as many as glibc takes.
+    """
+    if "GLIBC_TUNABLES" in os.environ or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    with suppress(OSError, AttributeError, TypeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, block)
+        mallopt(M_TRIM_THRESHOLD, kept)
+        if arenas:
+            mallopt(M_ARENA_MAX, arenas)
 
 
 def own_version() -> str:
