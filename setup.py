@@ -57,7 +57,7 @@ test += [
 ]
 # What asks a service: by its own description, and as clients of Triton do.
 test += ["schemathesis>=4.30,<5", "tritonclient[http]>=2.50,<3"]
-lint = ["ruff>=0.9", "import-linter>=2.17", "pyright[nodejs]>=1.1.390"]
+lint = ["ruff>=0.9", "import-linter>=2.15", "pyright[nodejs]>=1.1.390"]
 
 
 class BuildWithRecipes(build_py):
