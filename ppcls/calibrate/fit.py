@@ -24,7 +24,7 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
 SEED = 0
-FOLDS = 10  # of cross-fitting
+FOLDS = 5  # of cross-fitting
 STEPS = 50  # of Newton's at most
 HOTTEST = 20.0  # temperature, and the reciprocal of the coldest
 TUNED = 0.2  # the share of images that the penalty of raps is chosen by
@@ -216,17 +216,33 @@ def fit_distance(answers: Answers) -> dict[str, np.ndarray]:
     np.add.at(means, which, rows)
     means /= counts[:, None]
     apart = rows - means[which]
-    _, lengths, directions = np.linalg.svd(apart, full_matrices=False)
     count, width = apart.shape
-    spread = lengths**2 / count  # the eigenvalues of the covariance
+    spread, directions = principal(apart)
     mean = spread.sum() / width
     total = (spread**2).sum()
     noise = (((apart**2).sum(axis=1) ** 2).sum() / count - total) / count
     share = min(1.0, max(noise / max(total - width * mean**2, LEAST), LEAST))
     rest = share * mean
     shrunk = (1 - share) * spread + rest
-    varies = directions * np.sqrt(np.maximum(1 - rest / np.maximum(shrunk, LEAST), 0))[:, None]
-    return {"means": means.astype(np.float32), "varies": varies[:KEPT].astype(np.float32)}
+    weights = np.sqrt(np.maximum(1 - rest / np.maximum(shrunk[: len(directions)], LEAST), 0))
+    varies = directions * weights[:, None]
+    return {"means": means.astype(np.float32), "varies": varies.astype(np.float32)}
+
+
+def principal(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The eigenvalues of a covariance, largest first, and the first KEPT directions [K, D].
+
+    Args:
+        rows: [N, D], with mean 0.
+    """
+    count, width = rows.shape
+    few = count <= width
+    values, vectors = np.linalg.eigh(rows @ rows.T if few else rows.T @ rows)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :KEPT].T
+    if few:
+        lengths = np.sqrt(np.maximum(values[: len(vectors)], LEAST))
+        vectors = vectors @ rows / lengths[:, None]
+    return values / count, vectors
 
 
 def fit_unknown(answers: Answers, wish: Wish) -> tuple[Unknown, dict[str, np.ndarray], np.ndarray]:
