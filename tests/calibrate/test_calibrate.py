@@ -6,6 +6,7 @@ import json
 import shutil
 
 import numpy as np
+import pages
 import pytest
 import yaml
 from PIL import Image
@@ -352,3 +353,19 @@ def test_a_copy_of_the_folder_is_calibrated_and_an_onnx_file_alone_is_not(calibr
     moved = shutil.move(calibrated, tmp_path / "elsewhere")
     with ppcls.Predictor(moved, engine="onednn") as predictor:
         assert predictor.calibration is not None
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page_run_in_order(exports, photos, run, tmp_path, monkeypatch):
+    page = pages.text_of("docs/reliable.md")
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(exports / "features", tmp_path / "exported/own_photos")
+    shutil.copytree(photos, tmp_path / "photos/val")
+    commands = pages.commands(page)
+    assert [pages.arguments(line)[0] for line in commands] == ["calibrate", "predict"]
+    for line in commands:
+        code, _, err = run(*pages.arguments(line))
+        assert (code, err) == (0, ""), line
+    assert "state,set" in (tmp_path / "results.csv").read_text()
+    (code,) = pages.blocks(page, "python")
+    exec(compile(code, "reliable.md", "exec"), {})
