@@ -19,6 +19,7 @@ PURPOSES = {
     "commands": "a file for each command: its options, and the call that does it",
     "library": "whole runs from Python: ppcls.train, evaluate, export, load",
     "bench": "how fast networks are, by engine",
+    "calibrate": "how sure an exported model may be",
     "check": "faults in data; images drawn as the model sees them",
     "cluster": "predictions by the workers of a Ray cluster",
     "dev": "for maintainers: proofs of networks, pages of docs/",

@@ -10,6 +10,7 @@ from contextlib import suppress
 from ppcls import __version__
 from ppcls.commands import (
     benchmark,
+    calibrate,
     check_data,
     data,
     evaluate,
@@ -47,6 +48,7 @@ COMMANDS = (
     predict_ray,
     serve,
     similar,
+    calibrate,
     quantize,
     benchmark,
     models,

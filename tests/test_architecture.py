@@ -119,3 +119,23 @@ def test_a_prediction_passes_the_files_of_the_page(exported, workdir, run):
     assert "ant" in out
     before = {"ppcls/cli.py", "ppcls/commands/predict.py"}  # which call the first one watched
     assert watch.found() | before == set(files("prediction"))
+
+
+def test_a_calibrated_prediction_passes_one_file_more(exported, workdir, run):
+    few = ("--coverage", "0.5", "--false-alarms", "0.5", "--engine", "onednn")
+    code, _, err = run("calibrate", "--model-dir", "exported/small", "--data", "photos/train", *few)
+    assert code == 0, err
+    watch = Watch(
+        lambda caller, called: (
+            called.endswith("ppcls/inference/results.py")
+            and caller.endswith("ppcls/commands/predict.py")
+        )
+    )
+    command = ("predict", "--model-dir", "exported/small", "--engine", "paddle")
+    with watch:
+        code, _, err = run(*command, "photos/eval/ant/0.png", "--save", "x.csv")
+    assert code == 0, err
+    before = {"ppcls/cli.py", "ppcls/commands/predict.py"}
+    more = "ppcls/inference/calibration.py"
+    assert f"one file more, `{more}`" in PAGE
+    assert watch.found() | before == {*files("prediction"), more}

@@ -264,7 +264,8 @@ def drawing(options: argparse.Namespace, names: Sequence[str], first: int, behin
         except UserError as error:  # gone by now, or no longer to be had from its address
             say(f"note: no picture of it is drawn: {error}")
             return
-        found = labelled(pixels, prediction.labels, prediction.scores, name, NOTHING)
+        about = (prediction.labels, prediction.scores, name, NOTHING, prediction.doubt)
+        found = labelled(pixels, *about)
         pictures.write(index, found)
 
     return draw

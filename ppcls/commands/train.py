@@ -25,6 +25,7 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.log import print_error, say, silence
 
 if TYPE_CHECKING:
+    from ppcls.data.samples import Dataset
     from ppcls.recipe import Recipe
     from ppcls.start.choose_recipe import Chosen
     from ppcls.start.fit_time import Pace
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 AUTO = "auto"
 STEPS = 2  # of a dry run
 REPORT, EXPORTED = "report", "exported"  # in the run's folder
+EXPORTS_WITH = "onednn"  # the engine that an export is checked with: it is there
 
 
 def add(commands) -> None:
@@ -368,20 +370,25 @@ def say_measured(pace: "Pace", epochs: int, seconds: float) -> None:
 
 
 def hand_over(recipe: "Recipe", file: str) -> None:
-    """Score and export what was trained, into the run's folder, and say how to go on."""
-    from ppcls.export import export
+    """Score, export and calibrate what was trained, in the run's folder, and say how to go on."""
+    from ppcls.export import Form, export, lacking
     from ppcls.train.evaluate import score
     from ppcls.train.setup import eval_samples, find_weights, open_trained
 
     folder = recipe.folder
     trained = open_trained(None, (), str(find_weights(recipe, None).path))
     lines = []
-    if recipe.data.eval or recipe.data.holds_out:
-        report = None if recipe.task.multilabel else folder / REPORT  # is on one label an image
-        score(trained, eval_samples(trained), report, overwrite=True)
+    samples = eval_samples(trained) if recipe.data.eval or recipe.data.holds_out else None
+    one_label = not recipe.task.multilabel  # what reports and calibration are on
+    if samples is not None:
+        report = folder / REPORT if one_label else None
+        score(trained, samples, report, overwrite=True)
         if report:
             lines.append(f"look      {report / 'report.html'} shows what it takes for what")
-    export(trained, folder / EXPORTED, overwrite=True)
+    form = Form(features=one_label and not lacking(trained))  # by which the unknown is told
+    export(trained, folder / EXPORTED, form=form, overwrite=True)
+    if samples is not None and one_label:
+        calibrate_held_out(folder / EXPORTED, samples)
     exported = shlex.quote(str(folder / EXPORTED))
     again = f"train -c {shlex.quote(file)} --overwrite"
     say(
@@ -389,3 +396,15 @@ def hand_over(recipe: "Recipe", file: str) -> None:
         f"predict   {program()} predict --model-dir {exported} PHOTO_OR_FOLDER",
         f"again     {program()} {again}, with what you have changed in {file}",
     )
+
+
+def calibrate_held_out(folder: Path, samples: "Dataset") -> None:
+    """Calibrate the export on the images that the run was scored on, where these are enough."""
+    from ppcls.calibrate.calibrate import calibrate_on
+    from ppcls.calibrate.fit import Wish
+
+    data = f"{samples.source}, on which the run was scored: they have chosen its best epoch, too"
+    try:
+        calibrate_on(folder, samples, data, Wish(), EXPORTS_WITH)
+    except UserError as error:
+        say(f"note: it is not calibrated: {'; '.join(error.lines)}")

@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from ppcls.config.node import place_of
 from ppcls.data.class_names import read_class_names, renamed
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference import manifest, onnx_metadata
+from ppcls.inference import calibration, manifest, onnx_metadata
 from ppcls.inference.manifest import Manifest
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
@@ -230,7 +230,9 @@ class ExportedModel:
         raise UserError(f"{problem}; set PPCLS_HOME to a folder")
 
 
-def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedModel:
+def open_exported(
+    path: Path, given: dict[str, Any] | None = None, calibrated: bool = True
+) -> ExportedModel:
     """Look at a folder.
 
     An ONNX file alone is one, too: what is known of it then, it carries in itself, or is given. Of
@@ -240,17 +242,18 @@ def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedMo
         given: instead of, or in place of parts of, `inference.yml`: fields of `Preprocess`, and
             `labels`, a file of class names, `imagenet` or a sequence of them, and `threshold`.
             Without that file at least `crop` is needed.
+        calibrated: False leaves its calibration out, whatever its state is.
 
     Raises:
         UserError: no such folder, or no whole network in it.
     """
     if path.suffix.lower() == ".onnx" and path.is_file():
-        return open_onnx(path, given or {})
+        return open_onnx(path, given or {}, calibrated)
     checkpoint = checkpoint_in(path)
     if checkpoint and exporter:
         path = exported_of(checkpoint, exporter)
     refuse_others(path)
-    about = describe(path, given or {})
+    about = describe(path, given or {}, calibrated)
     names = (*INT8_PROGRAMS, *PROGRAMS)
     program = next((path / name for name in names if (path / name).is_file()), None)
     if program and not program.with_suffix(".pdiparams").is_file():
@@ -259,7 +262,7 @@ def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedMo
     if program and program.name in INT8_PROGRAMS:
         found = ExportedModel(path, replace(about, precision="int8"), program)
         check_graph(found)
-        return found
+        return with_calibration(found)
     onnx, openvino = (path / name for name in (ONNX, OPENVINO))
     found = ExportedModel(
         path,
@@ -274,18 +277,28 @@ def open_exported(path: Path, given: dict[str, Any] | None = None) -> ExportedMo
             "make them with tools/export.py"
         )
     check_graph(found)
-    return found
+    return with_calibration(found)
 
 
-def open_onnx(path: Path, given: dict[str, Any]) -> ExportedModel:
+def open_onnx(path: Path, given: dict[str, Any], calibrated: bool = True) -> ExportedModel:
     """An ONNX file: that of an exported folder, or one that stands for itself."""
     beside = path.with_name(manifest.FILE)
     if path.name == ONNX and beside.is_file():
-        found = ExportedModel(path.parent, describe(path.parent, given), onnx=path)
+        found = ExportedModel(path.parent, describe(path.parent, given, calibrated), onnx=path)
     else:
         found = ExportedModel(path, describe(path, given), onnx=path)
     check_graph(found)
-    return found
+    return with_calibration(found)
+
+
+def with_calibration(found: ExportedModel) -> ExportedModel:
+    """With the arrays of its calibration; UserError where that is another network's."""
+    about = found.manifest
+    if about.calibration is None:
+        return found
+    files = {path.name: path for path in found.files}
+    opened = about.calibration.opened(found.path, files, about.features)
+    return replace(found, manifest=replace(about, calibration=opened))
 
 
 # What writes the exported folder of a checkpoint: the whole of ppcls, which prediction does without
@@ -398,7 +411,7 @@ def is_exported(path: Path) -> bool:
     return (path / manifest.FILE).is_file() or bool(network_files(path))
 
 
-def describe(path: Path, given: dict[str, Any]) -> Manifest:
+def describe(path: Path, given: dict[str, Any], calibrated: bool = True) -> Manifest:
     """The folder's manifest with what is given in its place."""
     fields = {key: value for key, value in given.items() if value is not None}
     labels = fields.pop("labels", None)
@@ -406,7 +419,7 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
     kept = {key: fields[key] for key in PREPROCESS if key in fields}
     text = onnx_metadata.read(path) if path.is_file() else None
     if text is not None:
-        about = manifest.read(path, kept, text)
+        about = manifest.read(path, kept, text, calibrated=False)  # no arrays travel with it
     elif path.is_file() and "crop" not in fields:
         raise UserError(
             f"{path}: says nothing of what it expects; say how images are prepared: "
@@ -420,7 +433,7 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
                 f"{path}: has no {manifest.FILE}; say how images are prepared: "
                 "--resize 256 --crop 224, and --mean, --std, --interpolation, --labels if needed"
             )
-        about = manifest.read(path, kept)
+        about = manifest.read(path, kept, calibrated=calibrated)
     else:
         about = Manifest(path.resolve().name, Preprocess(), output=None)
     try:
@@ -438,6 +451,9 @@ def describe(path: Path, given: dict[str, Any]) -> Manifest:
                 f"{path}: is no multi-label network, in it one class wins: no threshold"
             )
         about = replace(about, threshold=float(threshold))
+    if about.calibration and preprocess != about.preprocess:
+        say(f"note: {path}: prepares images otherwise than for its calibration: left out")
+        about = replace(about, calibration=None)
     names = about.labels if labels is None else names_given(labels, about)
     return replace(about, preprocess=preprocess, labels=names)
 
@@ -506,7 +522,7 @@ def check_openvino(path: Path) -> None:
 # --------------------------------------------------------------------------
 # The folder that an exported network is written into: whole, and in no other network's place
 
-OWN = (manifest.FILE, *NAMES, CACHE)
+OWN = (manifest.FILE, *NAMES, CACHE, calibration.FILE, calibration.PICTURE)
 
 
 @dataclass(frozen=True)
@@ -550,12 +566,22 @@ def staged(output: Path, origin: Origin, overwrite: bool = False) -> Iterator[Pa
     fix = "--output FOLDER"
     with writing(str(output), fix):
         replaced = check(output, origin, overwrite)
+        calibrated = is_calibrated(output)
         clear_rest(output.with_name(f"{output.name}.incomplete"))
     # What is written into the folder meanwhile fails as the folder itself does.
     with writing(str(output), fix), staged_folder(output, manifest.FILE, OWN, fix=fix) as temporary:
         yield temporary
     if replaced:
         say(f"{output}: replaced the export of {replaced} that was there")
+    if calibrated:
+        say(f"note: {output}: has no calibration any more; make it anew with ppcls calibrate")
+
+
+def is_calibrated(output: Path) -> bool:
+    """Whether the export in a folder has a calibration, whatever its state is."""
+    with suppress(UserError):
+        return manifest.read(output).calibration is not None
+    return (output / calibration.FILE).exists()
 
 
 def check(output: Path, origin: Origin, overwrite: bool) -> Origin | None:

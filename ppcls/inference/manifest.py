@@ -12,6 +12,8 @@ import yaml
 
 from ppcls.data.class_names import by_number, read_class_names
 from ppcls.data.preprocess import Preprocess
+from ppcls.inference import calibration
+from ppcls.inference.calibration import Calibration
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import read_file
 from ppcls.utils.log import say
@@ -50,6 +52,7 @@ class Manifest:
             pooled features that the classifier takes.
         about: provenance and checks.
         paddlex: the name that PaddleX is to read the network under, where that is another.
+        calibration: what is known of how good the answers are, None in exports without.
     """
 
     model: str
@@ -66,6 +69,7 @@ class Manifest:
     default: int | None = None
     about: dict[str, Any] = field(default_factory=dict)
     paddlex: str | None = None
+    calibration: Calibration | None = None
 
     def to_yaml(self) -> str:
         names = {"label_list": list(self.labels)} if self.labels else {}
@@ -100,6 +104,8 @@ class Manifest:
             "PostProcess": after,
             OWN: {"network": network, **self.about},
         }
+        if self.calibration:
+            document[OWN][calibration.KEY] = self.calibration.to_plain()
         return to_yaml(document)
 
     @property
@@ -129,7 +135,12 @@ class Manifest:
         return np.array([answer, *others])[:topk], row
 
 
-def read(folder: Path, given: dict[str, Any] | None = None, text: str | None = None) -> Manifest:
+def read(
+    folder: Path,
+    given: dict[str, Any] | None = None,
+    text: str | None = None,
+    calibrated: bool = True,
+) -> Manifest:
     """The manifest of an exported folder.
 
     PaddleClas writes no name of the network where none was asked for; it is the folder's then.
@@ -138,6 +149,7 @@ def read(folder: Path, given: dict[str, Any] | None = None, text: str | None = N
         given: fields of a Preprocess which, with `crop` among them, stand in for `PreProcess`
             where that says what cannot be represented.
         text: in place of the folder's file: what a file at `folder` carries in itself.
+        calibrated: False leaves its calibration out, unread.
 
     Raises:
         UserError: no such folder, no manifest, or one that cannot be understood.
@@ -169,6 +181,7 @@ def read(folder: Path, given: dict[str, Any] | None = None, text: str | None = N
         if kind == SEVERAL:
             network = {"task": "multilabel"} | network
         apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
+        known = about.pop(calibration.KEY, None)
         features = read_whole("features", network.pop("features", 0))
         fields: dict[str, Any] = read_network(network) | {"features": features}
         if kind == DECIDED:
@@ -181,6 +194,8 @@ def read(folder: Path, given: dict[str, Any] | None = None, text: str | None = N
             if not isinstance(apart["model"], str):
                 raise ValueError(f"{OWN}.network.model should be a name")
             model, fields["paddlex"] = apart["model"], model
+        one_class = kind == "Topk" and fields.get("task") != "multilabel"
+        fields["calibration"] = read_calibration(known if calibrated else None, one_class)
     except UserError as error:
         at = "" if str(error).startswith(str(folder)) else f"{path}: "
         raise UserError(*(at + line for line in error.lines)) from None
@@ -210,6 +225,14 @@ def read(folder: Path, given: dict[str, Any] | None = None, text: str | None = N
     return Manifest(model, preprocess, labels, topk, about=about, **fields)
 
 
+def with_calibration(text: str, made: Calibration) -> str:
+    """The manifest, whoever wrote it, with a calibration in place of what it has of one."""
+    document = load(text)
+    own = document.setdefault(OWN, {"network": {"output": None}})
+    own[calibration.KEY] = made.to_plain()
+    return to_yaml(document)
+
+
 def load(text: str) -> Any:
     """A YAML document in which names are the text that stands there: `no`, `007` and `2024-05-01`
     are no boolean, number and date.
@@ -230,6 +253,15 @@ def as_text(node: yaml.Node | None, named: bool) -> None:
         for key, child in node.value:
             as_text(key, named)
             as_text(child, named or key.value in TEXTS)
+
+
+def read_calibration(value: Any, one_class: bool) -> Calibration | None:
+    """What is said of a calibration; UserError where it is damaged, or cannot be."""
+    if value is None:
+        return None
+    if not one_class:
+        raise UserError(f"{OWN}.{calibration.KEY}: is for networks with one class an image")
+    return calibration.read(value)
 
 
 def read_labels(top: dict[str, Any], folder: Path) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import numpy as np
 from ppcls.data.preprocess import Preprocess
 from ppcls.inference import inputs
 from ppcls.inference.auto import choose
+from ppcls.inference.calibration import State
 from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, LastingThreads, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
 from ppcls.inference.exported_model import open_exported
@@ -36,7 +37,7 @@ from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded
 from ppcls.utils.guard import user_errors
-from ppcls.utils.text import at_most, plural, visible
+from ppcls.utils.text import at_most, first_of, plural, visible
 
 AUTO = "auto"
 MANY_CLASSES = 1 << 30
@@ -46,8 +47,9 @@ LARGE = 1 << 29  # bytes of a network
 SUMS_TO_ONE = 1e-3
 NOTHING = "no class above its threshold"
 NAMED = 3  # class names in a Predictor's repr
+NAMED_IN_SET = 5  # class names of an answer that is not sure
 PREPARED = tuple(field.name for field in fields(Preprocess))  # type: ignore
-OWN = ("folder", "device", "threads", "engine", "precision", "batch_size")
+OWN = ("folder", "device", "threads", "engine", "precision", "batch_size", "calibrated")
 
 
 @dataclass(frozen=True)
@@ -63,13 +65,28 @@ class Prediction:
     time: float | None = None  # seconds from a video's beginning, of its frames
     # float32 [D], what the classifier takes, where it was asked for
     features: np.ndarray | None = field(default=None, repr=False, compare=False)
+    # with a calibration, else None: the names of the classes of which one is right as often as it
+    # says, and how sure that is (sure, unsure, unknown)
+    set: list[str] | None = None
+    state: State | None = None
 
     def __str__(self) -> str:
         named = ", ".join(
             f"{label} {score:.4f}" for label, score in zip(self.labels, self.scores, strict=True)
         )
-        answer = f"error: {self.error}" if self.error else named or NOTHING
+        answer = f"error: {self.error}" if self.error else self.doubt or named or NOTHING
         return f"{self.path}: {answer}" if self.path and not self.error else answer
+
+    @property
+    def doubt(self) -> str:
+        """What to say of an answer that is not sure; "" of a sure one, or without calibration."""
+        if self.state in (None, "sure"):
+            return ""
+        # Classes with thresholds of their own may be in the set without the likeliest one.
+        names = list(dict.fromkeys([*(self.set or ()), *self.labels[:1]]))
+        if self.state == "unsure" and len(names) > 1:
+            return f"unsure: {' or '.join(first_of(names, NAMED_IN_SET))}"
+        return f"{self.state} (most like {self.labels[0]} {self.scores[0]:.2f})"
 
 
 @dataclass(frozen=True)
@@ -108,6 +125,7 @@ class Predictor:
         engine: str = AUTO,
         precision: str = "fp32",
         batch_size: int = 8,
+        calibrated: bool = True,
         **given: Any,
     ):
         """Open a folder that ppcls, PaddleClas or PaddleX exported.
@@ -119,6 +137,8 @@ class Predictor:
                 the import path of an engine of one's own, in a module that `ppcls.use` named.
             precision: of the arithmetic: fp32, bf16 (CPUs that have it) or fp16 (GPUs).
             batch_size: images per run of the network; changes the speed alone.
+            calibrated: use the folder's calibration where it has one: calibrated scores, a set of
+                classes and a state. False: the network's own answers.
             given: in place of what inference.yml says: fit, resize, crop, fill, interpolation,
                 backend, mean, std (fields of `Preprocess`), class_names (or labels, the older
                 name), a file of class names, "imagenet" or a sequence of them, and threshold.
@@ -138,9 +158,10 @@ class Predictor:
         self.threads = threads
         name = inputs.folder_name(folder)
         with user_errors(str(name)):
-            self.folder = open_exported(Path(expanded(name)), in_place(given))
+            self.folder = open_exported(Path(expanded(name)), in_place(given), calibrated)
             self.manifest = self.folder.manifest
             self.engine = self.opened(replace(settings, device=device_for(device)))
+        self.calibration = self.manifest.calibration
         self.output = self.manifest.output
         self.named = self.manifest.named
         self.parallel: Engine | None = None
@@ -341,7 +362,8 @@ class Predictor:
         if not done.outputs:
             done = run(engine, done)
         scores = iter(self.probabilities(done.outputs[0]) if done.outputs else ())
-        features = iter(self.pooled(done.outputs) if done.outputs and asked.features else ())
+        wanted = done.outputs and (asked.features or self.needs_features)
+        features = iter(self.pooled(done.outputs) if wanted else ())
         milliseconds = done.seconds * 1000 / len(done.mistakes)
         for place, unread in enumerate(done.mistakes):
             path = path_of(batch.images[place])
@@ -349,8 +371,8 @@ class Predictor:
             row = None if unread else next(scores)
             pooled = None if unread else next(features, None)
             if row is not None and np.isfinite(row).all():
-                found = self.prediction(path, row, asked.topk, milliseconds)
-                yield replace(found, time=time, features=pooled)
+                found = self.prediction(path, row, asked.topk, milliseconds, pooled)
+                yield replace(found, time=time, features=pooled if asked.features else None)
                 continue
             mistake = unread or self.not_finite(batch.name(place))
             if not asked.skip:
@@ -368,9 +390,29 @@ class Predictor:
             )
         return outputs[1]
 
+    @property
+    def needs_features(self) -> bool:
+        """Whether an image's state depends on its features."""
+        return self.calibration is not None and self.calibration.needs_features
+
+    def scores(self, row: np.ndarray) -> np.ndarray:
+        """The probabilities [classes] to show, calibrated where that can be, of the network's."""
+        return row if self.calibration is None else self.calibration.scores(row[None])[0]
+
     def prediction(
-        self, path: str | None, row: np.ndarray, topk: int, milliseconds: float
+        self,
+        path: str | None,
+        row: np.ndarray,
+        topk: int,
+        milliseconds: float,
+        features: np.ndarray | None = None,
     ) -> Prediction:
+        """What is said of an image.
+
+        Args:
+            row: the network's probabilities, float32 [classes].
+            features: float32 [D], where `needs_features`.
+        """
         if self.manifest.default is not None:
             classes, row = self.manifest.decide(row, topk)
         else:
@@ -379,7 +421,12 @@ class Predictor:
             above = row > np.array(self.manifest.threshold)
             classes = classes[above[classes]]
         labels = [self.label(index) for index in classes]
-        return Prediction(path, classes.tolist(), labels, row[classes].tolist(), milliseconds)
+        found = Prediction(path, classes.tolist(), labels, row[classes].tolist(), milliseconds)
+        if self.calibration is None:
+            return found
+        held, state = self.calibration.judge(row, features)
+        scores = self.scores(row)[classes].tolist()  # in the order of the network's own
+        return replace(found, scores=scores, set=[self.label(i) for i in held], state=state)
 
     def not_finite(self, name: str) -> DataError:
         settings = self.engine.settings
@@ -436,6 +483,12 @@ class Predictor:
             raise UserError(
                 f"{self.folder.path}: there are {plural(np.size(threshold), 'threshold')} and the "
                 f"network has {plural(output.shape[1], 'class')}; export it again"
+            )
+        if self.calibration and self.calibration.made_from.classes != output.shape[1]:
+            raise UserError(
+                f"{self.folder.path}: its calibration is of "
+                f"{plural(self.calibration.made_from.classes, 'class')} and the network has "
+                f"{output.shape[1]}; make it anew with ppcls calibrate"
             )
         default = self.manifest.default
         if default is not None and not 0 <= default < output.shape[1]:

@@ -268,25 +268,41 @@ def labelled(
     source: Path, manifest: Manifest, in_float: Engine, skip: bool = False
 ) -> AccuracyCheck:
     """UserError for images whose classes are not the network's and, unless `skip`, missing ones."""
+    samples = open_labelled("--eval", source, manifest, in_float, skip)
+    paths = list(samples.paths)
+    known = answers(in_float, manifest, paths, skip)
+    labels = samples.labels[known.places]
+    paths = [paths[place] for place in known.places]
+    return AccuracyCheck(samples.source, paths, labels, manifest, known.found)
+
+
+def open_labelled(
+    option: str, source: Path, manifest: Manifest, engine: Engine, skip: bool = False
+) -> Dataset:
+    """Labelled images, their labels as the network of an export numbers its classes.
+
+    Args:
+        option: begins messages: `--eval`.
+        skip: missing images are left to who reads them.
+
+    Raises:
+        UserError: images of other classes, or missing ones.
+    """
     source = Path(find_parts(None, str(source))[1] or source)
     samples = open_samples(source, multilabel=manifest.task == "multilabel")
     lost = [] if skip else missing(samples)
     if lost:
-        raise UserError(f"--eval: images that do not exist: {'; '.join(lost)}")
-    paths = list(samples.paths)
-    labels = numbers(samples, manifest.labels, classes_of(in_float, manifest, paths, skip))
-    known = answers(in_float, manifest, paths, skip)
-    labels = labels[known.places]
-    paths = [paths[place] for place in known.places]
-    return AccuracyCheck(str(source), paths, labels, manifest, known.found)
+        raise UserError(f"{option}: images that do not exist: {'; '.join(lost)}")
+    classes = classes_of(engine, manifest, list(samples.paths), skip)
+    return replace(samples, labels=numbers(option, samples, manifest.labels, classes))
 
 
-def numbers(samples: Dataset, names: Sequence[str], classes: int) -> np.ndarray:
+def numbers(option: str, samples: Dataset, names: Sequence[str], classes: int) -> np.ndarray:
     """The images' labels as the network numbers its classes: by name where it knows the names."""
     if samples.labels.ndim == 2:
         if samples.classes != classes:
             raise UserError(
-                f"--eval {samples.source}: has {plural(samples.classes, 'label')} an image "
+                f"{option} {samples.source}: has {plural(samples.classes, 'label')} an image "
                 f"and the network {plural(classes, 'class')}; give images of its classes"
             )
         known = bool(samples.names) and set(samples.names) == set(names)
@@ -297,8 +313,8 @@ def numbers(samples: Dataset, names: Sequence[str], classes: int) -> np.ndarray:
     if len(outside):
         first = int(outside[0])
         raise UserError(
-            f"--eval {samples.where(first)}: label {samples.labels[first]}, but the network's last "
-            f"class is {classes - 1}; give images of its classes"
+            f"{option} {samples.where(first)}: label {samples.labels[first]}, but the network's "
+            f"last class is {classes - 1}; give images of its classes"
         )
     return samples.labels
 
@@ -501,14 +517,21 @@ def quantize(
         }
         about |= job.describe(best, in_float)
         if best.folder.onnx:
-            network = replace(folder.manifest, precision="int8", about={"source": origin.source})
+            network = replace(
+                folder.manifest,
+                precision="int8",
+                about={"source": origin.source},
+                calibration=None,  # it is the float network's
+            )
             onnx_metadata.add(best.folder.onnx, network.to_yaml())
         kept = {**folder.manifest.about, "source": origin.source}
         kept |= {"files": sizes(temporary), "int8": about, selfcheck.KEY: job.recorded(best)}
-        network = replace(folder.manifest, precision="int8", about=kept)
+        network = replace(folder.manifest, precision="int8", about=kept, calibration=None)
         (temporary / FILE).write_text(network.to_yaml(), encoding="utf-8")
     about_it = (f"  {line}" for line in report(about, best.score))
     say(f"{output}: {source} in int8 for {engine}", *about_it)
+    if folder.manifest.calibration:
+        say(f"note: {source} is calibrated and {output} is not: ppcls calibrate does it anew")
     return output
 
 

@@ -43,7 +43,10 @@ from ppcls.utils.text import SHOWN, cell, from_json, plural, to_csv, to_json, vi
 SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
 COLUMNS = ("path", "rank", "class", "label", "score", "milliseconds", "error")
-TIMED = (*COLUMNS, "time")  # where frames of videos are among the images
+CALIBRATED = ("state", "set")  # columns of a calibrated network's answers …
+TIME = "time"  # … and where frames of videos are among the images
+BETWEEN = "|"  # classes of a set
+UNCALIBRATED = "none"
 WHOLE = "all images"  # what a run that has no part has in its place
 AGAIN = "--resume goes on with the same images and model, --overwrite begins anew"
 
@@ -95,7 +98,12 @@ class PredictionFile:
             )
 
     def begin(
-        self, origin: dict[str, Any], images: Sequence[str], resume: bool, timed: bool
+        self,
+        origin: dict[str, Any],
+        images: Sequence[str],
+        resume: bool,
+        timed: bool,
+        calibrated: bool = False,
     ) -> None:
         """Open it; with `resume`, behind the last whole record of an earlier run.
 
@@ -103,12 +111,12 @@ class PredictionFile:
             origin: what the predictions depend on.
             images: all paths that are to be predicted; an earlier run's are the first of them.
             timed: whether the file has a column for the times of frames of videos.
+            calibrated: whether it has columns for states and sets of classes.
 
         Raises:
             UserError: an earlier run was of something else, or it cannot be written.
         """
-        if timed:
-            self.columns = TIMED
+        self.columns = (*COLUMNS, *(CALIBRATED * calibrated), *((TIME,) * timed))
         resume = resume and self.path.is_file()
         with writing(self.name):
             number = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -127,7 +135,9 @@ class PredictionFile:
 
     def go_on(self, origin: dict[str, Any], images: Sequence[str]) -> None:
         mistake = f"does not belong to {self.path.name}; --overwrite begins anew"
-        found = {"part": WHOLE} | read_header(self.about, FORM, mistake)
+        found = {"part": WHOLE, "calibration": UNCALIBRATED} | read_header(
+            self.about, FORM, mistake
+        )
         for key, value in origin.items():
             if found.get(key) != value:
                 raise UserError(
@@ -188,8 +198,7 @@ class PredictionFile:
 
     def write(self, prediction: Prediction) -> None:
         if self.kind == ".csv":
-            timed = self.columns == TIMED
-            self.append(to_csv(rows_of(prediction, timed)))
+            self.append(to_csv(rows_of(prediction, self.columns[len(COLUMNS) :])))
         else:
             self.append(in_json(prediction))
         self.done = self.done + 1
@@ -267,7 +276,7 @@ def records(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
 def of_csv(text: bytes) -> tuple[bool, str, bool]:
     """Whether a row is its image's first, the image's path, and whether the row is an error."""
     (row,) = csv.reader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
-    if len(row) not in (len(COLUMNS), len(TIMED)):
+    if not 0 <= len(row) - len(COLUMNS) <= len(CALIBRATED) + 1:
         raise ValueError(row)
     path, rank, *_, milliseconds, error = row[: len(COLUMNS)]
     float(milliseconds)
@@ -279,12 +288,20 @@ def of_json(text: bytes) -> tuple[bool, str, bool]:
     return True, str(found["path"]), found["error"] is not None
 
 
-def rows_of(prediction: Prediction, timed: bool = False) -> Iterator[Sequence[Any]]:
-    """A row for each class; one of rank 0 where there is none, and for an error."""
+def rows_of(prediction: Prediction, more: Sequence[str] = ()) -> Iterator[Sequence[Any]]:
+    """A row for each class; one of rank 0 where there is none, and for an error.
+
+    Args:
+        more: names of columns behind the usual ones.
+    """
     p = prediction
     last = [f"{p.milliseconds:.2f}", prediction.error or ""]
-    if timed:
-        last.append("" if p.time is None else f"{p.time:.3f}")
+    behind = {
+        "state": p.state or "",
+        "set": BETWEEN.join(p.set or ()),
+        TIME: "" if p.time is None else f"{p.time:.3f}",
+    }
+    last += [behind[name] for name in more]
     for rank, row in enumerate(zip(p.classes, p.labels, p.scores, strict=True), 1):
         yield [p.path, rank, *row[:2], f"{row[2]:.6f}", *last]
     if not p.classes:
@@ -292,11 +309,13 @@ def rows_of(prediction: Prediction, timed: bool = False) -> Iterator[Sequence[An
 
 
 def in_json(prediction: Prediction) -> str:
-    """A record; `time` is of the frames of videos alone."""
+    """A record; `time` is of the frames of videos alone, `set` and `state` of calibrated ones."""
     record = asdict(replace(prediction, features=None))
     del record["features"]
     if prediction.time is None:
         del record["time"]
+    if prediction.state is None:
+        del record["set"], record["state"]
     return to_json(record, allow_nan=False) + "\n"
 
 
@@ -396,7 +415,8 @@ def report(
             about = origin(predictor, topk)
             if part:
                 about["part"] = f"{part} of {plural(share.total, 'image')}"
-            save.begin(about, found, resume, share.timed)
+            calibrated = about["calibration"] != UNCALIBRATED
+            save.begin(about, found, resume, share.timed, calibrated)
             if resume and not save.done:
                 job.tell(f"note: no unfinished run of {save.target} is there: beginning")
             if save.done:
@@ -519,7 +539,8 @@ class Job:
 def line(prediction: Prediction) -> str:
     pairs = zip(prediction.labels, prediction.scores, strict=True)
     names = "; ".join(f"{label} {score:.4f}" for label, score in pairs) or NOTHING
-    return f"{prediction.path}: {names}  [{prediction.milliseconds:.1f} ms]"
+    answer = f"{prediction.doubt}  ({names})" if prediction.doubt else names
+    return f"{prediction.path}: {answer}  [{prediction.milliseconds:.1f} ms]"
 
 
 def origin(predictor: Predicts, topk: int | None) -> dict[str, Any]:
@@ -531,6 +552,7 @@ def origin(predictor: Predicts, topk: int | None) -> dict[str, Any]:
         "labels": names.hexdigest()[:16],
         "preprocessing": str(about.preprocess),
         "threshold": str(about.threshold),
+        "calibration": about.calibration.digest() if about.calibration else UNCALIBRATED,
         "topk": topk or about.topk,
         "precision": predictor.engine.settings.precision,
         "part": WHOLE,

@@ -30,25 +30,34 @@ KEPT = (".jpg", ".jpeg")
 
 
 def labelled(
-    pixels: np.ndarray, labels: Sequence[str], scores: Sequence[float], name: str, nothing: str
+    pixels: np.ndarray,
+    labels: Sequence[str],
+    scores: Sequence[float],
+    name: str,
+    nothing: str,
+    doubt: str = "",
 ) -> Image.Image:
     """The image with a line beneath it for each class, its score as a bar, and its own name.
 
     Args:
         pixels: uint8 [H, W, C].
         nothing: what to say where there are no classes.
+        doubt: what to say above them, where the answer is not sure.
     """
     image = fit(pixels, SIDE)
     width = max(image.width, NARROWEST)
     rows = list(zip(labels, scores, strict=True))[:MOST_LINES]
-    height = image.height + max(1, len(rows)) * LINE + LINE
+    height = image.height + (bool(doubt) + max(1, len(rows))) * LINE + LINE
     picture = Image.new("RGB", (width, height), PAPER)
     picture.paste(image, ((width - image.width) // 2, 0))
     draw = ImageDraw.Draw(picture)
-    font = Lettering([*labels, nothing], FONT_SIZE)
+    font = Lettering([*labels, nothing, doubt], FONT_SIZE)
     small = Lettering([name], SMALL)
     above = image.height
     low = (LINE - FONT_SIZE) // 2 - 1
+    if doubt:
+        font.write(draw, (MARGIN, above + low), elided(doubt, width - 2 * MARGIN, font), INK)
+        above += LINE
     for label, score in rows:
         text = f"{score:.4f}"
         draw.rectangle((0, above + 1, score * (width - 1), above + LINE - 2), BAR)

@@ -136,8 +136,8 @@ def describe(model: Model) -> dict[str, Any]:
     if version:
         about = version.about
         found |= {"version": version.number, "digest": version.digest}
-        kept = ("classes", "task", "topk", "engine", "batch", "delay", "rate", "check")
-        found |= {"network": about["model"], **{key: about[key] for key in kept}}
+        kept = ("classes", "task", "topk", "calibrated", "engine", "batch", "delay", "rate")
+        found |= {"network": about["model"], **{key: about[key] for key in (*kept, "check")}}
     elif model.problem:
         found["problem"] = model.problem
     return found

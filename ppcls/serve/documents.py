@@ -1,7 +1,7 @@
 """What OpenAPI says of the routes, and the page of problems."""
 
 import html
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -26,12 +26,18 @@ class Problem(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """Of one image: its classes, the likeliest first, or why it has none."""
+    """Of one image: its classes, the likeliest first, or why it has none.
+
+    Of a calibrated model also `set`, the classes of which one is right as often as it was asked
+    for, and `state`: sure (the set is one class), unsure, or unknown (unlike all classes).
+    """
 
     name: str | None = None
     classes: list[int] | None = None
     labels: list[str] | None = None
     scores: list[float] | None = None
+    set: list[str] | None = None
+    state: Literal["sure", "unsure", "unknown"] | None = None
     error: str | None = None
 
 

@@ -230,7 +230,10 @@ class Server:
         try:
             outputs = engine.run_all(self.batch(items))
             rows = self.predictor.probabilities(outputs[0])
-            found = [self.result(item, row) for item, row in zip(items, rows, strict=True)]
+            pooled: Any = [None] * len(items)
+            if self.predictor.needs_features:
+                pooled = self.predictor.pooled(outputs)
+            found = [self.result(*one) for one in zip(items, rows, pooled, strict=True)]
         except Exception as error:  # engines and memory have kinds of their own
             if len(items) > 1:  # one of them may be why, or that they are many
                 return [whole for item in items for whole in self.run_batch([item], alone)]
@@ -256,14 +259,18 @@ class Server:
         about = self.predictor.manifest
         return about.preprocess.network_input(pixels, about.input)
 
-    def result(self, item: Item, row: np.ndarray) -> dict[str, Any] | Failure:
+    def result(
+        self, item: Item, row: np.ndarray, features: np.ndarray | None
+    ) -> dict[str, Any] | Failure:
         """The classes of an image, the likeliest first, by its probabilities."""
         request = item.request
         name = request.name(item.place)
         if not np.isfinite(row).all():
             return Failure("engine", str(self.predictor.not_finite(name)))
-        found = classes_of(self.predictor, row, request.topk, request.threshold)
-        return found | ({"whole": row.astype("<f4").tobytes()} if request.whole else {})
+        found = classes_of(self.predictor, row, request.topk, request.threshold, features)
+        if request.whole:
+            found["whole"] = self.predictor.scores(row).astype("<f4").tobytes()
+        return found
 
     def send_answers(self, requests: list[Request]) -> None:
         """Of whole requests, in one message."""
@@ -299,12 +306,18 @@ class Server:
 
 
 def classes_of(
-    predictor: Predictor, row: np.ndarray, topk: int | None, threshold: float | None
+    predictor: Predictor,
+    row: np.ndarray,
+    topk: int | None,
+    threshold: float | None,
+    features: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Classes, labels and scores as `Predictor.predict` gives them.
+    """Classes, labels and scores as `Predictor.predict` gives them, with set and state where it is
+    calibrated.
 
     Args:
         row: probabilities [classes].
+        features: [D], where the predictor needs them.
         threshold: of scores that are named; with several labels, in place of the export's.
     """
     manifest = predictor.manifest
@@ -314,15 +327,16 @@ def classes_of(
         classes = classes[row[classes] > threshold]
         labels = [predictor.label(index) for index in classes]
         return {"classes": classes.tolist(), "labels": labels, "scores": row[classes].tolist()}
-    found = predictor.prediction(None, row, topk or MANY_CLASSES, 0.0)
+    found = predictor.prediction(None, row, topk or MANY_CLASSES, 0.0, features)
     count = len(found.scores)
     if threshold is not None:
         count = sum(score >= threshold for score in found.scores)
-    return {
+    answer = {
         "classes": found.classes[:count],
         "labels": found.labels[:count],
         "scores": found.scores[:count],
     }
+    return answer if found.state is None else answer | {"set": found.set, "state": found.state}
 
 
 def sides_of(data: bytes, name: str) -> tuple[int, int]:
@@ -352,6 +366,7 @@ def about(predictor: Predictor, digest: str, how: Plan, checked: dict[str, Any])
         "classes": list(manifest.labels),
         "task": manifest.task,
         "topk": manifest.topk,
+        "calibrated": predictor.calibration is not None,
         "engine": str(engine.settings),
         "framework": engine.settings.engine,
         "shape": [None, *engine.shape[1:]],

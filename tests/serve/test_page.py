@@ -8,11 +8,15 @@ import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import small_network
 from photos import write_photo
 from PIL import Image
 
+from ppcls.calibrate.calibrate import calibrate_on
+from ppcls.calibrate.fit import Wish
+from ppcls.data.samples import Dataset, Paths
 from ppcls.export import Form, export
 from ppcls.inference.predictor import Predictor
 from ppcls.utils import environment
@@ -108,6 +112,24 @@ def locked(exported, tmp_path_factory):
     keys = ("--keys", str(folder / "keys"))
     with serving(folder / "home", str(exported), f"it's={folder / 'other'}", *keys) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def calibrated(photos, tmp_path_factory):
+    """A service that is sure of some photos, and what `Predictor` says of each."""
+    place = tmp_path_factory.mktemp("calibrated")
+    paths = [str(photos / f"{seed}.png") for seed in range(12)]
+    form = Form(("onnx",), features=True)
+    folder = export(small_network.trained(), place / "small", paths[:3], form)
+    with Predictor(folder, engine="onnxruntime") as predictor:
+        labels = np.array([answer.classes[0] for answer in predictor.predict(paths)])
+    labels[::4] = 1 - labels[::4]
+    samples = Dataset(Paths(paths), labels, ("ant", "bee"), "photos")
+    calibrate_on(folder, samples, "photos", Wish(0.75, false_alarms=0.25), "onnxruntime")
+    with Predictor(folder, engine="onnxruntime") as predictor:
+        found = {os.path.basename(path): predictor.predict(path)[0] for path in paths}
+    with serving(place / "home", str(folder)) as origin:
+        yield origin, found
 
 
 # --------------------------------------------------------------------------- the browser
@@ -435,6 +457,25 @@ def test_not_sure_is_shown_below_the_value_of_the_slider(visit, origin, photos):
     drop(page, photos / "0.png")
     (name,) = answers(page, 1)
     expect(page.locator("#spoken")).to_have_text(f"0.png: not sure, perhaps {name}")
+
+
+def test_a_calibrated_model_says_itself_how_sure_it_is(visit, calibrated, photos):
+    origin, answers_of = calibrated
+    page = visit(origin)
+    expect(page.get_by_role("slider")).to_have_count(0)
+    badges = {"sure": [], "unsure": ["Not sure"], "unknown": ["Unlike all classes"]}
+    seen = set()
+    for name, answer in answers_of.items():
+        if answer.state in seen:
+            continue
+        seen.add(answer.state)
+        page.get_by_role("button", name="Clear").click() if len(seen) > 1 else None
+        drop(page, photos / name)
+        (headline,) = answers(page, 1)
+        assert cards(page).locator(".badge").all_inner_texts() == badges[answer.state]
+        several = answer.state == "unsure" and len(answer.set) > 1
+        assert headline == (" or ".join(answer.set) if several else answer.labels[0])
+    assert seen == set(badges)
 
 
 def test_chinese_is_kept_over_a_reload(visit, origin, photos):

@@ -8,6 +8,7 @@ const TEXTS = {
     clear: "Clear", results: "Answers", call: "Call it from a program", copy: "Copy",
     copyOf: "Copy the call from {what}", copied: "Copied", docs: "All of the API",
     take: "Take the photo", close: "Close", waits: "Looking …", unsure: "Not sure",
+    unknown: "Unlike all classes", either: " or ",
     none: "None of the classes", photo: "photo", pasted: "pasted photo", again: "Try again",
     againAll: "Try {count} again", one: "1 photo", many: "{count} photos", part: "{done} of {count} photos",
     time: "{total} ms, of which the network took {engine}",
@@ -24,6 +25,7 @@ const TEXTS = {
     cameraRefused: "The browser does not let this page use the camera; its settings for this page do.",
     cameraFails: "The camera cannot be used: {why}",
     spoken: "{name}: {answer}", unsureSpoken: "not sure, perhaps {answer}",
+    unknownSpoken: "unlike all classes, most like {answer}",
     allSpoken: "{count} photos are done", failedSpoken: "{count} photos are done, {failed} of them failed",
   },
   zh: {
@@ -33,6 +35,7 @@ const TEXTS = {
     clear: "清空", results: "结果", call: "在程序中调用", copy: "复制",
     copyOf: "复制 {what} 调用代码", copied: "已复制", docs: "完整 API",
     take: "拍照", close: "关闭", waits: "识别中……", unsure: "不确定",
+    unknown: "不像任何类别", either: "或",
     none: "不属于任何类别", photo: "照片", pasted: "粘贴的照片", again: "重试",
     againAll: "重试 {count} 张", one: "1 张照片", many: "{count} 张照片", part: "{done} / {count} 张照片",
     time: "{total} 毫秒，其中网络 {engine} 毫秒",
@@ -49,11 +52,13 @@ const TEXTS = {
     cameraRefused: "浏览器不允许此页面使用相机，可在浏览器的网站设置中更改。",
     cameraFails: "无法使用相机：{why}",
     spoken: "{name}：{answer}", unsureSpoken: "不确定，可能是 {answer}",
+    unknownSpoken: "不像任何类别，最像 {answer}",
     allSpoken: "{count} 张照片已完成", failedSpoken: "{count} 张照片已完成，其中 {failed} 张失败",
   },
 };
 const AT_ONCE = 4; // requests
 const CLASSES = "5"; // of an answer
+const NAMED = 3; // classes of an answer that is not sure
 const SHOWN = 90; // characters of class names at the top
 const MOST = 200; // photos that come together
 const SPOKEN_EACH = 3; // photos that come together and whose answers are spoken one by one
@@ -200,7 +205,7 @@ function describe() {
   const model = current();
   write($("title"), model?.name ?? "ppcls");
   document.title = model ? `${model.name} · ppcls` : "ppcls";
-  $("sure-label").hidden = model?.task === "multilabel";
+  $("sure-label").hidden = model?.task === "multilabel" || model?.calibrated;
   $("about").classList.toggle("wrong", state === "unreachable" || Boolean(model?.problem));
   if (state !== "known") {
     write($("about"), state === "opening" ? "" : say(state));
@@ -249,16 +254,22 @@ function makeCard(file, name, batch) {
   return { file, name, batch, item, body, url, stop: new AbortController(), model: null, answer: null, problem: null };
 }
 
-function isUnsure({ model, answer }) {
-  const scores = answer?.predictions[0].scores ?? [];
-  return model?.task !== "multilabel" && scores.length > 0 && scores[0] < Number($("sure").value) / 100;
+// "unsure" or "unknown" where the answer is not sure, as a calibrated model says, else the slider; or "".
+function doubt({ model, answer }) {
+  const { scores = [], state } = answer?.predictions[0] ?? {};
+  if (state) return state === "sure" ? "" : state;
+  const low = scores.length > 0 && scores[0] < Number($("sure").value) / 100;
+  return low && model?.task !== "multilabel" ? "unsure" : "";
 }
 
 function headline({ answer, problem, model }) {
   if (problem) return problem();
   if (!answer) return say("waits");
-  const { labels } = answer.predictions[0];
+  const { labels, set = [], state } = answer.predictions[0];
   if (!labels.length) return say("none");
+  if (state === "unsure" && set.length > 1) {
+    return set.slice(0, NAMED).join(say("either")) + (set.length > NAMED ? " …" : "");
+  }
   return model?.task === "multilabel" ? labels.join(say("between")) : labels[0];
 }
 
@@ -309,13 +320,11 @@ function bars({ labels, scores }) {
   return list;
 }
 
-// Whether the answer is sure, which the slider says.
 function mark(card) {
-  const unsure = isUnsure(card);
-  card.item.classList.toggle("unsure", unsure);
-  const badge = card.body.querySelector(".badge");
-  if (unsure && !badge) card.body.prepend(element("p", "badge", say("unsure")));
-  if (!unsure) badge?.remove();
+  const found = doubt(card);
+  card.item.classList.toggle("unsure", Boolean(found));
+  card.body.querySelector(".badge")?.remove();
+  if (found) card.body.prepend(element("p", "badge", say(found)));
 }
 
 function count() {
@@ -438,8 +447,9 @@ function announce(card) {
   batch.left -= 1;
   batch.failed += card.problem ? 1 : 0;
   if (batch.size <= SPOKEN_EACH) {
+    const found = doubt(card);
     const answer = headline(card);
-    speak(say("spoken", { name: card.name, answer: isUnsure(card) ? say("unsureSpoken", { answer }) : answer }));
+    speak(say("spoken", { name: card.name, answer: found ? say(`${found}Spoken`, { answer }) : answer }));
   } else if (!batch.left) {
     speak(say(batch.failed ? "failedSpoken" : "allSpoken", { count: batch.size, failed: batch.failed }));
   }

@@ -1,0 +1,1 @@
+"""Calibrates an exported model on labelled images that it has not learnt from."""

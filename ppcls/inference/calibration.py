@@ -1,0 +1,371 @@
+"""What an export knows of its answers: calibrated scores, sets of classes, what is unlike all.
+
+`ppcls.calibrate` makes it from labelled images that the network has not learnt from. It stands in
+`inference.yml`; arrays stand beside that in a file of their own, whose digest it names.
+"""
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ppcls.config.node import Count, Positive, Share
+from ppcls.utils.errors import UserError
+from ppcls.utils.files import read_file
+
+KEY = "calibration"  # of the part of inference.yml that ppcls alone reads
+FILE = "calibration.safetensors"
+PICTURE = "calibration.png"
+AGAIN = "copy the folder again, or make it anew with ppcls calibrate"
+State = Literal["sure", "unsure", "unknown"]
+Method = Literal["lac", "aps", "raps"]
+# What is measured of an image to tell whether it is unlike all; the larger, the stranger.
+Measure = Literal["confidence", "entropy", "distance"]
+LEAST = float(np.finfo(np.float32).tiny)  # a probability that was rounded to 0
+Class = TypeVar("Class")
+
+# A threshold is infinite where there were too few images for one: then all classes are in a set.
+Threshold = Annotated[float, Field(strict=True)]
+
+
+def described(cls: type[Class]) -> type[Class]:
+    """A part of the calibration, checked when it is read; later versions may say more."""
+    config = ConfigDict(extra="ignore")
+    return pydantic_dataclass(config=config, frozen=True, kw_only=True)(cls)  # type: ignore
+
+
+@described
+class Sets:
+    """Sets of classes that hold the right one as often as `coverage` says.
+
+    A class is in the set where its score of `nonconformity` is at most its threshold.
+
+    Attributes:
+        method: lac (least ambiguous sets, arXiv:1609.00451), aps (adaptive sets,
+            arXiv:2006.02544) or raps (regularized ones, arXiv:2009.14193).
+        coverage: from 0 to 1.
+        thresholds: one for all classes, or each one's own (Mondrian sets).
+        penalty, free: of raps, what each class adds behind the first `free` of a set.
+    """
+
+    method: Method
+    coverage: Share
+    thresholds: tuple[Threshold, ...]
+    penalty: Annotated[float, Field(ge=0)] = 0.0
+    free: Annotated[int, Field(ge=0)] = 0
+
+    @property
+    def per_class(self) -> bool:
+        return len(self.thresholds) > 1
+
+    def hold(self, probabilities: np.ndarray) -> np.ndarray:
+        """Which classes are in each image's set: bool [N, classes] of float [N, classes]."""
+        scores = nonconformity(probabilities, self.method, self.penalty, self.free)
+        return scores <= np.array(self.thresholds)
+
+
+@described
+class Unknown:
+    """From when on an image is unlike all that the classes know.
+
+    Attributes:
+        measure: confidence (the likeliest class's, arXiv:1610.02136), entropy of the
+            probabilities, or distance of the features from all classes' (arXiv:1807.03888).
+        threshold: images that measure more are unknown.
+        false_alarms: the share of images of the classes that are called unknown, all the same.
+    """
+
+    measure: Measure
+    threshold: Threshold
+    false_alarms: Share
+
+
+@described
+class MadeFrom:
+    """What a calibration was made from.
+
+    Attributes:
+        images: how many.
+        data: what was named.
+        digest: of the images' names, labels and order.
+        network: of the contents of the network's files, by name.
+        assumption: what the guarantee rests on, in words.
+    """
+
+    images: Count
+    classes: Count
+    data: str
+    digest: str
+    network: dict[str, str]
+    assumption: str
+
+
+@described
+class Calibration:
+    """What an export knows of its answers.
+
+    Attributes:
+        temperature: the logits are divided by it (arXiv:1706.04599); 1 where that helps nothing.
+        sets: made of the probabilities that the network gives, before the temperature: what is
+            guaranteed of them does not depend on it.
+        expected: what was found by cross-fitting, for people.
+        arrays: digest of FILE, None where there is none.
+        values: the arrays in it, by name, and those of `with_products`.
+    """
+
+    made_from: MadeFrom
+    sets: Sets
+    unknown: Unknown
+    temperature: Positive = 1.0
+    expected: dict[str, Any] = field(default_factory=dict)
+    arrays: str | None = None
+    values: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def needs_features(self) -> bool:
+        return self.unknown.measure == "distance"
+
+    def scores(self, probabilities: np.ndarray) -> np.ndarray:
+        """Calibrated, float32 [N, classes], of the network's own. No order of classes changes."""
+        if self.temperature == 1:
+            return probabilities
+        return tempered(probabilities, self.temperature)
+
+    def judge(
+        self, probabilities: np.ndarray, features: np.ndarray | None
+    ) -> tuple[list[int], State]:
+        """The classes of an image's set, the likeliest first, and how sure the answer is.
+
+        Sure is an answer whose set has the likeliest class alone. An empty set is one where no
+        class is likely enough at this coverage: unsure.
+
+        Args:
+            probabilities: the network's own, float32 [classes].
+            features: float32 [D], where `needs_features`.
+        """
+        row = probabilities[None]
+        held = np.flatnonzero(self.sets.hold(row)[0])
+        held = held[np.argsort(-probabilities[held], kind="stable")].tolist()
+        pooled = None if features is None else features[None]
+        strange = strangeness(self.unknown.measure, row, pooled, self.values)[0]
+        if strange > self.unknown.threshold:
+            return held, "unknown"
+        return held, "sure" if held == [int(probabilities.argmax())] else "unsure"
+
+    def to_plain(self) -> dict[str, Any]:
+        """As it stands in inference.yml."""
+        plain = TypeAdapter(Calibration).dump_python(self, mode="json", exclude={"values"})
+        return {key: value for key, value in plain.items() if value not in (None, {})}
+
+    def digest(self) -> str:
+        """Changes with all that answers depend on, 16 hexadecimal digits."""
+        parts = (self.temperature, self.sets, self.unknown, self.arrays)
+        return sha256(repr(parts).encode()).hexdigest()[:16]
+
+    def opened(self, folder: Path, files: Mapping[str, Path], features: int) -> "Calibration":
+        """With its arrays, for prediction.
+
+        Args:
+            folder: that inference.yml stands in.
+            files: the network's, by name.
+            features: how many the network gives of an image.
+
+        Raises:
+            UserError: it is of another network, or the file of arrays is missing or not its own.
+        """
+        for name, path in files.items():
+            if self.made_from.network.get(name) != digest_of(path):
+                raise UserError(
+                    f"{folder}: the calibration in inference.yml is of another network than "
+                    f"{name}; make it anew with ppcls calibrate, or remove {KEY} there"
+                )
+        if self.needs_features and not features:
+            raise UserError(
+                f"{folder}: its calibration needs features, which the network does not give; "
+                f"{AGAIN}"
+            )
+        if self.arrays is None:
+            values = {}
+        else:
+            values = read_arrays(folder / FILE, self.arrays)
+        if self.needs_features:
+            require_shapes(folder / FILE, values, features)
+            values |= with_products(values["means"], values["varies"])
+        return replace(self, values=values)
+
+
+def read(value: Any) -> Calibration:
+    """What stands in inference.yml, checked.
+
+    Raises:
+        UserError: it is damaged; the line names the key.
+    """
+    try:
+        return TypeAdapter(Calibration).validate_python(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join([f"ppcls.{KEY}", *map(str, first["loc"])])
+        text = first["msg"].replace("Input should", "should")
+        raise UserError(f"{place}: {text[0].lower()}{text[1:]}; {AGAIN}") from None
+
+
+def digest_of(path: Path) -> str:
+    """Of a file's contents, 16 hexadecimal digits."""
+    found = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()[:16]
+
+
+# --------------------------------------------------------------------------
+# The file of arrays
+
+
+def to_file(values: Mapping[str, np.ndarray]) -> tuple[bytes, str]:
+    """The content of a file of arrays, and its digest."""
+    data = save({name: np.ascontiguousarray(value) for name, value in values.items()})
+    return data, sha256(data).hexdigest()[:16]
+
+
+def read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, by name.
+
+    Raises:
+        UserError: it is missing, damaged, or another one than that of this digest.
+    """
+    try:
+        data = read_file(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: is missing; {AGAIN}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+    if sha256(data).hexdigest()[:16] != digest:
+        raise UserError(f"{path}: is not the file that inference.yml names; {AGAIN}")
+    try:
+        return load(data)
+    except SafetensorError as error:
+        raise UserError(f"{path}: is no file of arrays ({error}); {AGAIN}") from None
+
+
+def require_shapes(path: Path, values: Mapping[str, np.ndarray], features: int) -> None:
+    """UserError where the arrays of distance are not there or do not fit together."""
+    for name in ("means", "varies"):
+        value = values.get(name)
+        if value is None or value.ndim != 2 or value.shape[1] != features or not len(value):
+            raise UserError(f"{path}: has no {name} for {features} features; {AGAIN}")
+
+
+# --------------------------------------------------------------------------
+# What is computed of a network's answers
+
+
+def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    """Softmax of the logits divided by a temperature, float32 [N, classes].
+
+    The logarithm of probabilities is the logits, but for a number that softmax takes out again.
+    """
+    logits = np.log(np.maximum(probabilities.astype(np.float64), LEAST)) / temperature
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def nonconformity(
+    probabilities: np.ndarray, method: str, penalty: float = 0.0, free: int = 0
+) -> np.ndarray:
+    """How badly each class would fit an image, float64 [N, classes].
+
+    lac: 1 - its probability. aps: the probabilities of all likelier classes, and a drawn part of
+    its own. raps: that, and a penalty for each place behind the first `free`.
+
+    Args:
+        probabilities: [N, classes].
+    """
+    rows = probabilities.astype(np.float64)
+    if method == "lac":
+        return 1 - rows
+    order = np.argsort(-rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, order, axis=1)
+    scores = np.cumsum(ordered, axis=1) - ordered * drawn(probabilities)[:, None]
+    if method == "raps":
+        scores += penalty * np.maximum(0, np.arange(1, rows.shape[1] + 1) - free)
+    found = np.empty_like(scores)
+    np.put_along_axis(found, order, scores, axis=1)
+    return found
+
+
+def drawn(probabilities: np.ndarray) -> np.ndarray:
+    """A number from 0 to below 1 for each image, float64 [N], drawn from its own probabilities.
+
+    So an image has the same set each time, and the sets have the coverage asked for, not more.
+    """
+    rows = np.ascontiguousarray(probabilities, "<f4")
+    return np.array([zlib.crc32(row.tobytes()) for row in rows], np.float64) / 2**32
+
+
+def strangeness(
+    measure: str,
+    probabilities: np.ndarray,
+    features: np.ndarray | None,
+    values: Mapping[str, np.ndarray],
+) -> np.ndarray:
+    """How unlike all classes images are, float64 [N]; the larger, the stranger.
+
+    Args:
+        probabilities: the network's own, [N, classes].
+        features: [N, D], of distance.
+        values: of distance, as `with_products` gives them.
+    """
+    rows = probabilities.astype(np.float64)
+    if measure == "confidence":
+        return 1 - rows.max(axis=1)
+    if measure == "entropy":
+        rows = np.maximum(rows, LEAST)
+        return -(rows * np.log(rows)).sum(axis=1)
+    assert features is not None
+    return distance(features, values)
+
+
+def distance(features: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """How far images are from the nearest class, float64 [N]: a Mahalanobis distance, squared.
+
+    Features are made one long before (arXiv:2505.18032). Of the distance from a class's mean, what
+    lies in directions in which images of one class differ anyway is taken out.
+
+    Args:
+        features: [N, D].
+        values: the arrays of `with_products`.
+    """
+    rows = unit(features)
+    within = rows @ values["varies"].T
+    # Of r - m, what is left of its square: |r|² - |Vr|² - 2 (m - V'Vm) r + |m|² - |Vm|².
+    own = (rows**2).sum(axis=1) - (within**2).sum(axis=1)
+    found = values["offsets"] - 2 * rows @ values["left"].T
+    return own + found.min(axis=1)
+
+
+def with_products(means: np.ndarray, varies: np.ndarray) -> dict[str, np.ndarray]:
+    """What `distance` needs of the arrays in the file.
+
+    Args:
+        means: of the classes, [classes, D].
+        varies: [K, D], orthogonal, each at most one long: the longer, the more is taken out.
+    """
+    means, varies = means.astype(np.float64), varies.astype(np.float64)
+    left = means - means @ varies.T @ varies
+    return {"varies": varies, "left": left, "offsets": (means * left).sum(axis=1)}
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """Features [N, D], each one long, float64."""
+    rows = features.astype(np.float64)
+    lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
+    return rows / np.maximum(lengths, LEAST)
