@@ -136,7 +136,7 @@ def describe(model: Model) -> dict[str, Any]:
     if version:
         about = version.about
         found |= {"version": version.number, "digest": version.digest}
-        kept = ("classes", "task", "topk", "engine", "batch", "delay", "rate", "check")
+        kept = ("classes", "task", "topk", "engine", "batch", "delay", "rate", "check", "maps")
         found |= {"network": about["model"], **{key: about[key] for key in kept}}
     elif model.problem:
         found["problem"] = model.problem

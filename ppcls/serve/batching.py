@@ -33,6 +33,7 @@ class Request:
     until: float = float("inf")
     arrived: float = 0.0
     whole: bool = False  # whether all probabilities are to come, too
+    explain: bool = False  # whether maps of the classes are to come, too
     missing: int = 0
     cancelled: bool = False
     decoding: float = 0.0
@@ -64,12 +65,15 @@ class Request:
 
 @dataclass(eq=False)
 class Item:
-    """An image of a request: `pixels` uint8 [H, W, C], or as the network takes it."""
+    """An image of a request: `pixels` uint8 [H, W, C], or as the network takes it; of what was
+    `seen` of the image itself, top, left, bottom and right, in shares of its height and width.
+    """
 
     request: Request
     place: int
     pixels: np.ndarray
     is_tensor: bool = False
+    seen: Sequence[float] = ()
 
     @property
     def kind(self) -> tuple[object, ...]:

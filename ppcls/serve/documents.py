@@ -26,12 +26,19 @@ class Problem(BaseModel):
 
 
 class ImageAnswer(BaseModel):
-    """Of one image: its classes, the likeliest first, or why it has none."""
+    """Of one image: its classes, the likeliest first, or why it has none.
+
+    Where asked to explain, a map for each of the first ten classes, of rows from the top, with the
+    class's logit place by place, and what of the image they lie over: top, left, bottom and right,
+    in shares of its height and width.
+    """
 
     name: str | None = None
     classes: list[int] | None = None
     labels: list[str] | None = None
     scores: list[float] | None = None
+    maps: list[list[list[float]]] | None = None
+    seen: list[float] | None = None
     error: str | None = None
 
 
@@ -84,8 +91,11 @@ TOPK = {
     "type": "integer", "minimum": 1, "maximum": MOST_TOPK - 1, "description": "classes an image"
 }  # fmt: skip
 THRESHOLD = {"type": "number", "minimum": 0, "maximum": 1, "description": "least score"}
+EXPLAIN = {"type": "boolean", "description": "maps, too, of models exported with --explain"}
 MODEL = {"type": "string", "minLength": 1, "description": "needed where several models are served"}
-OPTIONS: dict[str, dict[str, Any]] = {"model": MODEL, "topk": TOPK, "threshold": THRESHOLD}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": MODEL, "topk": TOPK, "threshold": THRESHOLD, "explain": EXPLAIN,
+}  # fmt: skip
 QUERY = [
     {"name": name, "in": "query", "required": False, "schema": schema}
     for name, schema in OPTIONS.items()
