@@ -33,7 +33,6 @@ class Request:
     until: float = float("inf")
     arrived: float = 0.0
     whole: bool = False  # whether all probabilities are to come, too
-    explain: bool = False  # whether maps of the classes are to come, too
     missing: int = 0
     cancelled: bool = False
     decoding: float = 0.0
@@ -42,6 +41,7 @@ class Request:
     batch: int = 0
     failed: str = ""
     names: Sequence[str | None] = ()
+    explain: bool = False  # whether maps of the classes are to come, too
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def name(self, place: int) -> str:
