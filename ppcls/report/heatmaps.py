@@ -26,6 +26,7 @@ COLOURS = np.array(
     [(20, 30, 90), (40, 85, 160), (95, 135, 165), (190, 180, 110), (255, 225, 60)], np.float32
 )
 OPAQUE = 0.75  # of the strongest colour over the image
+MIDDLE = 150.0  # grey of an image, on which scales show the colours
 
 
 def explained(
@@ -91,15 +92,14 @@ def draw_legend(
     draw = ImageDraw.Draw(picture)
     most = float(values.max(initial=0))
     if most <= 0:
-        font.write(draw, (left + MARGIN, top), "no place speaks for it", FAINT)
+        font.write(draw, (left + MARGIN, top), "no evidence at any place", FAINT)
         return
     scale = np.linspace(0, 1, width - 2 * MARGIN, dtype=np.float32)
-    bar = np.repeat(colours(scale)[None], LEGEND, axis=0)
-    picture.paste(Image.fromarray(bar.astype(np.uint8)), (left + MARGIN, top))
-    end = f"{most:+.3g}"
+    bar = np.repeat(mixed(np.full(scale.shape, MIDDLE), scale)[None], LEGEND, axis=0)
+    picture.paste(Image.fromarray(bar.round().astype(np.uint8)), (left + MARGIN, top))
     below = top + LEGEND + 3
-    font.write(draw, (left + MARGIN, below), "0: says nothing of it", FAINT)
-    text = f"of the logit, here most: {end}"
+    font.write(draw, (left + MARGIN, below), "no evidence", FAINT)
+    text = f"most: {most:+.3g} of its logit"
     font.write(draw, (left + width - MARGIN - font.length(text), below), text, FAINT)
 
 
@@ -119,11 +119,15 @@ def over(pixels: np.ndarray, values: np.ndarray, preprocess: Preprocess, side: i
     seen = ~np.isnan(found)
     most = float(values.max(initial=0))
     share = np.where(seen, found / most, 0).clip(0, 1) if most > 0 else np.zeros_like(found)
-    grey = decode.convert(np.asarray(image), 1).astype(np.float32).repeat(3, axis=2)
+    drawn = mixed(decode.convert(np.asarray(image), 1)[..., 0], share)
+    drawn[~seen] *= UNSEEN
+    return Image.fromarray(drawn.round().astype(np.uint8))
+
+
+def mixed(grey: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Colours of values from 0 to 1 over grey, both of one shape: [..., 3] of 0 to 255."""
     alpha = OPAQUE * share[..., None]
-    mixed = (1 - alpha) * grey + alpha * colours(share)
-    mixed[~seen] *= UNSEEN
-    return Image.fromarray(mixed.round().astype(np.uint8))
+    return (1 - alpha) * grey[..., None] + alpha * colours(share)
 
 
 def colours(share: np.ndarray) -> np.ndarray:

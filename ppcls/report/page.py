@@ -16,7 +16,7 @@ from PIL import Image
 from ppcls.data import decode
 from ppcls.report import plots
 from ppcls.report.figures import ClassFigures, Report
-from ppcls.report.heatmaps import COLOURS
+from ppcls.report.heatmaps import COLOURS, MIDDLE, mixed
 from ppcls.report.sheets import fit
 from ppcls.utils import files
 from ppcls.utils.errors import UserError
@@ -316,10 +316,12 @@ def mistakes(report: Report, maps: Maps) -> str:
     kind = "sheet"
     if maps:
         kind = "sheet pairs"
-        colours = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in COLOURS.tolist())
+        steps = np.linspace(0, 1, len(COLOURS))
+        scale = mixed(np.full(steps.shape, MIDDLE), steps).tolist()
+        colours = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in scale)
         note += (
             '<p class="faint">Beside each image, where the network saw the class that it took it '
-            f'for: little <span class="scale" style="background: linear-gradient(90deg, {colours})'
+            f'for: nothing <span class="scale" style="background: linear-gradient(90deg, {colours})'
             '"></span> most; what is dark did not come to it.</p>'
         )
     return f'<h2>Worst mistakes</h2>{note}<div class="{kind}">{"".join(figures)}</div>'

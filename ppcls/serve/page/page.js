@@ -24,7 +24,7 @@ const TEXTS = {
     cameraRefused: "The browser does not let this page use the camera; its settings for this page do.",
     cameraFails: "The camera cannot be used: {why}",
     spoken: "{name}: {answer}", unsureSpoken: "not sure, perhaps {answer}",
-    where: "Where it looked", whereClass: "Class", little: "little", much: "most",
+    where: "Where it looked", whereClass: "Class", little: "nothing", much: "most",
     nowhere: "No place speaks for it.", unseen: "Dark: not looked at",
     mapSpoken: "The photo now shows where the model saw {answer}",
     allSpoken: "{count} photos are done", failedSpoken: "{count} photos are done, {failed} of them failed",
@@ -52,7 +52,7 @@ const TEXTS = {
     cameraRefused: "浏览器不允许此页面使用相机，可在浏览器的网站设置中更改。",
     cameraFails: "无法使用相机：{why}",
     spoken: "{name}：{answer}", unsureSpoken: "不确定，可能是 {answer}",
-    where: "查看依据", whereClass: "类别", little: "弱", much: "强",
+    where: "查看依据", whereClass: "类别", little: "无", much: "最强",
     nowhere: "没有支持该类别的区域。", unseen: "暗处：未参与识别",
     mapSpoken: "照片上已标出模型判断为 {answer} 的区域",
     allSpoken: "{count} 张照片已完成", failedSpoken: "{count} 张照片已完成，其中 {failed} 张失败",
@@ -335,7 +335,8 @@ function explain(card) {
     const scale = element("p", "scale");
     const colours = element("i");
     colours.setAttribute("aria-hidden", "true");
-    colours.style.background = `linear-gradient(90deg, ${COLOURS.map((one) => `rgb(${one})`).join()})`;
+    const over = (colour, step) => colour.map((value) => MIDDLE + OPAQUE * (step / (COLOURS.length - 1)) * (value - MIDDLE));
+    colours.style.background = `linear-gradient(90deg, ${COLOURS.map((one, step) => `rgb(${over(one, step)})`)})`;
     scale.append(say("little"), colours, say("much"));
     const cut = seen.some((edge, side) => (side < 2 ? edge > 0.01 : edge < 0.99));
     const lines = [strongest > 0 ? scale : element("p", "", say("nowhere"))];
@@ -374,6 +375,7 @@ function choice(labels, place, show) {
 // From little to most; as in pictures of `ppcls predict --explain` (ppcls/report/heatmaps.py).
 const COLOURS = [[20, 30, 90], [40, 85, 160], [95, 135, 165], [190, 180, 110], [255, 225, 60]];
 const OPAQUE = 0.75; // of the last colour
+const MIDDLE = 150; // grey of a photo, on which the scale shows the colours
 const UNSEEN = 0.3; // how bright is what the model did not look at
 const LONGEST = 960; // pixels of the drawn photo's longer side
 
