@@ -60,7 +60,8 @@ th[aria-sort=descending] button::after { content: " ▼"; }
 .sheet figure { margin: 0; font-size: 0.9rem; line-height: 1.35; }
 .pairs { grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.25rem; }
-.scale { display: inline-block; width: 8rem; height: 0.7rem; margin: 0 0.4rem; }
+.scale { display: inline-block; width: 8rem; height: 0.7rem; margin: 0 0.4rem;
+  background: linear-gradient(90deg, @SCALE@); }
 @media (max-width: 21rem) { .pairs { grid-template-columns: 1fr; } }
 .sheet img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--panel);
   border-radius: 0.4rem; }
@@ -68,6 +69,9 @@ img.plot { display: block; max-width: 100%; height: auto; border-radius: 0.4rem;
 .scroll img.plot { max-width: max(100%, 30rem); }
 summary { cursor: pointer; color: var(--accent); padding: 0.5rem 0; }
 """
+STEPS = np.linspace(0, 1, len(COLOURS))
+SCALE = mixed(np.full(len(STEPS), MIDDLE), STEPS).tolist()
+CSS = CSS.replace("@SCALE@", ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in SCALE))
 
 SORT = """
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -316,13 +320,9 @@ def mistakes(report: Report, maps: Maps) -> str:
     kind = "sheet"
     if maps:
         kind = "sheet pairs"
-        steps = np.linspace(0, 1, len(COLOURS))
-        scale = mixed(np.full(steps.shape, MIDDLE), steps).tolist()
-        colours = ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in scale)
         note += (
             '<p class="faint">Beside each image, where the network saw the class that it took it '
-            f'for: nothing <span class="scale" style="background: linear-gradient(90deg, {colours})'
-            '"></span> most; what is dark did not come to it.</p>'
+            'for: nothing <span class="scale"></span> most; what is dark did not come to it.</p>'
         )
     return f'<h2>Worst mistakes</h2>{note}<div class="{kind}">{"".join(figures)}</div>'
 
