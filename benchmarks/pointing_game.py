@@ -25,6 +25,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ class Shown:
 
     pixels: np.ndarray
     classes: Sequence[int]
-    corners: Sequence[tuple[int, int]]
+    corners: Sequence[Sequence[int]]
 
 
 class Draw:
@@ -107,17 +108,15 @@ class Draw:
         random = self.random
         canvas = random.integers(0, NOISE, (SIDE, SIDE)).astype(np.uint8)
         classes = random.permutation(10)[:count]
-        corners: list[tuple[int, int]] = []
-        while len(corners) < count:
-            top, left = (int(place) for place in random.integers(0, SIDE - DIGIT + 1, 2))
-            if all(max(abs(top - y), abs(left - x)) >= DIGIT for y, x in corners):
-                corners.append((top, left))
+        corners = random.integers(0, SIDE - DIGIT + 1, (count, 2))
+        while any(np.abs(one - other).max() < DIGIT for one, other in combinations(corners, 2)):
+            corners = random.integers(0, SIDE - DIGIT + 1, (count, 2))
         for own, (top, left) in zip(classes, corners, strict=True):
             digit = self.pixels[random.choice(np.flatnonzero(self.labels == own))]
             large = np.kron(digit, np.ones((DIGIT // 8, DIGIT // 8), np.uint8))
             place = canvas[top : top + DIGIT, left : left + DIGIT]
             np.maximum(place, large, out=place)
-        return Shown(canvas[..., None], classes.tolist(), corners)
+        return Shown(canvas[..., None], classes.tolist(), corners.tolist())
 
     def images(self, images: int, count: int) -> list[Shown]:
         return [self.image(count) for _ in range(images)]
