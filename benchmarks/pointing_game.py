@@ -23,7 +23,7 @@ import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import combinations
 from pathlib import Path
@@ -164,7 +164,6 @@ def trained(net: Network, folder: Path) -> Trained:
         "train": {"epochs": 1, "batch_size": 1, "schedule": {"lr": 0.1}},
     }
     made = from_plain(Recipe, recipe, "the pointing game", [])
-    made = replace(made, model=replace(made.model, name="the game's network"))
     return Trained(made, net, (), folder / "net.safetensors", {})
 
 
