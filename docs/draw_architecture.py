@@ -23,6 +23,7 @@ PURPOSES = {
     "check": "faults in data; images drawn as the model sees them",
     "cluster": "predictions by the workers of a Ray cluster",
     "dev": "for maintainers: proofs of networks, pages of docs/",
+    "explain": "where a checkpoint's model saw a class",
     "export": "a trained model as a folder that predicts",
     "migrate": "PaddleClas's configs made into recipes",
     "prediction": "Predictor, which opens checkpoints, too",

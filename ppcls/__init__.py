@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ppcls.inference.predictor import Predictor
     from ppcls.library import Classifier, Run, evaluate, export, load, train
     from ppcls.models.own import register_model
+    from ppcls.prediction import draw_maps
     from ppcls.recipe import Recipe
     from ppcls.train.callbacks import Callback
     from ppcls.utils.errors import UserError
@@ -26,6 +27,7 @@ __all__ = [
     "Run",
     "UserError",
     "create_model",
+    "draw_maps",
     "evaluate",
     "export",
     "list_models",
@@ -44,6 +46,7 @@ HOMES = {
     "Run": "ppcls.library",
     "UserError": "ppcls.utils.errors",
     "create_model": "ppcls.api",
+    "draw_maps": "ppcls.prediction",
     "evaluate": "ppcls.library",
     "export": "ppcls.library",
     "list_models": "ppcls.api",

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -277,8 +277,7 @@ class Worker:
             for index, found in enumerate(stream):
                 if found.features is not None:
                     pooled[index] = found.features
-                row = asdict(replace(found, features=None))
-                del row["features"]
+                row = found.plain()
                 rows[index] = to_json(row)
             mistake = ""
         except UserError as error:

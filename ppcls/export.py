@@ -19,6 +19,7 @@ from ppcls.inference.exported_model import Origin, sizes, staged
 from ppcls.inference.inputs import ImageInput, open_image
 from ppcls.inference.predictor import link
 from ppcls.models import registry
+from ppcls.models.class_maps import METHODS, class_maps, why_inexact
 from ppcls.models.fuse import save_program
 from ppcls.models.layers import Normalize
 from ppcls.train.checkpoint import Trained
@@ -48,10 +49,6 @@ PADDLEX_SEVERAL = (
     "PP-LCNet_x1_0_vehicle_attribute",
 )
 
-# What a network has whose features can be exported: images to the stages' outputs, these to pooled
-# features, these to logits.
-METHODS = ("features", "pooled", "logits")
-
 # Forms of an exported network → the engine that it is checked with.
 FORMATS = {"paddle": "onednn", "onnx": "onnxruntime", "openvino": "openvino"}
 
@@ -67,6 +64,7 @@ class Form:
         dynamic_size: take images of any height and width, not only the recipe's.
         fuse: fold batch norms into convolutions.
         features: give the pooled features, float32 [N, D], as a second output.
+        explain: give every class's activation map, float32 [N, classes, h, w], as the last output.
         paddlex: the name that PaddleX is to read the network under; None: its own, if it knows one.
     """
 
@@ -77,24 +75,34 @@ class Form:
     fuse: bool = True
     paddlex: str | None = None
     features: bool = False
+    explain: bool = False
 
 
 class Answers(nn.Layer):
-    """What is exported: images to logits or probabilities and, where asked for, pooled features."""
+    """What is exported: images to logits or probabilities and, where asked for, pooled features and
+    class activation maps.
+    """
 
-    def __init__(self, before: nn.Layer, net: nn.Layer, after: nn.Layer, features: bool):
+    def __init__(self, before: nn.Layer, net: nn.Layer, after: nn.Layer, form: Form):
         super().__init__()
         self.before = before
         self.net = net
         self.after = after
-        self.features = features
+        self.features = form.features
+        self.explain = form.explain
 
     def forward(self, images: Tensor):
         images = self.before(images)
-        if not self.features:
+        if not self.features and not self.explain:
             return self.after(self.net(images))
-        pooled = self.net.pooled(self.net.features(images))
-        return self.after(self.net.logits(pooled)), pooled
+        features = self.net.features(images)
+        pooled = self.net.pooled(features)
+        outputs = (self.after(self.net.logits(pooled)),)
+        if self.features:
+            outputs = (*outputs, pooled)
+        if self.explain:
+            outputs = (*outputs, class_maps(self.net, features))
+        return outputs
 
 
 def export(
@@ -122,6 +130,7 @@ def export(
     form = form or Form()
     check_paddlex(trained, form)
     check_features(trained, form)
+    check_maps(trained, form)
     output = output.resolve()
     origin = Origin(trained.recipe.model.title, str(trained.source))
     with staged(output, origin, overwrite) as temporary:
@@ -177,7 +186,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
         before = Normalize(preprocess.scale, preprocess.offset)
     if form.output == "probabilities":
         after = nn.Sigmoid() if trained.recipe.task.multilabel else nn.Softmax()
-    network = Answers(before, trained.net, after, form.features)
+    network = Answers(before, trained.net, after, form)
     network.eval()
     size = [None, None] if form.dynamic_size else [preprocess.height, preprocess.width]
     shape = [None, preprocess.channels, *size]
@@ -247,24 +256,27 @@ def compare(
         answers = {format: link(found, task) for format, found in answers.items()}
     allowed = allowance(expected, rounded)
     differences = held_against(expected, answers, allowed, "a probability", trained, len(images))
-    check = {
+    check: dict[str, Any] = {
         "photos": len(images),
         "largest_difference": max(differences.values()),
         "allowed": allowed,
         "formats": differences,
     }
-    if not form.features:
-        return check
-    expected = pooled(trained, inputs)
-    scale = float(np.abs(expected).max()) or 1.0
-    allowed = allowance(expected / scale, pooled(trained, inputs * rounding) / scale)
-    features = {format: found[1] / scale for format, found in outputs.items()}
-    differences = held_against(
-        expected / scale, features, allowed, "a feature, relative to the largest", trained,
-        len(images),
-    )  # fmt: skip
-    about = {"largest_difference": max(differences.values()), "formats": differences}
-    return check | {"features": about}
+    more = {"features": (form.features, pooled, "a feature", 1)}
+    more["maps"] = (form.explain, all_maps, "a class activation map", -1)
+    for name, (asked, of, what, place) in more.items():
+        if not asked:
+            continue
+        expected = of(trained, inputs)
+        scale = float(np.abs(expected).max()) or 1.0
+        allowed = allowance(expected / scale, of(trained, inputs * rounding) / scale)
+        others = {format: found[place] / scale for format, found in outputs.items()}
+        differences = held_against(
+            expected / scale, others, allowed, f"{what}, relative to the largest", trained,
+            len(images),
+        )  # fmt: skip
+        check[name] = {"largest_difference": max(differences.values()), "formats": differences}
+    return check
 
 
 def allowance(expected: np.ndarray, rounded: np.ndarray) -> float:
@@ -305,11 +317,18 @@ def pooled(trained: Trained, inputs: np.ndarray) -> np.ndarray:
         return net.pooled(net.features(paddle.to_tensor(inputs))).numpy()
 
 
-def pooled_width(trained: Trained) -> int:
-    """How many features the network pools of an image."""
+def all_maps(trained: Trained, inputs: np.ndarray) -> np.ndarray:
+    """The activation maps of all classes, float32 [N, classes, h, w]."""
+    with paddle.no_grad():
+        net: Any = trained.net
+        return class_maps(net, net.features(paddle.to_tensor(inputs))).numpy()
+
+
+def black(trained: Trained) -> np.ndarray:
+    """An image as the network takes it, to see shapes by, float32 [1, C, H, W]."""
     preprocess = trained.recipe.preprocess
     image = preprocess(np.zeros((64, 64, preprocess.channels), np.uint8))
-    return pooled(trained, preprocess.normalize(image[None])).shape[1]
+    return preprocess.normalize(image[None])
 
 
 def run(temporary: Path, format: str, given: np.ndarray) -> list[np.ndarray]:
@@ -350,7 +369,10 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         input=form.input,
         output=form.output,
         dynamic_size=form.dynamic_size,
-        features=pooled_width(trained) if form.features else 0,
+        features=pooled(trained, black(trained)).shape[1] if form.features else 0,
+        maps=manifest.MapShape(*all_maps(trained, black(trained)).shape[1:])
+        if form.explain
+        else None,
         task=recipe.task.answers,
         threshold=trained.thresholds or manifest.THRESHOLD,
         about=about,
@@ -364,6 +386,21 @@ def check_features(trained: Trained, form: Form) -> None:
         raise UserError(
             f"--features: {trained.recipe.model.name} has no method {missing[0]}; its class needs "
             f"{', '.join(METHODS)}, as the networks of ppcls have them"
+        )
+
+
+def check_maps(trained: Trained, form: Form) -> None:
+    """UserError where what is exported would not be the network's class activation maps."""
+    if not form.explain:
+        return
+    preprocess = trained.recipe.preprocess
+    images = np.stack([preprocess(image) for image in noise(trained)[1:3]])
+    trained.net.eval()
+    why = why_inexact(trained.net, paddle.to_tensor(preprocess.normalize(images)))
+    if why:
+        raise UserError(
+            f"--explain: {trained.recipe.model.name} {why}, so its maps cannot be exported; from "
+            "the checkpoint itself, predict --explain draws Grad-CAM"
         )
 
 

@@ -45,6 +45,8 @@ def add(commands) -> None:
     ends.add_argument("--logits", action="store_true", help=text)
     text = "let the exported model give pooled features, too, for predict --features and similar"
     parser.add_argument("--features", action="store_true", help=text)
+    text = "let the exported model give class activation maps, too, for predict --explain and serve"
+    parser.add_argument("--explain", action="store_true", help=text)
     text = "leave batch norms as layers of their own, not fused into convolutions"
     parser.add_argument("--keep-norms", action="store_true", help=text)
     text = "network that PaddleX is to read it as; default: that of the same structure, if any"
@@ -65,6 +67,7 @@ def run(options: argparse.Namespace) -> int:
         fuse=not options.keep_norms,
         paddlex=options.paddlex_name,
         features=options.features,
+        explain=options.explain,
     )
     export(trained, output, options.check, form, options.overwrite)
     return 0

@@ -28,13 +28,18 @@ def add(commands) -> None:
         "ppcls predict --model-dir exported/own_photos photo.jpg",
         "ppcls predict --model-dir exported/own_photos photos/val --topk 2 --save results.csv",
         "ppcls predict --model-dir runs/own_photos/best.safetensors clip.mp4 --every 0.5",
+        "ppcls predict --model-dir runs/own_photos photos/val --explain explained",
     )
     parser = add_command(commands, "predict", run, text, examples)
     add_image_arguments(parser)
     add_engine_options(parser)
     text = "write a picture of each image with its classes and scores into this folder, too"
     parser.add_argument("--visualize", type=Path, metavar="FOLDER", help=text)
-    text = "replace what an unfinished run has left of --save FILE, and pictures of --visualize"
+    text = "write a picture of where the network saw the class of each image into this folder, "
+    text += "too, of a model exported with --explain, or a checkpoint; with --topk N of N classes"
+    parser.add_argument("--explain", type=Path, metavar="FOLDER", help=text)
+    text = "replace what an unfinished run has left of --save FILE, and the pictures of "
+    text += "--visualize and --explain"
     add_result_options(parser, text)
 
 
@@ -198,6 +203,10 @@ def run(options: argparse.Namespace) -> int:
     every = seconds_between_frames(options)
     images = given(options.photos, options.list, options.resume)
     with open_predictor(options) as predictor:
+        if options.explain:
+            predictor.require_maps()
+        preprocess = predictor.manifest.preprocess
+        draws = options.visualize or options.explain
         report(
             predictor,
             images,
@@ -207,8 +216,9 @@ def run(options: argparse.Namespace) -> int:
             options.resume,
             every,
             features,
-            partial(drawing, options) if options.visualize else None,
+            partial(drawing, options, preprocess) if draws else None,
             options.part,
+            explain=options.explain is not None,
         )
     return 0
 
@@ -224,8 +234,9 @@ def results_of(options: argparse.Namespace):
 
     if options.resume and not options.save:
         raise UserError("--resume is about the file of --save FILE; name it")
-    if options.overwrite and not (options.save or options.visualize):
-        raise UserError("--overwrite is about --save FILE and --visualize FOLDER; name one")
+    if options.overwrite and not (options.save or options.visualize or options.explain):
+        folders = "--visualize FOLDER and --explain FOLDER"
+        raise UserError(f"--overwrite is about --save FILE, {folders}; name one")
     save = PredictionFile(options.save) if options.save else None
     if save and not (options.resume or options.overwrite):
         save.refuse_lost()
@@ -245,17 +256,29 @@ def refuse_replaced(save, features, resume: bool) -> None:
         )
 
 
-def drawing(options: argparse.Namespace, names: Sequence[str], first: int, behind: int):
+def drawing(
+    options: argparse.Namespace, preprocess: Any, names: Sequence[str], first: int, behind: int
+):
     """What writes the pictures of the images of these places; UserError where one would replace
     something.
     """
     from ppcls.inference.inputs import pixels_of
     from ppcls.inference.predictor import NOTHING
+    from ppcls.prediction import classes_with_maps
+    from ppcls.report.heatmaps import explained
     from ppcls.report.labelled import Pictures, labelled
     from ppcls.utils.log import say
 
-    replace = options.resume or options.overwrite
-    pictures = Pictures(options.visualize, names, options.photos, replace, first, behind)
+    def planned(option: str, folder: Path | None) -> Pictures | None:
+        replace = options.resume or options.overwrite
+        given = (folder, names, options.photos, replace, first, behind, option)
+        return Pictures(*given) if folder else None
+
+    if options.explain and options.explain == options.visualize:
+        raise UserError(f"--explain {options.explain}: is --visualize's; name another folder")
+    pictures = planned("--visualize", options.visualize)
+    maps = planned("--explain", options.explain)
+    most = options.topk or 1
 
     def draw(index: int, image: Any, prediction: Any) -> None:
         name = names[first + index]
@@ -264,8 +287,11 @@ def drawing(options: argparse.Namespace, names: Sequence[str], first: int, behin
         except UserError as error:  # gone by now, or no longer to be had from its address
             say(f"note: no picture of it is drawn: {error}")
             return
-        about = (prediction.labels, prediction.scores, name, NOTHING, prediction.doubt)
-        found = labelled(pixels, *about)
-        pictures.write(index, found)
+        if pictures:
+            about = (prediction.labels, prediction.scores, name, NOTHING, prediction.doubt)
+            pictures.write(index, labelled(pixels, *about))
+        if maps:
+            classes = classes_with_maps(prediction, most)
+            maps.write(index, explained(pixels, classes, preprocess, name, NOTHING))
 
     return draw

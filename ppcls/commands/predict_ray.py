@@ -28,7 +28,7 @@ def add(commands) -> None:
     text += "many as the cluster has cores or GPUs for"
     parser.add_argument("--workers", type=positive, metavar="N", help=text)
     add_result_options(parser, "replace what an unfinished run has left of --save FILE")
-    parser.set_defaults(visualize=None)
+    parser.set_defaults(visualize=None, explain=None)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ Also read and written as the `transform_ops` of PaddleX and PaddleClas.
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -134,6 +134,16 @@ def center_crop(image: np.ndarray, size: Sides) -> np.ndarray:
     return image[top : top + height, left : left + width]
 
 
+def place_in_letterbox(
+    image_height: int, image_width: int, height: int, width: int
+) -> tuple[int, int, int, int]:
+    """Top, left, height and width of an image in the middle of [height, width]."""
+    scale = min(height / image_height, width / image_width)
+    high = min(max(round(image_height * scale), 1), height)
+    wide = min(max(round(image_width * scale), 1), width)
+    return (height - high) // 2, (width - wide) // 2, high, wide
+
+
 def letterbox(
     image: np.ndarray,
     height: int,
@@ -145,14 +155,19 @@ def letterbox(
     """All of the image in the middle of [height, width, C], as large as it fits with its shape
     kept, and all channels of the rest `fill`.
     """
-    scale = min(height / image.shape[0], width / image.shape[1])
-    high = min(max(round(image.shape[0] * scale), 1), height)
-    wide = min(max(round(image.shape[1] * scale), 1), width)
-    top = (height - high) // 2
-    left = (width - wide) // 2
+    top, left, high, wide = place_in_letterbox(image.shape[0], image.shape[1], height, width)
     result = np.full((height, width, image.shape[2]), fill, np.uint8)
     result[top : top + high, left : left + wide] = resize(image, wide, high, interpolation, backend)
     return result
+
+
+class Box(NamedTuple):
+    """A part of an image, in its pixels, from its upper left corner; it may reach beyond it."""
+
+    top: float
+    left: float
+    bottom: float
+    right: float
 
 
 # --------------------------------------------------------------------------
@@ -277,6 +292,28 @@ class Preprocess:
         else:
             resized = resize(image, self.resize[1], self.resize[0], *way)
         return np.ascontiguousarray(center_crop(resized, self.crop))
+
+    def seen(self, height: int, width: int) -> Box:
+        """The part of an image of so many pixels that comes to the network.
+
+        With a letterbox, whose fill comes to it, too, it reaches beyond the image. UserError as of
+        `__call__`.
+        """
+        if self.fit == "squash":
+            return Box(0, 0, height, width)
+        if self.fit == "letterbox":
+            placed = place_in_letterbox(height, width, self.height, self.width)
+            top, left, high, wide = -placed[0], -placed[1], *placed[2:]
+        else:
+            if isinstance(self.resize, int):
+                wide, high = short_sides(height, width, self.resize)
+            else:
+                high, wide = self.resize
+            top, left = (high - self.height) // 2, (wide - self.width) // 2
+        down, across = height / high, width / wide
+        return Box(
+            top * down, left * across, (top + self.height) * down, (left + self.width) * across
+        )
 
     def normalize(self, images: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """uint8 [N, H, W, C] to float32 [N, C, H, W]: pixel * scale, rounded, + offset."""

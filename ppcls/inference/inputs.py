@@ -347,10 +347,17 @@ def open_image(image: ImageInput, preprocess: Preprocess, index: int | None = No
     Raises:
         DataError: it cannot be read, or is none; the message names it.
     """
+    return open_with_sides(image, preprocess, index)[0]
+
+
+def open_with_sides(
+    image: ImageInput, preprocess: Preprocess, index: int | None = None
+) -> tuple[np.ndarray, tuple[int, int]]:
+    """As `open_image`, with the height and width of the image itself, upright."""
     name = name_of(image, index)
     try:
         pixels = pixels_of(image, preprocess.channels, name)
-        return preprocess(pixels)
+        return preprocess(pixels), (pixels.shape[0], pixels.shape[1])
     except (UserError, cv2.error, MemoryError) as error:
         words = str(error) if isinstance(error, UserError) else " ".join(str(error).split())
         reason = words or "not enough memory"

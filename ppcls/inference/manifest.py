@@ -5,7 +5,7 @@ The top level is what PaddleX 3 reads; what only ppcls needs stands under its ow
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import yaml
@@ -33,6 +33,14 @@ DECIDED = "ThreshOutput"  # PaddleClas's, of one class that needs a threshold to
 TEXTS = ("label_list", "label_0", "label_1", "class_id_map_file", "model_name", "delimiter")
 
 
+class MapShape(NamedTuple):
+    """Of an image's class activation maps."""
+
+    classes: int
+    height: int  # places from top to bottom …
+    width: int  # … and from left to right, of images of the size that was exported
+
+
 @dataclass(frozen=True)
 class Manifest:
     """The contents of `inference.yml`.
@@ -50,6 +58,8 @@ class Manifest:
         dynamic_size: whether images of any size fit, not only `preprocess.crop`.
         features: how many numbers the second output has for an image, 0 where there is none: the
             pooled features that the classifier takes.
+        maps: the shape of the last output, [N, classes, height, width], which behind all others has
+            what each place of an image adds to each class's logit; None: there is none.
         about: provenance and checks.
         paddlex: the name that PaddleX is to read the network under, where that is another.
         calibration: what is known of how good the answers are, None in exports without.
@@ -64,6 +74,7 @@ class Manifest:
     precision: str = "fp32"
     dynamic_size: bool = False
     features: int = 0
+    maps: MapShape | None = None
     task: str = "classify"
     threshold: float | tuple[float, ...] = THRESHOLD
     default: int | None = None
@@ -82,6 +93,8 @@ class Manifest:
         }
         if self.features:
             network["features"] = self.features
+        if self.maps:
+            network["map"] = self.maps._asdict()
         if self.task == "multilabel":
             own = self.threshold
             threshold = list(own) if isinstance(own, tuple) else own
@@ -107,6 +120,12 @@ class Manifest:
         if self.calibration:
             document[OWN][calibration.KEY] = self.calibration.to_plain()
         return to_yaml(document)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the network's outputs are, in their order."""
+        more = {"features": bool(self.features), "maps": self.maps is not None}
+        return ("scores", *(name for name, there in more.items() if there))
 
     @property
     def named(self) -> int | None:
@@ -183,7 +202,8 @@ def read(
         apart = {key: network.pop(key, None) for key in ("model", "thresholds")}
         known = about.pop(calibration.KEY, None)
         features = read_whole("features", network.pop("features", 0))
-        fields: dict[str, Any] = read_network(network) | {"features": features}
+        maps = read_maps(network.pop("map", None))
+        fields: dict[str, Any] = read_network(network) | {"features": features, "maps": maps}
         if kind == DECIDED:
             fields["default"] = read_whole(
                 "default_label_index", top.get("default_label_index", 0), len(labels) or MOST
@@ -285,6 +305,18 @@ def read_labels(top: dict[str, Any], folder: Path) -> tuple[str, ...]:
         return read_class_names(folder / file)
     say(f"note: {folder / FILE}: {file} is not there, so classes have no names: give labels")
     return ()
+
+
+def read_maps(value: Any) -> MapShape | None:
+    """The shape of maps; ValueError for what is none."""
+    if value is None:
+        return None
+    if not isinstance(value, dict) or set(value) != set(MapShape._fields):
+        raise ValueError(f"{OWN}.network.map should be {', '.join(MapShape._fields)}")
+    shape = MapShape(**{key: read_whole(f"map.{key}", size) for key, size in value.items()})
+    if not all(shape):
+        raise ValueError(f"{OWN}.network.map: {quoted(dict(value))} should be numbers from 1")
+    return shape
 
 
 def read_network(network: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
@@ -20,7 +20,7 @@ from ppcls.inference.auto import choose
 from ppcls.inference.calibration import State
 from ppcls.inference.engines.base import DEVICES, PRECISIONS, Engine, LastingThreads, Settings
 from ppcls.inference.engines.table import ENGINES, device_for, open_engine
-from ppcls.inference.exported_model import open_exported
+from ppcls.inference.exported_model import checkpoint_in, open_exported
 from ppcls.inference.inputs import (
     ImageInput,
     each,
@@ -52,6 +52,13 @@ PREPARED = tuple(field.name for field in fields(Preprocess))  # type: ignore
 OWN = ("folder", "device", "threads", "engine", "precision", "batch_size", "calibrated")
 
 
+# From images as the network takes them, [1, …], and classes to these classes' maps, float32
+# [k, h, w]; and what makes that of a checkpoint: the whole of ppcls, which prediction does without
+# (see `ppcls/prediction.py`).
+Explain = Callable[[np.ndarray, Sequence[int]], np.ndarray]
+explainer: Callable[[Path], Explain] | None = None
+
+
 @dataclass(frozen=True)
 class Prediction:
     """The best classes of one image, or all above their thresholds; the likeliest first."""
@@ -69,6 +76,14 @@ class Prediction:
     # says, and how sure that is (sure, unsure, unknown)
     set: list[str] | None = None
     state: State | None = None
+    # float32 [k, h, w], where they were asked for: each class's logit, place by place of what comes
+    # to the network of the image (`Preprocess.seen`)
+    maps: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def plain(self) -> dict[str, Any]:
+        """All but the arrays, by name."""
+        kept = (one.name for one in fields(self) if one.name not in ("features", "maps"))
+        return {name: getattr(self, name) for name in kept}
 
     def __str__(self) -> str:
         named = ", ".join(
@@ -158,13 +173,16 @@ class Predictor:
         self.threads = threads
         name = inputs.folder_name(folder)
         with user_errors(str(name)):
-            self.folder = open_exported(Path(expanded(name)), in_place(given), calibrated)
+            path = Path(expanded(name))
+            self.folder = open_exported(path, in_place(given), calibrated)
             self.manifest = self.folder.manifest
             self.engine = self.opened(replace(settings, device=device_for(device)))
         self.calibration = self.manifest.calibration
         self.output = self.manifest.output
         self.named = self.manifest.named
         self.parallel: Engine | None = None
+        self.checkpoint = checkpoint_in(path)
+        self.explain: Explain | None = None  # of the checkpoint, once maps were asked for
         self.opening = threading.Lock()
         self.workers = LastingThreads(threads or environment.threads(), "ppcls-predict")
 
@@ -204,6 +222,7 @@ class Predictor:
         count = about.about.get("num_classes") or len(about.labels)
         classes = f"{plural(count, 'class')}{names}" if count else "classes without names"
         features = f", {about.features} features" if about.features else ""
+        features += ", class activation maps" if about.maps else ""
         side = about.preprocess.crop
         sides = [side, side] if isinstance(side, int) else side
         text = "x".join(map(str, sides))
@@ -249,6 +268,19 @@ class Predictor:
                 "--features"
             )
 
+    def require_maps(self) -> None:
+        """UserError where there is nothing to say where the network saw a class."""
+        if self.manifest.maps:
+            return
+        if not self.checkpoint or not explainer:
+            raise UserError(
+                f"{self.folder.path}: gives no maps; export it again with ppcls export --explain, "
+                "or give the checkpoint itself"
+            )
+        with self.opening:
+            if self.explain is None:
+                self.explain = explainer(self.checkpoint)
+
     def predict(
         self,
         images: ImageInput | Iterable[ImageInput],
@@ -257,6 +289,7 @@ class Predictor:
         on_error: str = "stop",
         features: bool = False,
         every: float = inputs.EVERY,
+        explain: bool = False,
     ) -> list[Prediction]:
         """Classify images.
 
@@ -274,11 +307,15 @@ class Predictor:
             features: give each prediction its pooled `features`, too, float32 [D], which needs a
                 folder exported with `--features`.
             every: seconds between the frames of a video, whose predictions have a `time`.
+            explain: give each prediction a map of each of its classes, `maps`, float32 [k, h, w]:
+                of a folder exported with `--explain` its class activation maps
+                (arXiv:1512.04150), else, of a checkpoint, Grad-CAM (arXiv:1610.02391).
+                `ppcls.draw_maps` draws them over the image.
 
         Raises:
             ValueError: an image that is missing or broken, named; in a list, as `images[3]`.
         """
-        return list(self.stream(images, topk, batch_size, on_error, features, every))
+        return list(self.stream(images, topk, batch_size, on_error, features, every, explain))
 
     def stream(
         self,
@@ -288,6 +325,7 @@ class Predictor:
         on_error: str = "stop",
         features: bool = False,
         every: float = inputs.EVERY,
+        explain: bool = False,
     ) -> Generator[Prediction, None, None]:
         """As `predict`, a batch at a time, in their order; those before a broken one come first.
 
@@ -304,6 +342,8 @@ class Predictor:
         skip = inputs.one_of("on_error", on_error, inputs.ON_ERROR) == "skip"
         if features:
             self.require_features()
+        if explain:
+            self.require_maps()
         every = inputs.seconds("every", every)
         if self.workers.closed:
             raise UserError("the predictor is closed; open another one")
@@ -315,7 +355,7 @@ class Predictor:
             alone = alone and len(images) == 1
         found = images if count else each(images, skip, every)
         batches = batched(with_frames(found), size, alone)  # type: ignore
-        asked = Asked(topk or MANY_CLASSES, skip, features)
+        asked = Asked(topk or MANY_CLASSES, skip, features, explain)
         return self.answer(batches, count, asked)
 
     def answer(
@@ -328,7 +368,8 @@ class Predictor:
             return
         engine = self.engine_for(count)
         streams = engine.settings.streams
-        work = partial(self.prepare_and_run, engine) if streams > 1 else self.prepare
+        keep = self.keeps(asked)
+        work = partial(self.prepare_and_run, engine, keep) if streams > 1 else self.prepare
         waiting: deque[tuple[Batch, Future[Run]]] = deque()
         try:
             for batch in batches:
@@ -360,24 +401,58 @@ class Predictor:
         self, batch: Batch, done: Run, engine: Engine, asked: "Asked"
     ) -> Iterator[Prediction]:
         if not done.outputs:
-            done = run(engine, done)
+            done = run(engine, done, self.keeps(asked))
         scores = iter(self.probabilities(done.outputs[0]) if done.outputs else ())
         wanted = done.outputs and (asked.features or self.needs_features)
         features = iter(self.pooled(done.outputs) if wanted else ())
+        maps = iter(self.explaining(done) if done.outputs and asked.maps else ())
         milliseconds = done.seconds * 1000 / len(done.mistakes)
         for place, unread in enumerate(done.mistakes):
             path = path_of(batch.images[place])
             time = time_of(batch.images[place])
             row = None if unread else next(scores)
             pooled = None if unread else next(features, None)
+            explain = None if unread else next(maps, None)
             if row is not None and np.isfinite(row).all():
                 found = self.prediction(path, row, asked.topk, milliseconds, pooled)
-                yield replace(found, time=time, features=pooled if asked.features else None)
+                own = explain(found.classes) if explain else None
+                kept = pooled if asked.features else None
+                yield replace(found, time=time, features=kept, maps=own)
                 continue
             mistake = unread or self.not_finite(batch.name(place))
             if not asked.skip:
                 raise mistake
             yield Prediction(path, [], [], [], 0.0, str(mistake), time)
+
+    def keeps(self, asked: "Asked") -> bool:
+        """Whether the images are needed after their run, too."""
+        return asked.maps and not self.manifest.maps
+
+    def explaining(self, done: Run) -> Iterator[Callable[[Sequence[int]], np.ndarray]]:
+        """What gives each image's maps of classes, float32 [k, h, w]."""
+        if self.manifest.maps:
+            for maps in self.class_maps(done.outputs):
+                yield partial(maps_of, maps)
+            return
+        assert self.explain
+        assert done.images is not None
+        for place in range(len(done.images)):
+            yield partial(self.explain, done.images[place : place + 1])
+
+    def class_maps(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
+        """The last of the network's outputs, float32 [N, classes, h, w]."""
+        wanted = self.manifest.maps
+        assert wanted
+        place = self.manifest.outputs.index("maps")
+        shape = outputs[place].shape if len(outputs) > place else ()
+        counted = 2 if self.manifest.dynamic_size else 4  # of sides that are known
+        if len(shape) != 4 or shape[1:counted] != wanted[: counted - 1]:
+            raise UserError(
+                f"{self.folder.path}: the network's output {place + 1} is "
+                f"{list(shape) or 'missing'}, and {MANIFEST} says maps {list(wanted)} an image; "
+                "export it again"
+            )
+        return outputs[place]
 
     def pooled(self, outputs: Sequence[np.ndarray]) -> np.ndarray:
         """The second of the network's outputs, float32 [N, D]."""
@@ -440,8 +515,8 @@ class Predictor:
             f"{settings}): its weights are damaged or it overflows; {fix}"
         )
 
-    def prepare_and_run(self, engine: Engine, batch: Batch, skip: bool) -> Run:
-        return run(engine, self.prepare(batch, skip))
+    def prepare_and_run(self, engine: Engine, keep: bool, batch: Batch, skip: bool) -> Run:
+        return run(engine, self.prepare(batch, skip), keep)
 
     def prepare(self, batch: Batch, skip: bool) -> Run:
         """The network's input, and the seconds it took; unless `skip`, up to the first mistake."""
@@ -515,11 +590,12 @@ def own_engine(engine: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to come of each image: classes, what to do with broken ones, features."""
+    """What is to come of each image: classes, what to do with broken ones, features, maps."""
 
     topk: int
     skip: bool
     features: bool
+    maps: bool
 
 
 def in_place(given: dict[str, Any]) -> dict[str, Any]:
@@ -557,6 +633,11 @@ def result_of(future: "Future[Run]") -> Run:
         raise UserError("the predictor was closed while it predicted") from None
 
 
+def maps_of(maps: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Those of some classes, float32 [k, h, w], of all."""
+    return maps[np.array(classes, int)]
+
+
 def best_of(row: np.ndarray, topk: int) -> np.ndarray:
     """The classes of the highest numbers, the highest first; of equal ones the first comes first.
 
@@ -569,11 +650,13 @@ def best_of(row: np.ndarray, topk: int) -> np.ndarray:
     return found[np.argsort(-row[found], kind="stable")][:topk]
 
 
-def run(engine: Engine, prepared: Run) -> Run:
+def run(engine: Engine, prepared: Run, keep: bool = False) -> Run:
+    """The batch with its outputs and, with `keep`, still with its images."""
     if prepared.images is None:
         return prepared
     outputs, seconds = engine.run_timed(prepared.images)
-    return Run(prepared.mistakes, None, prepared.seconds + seconds, outputs)
+    images = prepared.images if keep else None
+    return Run(prepared.mistakes, images, prepared.seconds + seconds, outputs)
 
 
 def are_finite(output: np.ndarray) -> np.ndarray:

@@ -14,7 +14,6 @@ import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
-from dataclasses import asdict, replace
 from itertools import repeat
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -310,8 +309,7 @@ def rows_of(prediction: Prediction, more: Sequence[str] = ()) -> Iterator[Sequen
 
 def in_json(prediction: Prediction) -> str:
     """A record; `time` is of the frames of videos alone, `set` and `state` of calibrated ones."""
-    record = asdict(replace(prediction, features=None))
-    del record["features"]
+    record = prediction.plain()
     if prediction.time is None:
         del record["time"]
     if prediction.state is None:
@@ -365,6 +363,7 @@ def report(
     features: FeatureFile | None = None,
     pictures: Callable[[Sequence[str], int, int], Draw] | None = None,
     part: Part | None = None,
+    explain: bool = False,
 ) -> None:
     """Predict, print a line per image and write each at once into `save`.
 
@@ -377,6 +376,7 @@ def report(
             behind the last, gives what draws each of these, told its number from 0, the image and
             what was predicted.
         part: predict no more than this part of the images.
+        explain: ask a `Predictor` for the maps of classes, for the pictures.
 
     Raises:
         UserError: a broken image, or the file cannot be written; what was predicted is kept.
@@ -393,7 +393,7 @@ def report(
     found = share.images
     behind = share.first + len(found)
     draw = pictures(names, share.first, behind) if pictures and names is not None else None
-    job = Job(predictor, topk, save, skip, features, draw, part)
+    job = Job(predictor, topk, save, skip, features, draw, part, explain)
     job.tell(f"engine: {predictor.engine.settings}")
     if part:
         if found:
@@ -450,8 +450,10 @@ class Job:
         features: FeatureFile | None = None,
         draw: Draw | None = None,
         part: Part | None = None,
+        explain: bool = False,
     ):
         self.part = part
+        self.more = {"explain": True} if explain else {}
         self.features = features
         self.draw = draw
         self.predictor = predictor
@@ -472,6 +474,7 @@ class Job:
             self.topk,
             on_error="skip" if self.skip else "stop",
             features=self.features is not None,
+            **self.more,
         )
         shown = with_frames(left) if self.draw else repeat(None)
         what = f"predicting part {self.part}" if self.part else "predicting"

@@ -123,9 +123,17 @@ class StagedNetwork(Stages):
         """What `features` gives to logits."""
         return self.logits(self.pooled(features))
 
+    def unpooled(self, features):
+        """What `features` gives to what is pooled, float32 [N, C, h, w]."""
+        return self.expand(features[-1])
+
+    def pooled_of(self, unpooled):
+        """What `unpooled` gives to the pooled features, float32 [N, width]."""
+        return self.neck(self.pool(unpooled)).flatten(1)
+
     def pooled(self, features):
         """What `features` gives to the pooled features, float32 [N, width]."""
-        return self.neck(self.pool(self.expand(features[-1]))).flatten(1)
+        return self.pooled_of(self.unpooled(features))
 
     def logits(self, pooled):
         """What `pooled` gives to float32 logits [N, num_classes]."""

@@ -84,6 +84,7 @@ class Pictures:
         replace: bool = False,
         first: int = 0,
         behind: int | None = None,
+        option: str = "--visualize",
     ):
         """Plan the pictures' names; nothing is written yet.
 
@@ -92,11 +93,12 @@ class Pictures:
             given: what was named on the command line; the pictures must not lie in a folder of it.
             replace: pictures of an earlier run.
             first, behind: the places among `names` of the images that are drawn; default: all.
+            option: that names the folder.
 
         Raises:
             UserError: a picture would take the place of an image, or of any other file.
         """
-        self.name = f"--visualize {folder}"
+        self.name = f"{option} {folder}"
         self.folder = folder
         here = os.path.realpath(folder)
         for path in given:

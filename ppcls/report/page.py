@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from ppcls.data import decode
 from ppcls.report import plots
 from ppcls.report.figures import ClassFigures, Report
+from ppcls.report.heatmaps import COLOURS, MIDDLE, mixed
 from ppcls.report.sheets import fit
 from ppcls.utils import files
 from ppcls.utils.errors import UserError
@@ -56,12 +58,20 @@ th[aria-sort=ascending] button::after { content: " ▲"; }
 th[aria-sort=descending] button::after { content: " ▼"; }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: 1rem; }
 .sheet figure { margin: 0; font-size: 0.9rem; line-height: 1.35; }
+.pairs { grid-template-columns: repeat(auto-fill, minmax(19rem, 1fr)); }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 0.25rem; }
+.scale { display: inline-block; width: 8rem; height: 0.7rem; margin: 0 0.4rem;
+  background: linear-gradient(90deg, @SCALE@); }
+@media (max-width: 21rem) { .pairs { grid-template-columns: 1fr; } }
 .sheet img { width: 100%; aspect-ratio: 1; object-fit: contain; background: var(--panel);
   border-radius: 0.4rem; }
 img.plot { display: block; max-width: 100%; height: auto; border-radius: 0.4rem; }
 .scroll img.plot { max-width: max(100%, 30rem); }
 summary { cursor: pointer; color: var(--accent); padding: 0.5rem 0; }
 """
+STEPS = np.linspace(0, 1, len(COLOURS))
+SCALE = mixed(np.full(len(STEPS), MIDDLE), STEPS).tolist()
+CSS = CSS.replace("@SCALE@", ", ".join(f"rgb({r:.0f} {g:.0f} {b:.0f})" for r, g, b in SCALE))
 
 SORT = """
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -94,8 +104,12 @@ def thumbnail(path: str) -> bytes:
     Raises:
         UserError: an image that cannot be read.
     """
+    return jpeg(fit(decode.read(path), SIDE))
+
+
+def jpeg(picture: Image.Image) -> bytes:
     target = io.BytesIO()
-    fit(decode.read(path), SIDE).save(target, "JPEG", quality=85)
+    picture.save(target, "JPEG", quality=85)
     return target.getvalue()
 
 
@@ -213,7 +227,11 @@ def escape(text: str) -> str:
     return html.escape(visible(text))
 
 
-def to_html(report: Report, confusion: bytes, calibration: bytes) -> str:
+# Pictures of where the network saw the predicted class, by the places of the report's images.
+Maps = Mapping[int, Image.Image]
+
+
+def to_html(report: Report, confusion: bytes, calibration: bytes, maps: Maps) -> str:
     """The page; `confusion` and `calibration` are PNG files."""
     title = escape(f"Evaluation of {report.about['model']}")
     sections = [
@@ -221,7 +239,7 @@ def to_html(report: Report, confusion: bytes, calibration: bytes) -> str:
         about(report),
         tiles(report),
         pairs(report),
-        mistakes(report),
+        mistakes(report, maps),
         classes(report),
         matrix(report, confusion),
         reliability(report, calibration),
@@ -278,8 +296,8 @@ def pairs(report: Report) -> str:
     return head + table(heads, rows)
 
 
-def mistakes(report: Report) -> str:
-    """The contact sheet of the worst mistakes."""
+def mistakes(report: Report, maps: Maps) -> str:
+    """The contact sheet of the worst mistakes, each with its map where there is one."""
     if not report.worst:
         return "<h2>Worst mistakes</h2><p>None: there are no mistakes.</p>"
     figures = []
@@ -288,14 +306,25 @@ def mistakes(report: Report) -> str:
         true, said = (escape(report.names[one[key]]) for key in ("true", "predicted"))
         picture = data_uri(thumbnail(one["path"]), "jpeg")
         place = "/".join(Path(one["path"]).parts[-2:])
+        shown = f'<img src="{picture}" alt="an image of {true}, taken for {said}">'
+        if index in maps:
+            where = data_uri(jpeg(maps[index]), "jpeg")
+            beside = f'<img src="{where}" alt="where the network saw {said} in it">'
+            shown = f'<div class="pair">{shown}{beside}</div>'
         figures.append(
-            f'<figure><img src="{picture}" alt="an image of {true}, taken for {said}">'
-            f"<figcaption>taken for <b>{said}</b>, {percent(one['probability'])}"
+            f"<figure>{shown}<figcaption>taken for <b>{said}</b>, {percent(one['probability'])}"
             f'<br>true: <b>{true}</b><br><span class="faint">{escape(place)}</span>'
             "</figcaption></figure>"
         )
     note = '<p class="faint">The mistakes the network is surest of.</p>'
-    return f'<h2>Worst mistakes</h2>{note}<div class="sheet">{"".join(figures)}</div>'
+    kind = "sheet"
+    if maps:
+        kind = "sheet pairs"
+        note += (
+            '<p class="faint">Beside each image, where the network saw the class that it took it '
+            'for: nothing <span class="scale"></span> most; what is dark did not come to it.</p>'
+        )
+    return f'<h2>Worst mistakes</h2>{note}<div class="{kind}">{"".join(figures)}</div>'
 
 
 def classes(report: Report) -> str:
@@ -425,8 +454,11 @@ FILES = (
 )
 
 
-def write(report: Report, folder: Path) -> None:
+def write(report: Report, folder: Path, maps: Maps | None = None) -> None:
     """Write FILES into a folder; scores.npz only where scores.csv has not all probabilities.
+
+    Args:
+        maps: of the worst mistakes.
 
     Raises:
         UserError: an image of the worst mistakes cannot be read any more.
@@ -441,7 +473,7 @@ def write(report: Report, folder: Path) -> None:
     (folder / "confusion.png").write_bytes(confusion)
     (folder / "calibration.png").write_bytes(calibration)
     write_json(report, folder / RECORD)
-    text = to_html(report, confusion, calibration)
+    text = to_html(report, confusion, calibration, maps or {})
     (folder / PAGE).write_text(text, encoding="utf-8", errors=VISIBLE)
 
 

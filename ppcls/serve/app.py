@@ -137,7 +137,8 @@ def describe(model: Model) -> dict[str, Any]:
         about = version.about
         found |= {"version": version.number, "digest": version.digest}
         kept = ("classes", "task", "topk", "calibrated", "engine", "batch", "delay", "rate")
-        found |= {"network": about["model"], **{key: about[key] for key in (*kept, "check")}}
+        found |= {"network": about["model"]}
+        found |= {key: about[key] for key in (*kept, "check", "maps")}
     elif model.problem:
         found["problem"] = model.problem
     return found

@@ -41,6 +41,7 @@ class Request:
     batch: int = 0
     failed: str = ""
     names: Sequence[str | None] = ()
+    explain: bool = False  # whether maps of the classes are to come, too
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def name(self, place: int) -> str:
@@ -64,12 +65,15 @@ class Request:
 
 @dataclass(eq=False)
 class Item:
-    """An image of a request: `pixels` uint8 [H, W, C], or as the network takes it."""
+    """An image of a request: `pixels` uint8 [H, W, C], or as the network takes it; of what was
+    `seen` of the image itself, top, left, bottom and right, in shares of its height and width.
+    """
 
     request: Request
     place: int
     pixels: np.ndarray
     is_tensor: bool = False
+    seen: Sequence[float] = ()
 
     @property
     def kind(self) -> tuple[object, ...]:

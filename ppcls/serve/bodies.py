@@ -19,7 +19,7 @@ from ppcls.serve.settings import Limits
 from ppcls.utils.text import did_you_mean, plural, quoted
 
 DATA_URL = re.compile(r"data:[\w.+/-]*;base64,", re.ASCII)
-FIELDS = ("model", "topk", "threshold")
+FIELDS = ("model", "topk", "threshold", "explain")
 KEYS = (*FIELDS, "image", "images", "url", "urls")
 MOST_TOPK = 1 << 31
 SLOWEST = 64 << 10  # bytes a second, on average, that a body has to come with: half a megabit
@@ -34,6 +34,7 @@ class Asked:
     model: str | None = None
     topk: int | None = None
     threshold: float | None = None
+    explain: bool = False  # whether maps of the classes are to come, too
 
     @property
     def has_addresses(self) -> bool:
@@ -168,7 +169,8 @@ def parse(request: Request, data: bytes, limits: Limits) -> Asked:
     """What a request asks for, by the type of its body.
 
     Multipart: each file is an image. JSON: `image` or `images`, base64; `url` or `urls`. Anything
-    else: the body is an image. `model`, `topk` and `threshold` stand beside them, or in the query.
+    else: the body is an image. `model`, `topk`, `threshold` and `explain` stand beside them, or in
+    the query.
 
     Raises:
         ProblemError: it cannot be understood.
@@ -194,7 +196,7 @@ def parse(request: Request, data: bytes, limits: Limits) -> Asked:
 
 
 def read_fields(asked: Asked, found: Mapping[str, Any]) -> None:
-    """`model`, `topk` and `threshold` of a query, a form or JSON."""
+    """`model`, `topk`, `threshold` and `explain` of a query, a form or JSON."""
     if found.get("model") is not None:
         asked.model = found["model"]
         if not isinstance(asked.model, str) or not asked.model:
@@ -203,6 +205,8 @@ def read_fields(asked: Asked, found: Mapping[str, Any]) -> None:
         asked.topk = whole(found["topk"])
     if found.get("threshold") is not None:
         asked.threshold = share(found["threshold"])
+    if found.get("explain") is not None:
+        asked.explain = truth(found["explain"])
 
 
 def whole(value: Any) -> int:
@@ -211,6 +215,14 @@ def whole(value: Any) -> int:
         value = int(value)
     if type(value) is not int or not 1 <= value < MOST_TOPK:
         raise wrong(f"topk ({quoted(value)}) should be a whole number from 1")
+    return value
+
+
+def truth(value: Any) -> bool:
+    words = {"true": True, "1": True, "false": False, "0": False}
+    value = words.get(value, value) if isinstance(value, str) else value
+    if not isinstance(value, bool):
+        raise wrong(f"explain ({quoted(value)}) should be true or false")
     return value
 
 

@@ -30,6 +30,10 @@ class ImageAnswer(BaseModel):
 
     Of a calibrated model also `set`, the classes of which one is right as often as it was asked
     for, and `state`: sure (the set is one class), unsure, or unknown (unlike all classes).
+
+    Where asked to explain, a map for each of the first ten classes, of rows from the top, with the
+    class's logit place by place, and what of the image they lie over: top, left, bottom and right,
+    in shares of its height and width.
     """
 
     name: str | None = None
@@ -38,6 +42,8 @@ class ImageAnswer(BaseModel):
     scores: list[float] | None = None
     set: list[str] | None = None
     state: Literal["sure", "unsure", "unknown"] | None = None
+    maps: list[list[list[float]]] | None = None
+    seen: list[float] | None = None
     error: str | None = None
 
 
@@ -90,8 +96,11 @@ TOPK = {
     "type": "integer", "minimum": 1, "maximum": MOST_TOPK - 1, "description": "classes an image"
 }  # fmt: skip
 THRESHOLD = {"type": "number", "minimum": 0, "maximum": 1, "description": "least score"}
+EXPLAIN = {"type": "boolean", "description": "maps, too, of models exported with --explain"}
 MODEL = {"type": "string", "minLength": 1, "description": "needed where several models are served"}
-OPTIONS: dict[str, dict[str, Any]] = {"model": MODEL, "topk": TOPK, "threshold": THRESHOLD}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "model": MODEL, "topk": TOPK, "threshold": THRESHOLD, "explain": EXPLAIN,
+}  # fmt: skip
 QUERY = [
     {"name": name, "in": "query", "required": False, "schema": schema}
     for name, schema in OPTIONS.items()

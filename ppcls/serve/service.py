@@ -131,6 +131,8 @@ class Service:
             data = await body.read(request, self.settings.limits)
             asked = parse(request, data, self.settings.limits)
             model = self.model(asked.model)
+            if asked.explain:
+                refuse_unexplained(model)
             images: Any = asked.images
             if asked.has_addresses:
                 images = await unless_gone(request, self.images_of(asked, body))
@@ -139,6 +141,7 @@ class Service:
                 "sizes": [len(image) for image in images],
                 "topk": asked.topk,
                 "threshold": asked.threshold,
+                "explain": asked.explain,
             }
             if any(asked.names):
                 header["names"] = asked.names
@@ -163,6 +166,13 @@ class Service:
         if self.samples:
             self.samples.take(images, answer)
         return json_response(answer)
+
+
+def refuse_unexplained(model: Model) -> None:
+    """ProblemError where the model gives no maps."""
+    if model.current and not model.current.about["maps"]:
+        text = f"{model.name} gives no maps; export it again with ppcls export --explain"
+        raise ProblemError(422, "request", text)
 
 
 def milliseconds(found: dict[str, Any], seconds: float) -> dict[str, float]:

@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from ppcls.data import decode
-from ppcls.inference.inputs import Content, open_image
+from ppcls.data.preprocess import Preprocess
+from ppcls.inference.inputs import Content, open_with_sides
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.inference.predictor import MANY_CLASSES, Predictor, best_of
 from ppcls.inference.selfcheck import check
@@ -36,6 +37,7 @@ from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import be_quiet, print_error
 
 BEAT = 0.5  # seconds
+MOST_MAPS = 10  # classes of an image
 SMALL = 1 << 20  # bytes of a file, and pixels of an image, that are decoded in a few milliseconds
 OPENINGS = 3  # times that a folder is opened which is replaced meanwhile
 GONE = 3  # exit code where the other process is gone …
@@ -138,6 +140,7 @@ class Server:
             header.get("whole", False),
             count,
             names=header.get("names", ()),
+            explain=header.get("explain", False),
         )
         self.requests[request.number] = request
         self.batcher.announce(count)
@@ -179,7 +182,9 @@ class Server:
                     f"{image}: {width:,} x {height:,} pixels, more than the "
                     f"{self.most_pixels:,} that this service takes; send a smaller one"
                 )
-            pixels = open_image(image, self.predictor.manifest.preprocess)
+            preprocess = self.predictor.manifest.preprocess
+            pixels, upright = open_with_sides(image, preprocess)
+            seen = shares_seen(preprocess, *upright) if request.explain else ()
         except TimeoutError:
             self.fail(request, place, Failure("late", "it came too late"))
         except UserError as error:
@@ -188,7 +193,7 @@ class Server:
             self.fail(request, place, Failure("engine", guard.gist(error)))
         else:
             request.decoding = max(request.decoding, time.monotonic() - start)
-            self.batcher.put(Item(request, place, pixels))
+            self.batcher.put(Item(request, place, pixels, seen=seen))
         finally:
             self.busy.pop(own, None)
 
@@ -230,10 +235,14 @@ class Server:
         try:
             outputs = engine.run_all(self.batch(items))
             rows = self.predictor.probabilities(outputs[0])
-            pooled: Any = [None] * len(items)
+            several = len(items)
+            pooled: Any = [None] * several
             if self.predictor.needs_features:
                 pooled = self.predictor.pooled(outputs)
-            found = [self.result(*one) for one in zip(items, rows, pooled, strict=True)]
+            maps: Any = [None] * several
+            if self.predictor.manifest.maps and any(item.request.explain for item in items):
+                maps = self.predictor.class_maps(outputs)
+            found = [self.result(*one) for one in zip(items, rows, pooled, maps, strict=True)]
         except Exception as error:  # engines and memory have kinds of their own
             if len(items) > 1:  # one of them may be why, or that they are many
                 return [whole for item in items for whole in self.run_batch([item], alone)]
@@ -260,7 +269,11 @@ class Server:
         return about.preprocess.network_input(pixels, about.input)
 
     def result(
-        self, item: Item, row: np.ndarray, features: np.ndarray | None
+        self,
+        item: Item,
+        row: np.ndarray,
+        features: np.ndarray | None,
+        maps: np.ndarray | None,
     ) -> dict[str, Any] | Failure:
         """The classes of an image, the likeliest first, by its probabilities."""
         request = item.request
@@ -268,6 +281,9 @@ class Server:
         if not np.isfinite(row).all():
             return Failure("engine", str(self.predictor.not_finite(name)))
         found = classes_of(self.predictor, row, request.topk, request.threshold, features)
+        if request.explain and maps is not None:
+            found["maps"] = [in_digits(maps[index]) for index in found["classes"][:MOST_MAPS]]
+            found["seen"] = item.seen
         if request.whole:
             found["whole"] = self.predictor.scores(row).astype("<f4").tobytes()
         return found
@@ -339,6 +355,19 @@ def classes_of(
     return answer if found.state is None else answer | {"set": found.set, "state": found.state}
 
 
+def in_digits(values: np.ndarray) -> list[list[float]]:
+    """A map's rows, in numbers that are short; UserError for what are none."""
+    if not np.isfinite(values).all():
+        raise UserError("the network's maps are not finite; export it again from whole weights")
+    return [[float(f"{value:.4g}") for value in row] for row in values.tolist()]
+
+
+def shares_seen(preprocess: Preprocess, height: int, width: int) -> list[float]:
+    """What of an image comes to the network: top, left, bottom, right, in shares of its sides."""
+    pairs = zip(preprocess.seen(height, width), (height, width, height, width), strict=True)
+    return [round(place / side, 6) for place, side in pairs]
+
+
 def sides_of(data: bytes, name: str) -> tuple[int, int]:
     """Width and height that an image says it has; 0 for a broken one, which decoding names."""
     try:
@@ -378,6 +407,7 @@ def about(predictor: Predictor, digest: str, how: Plan, checked: dict[str, Any])
         "seconds": {str(size): seconds for size, seconds in how.seconds.items()},
         "check": checked,
         "outputs": checked["outputs"],
+        "maps": manifest.maps._asdict() if manifest.maps else None,
         "ppcls": environment.own_version(),
     }
 

@@ -6,13 +6,17 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import nn
+from PIL import Image
 
+from ppcls.data import decode
 from ppcls.data.loader import Batch, EvalPipeline, Loader
 from ppcls.data.samples import Dataset
 from ppcls.metrics import Meter
+from ppcls.models.class_maps import grad_cam, why_no_grad_cam
 from ppcls.models.layers import Normalize
 from ppcls.report import figures, page
 from ppcls.report.figures import Outcomes
+from ppcls.report.heatmaps import over
 from ppcls.train.checkpoint import Trained
 from ppcls.utils.device import on_device
 from ppcls.utils.errors import UserError
@@ -93,9 +97,30 @@ def score(
         names = trained.names or samples.names
         found = figures.make(about, scores, names, outcomes.filled())
         with page.writing(report):
-            page.write(found, folder)
+            page.write(found, folder, heat_maps(trained, found))
     say(f"wrote {report / page.PAGE}")
     return scores
+
+
+def heat_maps(trained: Trained, report: figures.Report) -> dict[int, Image.Image]:
+    """Where the network saw the predicted class of the worst mistakes (arXiv:1610.02391), by their
+    places among the images; {} where it does not say what its features are.
+    """
+    if why_no_grad_cam(trained.net):
+        return {}
+    preprocess = trained.recipe.preprocess
+    trained.net.eval()
+    drawn = {}
+    for index in report.worst:
+        pixels = decode.read(report.outcomes.samples.paths[index], preprocess.channels)
+        inputs = paddle.to_tensor(preprocess.normalize([preprocess(pixels)]))
+        classes = report.outcomes.predicted[index].reshape(1, 1)
+        try:
+            values = grad_cam(trained.net, inputs, classes)[0, 0]
+        except UserError:
+            return {}
+        drawn[index] = over(pixels, values, preprocess, page.SIDE)
+    return drawn
 
 
 def run(trained: Trained, samples: Dataset, keep: Keep | None = None) -> dict[str, float]:

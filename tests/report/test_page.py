@@ -2,13 +2,20 @@
 
 import base64
 import io
+import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from evaluated import WITHOUT, many, read_json
+import numpy as np
+import paddle
+from evaluated import WITHOUT, many, read_json, score
 from PIL import Image
 
+from ppcls.data import decode
+from ppcls.models.class_maps import class_maps
 from ppcls.report import figures, page
+from ppcls.report.heatmaps import over
 
 
 class Page(HTMLParser):
@@ -44,7 +51,7 @@ def test_the_page_needs_nothing_from_outside(scores):
     text = Path("report/report.html").read_text()
     assert not any(word in text for word in ("http://", "https://", "url(", "@import"))
     pictures = page.all("img")
-    assert len(pictures) == 2 + min(figures.WORST, read_json()["mistakes"])
+    assert len(pictures) == 2 + 2 * min(figures.WORST, read_json()["mistakes"])
     for one in pictures:
         head, data = one["src"].split(",")
         image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
@@ -75,3 +82,25 @@ def test_of_many_classes_the_worst_come_first_and_all_are_folded_away(tmp_path):
     tables = [one for one in shown.all("table") if one["class"] == "sortable"]
     assert len(tables) == 2
     assert len([cell for cell in shown.all("td") if "data-value" in cell]) == (50 + 130) * 7
+
+
+def test_each_of_the_worst_mistakes_has_its_map_beside_it(network, scores):
+    text = Path("report/report.html").read_text(encoding="utf-8")
+    worst = read_json()["worst"]
+    second = r'<div class="pair"><img [^>]*><img src="data:image/jpeg;base64,([^"]+)"'
+    pairs = re.findall(second, text)
+    assert len(pairs) == len(worst) > 5
+    assert "what is dark did not come to it" in text
+    first = np.asarray(Image.open(io.BytesIO(base64.b64decode(pairs[0]))).convert("RGB"))
+    preprocess = network.recipe.preprocess
+    pixels = decode.read(worst[0]["path"])
+    inputs = paddle.to_tensor(preprocess.normalize([preprocess(pixels)]))
+    values = class_maps(network.net, network.net.features(inputs)).numpy()
+    expected = over(pixels, values[0, worst[0]["predicted"]], preprocess, page.SIDE)
+    assert np.abs(first.astype(int) - np.asarray(expected)).mean() < 6  # JPEG
+
+
+def test_a_network_that_does_not_say_what_its_features_are_has_no_maps(network):
+    bare = replace(network, net=paddle.nn.Sequential(network.net))
+    score(bare, Path("report"))
+    assert 'class="pair"' not in Path("report/report.html").read_text(encoding="utf-8")

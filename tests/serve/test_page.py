@@ -615,6 +615,92 @@ def test_the_key_is_asked_for_and_the_model_chosen(visit, locked, photos, labels
     assert KEY not in page.content()
 
 
+# --------------------------------------------------------------------------- heat maps
+
+
+@pytest.fixture(scope="module")
+def explained(photos, tmp_path_factory):
+    """A service whose model gives maps."""
+    folder = tmp_path_factory.mktemp("explained")
+    some = [str(photos / f"{seed}.png") for seed in range(3)]
+    form = Form(("onnx",), explain=True)
+    made = export(small_network.trained(), folder / "small", some, form)
+    with serving(folder / "home", str(made)) as found:
+        yield found
+
+
+PIXEL = """([x, y]) => {
+    const canvas = document.querySelector(".card canvas");
+    const place = [Math.floor(x * canvas.width), Math.floor(y * canvas.height), 1, 1];
+    return [...canvas.getContext("2d").getImageData(...place).data];
+}"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [NARROW, WIDE])
+def test_a_button_shows_where_the_model_looked(visit, explained, photos, tmp_path, size):
+    sent = []
+    values = [[0, 0, 0, 0], [0, 0, 0, 5], [0, 0, 0, 0], [-3, 0, 0, 0]]
+    other = [[5 if (y, x) == (0, 0) else 0 for x in range(4)] for y in range(4)]
+    seen = [0.25, 0, 0.75, 1]  # the middle of a tall photo
+    answer = {
+        "version": "1",
+        "predictions": [{"labels": ["ant", "bee"], "scores": [0.7, 0.3], "maps": [values, other],
+                         "seen": seen}],
+        "milliseconds": {"total": 9, "engine": 2},
+    }  # fmt: skip
+    page = visit(explained, viewport=size)
+
+    def reply(route):
+        sent.append(route.request.url)
+        route.fulfill(body=json.dumps(answer))
+
+    page.route("**/predict?*", reply)
+    Image.new("RGB", (100, 200), (150, 150, 150)).save(tmp_path / "tall.png")
+    drop(page, tmp_path / "tall.png")
+    answers(page, 1)
+    assert "explain=true" in sent[0]
+    button = page.get_by_role("button", name="Where it looked")
+    expect(button).to_have_attribute("aria-pressed", "false")
+    assert page.locator("canvas").count() == 0
+    button.press("Enter")
+    expect(button).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#spoken")).to_contain_text("where the model saw ant")
+    expect(page.locator(".legend")).to_contain_text("Dark: not looked at")
+    # Of the second row of four and the last column: three quarters of 150 and a quarter of yellow.
+    red, green, blue, _ = page.evaluate(PIXEL, [0.9, 0.25 + 0.5 * 1.5 / 4])
+    assert red > green > blue + 60
+    assert page.evaluate(PIXEL, [0.1, 0.7])[:3] == [150, 150, 150]  # what speaks against it
+    assert page.evaluate(PIXEL, [0.5, 0.1])[:3] == [45, 45, 45]  # cut off
+    box = page.locator(".card canvas").bounding_box()
+    assert box == page.locator(".card img").bounding_box()
+    choice = page.get_by_label("Class")
+    choice.select_option("bee")
+    red, green, blue, _ = page.evaluate(PIXEL, [0.1, 0.25 + 0.5 * 0.4 / 4])
+    assert red > green > blue + 60
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    page.get_by_role("button", name="中文").click()
+    expect(page.get_by_role("button", name="查看依据")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_label("类别")).to_have_value("1")
+    page.get_by_role("button", name="查看依据").click()
+    assert page.locator("canvas").count() == 0
+
+
+@pytest.mark.slow
+def test_maps_come_from_the_service_and_only_with_them_is_there_a_button(
+    visit, explained, origin, photos
+):
+    page = visit(explained)
+    drop(page, photos / "0.png", photos / "old.tiff")
+    answers(page, 2)
+    page.get_by_role("button", name="Where it looked").click()  # the one whose photo is shown
+    expect(page.locator(".card canvas")).to_have_count(1)
+    page = visit(origin)
+    drop(page, photos / "0.png")
+    answers(page, 1)
+    expect(page.get_by_role("button", name="Where it looked")).to_have_count(0)
+
+
 # --------------------------------------------------------------------------- documentation
 
 

@@ -26,6 +26,9 @@ const TEXTS = {
     cameraFails: "The camera cannot be used: {why}",
     spoken: "{name}: {answer}", unsureSpoken: "not sure, perhaps {answer}",
     unknownSpoken: "unlike all classes, most like {answer}",
+    where: "Where it looked", whereClass: "Class", little: "nothing", much: "most",
+    nowhere: "No place speaks for it.", unseen: "Dark: not looked at",
+    mapSpoken: "The photo now shows where the model saw {answer}",
     allSpoken: "{count} photos are done", failedSpoken: "{count} photos are done, {failed} of them failed",
   },
   zh: {
@@ -53,6 +56,9 @@ const TEXTS = {
     cameraFails: "无法使用相机：{why}",
     spoken: "{name}：{answer}", unsureSpoken: "不确定，可能是 {answer}",
     unknownSpoken: "不像任何类别，最像 {answer}",
+    where: "查看依据", whereClass: "类别", little: "无", much: "最强",
+    nowhere: "没有支持该类别的区域。", unseen: "暗处：未参与识别",
+    mapSpoken: "照片上已标出模型判断为 {answer} 的区域",
     allSpoken: "{count} 张照片已完成", failedSpoken: "{count} 张照片已完成，其中 {failed} 张失败",
   },
 };
@@ -251,7 +257,7 @@ function makeCard(file, name, batch) {
   photo.append(picture);
   const body = element("div", "body");
   item.append(photo, body);
-  return { file, name, batch, item, body, url, stop: new AbortController(), model: null, answer: null, problem: null };
+  return { file, name, batch, item, photo, picture, body, url, map: null, stop: new AbortController(), model: null, answer: null, problem: null };
 }
 
 // "unsure" or "unknown" where the answer is not sure, as a calibrated model says, else the slider; or "".
@@ -291,7 +297,7 @@ function draw(card) {
     const { total, engine } = answer.milliseconds;
     const time = say("time", { total: total.toFixed(0), engine: engine.toFixed(0) });
     const which = models.length > 1 ? `${card.model.name} · ` : "";
-    body.append(bars(answer.predictions[0]), element("p", "times", which + time));
+    body.append(bars(answer.predictions[0]), ...explain(card), element("p", "times", which + time));
     mark(card);
   }
   if (problem?.passes) {
@@ -318,6 +324,120 @@ function bars({ labels, scores }) {
     list.append(line);
   });
   return list;
+}
+
+// ------------------------------------------------------------------ where the model looked
+
+// The button that shows a class's map over the photo, and what belongs to it; nothing without maps.
+function explain(card) {
+  const { answer, photo } = card;
+  const { labels, maps, seen } = answer.predictions[0];
+  if (!maps?.length || photo.classList.contains("none")) return [];
+  const button = element("button", "second where", say("where"));
+  button.type = "button";
+  const legend = element("div", "legend");
+  const show = (place) => {
+    card.map = place;
+    photo.querySelector("canvas")?.remove();
+    button.setAttribute("aria-pressed", String(place !== null));
+    legend.hidden = place === null;
+    if (place === null) return;
+    const strongest = paint(photo, card.picture, maps[place], seen);
+    const scale = element("p", "scale");
+    const colours = element("i");
+    colours.setAttribute("aria-hidden", "true");
+    const over = (colour, step) => colour.map((value) => MIDDLE + OPAQUE * (step / (COLOURS.length - 1)) * (value - MIDDLE));
+    colours.style.background = `linear-gradient(90deg, ${COLOURS.map((one, step) => `rgb(${over(one, step)})`)})`;
+    scale.append(say("little"), colours, say("much"));
+    const cut = seen.some((edge, side) => (side < 2 ? edge > 0.01 : edge < 0.99));
+    const lines = [strongest > 0 ? scale : element("p", "", say("nowhere"))];
+    if (cut) lines.push(element("p", "", say("unseen")));
+    const chosen = legend.contains(document.activeElement); // with the keyboard it goes on from there
+    if (maps.length > 1) lines.unshift(choice(labels.slice(0, maps.length), place, show));
+    legend.replaceChildren(...lines);
+    if (chosen) legend.querySelector("select")?.focus();
+  };
+  button.addEventListener("click", () => {
+    show(card.map === null ? 0 : null);
+    if (card.map !== null) speak(say("mapSpoken", { answer: labels[card.map] }));
+  });
+  if (card.picture.complete) {
+    show(card.map);
+  } else {
+    legend.hidden = true;
+    card.picture.addEventListener("load", () => show(card.map), { once: true });
+  }
+  card.picture.addEventListener("error", () => { button.remove(); legend.remove(); }, { once: true });
+  return [button, legend];
+}
+
+function choice(labels, place, show) {
+  const label = element("label", "", `${say("whereClass")} `);
+  const select = element("select");
+  select.append(...labels.map((name, number) => new Option(name, number, false, number === place)));
+  select.addEventListener("change", () => {
+    show(Number(select.value));
+    speak(say("mapSpoken", { answer: labels[Number(select.value)] }));
+  });
+  label.append(select);
+  return label;
+}
+
+// From little to most; as in pictures of `ppcls predict --explain` (ppcls/report/heatmaps.py).
+const COLOURS = [[20, 30, 90], [40, 85, 160], [95, 135, 165], [190, 180, 110], [255, 225, 60]];
+const OPAQUE = 0.75; // of the last colour
+const MIDDLE = 150; // grey of a photo, on which the scale shows the colours
+const UNSEEN = 0.3; // how bright is what the model did not look at
+const LONGEST = 960; // pixels of the drawn photo's longer side
+
+// Draw a map over the photo, in grey; returns the strongest value.
+function paint(photo, picture, map, [top, left, bottom, right]) {
+  const canvas = element("canvas");
+  const scale = Math.min(1, LONGEST / Math.max(picture.naturalWidth, picture.naturalHeight));
+  const width = Math.max(1, Math.round(picture.naturalWidth * scale));
+  const height = Math.max(1, Math.round(picture.naturalHeight * scale));
+  Object.assign(canvas, { width, height });
+  canvas.setAttribute("aria-hidden", "true");
+  const pen = canvas.getContext("2d");
+  pen.drawImage(picture, 0, 0, width, height);
+  const image = pen.getImageData(0, 0, width, height);
+  const most = Math.max(0, ...map.flat());
+  const rows = between(height, top * height, bottom * height, map.length);
+  const columns = between(width, left * width, right * width, map[0].length);
+  const { data } = image;
+  for (let y = 0, at = 0; y < height; y += 1) {
+    const row = rows[y];
+    for (let x = 0; x < width; x += 1, at += 4) {
+      const column = columns[x];
+      const grey = 0.299 * data[at] + 0.587 * data[at + 1] + 0.114 * data[at + 2];
+      let share = 0;
+      if (row.inside && column.inside && most > 0) {
+        const upper = (1 - column.part) * map[row.low][column.low] + column.part * map[row.low][column.high];
+        const lower = (1 - column.part) * map[row.high][column.low] + column.part * map[row.high][column.high];
+        share = Math.min(1, Math.max(0, ((1 - row.part) * upper + row.part * lower) / most));
+      }
+      const place = share * (COLOURS.length - 1);
+      const low = Math.min(Math.floor(place), COLOURS.length - 2);
+      const bright = row.inside && column.inside ? 1 : UNSEEN;
+      for (let channel = 0; channel < 3; channel += 1) {
+        const colour = COLOURS[low][channel] + (place - low) * (COLOURS[low + 1][channel] - COLOURS[low][channel]);
+        data[at + channel] = bright * (grey + OPAQUE * share * (colour - grey));
+      }
+    }
+  }
+  pen.putImageData(image, 0, 0);
+  photo.append(canvas);
+  return most;
+}
+
+// For each pixel, between which of `count` values that lie from start to end its middle is.
+function between(pixels, start, end, count) {
+  return Array.from({ length: pixels }, (_, pixel) => {
+    const middle = pixel + 0.5;
+    const place = Math.min(count - 1, Math.max(0, (middle - start) / (end - start) * count - 0.5));
+    const low = Math.min(Math.floor(place), Math.max(count - 2, 0));
+    return { low, high: Math.min(low + 1, count - 1), part: place - low, inside: middle >= start && middle <= end };
+  });
 }
 
 function mark(card) {
@@ -407,6 +527,7 @@ async function ask(card) {
   }
   const query = new URLSearchParams({ topk: CLASSES });
   if (models.length > 1) query.set("model", card.model.name);
+  if (card.model.maps) query.set("explain", "true");
   const body = new FormData();
   body.append("image", card.file, card.name);
   for (let tries = 1; ; tries += 1) {
