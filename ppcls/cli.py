@@ -14,6 +14,7 @@ from ppcls.commands import (
     data,
     evaluate,
     export,
+    fix_labels,
     import_paddleclas,
     init,
     make_shards,
@@ -55,6 +56,7 @@ COMMANDS = (
     make_shards,
     show_data,
     check_data,
+    fix_labels,
     zoo,
     import_paddleclas,
 )
