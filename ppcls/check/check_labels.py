@@ -98,6 +98,7 @@ class Judged:
             say(f"wrote {sheets.write_pages(f'--labels-sheet {sheet}', sheet, pages)}")
         name = shlex.quote(str(fixes))
         say(
+            f"about {issues.share:.1%} of the labels are wrong, as far as the scores tell",
             f"wrote {fixes}: {plural(len(issues.wrong), 'label')} likely wrong, "
             f"{len(issues.ambiguous):,} more in doubt",
             f"decide   ppcls fix-labels {name}, or in a spreadsheet: keep, change or drop",
