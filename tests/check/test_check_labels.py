@@ -5,10 +5,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pages
 import pytest
 import small_network
 from PIL import Image
 
+from ppcls.cli import parse
 from ppcls.export import Form, export
 from ppcls.start import choose_recipe
 
@@ -97,6 +99,27 @@ def test_the_list_is_what_training_takes(photos, exported, run):
     assert "data.eval: 1 label changed" in out
     assert "wrong label" not in out
     assert code == 0
+
+
+def test_the_commands_of_the_page(photos, exported, run):
+    """docs/data.md; the page of fix-labels itself is used in test_fix_page.py."""
+    text = pages.section(pages.text_of("docs/data.md"), "Labels that are wrong")
+    check, fix, train = map(pages.arguments, pages.commands(text))
+    Path("photos").mkdir()
+    Path("train").rename("photos/train")
+    Path("eval").rename("photos/val")
+    assert run(*check, "--model-dir", exported)[0] == 1
+    assert parse(fix).fixes == Path("fixes.csv")
+    assert Path("wrong.png").is_file()
+    Path("RECIPE").write_text(
+        "{model: {name: ResNet18}, data: {train: photos/train, eval: photos/val}, "
+        "train: {epochs: 1, batch_size: 4, schedule: {lr: 0.1}}}"
+    )
+    text = Path("fixes.csv").read_text(encoding="utf-8-sig")
+    Path("fixes.csv").write_text(text.replace("wrong label,,", "wrong label,drop,"))
+    code, out, _ = run("show-data", *train[1:], "--count", "2", "--epochs", "1")
+    assert code == 0
+    assert "data.train: 0 labels changed, 1 image left out" in out
 
 
 def test_nothing_is_in_doubt(photos, exported, run):
