@@ -172,7 +172,8 @@ def test_an_open_quote_is_reported_where_it_opens(put):
 
 
 def test_semicolons_of_spreadsheets_with_decimal_commas(put):
-    paths, labels, _, _ = datasets.read_list(put('path;label\na,b.jpg;0\n"c;d.jpg";1\n', "list.csv"))
+    file = put('path;label\na,b.jpg;0\n"c;d.jpg";1\n', "list.csv")
+    paths, labels, _, _ = datasets.read_list(file)
     assert (paths, labels.tolist()) == (["a,b.jpg", "c;d.jpg"], [0, 1])
 
 
