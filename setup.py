@@ -96,7 +96,14 @@ setup(
     py_modules=["ppcls_main"],
     cmdclass={"build_py": BuildWithRecipes},
     package_data={
-        "ppcls": ["py.typed", "data/*.txt", "weights/*.json", "models/*.json", "serve/page/*"]
+        "ppcls": [
+            "py.typed",
+            "data/*.txt",
+            "weights/*.json",
+            "models/*.json",
+            "serve/page/*",
+            "check/page/*",
+        ]
     },
     install_requires=[
         "numpy>=1.26",

@@ -15,6 +15,7 @@ from ppcls.commands import (
     data,
     evaluate,
     export,
+    fix_labels,
     import_paddleclas,
     init,
     make_shards,
@@ -57,6 +58,7 @@ COMMANDS = (
     make_shards,
     show_data,
     check_data,
+    fix_labels,
     zoo,
     import_paddleclas,
 )

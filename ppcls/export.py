@@ -1,7 +1,9 @@
 """A trained network as a folder that predicts without ppcls's training half, checked before use."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +12,8 @@ import paddle
 from paddle import Tensor, nn
 
 import ppcls
+from ppcls.api import create_model
+from ppcls.config.load import from_plain
 from ppcls.data import builtin
 from ppcls.data.preprocess import resize
 from ppcls.inference import exported_model, formats, manifest, onnx_metadata, selfcheck
@@ -22,8 +26,10 @@ from ppcls.models import registry
 from ppcls.models.class_maps import METHODS, class_maps, why_inexact
 from ppcls.models.fuse import save_program
 from ppcls.models.layers import Normalize
-from ppcls.train.checkpoint import Trained
-from ppcls.train.setup import eval_samples, open_trained
+from ppcls.recipe import Recipe
+from ppcls.train import frozen
+from ppcls.train.checkpoint import IMAGENET_CLASSES, Trained
+from ppcls.train.setup import eval_samples, open_trained, with_preprocess
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import staged_folder
@@ -153,6 +159,35 @@ def export_checkpoint(checkpoint: Path, output: Path) -> None:
         write(trained, form, temporary)
         checked(trained, form, temporary, noise(trained))
     say(f"{checkpoint}: exported into {output}, once")
+
+
+def export_registered(name: str, tag: str) -> Path:
+    """The folder in ppcls's own with a network of registered weights, which gives features, too.
+
+    It is made where it is not there: as it comes, with its 1,000 classes, and in ONNX's format,
+    too, where that can be made here, so that more engines can run it.
+
+    Raises:
+        UserError: the weights cannot be had, or the folder not written.
+    """
+    convertible = all(find_spec(module) for module in frozen.ONNX_NEEDS)
+    form = Form(("paddle", "onnx") if convertible else ("paddle",), features=True)
+    known = f"{name}-{tag}-{ppcls.__version__}-{'-'.join(form.formats)}"
+    output = environment.home() / "exported" / known
+    with suppress(UserError):  # else it is made anew
+        return exported_model.open_exported(output).path
+    keys = {"model": {"name": name, "weights": tag}}
+    keys["train"] = {"epochs": 1, "batch_size": 1, "schedule": {"lr": 1.0}}  # which nothing reads
+    recipe = with_preprocess(from_plain(Recipe, keys, name))
+    net = create_model(name, IMAGENET_CLASSES, tag)
+    net.eval()
+    trained = Trained(recipe, net, (), Path(tag), {})
+    fix = "set PPCLS_HOME to another folder"
+    with staged_folder(output, manifest.FILE, exported_model.OWN, fix=fix) as temporary:
+        write(trained, form, temporary)
+        checked(trained, form, temporary, noise(trained))
+    say(f"{name} with its weights {tag}: exported into {output}, once")
+    return output
 
 
 def noise(trained: Trained) -> list[np.ndarray]:

@@ -129,6 +129,7 @@ class Data:
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
     folds: Folds | None = None  # parts of `train`, each kept for evaluation by one of so many runs
     fold: Count | None = None  # which of the folds, from 1, this run keeps; None: each in turn
+    fixes: PathText | None = None  # labels to change and images to leave out: ppcls fix-labels
     group_by: GroupBy | None = None  # images that are kept, or dealt to folds, together
     labeled: Share = 1.0  # share of each class of `train` to use, as if the rest had no labels
     unlabeled: Unlabeled | None = None  # more images to train on, for task.kind: distill
@@ -150,6 +151,11 @@ class Data:
             raise ValueError(
                 "number_labels makes names of the labels, and class_names names the classes: give "
                 "one, -o data.class_names=null or -o data.number_labels=false"
+            )
+        if self.fixes and isinstance(self.train or self.eval, OwnDataset):
+            raise ValueError(
+                "fixes is for images in folders, lists and shards; a dataset of your own gives "
+                "other targets itself: -o data.fixes=null"
             )
         self.check_folds()
         if self.holdout == 1:
@@ -369,6 +375,8 @@ class Recipe:
                 "data.number_labels is for lists with one label an image: "
                 "-o data.number_labels=false"
             )
+        if self.data.fixes and self.task.multilabel:
+            raise ValueError("data.fixes is for images with one label: -o data.fixes=null")
         if self.data.unlabeled:
             self.check_unlabeled()
 
@@ -451,6 +459,7 @@ HARMLESS |= {"train.frozen_engine"}
 HARMLESS |= {"eval.batch_size", "data.on_error", "log"}
 # Where things lie that are compared by what they are, or that a run only starts from.
 HARMLESS |= {"data.builtin", "data.train", "data.eval", "data.root", "data.class_names"}
+HARMLESS |= {"data.fixes"}
 HARMLESS |= {"data.unlabeled.images", "model.weights", "model.new_head"}
 LENGTH = "train.epochs"  # may change, too: the schedule is then that of the new length
 

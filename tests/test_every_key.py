@@ -155,6 +155,7 @@ RUNS = {
     "data.root": Shown("null", "others"),
     "data.class_names": Shown("null", "names.txt"),
     "data.number_labels": Runs("false", "true", "code", NAMED, see=tiny_run.show),
+    "data.fixes": Shown("null", "fixes.csv"),
     "data.holdout": Runs("0.0", "0.4", "code", ("data.eval=null",), see=tiny_run.show_eval),
     "data.folds": Runs("2", "4", "said", FOLDED, see=tiny_run.show_eval),
     "data.fold": Runs("1", "2", "pixels", (*FOLDED, "data.folds=2"), see=tiny_run.show_eval),

@@ -80,6 +80,7 @@ def write_files(folder: Path) -> None:
     (folder / "grouped.csv").write_text("".join(["path,label,patient,side\n", *rows]))
     (folder / "unlabeled.txt").write_text("".join(f"photos/{i}.png\n" for i in range(8, 13)))
     (folder / "more.txt").write_text("".join(f"others/photos/{i}.png\n" for i in range(5)))
+    (folder / "fixes.csv").write_text("path,decision,new_label\nphotos/0.png,change,2\n")
     (folder / "names.txt").write_text("0 ant\n1 bee\n2 cat\n")
     (folder / "recipe.yaml").write_text(RECIPE)
 

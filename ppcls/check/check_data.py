@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ppcls.check.findings import KINDS, NOTES, Finding, findings
+from ppcls.check.check_labels import LABELLED, LabelCheck
+from ppcls.check.findings import KINDS, NOTES, Finding, findings, ordered
 from ppcls.check.survey import UNLABELED, Album, Demands, survey
 from ppcls.data import datasets, decode
 from ppcls.data.groups import GroupBy, with_groups
@@ -55,7 +56,7 @@ def lines(album: Album, found: Sequence[Finding]) -> Iterator[str]:
 
 def describe(album: Album, finding: Finding) -> str:
     """One line: the places of the images, with labels where they matter, and the detail."""
-    labelled = finding.kind.endswith("two labels")
+    labelled = finding.kind.endswith("two labels") or finding.kind in LABELLED
     places = [
         f"{album.where(image)} [{album.label(image)}]" if labelled else album.where(image)
         for image in finding.images[:NAMED]
@@ -132,8 +133,12 @@ def check_data(
     output: Path | None,
     sheet: Path | None,
     overwrite: bool = False,
+    labels: LabelCheck | None = None,
 ) -> bool:
     """Look at every image, say what is found, write the files; True where nothing is wrong.
+
+    Args:
+        labels: judge labels, too.
 
     Raises:
         UserError: a file that is there already, or that cannot be written.
@@ -142,10 +147,17 @@ def check_data(
     if sheet:
         require_target("--sheet", sheet, ".png", overwrite)
         require_room(f"--sheet {sheet}", sheet, layout(DRAWN), overwrite)
+    if labels:
+        labels.require_one_label(album)
+        require_target("--fixes", labels.fixes, ".csv", overwrite)
+        require_target("--labels-sheet", labels.sheet, ".png", overwrite)
     start = time.monotonic()
     seen = survey(album, demands)
     seconds = time.monotonic() - start
     found = findings(seen, near)
+    judged = labels.judge(seen) if labels else None
+    if judged:
+        found = ordered([*found, *judged.findings()])
     for _, samples in album.labelled():
         say(*datasets.summary(samples))
     if more := album.parts.get(UNLABELED):
@@ -157,11 +169,17 @@ def check_data(
     if sheet:
         files = pair_sheet(album, found, sheet, f"--sheet {sheet}")
         say(f"wrote {files}" if files else f"--sheet {sheet}: not written, there are no pairs")
+    if labels and judged:
+        judged.write(labels.fixes, labels.sheet)
     wrong = sum(finding.kind in KINDS for finding in found)
     rate = f"{len(album) / seconds:,.0f} a second"
     many = plural(wrong, "finding") if wrong else "no findings"
     say(f"{plural(len(album), 'image')} looked at, {rate}: {many}")
     return not wrong
+
+
+# --------------------------------------------------------------------------
+# What is looked at
 
 
 def of_recipe(recipe: Recipe) -> tuple[Album, Demands]:

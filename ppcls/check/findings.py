@@ -97,11 +97,15 @@ KINDS = {
     "near leak": "nearly the same image to learn from and to be scored on: keep them on one side",
     "near two labels": "nearly the same image in several classes: is one of them mislabelled?",
     "near duplicate": "nearly the same image: saved, resized or shot again",
+    "wrong label": "images whose label is likely wrong: ppcls fix-labels goes through them",
+    "same class": "classes that cannot be told apart: are they one?",
     "one class": "there is nothing to tell apart, and training would be right for certain",
     "labels": "labels that number no classes",
     "classes": "classes without images",
 }
 NOTES = {
+    "ambiguous": "images whose label is in doubt: they follow behind those likely wrong",
+    "not judged": "images whose labels are not judged",
     "crowd": f"groups of more than {CROWD} images that look alike: by nature, or one film's frames",
     "uneven classes": f"the largest class has {UNEVEN} times the images of the smallest, or more",
     "blank": "images of one colour; not compared with others",
@@ -161,6 +165,11 @@ def findings(seen: Survey, near: int) -> list[Finding]:
     for kind, flag in ODD.items():
         rows = np.flatnonzero(seen.records["odd"] & flag)
         found += [Finding(kind, (int(row),), shape(seen, int(row))) for row in rows]
+    return ordered(found)
+
+
+def ordered(found: Sequence[Finding]) -> list[Finding]:
+    """In the order of KINDS and NOTES."""
     order = {kind: place for place, kind in enumerate([*KINDS, *NOTES])}
     return sorted(found, key=lambda finding: order[finding.kind])
 

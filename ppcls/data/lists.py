@@ -94,6 +94,26 @@ def listed_paths(path: str | PathLike) -> Iterator[tuple[int, list[str]]]:
         yield number, [whole, before_label] if before_label else [whole]
 
 
+def unfit(path: str) -> str:
+    """Why no list of images can hold the path; "" where one can."""
+    if re.search("[\n\r\t]", path):
+        return "its name has a line break or a tab; rename it"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    return ""
+
+
+def line_of(path: str, folder: str) -> str:
+    """An absolute path as a list in `folder` (absolute) says it: relative where it lies below."""
+    start = os.path.join(folder, "")
+    if not path.startswith(start) or "/../" in path:
+        return path
+    inside = path[len(start) :]
+    return f"./{inside}" if inside.startswith(" ") else inside  # lists are read without spaces
+
+
 def text_rows(path: str | PathLike) -> Rows:
     """Lines `path label`: the last tab of a line divides it, else its last run of spaces."""
     rows = Rows([], [], [], [])
@@ -136,7 +156,9 @@ def csv_fields(
     """
     table = []
     mistakes = []
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    rows = io.StringIO(text, newline="")
+    reader = csv.reader(rows, strict=True, delimiter=separator(text))
     line = 1  # where the present row starts; a quoted field may run over several lines
     try:
         header = fields_of(next(reader, []))
@@ -153,6 +175,15 @@ def csv_fields(
             f"{path}:{line}: not CSV ({visible(str(error))}); is a quote left open?"
         ) from error
     return header, table, mistakes
+
+
+def separator(text: str) -> str:
+    """What divides a CSV file's fields: semicolons where its header has some and no comma.
+
+    So spreadsheets write that are set to a language with decimal commas.
+    """
+    head = text.partition("\n")[0]
+    return ";" if ";" in head and "," not in head else ","
 
 
 def joined(fields: list[str]) -> str:

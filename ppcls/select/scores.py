@@ -21,6 +21,7 @@ from ppcls.data import decode
 from ppcls.data.datasets import say_passed_over
 from ppcls.data.decode import EXPECTED
 from ppcls.data.folders import PassedOver, walk, with_passed_over
+from ppcls.data.lists import unfit
 from ppcls.data.preprocess import Preprocess
 from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.utils.errors import UserError
@@ -174,26 +175,6 @@ def quoted(path: str) -> str:
 
 def unquoted(line: str) -> str:
     return json.loads(line) if line.startswith('"') else line
-
-
-def unfit(path: str) -> str:
-    """Why no list of images can hold the path; "" where one can."""
-    if re.search("[\n\r\t]", path):
-        return "its name has a line break or a tab; rename it"
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
-    return ""
-
-
-def line_of(path: str, folder: str) -> str:
-    """An absolute path as a list in `folder` (absolute) says it: relative where it lies below."""
-    start = os.path.join(folder, "")
-    if not path.startswith(start) or "/../" in path:
-        return path
-    inside = path[len(start) :]
-    return f"./{inside}" if inside.startswith(" ") else inside  # lists are read without spaces
 
 
 # --------------------------------------------------------------------------

@@ -17,13 +17,14 @@ from ppcls.check.check_data import require_target
 from ppcls.check.survey import Album, Demands, chunks, in_order, survey
 from ppcls.config.load import to_plain
 from ppcls.data.datasets import require_numbers
+from ppcls.data.lists import line_of
 from ppcls.data.loader import TrainPipeline
 from ppcls.data.samples import Dataset, Paths
 from ppcls.data.unlabeled import LIST_SUFFIXES
 from ppcls.recipe import Recipe
 from ppcls.report.plots import BLUE, new_figure, png
 from ppcls.select.choose import Chosen, EvalDuplicates, choose
-from ppcls.select.scores import ImageList, Scores, beside, line_of, look, open_images
+from ppcls.select.scores import ImageList, Scores, beside, look, open_images
 from ppcls.tasks import Distill, Exported, Network, Peer
 from ppcls.train.distill import Guide, together
 from ppcls.train.open_data import class_names, located, open_part

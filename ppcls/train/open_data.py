@@ -10,6 +10,7 @@ import numpy as np
 from ppcls.data import builtin, datasets
 from ppcls.data.class_names import read_class_names
 from ppcls.data.datasets import folds_of, no_columns, part_out, split
+from ppcls.data.fixes import read_fixes, with_fixes
 from ppcls.data.groups import with_groups
 from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.samples import Dataset
@@ -180,10 +181,12 @@ def located(data: Data) -> Data:
 
 
 def open_part(key: str, path: str | OwnDataset | None, data: Data, multilabel: bool) -> Dataset:
-    """A part of the recipe's data, in the groups that it names, where it names any."""
+    """A part of the recipe's data, in the groups that it names, with the labels that it decides."""
     samples = open_ungrouped(key, path, data, multilabel)
     if data.group_by and data.group_by.path:
-        return with_groups(samples, data.group_by.path)
+        samples = with_groups(samples, data.group_by.path)
+    if data.fixes:
+        samples = with_fixes(samples, read_fixes(data.fixes), key, key == "data.eval")
     return samples
 
 

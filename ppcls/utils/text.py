@@ -267,7 +267,9 @@ def from_cell(text: str) -> str:
     return QUOTED.sub("", text)
 
 
-def to_csv(rows: Iterable[Sequence[Any]], line_end: str = "\r\n") -> str:
+def to_csv(rows: Iterable[Sequence[Any]], line_end: str = "\r\n", mark: str = ",") -> str:
+    """Rows as CSV, their fields divided by `mark`."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator=line_end).writerows(map(cell, row) for row in rows)
+    writer = csv.writer(text, lineterminator=line_end, delimiter=mark)
+    writer.writerows(map(cell, row) for row in rows)
     return text.getvalue()

@@ -171,11 +171,16 @@ def test_an_open_quote_is_reported_where_it_opens(put):
     assert line.endswith("is a quote left open?")
 
 
+def test_semicolons_of_spreadsheets_with_decimal_commas(put):
+    file = put('path;label\na,b.jpg;0\n"c;d.jpg";1\n', "list.csv")
+    paths, labels, _, _ = datasets.read_list(file)
+    assert (paths, labels.tolist()) == (["a,b.jpg", "c;d.jpg"], [0, 1])
+
+
 @pytest.mark.parametrize(
     ("header", "message"),
     [
         ("a.jpg,0", "name one path column (path, file, filename, image, image_path); "),
-        ("path;label", "name one path column"),
         ("path,class,label", "name one label column (label, class, class_id, target, category); "),
         ("path,path,label", "the header 'path,path,label' has several"),
         ("path,name", "the header 'path,name' has none"),

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ppcls.select.scores import line_of, open_images, unfit
+from ppcls.data.lists import line_of, unfit
+from ppcls.select.scores import open_images
 from ppcls.utils.errors import UserError
 
 OUTPUT = Path("out.txt")
