@@ -11,6 +11,7 @@ from ppcls import __version__
 from ppcls.commands import (
     benchmark,
     check_data,
+    compare,
     data,
     evaluate,
     export,
@@ -42,6 +43,7 @@ COMMANDS = (
     teach,
     select_unlabeled,
     evaluate,
+    compare,
     export,
     predict,
     predict_ray,

@@ -21,6 +21,7 @@ from ppcls.inference.predictor import link
 from ppcls.models import registry
 from ppcls.models.fuse import save_program
 from ppcls.models.layers import Normalize
+from ppcls.paired import Spread
 from ppcls.train.checkpoint import Trained
 from ppcls.train.setup import eval_samples, open_trained
 from ppcls.utils import environment
@@ -287,7 +288,7 @@ def held_against(
     """The largest difference of each format; UserError where it is more than is allowed."""
     differences = {}
     for format, output in found.items():
-        differences[format] = float(np.abs(output - expected).max())
+        differences[format] = Spread.of(expected, output).largest
         if not differences[format] <= allowed:  # also when it is not a number
             raise UserError(
                 f"the exported network ({format}) differs from {trained.source} by "
