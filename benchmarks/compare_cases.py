@@ -206,7 +206,8 @@ def change_arrays(folder: Path, change: Change) -> None:
         import onnx
 
         model = onnx.load(str(onnx_file))
-        for one in model.graph.initializer:
+        constants = [node.attribute[0].t for node in model.graph.node if node.op_type == "Constant"]
+        for one in [*model.graph.initializer, *constants]:
             values = onnx.numpy_helper.to_array(one)
             if values.dtype == np.float32:
                 changed = change(values).astype(np.float32)

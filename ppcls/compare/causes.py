@@ -23,7 +23,7 @@ from ppcls.utils.text import plural, visible
 TRIED = 200  # images on which parts are exchanged: those whose answers differ most
 ALONE = 0.9  # of what changes between two networks' outputs, that makes it one class's
 CERTAIN = 0.01  # p below which one class alone is said to be worse or better
-MOST = 0.75  # of the images that change sides on balance, which are that class's then
+MOST = 0.6  # of the images that change sides, which then are of that class or taken for it
 MISNAMED = 0.5  # the share above which the names of classes are held to be wrong
 TINY = 1e-30  # probabilities whose logarithm says nothing more
 NONE, ALL = 0.005, 0.995  # shares that are as good as 0 and 1
@@ -324,8 +324,8 @@ def one_class(
 ) -> list[Cause]:
     """That what differs between two networks sits in a single class, if so.
 
-    Either the outputs of all other classes move together, or the answers to the images of one
-    class alone have become worse or better.
+    Either the outputs of all other classes move together, or one class has become worse or better
+    and is in most of what changes sides, while the rest shows no more than chance.
     """
     a, b = trial.ends
     b = trial.known.get((1, 0, 0)) or b
@@ -339,13 +339,17 @@ def one_class(
             words += f"; {accuracy(known)}"
         return [Cause("class", words, network.share)]
     suspect = min(classes, key=lambda one: one.p)
-    others = labels != suspect.number
-    first, second = (answered.decided == labels for answered in trial.sides.answered)
-    rest = Difference.of_answers(first[others], second[others])
-    changed = [one.whole.won - one.whole.lost for one in classes]
-    balance = abs(suspect.whole.won - suspect.whole.lost)
-    if suspect.p < CERTAIN and rest.p >= LEVEL and balance >= MOST * sum(map(abs, changed)):
-        words = f"{called(names, suspect.number)}: {accuracy(suspect)}, the others as before"
+    first, second = (answered.decided for answered in trial.sides.answered)
+    flips = (first == labels) != (second == labels)
+    # Of its images, or of others that were or are taken for it.
+    its = np.any([taken == suspect.number for taken in (labels, first, second)], axis=0)
+    rest = Difference.of_answers((first == labels)[~its], (second == labels)[~its])
+    part = float(its[flips].mean()) if flips.any() else 0.0
+    if suspect.p < CERTAIN and rest.p >= LEVEL and part >= MOST:
+        words = (
+            f"{called(names, suspect.number)}: {accuracy(suspect)}; {100 * part:.0f} % of the "
+            "images that change sides are of it or taken for it"
+        )
         return [Cause("class", words, network.share)]
     return []
 

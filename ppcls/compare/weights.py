@@ -1,7 +1,7 @@
 """Whether the files of two networks hold the same weights, and where they differ."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from ppcls.weights import files
 
 SAME = 1e-6  # relative difference of arrays that rounding makes
 QUANTIZED = 0.05  # … that 7 or 8 bits make; another training differs by more than 0.5
-LEAST = 16  # numbers of an array that is compared between float and int8
+LEAST = 16  # numbers of an array that is compared between two forms of files
 OTHERS = ("optimizer/", "ema/")  # of a checkpoint, beside the network
 
 Arrays = Mapping[str, np.ndarray]
@@ -62,12 +62,18 @@ def weights_difference(
     if all(checkpoints):
         first, second = (of_checkpoint(path) for path in checkpoints if path)
         return by_name(first, second)
-    mixed = folders[0].manifest.precision != folders[1].manifest.precision
-    found = [of_folder(folder) for folder in folders]
-    if found[0] is None or found[1] is None:
+    forms = [forms_of(folder) for folder in folders]
+    both = next(([form, form] for form in forms[0] if form in forms[1]), None)
+    chosen = both or [next(iter(own)) for own in forms]
+    try:
+        first, second = (own[form]() for own, form in zip(forms, chosen, strict=True))
+    except ImportError:  # of what reads them
         return None
+    if first is None or second is None:
+        return None
+    alike = both and folders[0].manifest.precision == folders[1].manifest.precision
     channels = folders[0].manifest.preprocess.channels
-    return by_shape(found[0], found[1], LEAST if mixed else 1, channels)
+    return by_shape(first, second, 1 if alike else LEAST, channels)
 
 
 def of_checkpoint(path: Path) -> dict[str, np.ndarray]:
@@ -77,14 +83,19 @@ def of_checkpoint(path: Path) -> dict[str, np.ndarray]:
     }
 
 
-def of_folder(folder: ExportedModel) -> dict[str, np.ndarray] | None:
-    """The arrays of an exported network, those in int8 as the numbers that they stand for."""
-    if folder.program:
-        return of_program(folder.program, folder.params)
-    try:
-        return of_onnx(folder.onnx) if folder.onnx else of_openvino(folder)
-    except ImportError:  # of what reads them
-        return None
+def forms_of(folder: ExportedModel) -> dict[str, Callable[[], dict[str, np.ndarray] | None]]:
+    """What reads the arrays of each form of an exported network that is there; of arrays in int8
+    the numbers that they stand for.
+    """
+    program, onnx, xml = folder.program, folder.onnx, folder.openvino
+    found: dict[str, Callable[[], dict[str, np.ndarray] | None]] = {}
+    if program:
+        found["paddle"] = lambda: of_program(program, folder.params)
+    if onnx:
+        found["onnx"] = lambda: of_onnx(onnx)
+    if xml:
+        found["openvino"] = lambda: of_openvino(xml, folder.manifest.precision)
+    return found
 
 
 def of_program(program: Path, params: Path) -> dict[str, np.ndarray] | None:
@@ -109,7 +120,11 @@ def of_onnx(path: Path) -> dict[str, np.ndarray]:
     import onnx
 
     graph = onnx.load(str(path)).graph
-    stored = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    tensors = {one.name: one for one in graph.initializer}
+    for node in graph.node:  # as paddle2onnx writes them
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensors[node.output[0]] = node.attribute[0].t
+    stored = {name: onnx.numpy_helper.to_array(one) for name, one in tensors.items()}
     found = {name: a for name, a in stored.items() if a.dtype == np.float32}
     for node in graph.node:
         values = [stored.get(name) for name in node.input]
@@ -124,12 +139,12 @@ def of_onnx(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def of_openvino(folder: ExportedModel) -> dict[str, np.ndarray] | None:
-    if not folder.openvino or folder.manifest.precision == "int8":
+def of_openvino(path: Path, precision: str) -> dict[str, np.ndarray] | None:
+    if precision == "int8":
         return None
     return {
         node.get_friendly_name(): np.array(node.data)
-        for node in openvino_model(folder.openvino).get_ops()
+        for node in openvino_model(path).get_ops()
         if node.get_type_name() == "Constant" and node.data.dtype == np.float32
     }
 

@@ -3,17 +3,21 @@
 import json
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from ppcls.compare import weights
-from ppcls.compare.causes import changes, moved_class
+from ppcls.compare.answers import Answered
+from ppcls.compare.causes import Cause, changes, moved_class, one_class
 from ppcls.compare.compare import Opening, compare, lines, to_plain
 from ppcls.data.preprocess import KEYS, Preprocess
 from ppcls.export import Form
 from ppcls.inference import auto, manifest
+from ppcls.paired import by_class
 
 
 @pytest.fixture(scope="module")
@@ -299,6 +303,37 @@ def test_one_class_moves_and_the_others_follow():
     assert moved_class(a, c)[1] < 0.4
     assert moved_class(a[:, :2], b[:, :2]) == (0, 0)
     assert moved_class(a, a) == (0, 0)
+
+
+def test_one_class_is_worse_though_all_outputs_move():
+    random = np.random.default_rng(0)
+    labels = np.repeat(np.arange(5), 40)
+
+    def answered(decided):
+        logits = random.normal(0, 1, (200, 5))
+        logits[np.arange(200), decided] += 6
+        rows = np.exp(logits)
+        return Answered(rows / rows.sum(1, keepdims=True), decided)
+
+    def named(decided, again):
+        both = answered(decided), answered(again)
+        names = SimpleNamespace(manifest=SimpleNamespace(labels=tuple("abcde")))
+        trial: Any = SimpleNamespace(
+            ends=both, known={}, sides=SimpleNamespace(a=names, answered=both)
+        )
+        classes = by_class(labels, decided == labels, again == labels, 5)
+        found = one_class(trial, Cause("weights", "", 1.0), labels, classes)
+        return [one.words.partition(":")[0] for one in found]
+
+    before = labels.copy()
+    before[:5] = 2  # images of a, taken for c, which B takes for a
+    after = labels.copy()
+    after[80:110] = 3  # images of c
+    after[120:122] = 4
+    assert named(before, after) == ["'c'"]
+    after[120:135] = 4  # of d as well
+    assert named(before, after) == []
+    assert named(labels, np.where(random.random(200) < 0.3, (labels + 1) % 5, labels)) == []
 
 
 def test_what_of_preprocessing_counts():
