@@ -47,9 +47,9 @@ class Difference:
         lost, won = int((before & ~after).sum()), int((~before & after).sum())
         images = len(before)
         low, high = score_interval(won, lost, images)
-        shares = (float(right.mean()) if images else 0.0 for right in (before, after))
+        a, b = (float(right.mean()) if images else 0.0 for right in (before, after))
         least = least_seen(lost + won) / max(images, 1)
-        return cls(images, *shares, low, high, mcnemar(lost, won), lost, won, least)
+        return cls(images, a, b, low, high, mcnemar(lost, won), lost, won, least)
 
     @classmethod
     def of_shares(cls, before: np.ndarray, after: np.ndarray) -> "Difference":
@@ -63,8 +63,8 @@ class Difference:
         p = math.erfc(abs(mean) / error / math.sqrt(2)) if error else float(mean == 0)
         low, high = max(mean - Z * error, -1.0), min(mean + Z * error, 1.0)
         lost, won = int((change < 0).sum()), int((change > 0).sum())
-        means = float(before.mean()), float(after.mean())
-        return cls(images, *means, low, high, p, lost, won, Z * error)
+        a, b = float(before.mean()), float(after.mean())
+        return cls(images, a, b, low, high, p, lost, won, Z * error)
 
     @classmethod
     def of_f1(cls, labels: np.ndarray, before: np.ndarray, after: np.ndarray) -> "Difference":
@@ -80,13 +80,12 @@ class Difference:
             a, b = (f1_of(own[taken]) for own in counts)
             changes[number] = b - a
         low, high = (float(q) for q in np.quantile(changes, (LEVEL / 2, 1 - LEVEL / 2)))
-        sides = min((changes <= 0).mean(), (changes >= 0).mean())
+        fewer = 1 + min(int((changes <= 0).sum()), int((changes >= 0).sum()))
+        p = min(1.0, 2 * fewer / (RESAMPLES + 1))
         own = [np.array([f1_of(row[None]) for row in count]) for count in counts]
         lost, won = int((own[1] < own[0]).sum()), int((own[1] > own[0]).sum())
-        means = (f1_of(count) for count in counts)
-        return cls(
-            images, *means, low, high, min(1.0, 2 * float(sides)), lost, won, (high - low) / 2
-        )  # fmt: skip
+        a, b = (f1_of(count) for count in counts)
+        return cls(images, a, b, low, high, p, lost, won, (high - low) / 2)
 
     @property
     def change(self) -> float:

@@ -65,7 +65,7 @@ class Comparison:
     about: tuple[dict[str, Any], dict[str, Any]]
     source: str
     score: str
-    paths: Sequence[str]
+    paths: list[str]
     labels: np.ndarray
     answered: tuple[Answered, Answered]
     names: Sequence[str]
@@ -375,12 +375,13 @@ def draw(found: Comparison, path: Path) -> str:
     shown += [(place, "better") for place in won[: MOST_FLIPS - len(shown)]]
     if not shown:
         raise UserError(f"--flips {path}: no image changes sides")
-    side = max(max(pixels_of(found.paths[p], 3, found.paths[p]).shape[:2]) for p, _ in shown[:8])
+    first = [found.paths[place] for place, _ in shown[:8]]
+    side = max(max(pixels_of(image, 3, image).shape[:2]) for image in first)
     layout = sheets.lay_out(len(shown), 1, min(side, SIDE), 3)
 
     def cards():
         for place, kind in shown:
-            image = found.paths[place]
+            image: str = found.paths[place]
             texts = [
                 f"{kind} with B",
                 f"A: {found.answer(0, place)}",
