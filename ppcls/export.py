@@ -26,6 +26,7 @@ from ppcls.models import registry
 from ppcls.models.class_maps import METHODS, class_maps, why_inexact
 from ppcls.models.fuse import save_program
 from ppcls.models.layers import Normalize
+from ppcls.paired import Spread
 from ppcls.recipe import Recipe
 from ppcls.train import frozen
 from ppcls.train.checkpoint import IMAGENET_CLASSES, Trained
@@ -334,7 +335,7 @@ def held_against(
     """The largest difference of each format; UserError where it is more than is allowed."""
     differences = {}
     for format, output in found.items():
-        differences[format] = float(np.abs(output - expected).max())
+        differences[format] = Spread.of(expected, output).largest
         if not differences[format] <= allowed:  # also when it is not a number
             raise UserError(
                 f"the exported network ({format}) differs from {trained.source} by "

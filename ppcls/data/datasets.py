@@ -316,6 +316,37 @@ def numbered_as(samples: Dataset, names: Sequence[str], classes: int | None, who
     return replace(samples, labels=labels, names=own)
 
 
+def labels_as(samples: Dataset, names: Sequence[str], classes: int, option: str) -> np.ndarray:
+    """The labels as a network numbers its classes: by name where it knows the names.
+
+    Args:
+        names: the network's, () where it has none.
+        classes: how many it has.
+        option: begins the message where they are not its classes.
+
+    Raises:
+        UserError: so it is.
+    """
+    if samples.labels.ndim == 2:
+        if samples.classes != classes:
+            raise UserError(
+                f"{option} {samples.source}: has {plural(samples.classes, 'label')} an image "
+                f"and the network {plural(classes, 'class')}; give images of its classes"
+            )
+        known = bool(samples.names) and set(samples.names) == set(names)
+        order = [samples.names.index(name) for name in names] if known else slice(None)
+        return samples.labels[:, order]
+    samples = numbered_as(samples, names, classes, "the network")
+    outside = np.flatnonzero(samples.labels >= classes)
+    if len(outside):
+        first = int(outside[0])
+        raise UserError(
+            f"{option} {samples.where(first)}: label {samples.labels[first]}, but the network's "
+            f"last class is {classes - 1}; give images of its classes"
+        )
+    return samples.labels
+
+
 def values_as(samples: Dataset, names: tuple[str, ...], whose: str) -> tuple[np.ndarray, str]:
     """The labels of a list without names as `names` number the classes, and what to say."""
     values, which = np.unique(samples.labels, return_inverse=True)

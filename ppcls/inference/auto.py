@@ -3,7 +3,7 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -58,6 +58,28 @@ def example(folder: ExportedModel, batch: int) -> np.ndarray:
     shape = (batch, preprocess.height, preprocess.width, preprocess.channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     return preprocess.network_input(pixels, folder.manifest.input)
+
+
+TIMED = (1, 8)  # batch sizes
+SHORT_TURNS = 15  # that networks take in being timed beside each other …
+SHORT = 0.001  # … seconds each, at least one run
+
+
+def milliseconds(
+    opened: Mapping[str, tuple[Engine, ExportedModel]], clock: Clock = time.perf_counter
+) -> dict[str, dict[str, float]]:
+    """By batch size the median of each network in its engine, timed by turns, on noise."""
+    measured = {}
+    for batch in TIMED:
+        given = {name: example(folder, batch) for name, (_, folder) in opened.items()}
+        times: dict[str, list[float]] = {name: [] for name in opened}
+        for _ in range(SHORT_TURNS):
+            for name, (engine, _) in opened.items():
+                settle(engine, given[name], clock)
+                times[name] += timed(engine, given[name], SHORT, clock)
+        medians = {name: round(1000 * float(np.median(own)), 2) for name, own in times.items()}
+        measured[f"batch {batch}"] = medians
+    return measured
 
 
 # --------------------------------------------------------------------------

@@ -135,6 +135,16 @@ class Manifest:
         # Of two classes of which one is decided on, that one.
         return self.topk if self.default is None else 1
 
+    def answers(self, probabilities: np.ndarray) -> np.ndarray:
+        """What is decided of probabilities [N, classes]: the classes int64 [N] or, in multilabel, 0
+        and 1 of all, uint8 [N, classes].
+        """
+        if self.task == "multilabel":
+            return (probabilities > np.array(self.threshold)).astype(np.uint8)
+        if self.default is not None:
+            return np.array([self.decide(row, 1)[0][0] for row in probabilities])
+        return probabilities.argmax(axis=1)
+
     def decide(self, row: np.ndarray, topk: int) -> tuple[np.ndarray, np.ndarray]:
         """The class decided on and the likeliest of the others, and the probabilities to show.
 

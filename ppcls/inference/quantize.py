@@ -19,10 +19,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ppcls.data.datasets import find_parts, missing, numbered_as, open_samples
-from ppcls.data.samples import Dataset
+from ppcls.data.datasets import Dataset, find_parts, labels_as, missing, open_samples
 from ppcls.inference import exported_model, onnx_metadata, selfcheck
-from ppcls.inference.auto import Clock, example, settle, timed
+from ppcls.inference.auto import Clock, milliseconds
 from ppcls.inference.engines.base import Engine, Settings, need
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import (
@@ -38,6 +37,7 @@ from ppcls.inference.formats import onnx_of, to_openvino
 from ppcls.inference.inputs import ON_ERROR, find_images, one_of, open_image
 from ppcls.inference.manifest import FILE, Manifest
 from ppcls.inference.predictor import are_finite, link
+from ppcls.paired import Difference, difference_of
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Progress, say
@@ -202,38 +202,39 @@ def calibrate(source: Path, scheme: Scheme, feeds: Iterable[dict[str, np.ndarray
 NO_IMAGE = "no image to compare answers on can be read"
 BATCH = 8
 COMPARED = 500  # unlabelled images at most
-TIMED = (1, 8)  # batch sizes
-TURNS = 15  # that engines take in being timed
-SECONDS = 0.001  # of timed runs in a turn, at least one
 
 
 @dataclass(frozen=True)
 class Score:
-    """Right answers in float and in INT8, None for unlabelled images; and the share of equal ones.
+    """How INT8 scores beside float, None for unlabelled images; and the share of equal answers.
 
     An answer is an image's class (`name` top1) or each of its labels (label_accuracy).
     """
 
-    right: tuple[float, float] | None
+    difference: Difference | None
     agreement: float
     name: str = "top1"
 
     @property
     def loss(self) -> float:
         """What the budget is held against."""
-        return self.right[0] - self.right[1] if self.right else 1 - self.agreement
+        return self.difference.loss if self.difference else 1 - self.agreement
 
     def __str__(self) -> str:
         answer, words = ("class", "top-1") if self.name == "top1" else ("labels", "labels right")
         same = f"the same {answer} on {100 * self.agreement:.1f} %"
-        if not self.right:
+        if not self.difference:
             return same
-        before, after = (100 * share for share in self.right)
+        before, after = (100 * share for share in (self.difference.before, self.difference.after))
         return f"{words} {before:.1f} % in float, {after:.1f} % in int8, {same}"
 
     def about(self) -> dict[str, Any]:
-        right = dict(zip(("float", "int8"), self.right, strict=True)) if self.right else None
-        return {self.name: right, "agreement": self.agreement}
+        own = self.difference
+        if own is None:
+            return {self.name: None, "agreement": self.agreement}
+        right = {"float": own.before, "int8": own.after}
+        compared = {key: own.to_plain()[key] for key in ("low", "high", "p", "lost", "won")}
+        return {self.name: right, "agreement": self.agreement, "difference": compared}
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,8 +255,7 @@ class AccuracyCheck:
         name = "top1" if self.manifest.task == "classify" else "label_accuracy"
         if self.labels is None:
             return Score(None, agreement, name)
-        before, after = (float((c == self.labels).mean()) for c in (self.expected, found))
-        return Score((before, after), agreement, name)
+        return Score(difference_of(self.labels, self.expected, found), agreement, name)
 
     @property
     def advice(self) -> str:
@@ -294,29 +294,7 @@ def open_labelled(
     if lost:
         raise UserError(f"{option}: images that do not exist: {'; '.join(lost)}")
     classes = classes_of(engine, manifest, list(samples.paths), skip)
-    return replace(samples, labels=numbers(option, samples, manifest.labels, classes))
-
-
-def numbers(option: str, samples: Dataset, names: Sequence[str], classes: int) -> np.ndarray:
-    """The images' labels as the network numbers its classes: by name where it knows the names."""
-    if samples.labels.ndim == 2:
-        if samples.classes != classes:
-            raise UserError(
-                f"{option} {samples.source}: has {plural(samples.classes, 'label')} an image "
-                f"and the network {plural(classes, 'class')}; give images of its classes"
-            )
-        known = bool(samples.names) and set(samples.names) == set(names)
-        order = [samples.names.index(name) for name in names] if known else slice(None)
-        return samples.labels[:, order]
-    samples = numbered_as(samples, names, classes, "the network")
-    outside = np.flatnonzero(samples.labels >= classes)
-    if len(outside):
-        first = int(outside[0])
-        raise UserError(
-            f"{option} {samples.where(first)}: label {samples.labels[first]}, but the network's "
-            f"last class is {classes - 1}; give images of its classes"
-        )
-    return samples.labels
+    return replace(samples, labels=labels_as(samples, manifest.labels, classes, option))
 
 
 def unlabelled(
@@ -391,10 +369,7 @@ def decide(manifest: Manifest, output: np.ndarray) -> np.ndarray:
     """Of outputs [N, classes] the likeliest classes int64 [N] or, in multilabel, 0 and 1 of all."""
     if manifest.task == "classify" and manifest.default is None:
         return output.argmax(axis=1)
-    probabilities = link(output, manifest.task) if manifest.output == "logits" else output
-    if manifest.default is not None:
-        return np.array([manifest.decide(row, 1)[0][0] for row in probabilities])
-    return (probabilities > np.array(manifest.threshold)).astype(np.uint8)
+    return manifest.answers(link(output, manifest.task) if manifest.output == "logits" else output)
 
 
 def prepare(manifest: Manifest, paths: Sequence[str]) -> np.ndarray:
@@ -418,23 +393,6 @@ def readable(manifest: Manifest, paths: Sequence[str], skip: bool) -> tuple[list
     if not pixels:
         return kept, np.empty(0, np.uint8)
     return kept, manifest.preprocess.network_input(np.stack(pixels), manifest.input)
-
-
-def milliseconds(
-    engines: dict[str, Engine], folder: ExportedModel, clock: Clock = time.perf_counter
-) -> dict[str, dict[str, float]]:
-    """By batch size the median of each engine, timed by turns, on noise."""
-    measured = {}
-    for batch in TIMED:
-        given = example(folder, batch)
-        times: dict[str, list[float]] = {name: [] for name in engines}
-        for _ in range(TURNS):
-            for name, engine in engines.items():
-                settle(engine, given, clock)
-                times[name] += timed(engine, given, SECONDS, clock)
-        medians = {name: round(1000 * float(np.median(own)), 2) for name, own in times.items()}
-        measured[f"batch {batch}"] = medians
-    return measured
 
 
 # --------------------------------------------------------------------------
@@ -635,7 +593,10 @@ class Job:
 
     def describe(self, best: Candidate, in_float: Engine) -> dict[str, Any]:
         """What is kept in the manifest about the quantized network."""
-        engines = {"float": in_float, "int8": open_for(best.folder, self.engine)}
+        opened = {
+            "float": (in_float, self.folder),
+            "int8": (open_for(best.folder, self.engine), best.folder),
+        }
         return {
             "engine": self.engine,
             "measured_in": str(in_float.settings),
@@ -645,7 +606,7 @@ class Job:
                 "float": onnx_of(self.folder).stat().st_size,
                 "int8": sum(path.stat().st_size for path in best.folder.files),
             },
-            "milliseconds": milliseconds(engines, self.folder, self.clock),
+            "milliseconds": milliseconds(opened, self.clock),
             "layers": len(self.quantizer.layers),
             "layers_in_float": list(best.in_float),
             "weight_bits": self.quantizer.weight_bits,
@@ -659,8 +620,10 @@ def points(share: float) -> str:
 def report(about: dict[str, Any], score: Score) -> list[str]:
     """A line for each thing measured."""
     left = ", ".join(about["layers_in_float"]) or "none"
-    lines = [
-        f"{about['compared_on']}: {score}",
+    lines = [f"{about['compared_on']}: {score}"]
+    if score.difference:
+        lines.append(score.difference.words(("float", "int8")))
+    lines += [
         "{float:,} bytes in float, {int8:,} in int8".format(**about["bytes"]),
         f"of {plural(about['layers'], 'layer')} left in float: {left}",
     ]

@@ -8,7 +8,7 @@ import pytest
 from described_machine import describe
 from photos import write_photo
 
-from ppcls.data.datasets import open_samples
+from ppcls.data.datasets import labels_as, open_samples
 from ppcls.inference import manifest
 from ppcls.inference import quantize as judging
 from ppcls.inference.engines.base import Settings
@@ -240,14 +240,14 @@ def test_what_is_refused(exported, photos, tmp_path, copy):
 
 def test_labels_are_the_networks_numbers(photos, tmp_path, capsys):
     samples = open_samples(photos)
-    assert judging.numbers(samples, ("bee", "wasp", "ant"), 3).tolist() == [2] * 3 + [0] * 3
-    assert judging.numbers(samples, ("x", "y"), 2).tolist() == [0] * 3 + [1] * 3
+    assert labels_as(samples, ("bee", "wasp", "ant"), 3, "--eval").tolist() == [2] * 3 + [0] * 3
+    assert labels_as(samples, ("x", "y"), 2, "--eval").tolist() == [0] * 3 + [1] * 3
     assert "in order" in capsys.readouterr().out
     (tmp_path / "list.txt").write_text("photos/ant/0.png 0\nphotos/bee/1.png 7\n")
     with pytest.raises(
         UserError, match=r"list\.txt:2 .* label 7, but the network's last class is 1"
     ):
-        judging.numbers(open_samples(tmp_path / "list.txt"), (), 2)
+        labels_as(open_samples(tmp_path / "list.txt"), (), 2, "--eval")
 
 
 def test_photos_to_compare_on_are_others_if_there_are_enough(exported, photos):
