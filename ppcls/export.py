@@ -177,7 +177,7 @@ def export_registered(name: str, tag: str) -> Path:
     output = environment.home() / "exported" / known
     with suppress(UserError):  # else it is made anew
         return exported_model.open_exported(output).path
-    keys = {"model": {"name": name, "weights": tag}}
+    keys: dict[str, Any] = {"model": {"name": name, "weights": tag}}
     keys["train"] = {"epochs": 1, "batch_size": 1, "schedule": {"lr": 1.0}}  # which nothing reads
     recipe = with_preprocess(from_plain(Recipe, keys, name))
     net = create_model(name, IMAGENET_CLASSES, tag)

@@ -96,9 +96,8 @@ def ask(predictor: Predictor, samples: Dataset, skip: bool) -> tuple[Answers, Da
     size = predictor.batch_size
     features = predictor.manifest.features > 0
     batches = batched(list(samples.paths), size, False)
-    stream = predictor.answer(
-        batches, -(-len(samples) // size), Asked(MANY_CLASSES, skip, features)
-    )
+    asked = Asked(MANY_CLASSES, skip, features, maps=False)
+    stream = predictor.answer(batches, -(-len(samples) // size), asked)
     rows, pooled, places = [], [], []
     try:
         for place, found in enumerate(Progress(stream, "predicting", len(samples))):

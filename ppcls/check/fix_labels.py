@@ -194,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def refuse_others(self) -> None:
         """A page of elsewhere may send requests here, under any name of this machine."""
-        port = self.server.server_address[1]
+        port = self.server.server_port  # type: ignore
         hosts = (f"{HOST}:{port}", f"localhost:{port}")
         if self.headers.get("Host") not in hosts:
             raise Refusal(HTTPStatus.FORBIDDEN, f"this server is called {hosts[0]}")

@@ -271,8 +271,9 @@ def drawing(
 
     def planned(option: str, folder: Path | None) -> Pictures | None:
         replace = options.resume or options.overwrite
-        given = (folder, names, options.photos, replace, first, behind, option)
-        return Pictures(*given) if folder else None
+        if folder is None:
+            return None
+        return Pictures(folder, names, options.photos, replace, first, behind, option)
 
     if options.explain and options.explain == options.visualize:
         raise UserError(f"--explain {options.explain}: is --visualize's; name another folder")

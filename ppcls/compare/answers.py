@@ -73,7 +73,7 @@ def answers(
             output = way.run(batch.pixels[way.preprocess])
             broken = np.flatnonzero(~np.isfinite(output).all(axis=1))
             if len(broken):
-                raise way.predictor.not_finite(paths[batch.places[broken[0]]])
+                raise way.predictor.not_finite(str(paths[batch.places[broken[0]]]))
             rows.append(output)
         places += batch.places
     if lost:

@@ -111,7 +111,7 @@ def find_causes(
     if not distances.any():
         return []
     chosen = np.sort(np.argsort(-distances, kind="stable")[:TRIED])
-    trial = Trial(sides, [paths[place] for place in chosen], chosen)
+    trial = Trial(sides, [paths[int(place)] for place in chosen], chosen)
     found = sorted(trial.of_decisions() + trial.of_parts(), key=rank)
     if found and found[0].kind in ("weights", "network") and labels is not None:
         found = one_class(trial, found[0], labels, classes) + found
@@ -178,11 +178,11 @@ class Trial:
             if share is None:
                 left.append(about)
             else:
-                found.append(Cause(*about, share))
+                found.append(Cause(about[0], about[1], share))
         rest = max(0.0, 1 - sum(one.share or 0.0 for one in found))
         if len(left) == 1:  # what no other part makes
-            return [*found, Cause(*left[0], rest)]
-        return [*found, *(Cause(*about, None) for about in left)]
+            return [*found, Cause(left[0][0], left[0][1], rest)]
+        return [*found, *(Cause(kind, words, None) for kind, words in left)]
 
     def tried(self, place: int, differs: tuple[int, ...]) -> float | None:
         """The share of a part, exchanged alone: in A or, where that cannot run, in B."""
@@ -300,7 +300,7 @@ def in_words(manifest: Manifest) -> str:
     if rule(manifest) is None:
         return "the likeliest class"
     own = manifest.threshold
-    said = f"{own:g}" if isinstance(own, float) else f"{len(own)} of classes"
+    said = f"{len(own)} of classes" if isinstance(own, tuple) else f"{own:g}"
     return f"threshold {said}"
 
 

@@ -104,13 +104,16 @@ class Comparison:
         own = self.answered[side]
         row = own.probabilities[place]
         if own.decided.ndim == 2:
-            return ", ".join(map(self.class_name, np.flatnonzero(own.decided[place]))) or "nothing"
+            return (
+                ", ".join(map(self.class_name, np.flatnonzero(own.decided[place]).tolist()))
+                or "nothing"
+            )
         number = int(own.decided[place])
         return f"{self.class_name(number)} {row[number]:.2f}"
 
     def truth(self, place: int) -> str:
         own = self.labels[place]
-        numbers = [int(own)] if self.labels.ndim == 1 else np.flatnonzero(own)
+        numbers = [int(own)] if self.labels.ndim == 1 else np.flatnonzero(own).tolist()
         return ", ".join(map(self.class_name, numbers)) or "nothing"
 
 
@@ -167,7 +170,7 @@ def compare(
         folders = (a.folder, b.folder)
         same_file = a.folder.digest() == b.folder.digest()
         weights = None if same_file else weights_difference((first.path, second.path), folders)
-        classes = by_class(labels, *right, found.shape[1])
+        classes = by_class(labels, right[0], right[1], found.shape[1])
         sides = Sides(a, b, order, answered, weights, same_file)
         causes = find_causes(sides, paths, None if several else labels, classes)
         opened = {name: (one.engine, one.folder) for name, one in zip(NAMES, (a, b), strict=True)}

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -30,19 +30,13 @@ Method = Literal["lac", "aps", "raps"]
 # What is measured of an image to tell whether it is unlike all; the larger, the stranger.
 Measure = Literal["confidence", "entropy", "distance"]
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that was rounded to 0
-Class = TypeVar("Class")
+CHECKED = ConfigDict(extra="ignore")  # later versions may say more
 
 # A threshold is infinite where there were too few images for one: then all classes are in a set.
 Threshold = Annotated[float, Field(strict=True)]
 
 
-def described(cls: type[Class]) -> type[Class]:
-    """A part of the calibration, checked when it is read; later versions may say more."""
-    config = ConfigDict(extra="ignore")
-    return pydantic_dataclass(config=config, frozen=True, kw_only=True)(cls)  # type: ignore
-
-
-@described
+@pydantic_dataclass(config=CHECKED, frozen=True, kw_only=True)
 class Sets:
     """Sets of classes that hold the right one as often as `coverage` says.
 
@@ -72,7 +66,7 @@ class Sets:
         return scores <= np.array(self.thresholds)
 
 
-@described
+@pydantic_dataclass(config=CHECKED, frozen=True, kw_only=True)
 class Unknown:
     """From when on an image is unlike all that the classes know.
 
@@ -88,7 +82,7 @@ class Unknown:
     false_alarms: Share
 
 
-@described
+@pydantic_dataclass(config=CHECKED, frozen=True, kw_only=True)
 class MadeFrom:
     """What a calibration was made from.
 
@@ -108,7 +102,7 @@ class MadeFrom:
     assumption: str
 
 
-@described
+@pydantic_dataclass(config=CHECKED, frozen=True, kw_only=True)
 class Calibration:
     """What an export knows of its answers.
 
