@@ -377,10 +377,9 @@ def hand_over(recipe: "Recipe", file: str) -> None:
     trained = open_trained(None, (), str(find_weights(recipe, None).path))
     lines = []
     if recipe.data.eval or recipe.data.holds_out:
-        report = None if recipe.task.multilabel else folder / REPORT  # is on one label an image
+        report = folder / REPORT
         score(trained, eval_samples(trained), report, overwrite=True)
-        if report:
-            lines.append(f"look      {report / 'report.html'} shows what it takes for what")
+        lines.append(f"look      {report / 'report.html'} shows what it takes for what")
     export(trained, folder / EXPORTED, overwrite=True)
     exported = shlex.quote(str(folder / EXPORTED))
     again = f"train -c {shlex.quote(file)} --overwrite"

@@ -502,7 +502,7 @@ def quantize(
         about |= job.describe(best, in_float)
         if best.folder.onnx:
             network = replace(folder.manifest, precision="int8", about={"source": origin.source})
-            onnx_metadata.add(best.folder.onnx, network.to_yaml())
+            onnx_metadata.add(best.folder.onnx, network.to_texts())
         kept = {**folder.manifest.about, "source": origin.source}
         kept |= {"files": sizes(temporary), "int8": about, selfcheck.KEY: job.recorded(best)}
         network = replace(folder.manifest, precision="int8", about=kept)
