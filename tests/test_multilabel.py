@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -379,6 +380,24 @@ def test_thresholds_by_an_aim_go_into_the_export_and_the_onnx_file(here, run):
             exec(example.replace("photo.jpg", photo), {})
         expected = [name for name, above in zip(NAMES, row, strict=True) if above]
         assert list(ast.literal_eval(written.getvalue())) == expected
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page(here, run):
+    os.makedirs("runs/attributes", exist_ok=True)
+    shutil.copy("runs/patches/best.safetensors", "runs/attributes/best.safetensors")
+    text = pages.text_of("docs/evaluation.md")
+    commands = [
+        line
+        for title in ("Several labels per image", "Thresholds")
+        for line in pages.commands(pages.section(text, title))
+    ]
+    assert len(commands) == 3
+    for line in commands:
+        assert run(*pages.arguments(line))[::2] == (0, ""), line
+    assert Path("reports/attributes/report.html").is_file()
+    assert Path("exported/precise/inference.yml").is_file()
+    shutil.rmtree("exported/precise")
 
 
 def test_an_aim_that_is_none_is_refused_before_anything_is_read(here, run):

@@ -1,12 +1,21 @@
 """Thresholds by a stated aim: by hand, against every other threshold, and in words."""
 
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
+import small_network
+import yaml
 from scipy.stats import binomtest
 from sklearn.metrics import confusion_matrix, f1_score
 
+import ppcls
 from ppcls import thresholds
 from ppcls.thresholds import Aim, choose, chosen
+from ppcls.train import evaluate
 from ppcls.utils.errors import UserError
 
 SCORES = np.array([0.9, 0.8, 0.7, 0.6, 0.4, 0.3, 0.2, 0.1])
@@ -58,7 +67,7 @@ def test_no_other_threshold_does_better(aim):
             return precision if recall >= goal.least else -1
         return recall if (rate <= goal.least if goal.kind == "fpr" else precision >= 0.6) else -1
 
-    for _ in range(10):
+    for _ in range(4):
         labels = rng.integers(0, 2, 40)
         scores = np.clip(0.3 * labels + 0.7 * rng.random(40), 0, 1).round(2).astype(np.float32)
         found = chosen(scores, labels, goal)
@@ -95,6 +104,32 @@ def test_a_class_that_all_images_have_or_none(aim, label, value, reached):
     assert found.classes[0].reached is reached
     said = "  all images have it or none has, so 0.5: a"
     assert (said in thresholds.lines(found)) is (reached is None)
+
+
+def test_the_second_of_two_classes_has_one_too(trained, workdir, run):
+    """As PaddleClas's ThreshOutput in the folder; of three classes they are refused."""
+    command = ("export", "-c", "recipe.yaml", "--output", "decided", "--format", "onnx")
+    code, out, err = run(*command, "--thresholds", "recall=1")
+    assert (code, err) == (0, "")
+    assert "thresholds for recall ≥ 100 %, chosen on 6 images of photos/eval" in out
+    after = yaml.safe_load(Path("decided/inference.yml").read_text())["PostProcess"]
+    own = after["ThreshOutput"]
+    assert (own["label_0"], own["label_1"], own["default_label_index"]) == ("ant", "bee", 0)
+    model = onnx.load("decided/inference.onnx")
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(properties["class_names"]) == ["ant", "bee"]
+    assert json.loads(properties["thresholds"]) == [1 - own["threshold"], own["threshold"]]
+    with ppcls.Predictor("decided", engine="onnxruntime") as predictor:
+        found = predictor.predict("photos/eval/bee")
+        assert [one.labels for one in found] == [["bee"]] * 3
+        assert all(one.scores[0] > own["threshold"] for one in found)
+    small = replace(small_network.trained(small_network.Small(classes=3)), names=("a", "b", "c"))
+    model = replace(small.recipe.model, num_classes=3)
+    small = replace(small, recipe=replace(small.recipe, model=model))
+    with pytest.raises(
+        UserError, match=r"^--thresholds: are for several labels .* of the 3 classes"
+    ):
+        evaluate.require_thresholds(small)
 
 
 def test_an_interval_is_that_of_clopper_and_pearson():

@@ -80,10 +80,10 @@ def test_what_is_named_beside_what_by_hand(report):
 def test_the_worst_mistakes_come_first(report):
     alarms = [(one.index, one.number, one.score) for one in report.alarms]
     expected = [(4, 2, 0.95), (1, 2, 0.7), (2, 0, 0.7), (3, 1, 0.7), (0, 1, 0.6)]
-    assert sorted(alarms) == pytest.approx(sorted(expected))
+    assert sorted(one[:2] for one in alarms) == sorted(one[:2] for one in expected)
     assert [one[2] for one in alarms] == pytest.approx([0.95, 0.7, 0.7, 0.7, 0.6])
-    misses = [(one.index, one.number, one.score) for one in report.misses]
-    assert misses == [pytest.approx((3, 0, 0.2)), pytest.approx((1, 1, 0.3))]
+    assert [(one.index, one.number) for one in report.misses] == [(3, 0), (1, 1)]
+    assert [one.score for one in report.misses] == pytest.approx([0.2, 0.3])
 
 
 def test_no_class_takes_all_the_room_of_the_worst():
