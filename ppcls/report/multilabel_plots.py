@@ -95,7 +95,7 @@ def spread(report: MultiLabelReport) -> bytes:
                 axes.plot(
                     [quarter, three], [y, y], color=colour, linewidth=6, solid_capstyle="butt"
                 )
-                axes.plot([middle], [y], "o", color="white", markersize=3.2, zorder=4)
+                axes.plot([middle], [y], "o", color="white", mec=colour, markersize=4, zorder=4)
         limits = [place - 0.36, place + 0.36]
         axes.plot([one.threshold] * 2, limits, color="black", linewidth=1.6, zorder=5)
     axes.plot([], [], color=BLUE, linewidth=6, label="images that have the class")
