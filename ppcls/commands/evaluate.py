@@ -19,7 +19,6 @@ def add(commands) -> None:
         "ppcls eval --weights runs/own_photos/best.safetensors",
         "ppcls eval --weights runs/own_photos/best.safetensors --report reports/own_photos",
         "ppcls eval -c configs/ResNet50_vd.yaml --weights imagenet -o data.eval=photos/val",
-        "ppcls eval --weights runs/attributes/best.safetensors --thresholds precision=0.9",
     )
     parser = add_command(commands, "eval", run, text, examples)
     add_recipe_options(parser, required=False)
