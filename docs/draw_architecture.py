@@ -45,6 +45,7 @@ PURPOSES = {
     "paired": "two classifiers on the same images: tests, intervals",
     "models": "networks by name, and the layers they share",
     "optim": "optimizers, learning rates, averages, what is frozen",
+    "thresholds": "above which a class is named, chosen by an aim",
     "weights": "weight files, downloads, other projects' names",
     "config": "YAML and -o KEY=VALUE made into typed values; every mistake with file:line",
     "kernels": "what trains fast on a CPU: oneDNN's convolutions, compiled loops",

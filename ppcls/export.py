@@ -28,6 +28,7 @@ from ppcls.models.fuse import save_program
 from ppcls.models.layers import Normalize
 from ppcls.paired import Spread
 from ppcls.recipe import Recipe
+from ppcls.thresholds import Chosen
 from ppcls.train import frozen
 from ppcls.train.checkpoint import IMAGENET_CLASSES, Trained
 from ppcls.train.setup import eval_samples, open_trained, with_preprocess
@@ -72,6 +73,7 @@ class Form:
         fuse: fold batch norms into convolutions.
         features: give the pooled features, float32 [N, D], as a second output.
         explain: give every class's activation map, float32 [N, classes, h, w], as the last output.
+        thresholds: of the classes, in place of the checkpoint's.
         paddlex: the name that PaddleX is to read the network under; None: its own, if it knows one.
     """
 
@@ -83,6 +85,7 @@ class Form:
     paddlex: str | None = None
     features: bool = False
     explain: bool = False
+    thresholds: Chosen | None = None
 
 
 class Answers(nn.Layer):
@@ -237,7 +240,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     xml = temporary / exported_model.OPENVINO
     if set(form.formats) - {"paddle"}:
         formats.to_onnx(files.program, files.params, onnx)
-        onnx_metadata.add(onnx, describe(trained, form, {}).to_yaml())
+        onnx_metadata.add(onnx, describe(trained, form, {}).to_texts())
     if "openvino" in form.formats:
         formats.to_openvino(onnx, xml)
     if "onnx" not in form.formats:
@@ -396,7 +399,12 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
     }
     paddlex = paddlex_name(trained, form)
     names = trained.names
-    if form.paddlex and recipe.task.multilabel:
+    several = recipe.task.multilabel
+    thresholds = trained.thresholds
+    if form.thresholds:
+        thresholds = form.thresholds.values
+        about["thresholds"] = form.thresholds.to_plain()
+    if form.paddlex and several:
         names = names or tuple(map(str, range(trained.classes)))  # PaddleX needs some
     return manifest.Manifest(
         recipe.model.title,
@@ -410,7 +418,10 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         if form.explain
         else None,
         task=recipe.task.answers,
-        threshold=trained.thresholds or manifest.THRESHOLD,
+        threshold=thresholds
+        if several and thresholds
+        else (thresholds or (manifest.THRESHOLD,))[0],
+        default=0 if form.thresholds and not several else None,
         about=about,
         paddlex=paddlex if paddlex != recipe.model.title else None,
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+
+from ppcls.thresholds import best_thresholds, cuts
 
 if TYPE_CHECKING:  # a recipe is checked before paddle is imported
     from paddle import Tensor
@@ -59,9 +60,7 @@ def average_precisions(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     """mAP: the mean of `average_precisions` over the classes that have images; NaN for none."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # the mean of nothing is NaN
-        return float(np.nanmean(average_precisions(scores, labels)))
+    return mean_of(average_precisions(scores, labels))
 
 
 def f1(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -71,35 +70,75 @@ def f1(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return 2 * hits / np.maximum(marked, 1)
 
 
-def best_thresholds(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """For each class the threshold whose F1 is highest; a score above it means yes.
+def tpr_at_fpr(scores: np.ndarray, labels: np.ndarray, most: float) -> float:
+    """Recall at the threshold that takes at most a share `most` of the images without the class.
 
-    Thresholds lie midway between two scores (or a score and 0), of equal F1 the one nearest to the
-    middle of all; 0.5 for a class that all images or none have.
+    NaN where all images have the class or none has. Of fewer than 1 / `most` images without it,
+    none is taken.
 
     Args:
-        scores: probabilities [N, classes].
+        scores: [N], higher for likelier.
+        labels: 0 and 1 [N].
+    """
+    if labels.all() or not labels.any():
+        return float("nan")
+    own = cuts(scores, labels)
+    return float(own.recall[own.false_positive_rate <= most].max())
+
+
+def mean_accuracies(decisions: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each attribute the mean of true positive and true negative rate; mA is their mean.
+
+    As in the literature of pedestrian attributes (arXiv:1603.07054). NaN for an attribute that all
+    images have or none has, where PaddleClas counts the missing rate as 0.
+
+    Args:
+        decisions: bool [N, classes].
         labels: 0 and 1 [N, classes].
 
     Returns:
         float64 [classes].
     """
-    return np.array([best_threshold(s, y) for s, y in zip(scores.T, labels.T, strict=True)])
+    has = labels == 1
+    found = (decisions & has).sum(axis=0)
+    passed = (~decisions & ~has).sum(axis=0)
+    positives = has.sum(axis=0)
+    negatives = len(labels) - positives
+    with np.errstate(invalid="ignore"):
+        return (found / positives + passed / negatives) / 2
 
 
-def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
-    if labels.all() or not labels.any():
-        return 0.5
-    order = np.argsort(-scores, kind="stable")
-    sorted_scores = scores[order].astype(np.float64)
-    ends = np.flatnonzero(np.diff(sorted_scores, append=-1.0))  # the last of equal scores
-    taken = ends + 1
-    hits = np.cumsum(labels[order], dtype=np.int64)[ends]
-    values = 2 * hits / (taken + int(labels.sum()))
-    after = np.append(sorted_scores[ends[1:]], 0.0)
-    middles = (sorted_scores[ends] + after) / 2
-    best = middles[values >= values.max()]
-    return float(best[np.abs(best - 0.5).argmin()])
+def attributes(decisions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """The metrics of attribute recognition (arXiv:1603.07054), as PaddleClas's ATTRMetric has them.
+
+    "ma" is the mean of `mean_accuracies`. The others are of an image's attributes: "accuracy" is
+    the mean over the images of |found and there| / |found or there|, "precision" of / |found|,
+    "recall" of / |there|, each 0 where that is 0 / 0; "f1" is the harmonic mean of the latter two.
+
+    Args:
+        decisions: bool [N, classes].
+        labels: 0 and 1 [N, classes].
+    """
+    has = labels == 1
+    both = (decisions & has).sum(axis=1)
+    either = (decisions | has).sum(axis=1)
+    precision, recall, accuracy = (
+        float((both / np.maximum(count, 1)).mean())
+        for count in (decisions.sum(axis=1), has.sum(axis=1), either)
+    )
+    return {
+        "ma": mean_of(mean_accuracies(decisions, labels)),
+        "accuracy": accuracy,
+        "precision": precision,
+        "recall": recall,
+        "f1": 2 * precision * recall / ((precision + recall) or 1.0),
+    }
+
+
+def mean_of(values: np.ndarray) -> float:
+    """The mean of those that are numbers; NaN for none."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:

@@ -2,7 +2,16 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import average_precision_score, f1_score, top_k_accuracy_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    jaccard_score,
+    precision_score,
+    recall_score,
+    roc_curve,
+    top_k_accuracy_score,
+)
 
 from ppcls import metrics
 
@@ -57,22 +66,39 @@ def test_f1_agrees_with_scikit_learn():
     assert metrics.f1(decisions, labels) == pytest.approx(expected)
 
 
-def test_no_threshold_has_a_better_f1():
-    rng = np.random.default_rng(3)
-    for trial in range(20):
-        labels = rng.integers(0, 2, (30, 1))
-        scores = np.clip(0.3 * labels + rng.random((30, 1)) * 0.7, 0, 1).round(trial % 3 + 1)
-        found = metrics.best_thresholds(scores, labels)
-        best = max(f1_score(labels, scores > t, zero_division=0) for t in [-1, *scores.ravel()])
-        assert f1_score(labels, scores > found) == pytest.approx(best)
+def test_attribute_metrics_are_those_of_scikit_learn():
+    rng = np.random.default_rng(4)
+    labels = rng.integers(0, 2, (60, 5)).astype(np.uint8)
+    decisions = rng.random((60, 5)) > 0.4
+    labels[0], decisions[1] = 0, False  # an image without any attribute, one without an answer
+    found = metrics.attributes(decisions, labels)
+    given = {"y_true": labels, "y_pred": decisions, "average": "samples", "zero_division": 0}
+    assert found["accuracy"] == pytest.approx(jaccard_score(**given))
+    assert found["precision"] == pytest.approx(precision_score(**given))
+    assert found["recall"] == pytest.approx(recall_score(**given))
+    each = [balanced_accuracy_score(labels[:, c], decisions[:, c]) for c in range(5)]
+    assert metrics.mean_accuracies(decisions, labels) == pytest.approx(each)
+    assert found["ma"] == pytest.approx(np.mean(each))
 
 
-def test_a_threshold_lies_midway_between_the_scores_that_it_divides():
-    scores, labels = np.array([[0.9], [0.7], [0.3], [0.1]]), np.array([[1], [1], [0], [0]])
-    assert metrics.best_thresholds(scores, labels) == pytest.approx([0.5])
-    assert metrics.best_thresholds(scores - 0.1, labels) == pytest.approx([0.4])
+def test_attribute_metrics_by_hand():
+    labels = np.array([[1, 0, 1], [0, 1, 1]])
+    decisions = np.array([[True, True, False], [False, True, True]])
+    found = metrics.attributes(decisions, labels)
+    # Of the third, which all images have, there is no true negative rate.
+    expected = {"ma": (1 + 0.5) / 2, "accuracy": (1 / 3 + 1) / 2, "precision": 0.75}
+    assert found == pytest.approx(expected | {"recall": 0.75, "f1": 0.75})
+    nothing = metrics.attributes(np.zeros((2, 3), bool), np.zeros((2, 3), int))
+    assert np.isnan(nothing.pop("ma"))
+    assert set(nothing.values()) == {0.0}
 
 
-def test_a_class_of_all_photos_or_none_has_the_middle_threshold():
-    scores = np.array([[0.9, 0.2], [0.8, 0.1]])
-    assert metrics.best_thresholds(scores, np.array([[1, 0], [1, 0]])).tolist() == [0.5, 0.5]
+def test_true_positives_at_a_rate_of_false_ones_are_those_of_scikit_learn():
+    rng = np.random.default_rng(5)
+    for most in (0, 0.01, 0.1, 1):
+        labels = rng.integers(0, 2, 200)
+        scores = np.clip(0.2 * labels + 0.8 * rng.random(200), 0, 1).round(2)
+        rates, recalls, _ = roc_curve(labels, scores, drop_intermediate=False)
+        expected = recalls[rates <= most].max()
+        assert metrics.tpr_at_fpr(scores, labels, most) == pytest.approx(expected)
+    assert np.isnan(metrics.tpr_at_fpr(scores, np.ones(200, int), 0.1))

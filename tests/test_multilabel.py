@@ -1,16 +1,25 @@
 """Several labels per image, from a list to predictions: coloured patches on grey noise."""
 
+import ast
 import csv
+import io
+import json
 import os
+import shutil
 import signal
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import paddle
+import pages
 import pytest
 import yaml
 from cut_run import at_step
+from PIL import Image
+from sklearn import metrics as sk
 from sklearn.metrics import average_precision_score
 
 import ppcls
@@ -18,11 +27,14 @@ from ppcls import metrics
 from ppcls.config.load import from_plain
 from ppcls.metrics import MultiLabelMeter
 from ppcls.recipe import Recipe
+from ppcls.report import multilabel_page
 from ppcls.tasks import Classify, MultiLabel
 from ppcls.utils.log import read_records
 from ppcls.weights import files
 
 NAMES = ("red", "green", "blue")
+FILES = set(multilabel_page.FILES)
+EXAMPLE = "An ONNX file in a program of your own"
 RECIPE = """
 model: {name: ResNet18_vd}
 data: {train: train.csv, eval: eval.csv, workers: 0}
@@ -291,3 +303,113 @@ def test_what_does_not_teach_several_labels(here, run, task, words):
     assert code == 2
     assert len(err.splitlines()) == 1
     assert words in err
+
+
+# --------------------------------------------------------------------------
+# The report, and thresholds by an aim
+
+
+def test_the_report_says_what_evaluation_and_scikit_learn_say(here, run):
+    code, out, err = run("eval", "-c", "recipe.yaml", "--report", "report")
+    assert (code, err) == (0, "")
+    found = json.loads(Path("report/report.json").read_text())
+    scores = f"mAP {100 * found['scores']['map']:.2f} %, F1 {100 * found['scores']['f1']:.2f} %"
+    assert scores in out
+    assert {path.name for path in Path("report").iterdir()} == FILES - {"scores.npz"}
+    thresholds = yaml.safe_load(Path("exported/inference.yml").read_text())
+    thresholds = thresholds["PostProcess"]["MultiLabelThreshOutput"]["threshold"]
+    assert [one["threshold"] for one in found["classes"]] == thresholds
+    photos, labels = labels_of("eval")
+    with open("report/scores.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == photos
+    assert [[int(row[f"y_{name}"]) for name in NAMES] for row in rows] == labels.tolist()
+    shares = np.array([[row[f"p_{name}"] for name in NAMES] for row in rows], np.float32)
+    decisions = shares > np.array(thresholds)
+    each = sk.precision_recall_fscore_support(labels, decisions, zero_division=0)
+    for place, key in enumerate(("precision", "recall", "f1", "photos")):
+        values = [one[key] or 0 for one in found["classes"]]
+        assert values == pytest.approx(each[place].tolist()), key
+    precisions = average_precision_score(labels, shares, average=None)
+    assert [one["average_precision"] for one in found["classes"]] == pytest.approx(precisions)
+    for kind in ("macro", "micro"):
+        means = sk.precision_recall_fscore_support(labels, decisions, average=kind, zero_division=0)
+        assert list(found["averages"][kind].values()) == pytest.approx(means[:3])
+    assert found["exact"] == pytest.approx(sk.accuracy_score(labels, decisions))
+    assert found["attributes"]["in force"] == metrics.attributes(decisions, labels)
+    assert (
+        f"attributes at the thresholds mA {100 * found['attributes']['in force']['ma']:.2f} %"
+        in out
+    )
+    # Another report in its place: of one with thresholds chosen by an aim.
+    aimed = ("--report", "report", "--thresholds", "recall=1")
+    assert run("eval", "-c", "recipe.yaml", *aimed)[0] == 0
+    found = json.loads(Path("report/report.json").read_text())
+    assert found["thresholds"]["chosen"]["aim"] == "recall ≥ 100 %"
+    assert [one["recall"] for one in found["classes"]] == [1, 1, 1]
+    assert found["missed"] == []
+
+
+def test_thresholds_by_an_aim_go_into_the_export_and_the_onnx_file(here, run):
+    command = ("export", "-c", "recipe.yaml", "--output", "certain", "--format", "onnx")
+    code, out, err = run(*command, "--input", "uint8", "--thresholds", "precision=0.99")
+    assert (code, err) == (0, "")
+    assert "thresholds for precision ≥ 99 %, chosen on 48 images of eval.csv" in out
+    about = yaml.safe_load(Path("certain/inference.yml").read_text())
+    thresholds = about["PostProcess"]["MultiLabelThreshOutput"]["threshold"]
+    assert about["ppcls"]["thresholds"]["aim"] == "precision ≥ 99 %"
+    photos, labels = labels_of("eval")
+    with ppcls.Predictor("certain", engine="onnxruntime") as predictor:
+        said = np.zeros_like(labels, bool)
+        for row, prediction in zip(said, predictor.predict(photos), strict=True):
+            row[prediction.classes] = True
+    named = said.sum(axis=0)
+    right = (said & (labels == 1)).sum(axis=0)
+    assert (right >= 0.99 * named).all()
+    assert about["ppcls"]["thresholds"]["named"] == named.tolist()
+    assert about["ppcls"]["thresholds"]["right"] == right.tolist()
+    properties = {p.key: p.value for p in onnx.load("certain/inference.onnx").metadata_props}
+    assert json.loads(properties["class_names"]) == list(NAMES)
+    assert json.loads(properties["thresholds"]) == thresholds
+    (example,) = pages.blocks(pages.section(pages.text_of("docs/deploy.md"), EXAMPLE), "python")
+    assert len([line for line in example.splitlines() if line]) == 10
+    example = example.replace("exported/pixels", "certain")
+    for photo, row in zip(photos[:8], said, strict=False):
+        written = io.StringIO()
+        with redirect_stdout(written):
+            exec(example.replace("photo.jpg", photo), {})
+        expected = [name for name, above in zip(NAMES, row, strict=True) if above]
+        assert list(ast.literal_eval(written.getvalue())) == expected
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_page(here, run):
+    os.makedirs("runs/attributes", exist_ok=True)
+    shutil.copy("runs/patches/best.safetensors", "runs/attributes/best.safetensors")
+    text = pages.text_of("docs/evaluation.md")
+    commands = [
+        line
+        for title in ("Several labels per image", "Thresholds")
+        for line in pages.commands(pages.section(text, title))
+    ]
+    assert len(commands) == 3
+    for line in commands:
+        assert run(*pages.arguments(line))[::2] == (0, ""), line
+    assert Path("reports/attributes/report.html").is_file()
+    assert Path("exported/precise/inference.yml").is_file()
+    shutil.rmtree("exported/precise")
+
+
+def test_an_aim_that_is_none_is_refused_before_anything_is_read(here, run):
+    for command in ("eval", "export"):
+        code, _, err = run(command, "-c", "none.yaml", "--thresholds", "precision=90")
+        assert (code, err.count("\n")) == (2, 1)
+        assert err.startswith("error: --thresholds 'precision=90': should be f1, precision=0.9,")
+
+
+def test_map_and_f1_are_in_the_curves(here):
+    with Image.open("runs/patches/curves.png") as picture:
+        words = picture.text["Description"]
+    assert "scores, %: evaluation: mAP, last " in words
+    assert "scores, %: evaluation: F1, last " in words
+    assert "best: mAP" in words

@@ -262,6 +262,7 @@ def test_several_labels_without_a_further_word(workdir, run):
     assert code == 0, err
     assert float(re.findall(r"mAP (\S+) %", out)[-1]) > 80
     assert Path("runs/colours/exported/inference.yml").is_file()
+    assert Path("runs/colours/report/report.html").is_file()
 
 
 @pytest.mark.slow

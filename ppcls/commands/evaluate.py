@@ -8,6 +8,7 @@ from ppcls.commands.options import (
     add_command,
     add_overwrite_option,
     add_recipe_options,
+    add_thresholds_option,
 )
 from ppcls.utils.files import expanded
 
@@ -24,13 +25,16 @@ def add(commands) -> None:
     parser.add_argument("--weights", type=expanded, help=WEIGHTS_HELP)
     text = "write report.html, and the figures as CSV and JSON, into this folder"
     parser.add_argument("--report", type=Path, metavar="FOLDER", help=text)
+    add_thresholds_option(parser, "say what they reach; export writes them")
     add_overwrite_option(parser, "replace another network's report in that folder")
 
 
 def run(options: argparse.Namespace) -> int:
+    from ppcls.thresholds import Aim
     from ppcls.train.evaluate import score
     from ppcls.train.setup import eval_samples, open_trained
 
+    aim = Aim.of(options.thresholds) if options.thresholds is not None else None
     trained = open_trained(options.config, options.override, options.weights)
-    score(trained, eval_samples(trained), options.report, options.overwrite)
+    score(trained, eval_samples(trained), options.report, options.overwrite, aim)
     return 0

@@ -8,6 +8,7 @@ from ppcls.commands.options import (
     add_command,
     add_overwrite_option,
     add_recipe_options,
+    add_thresholds_option,
 )
 from ppcls.utils.files import expanded
 
@@ -17,6 +18,7 @@ def add(commands) -> None:
     examples = (
         "ppcls export --weights runs/own_photos/best.safetensors --output exported/own_photos",
         "ppcls export -c configs/EfficientNetLite0.yaml --weights imagenet --format onnx",
+        "ppcls export --weights runs/attributes/best.safetensors --thresholds precision=0.9",
     )
     parser = add_command(commands, "export", run, text, examples)
     add_recipe_options(parser, required=False)
@@ -47,6 +49,7 @@ def add(commands) -> None:
     parser.add_argument("--features", action="store_true", help=text)
     text = "let the exported model give class activation maps, too, for predict --explain and serve"
     parser.add_argument("--explain", action="store_true", help=text)
+    add_thresholds_option(parser, "write them into the export")
     text = "leave batch norms as layers of their own, not fused into convolutions"
     parser.add_argument("--keep-norms", action="store_true", help=text)
     text = "network that PaddleX is to read it as; default: that of the same structure, if any"
@@ -55,8 +58,11 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ppcls.export import Form, export
-    from ppcls.train.setup import open_trained
+    from ppcls.thresholds import Aim
+    from ppcls.train.evaluate import choose_thresholds
+    from ppcls.train.setup import eval_samples, open_trained
 
+    aim = Aim.of(options.thresholds) if options.thresholds is not None else None
     trained = open_trained(options.config, options.override, options.weights)
     output = Path(options.output or Path("exported") / trained.recipe.folder.name)
     form = Form(
@@ -68,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
         paddlex=options.paddlex_name,
         features=options.features,
         explain=options.explain,
+        thresholds=choose_thresholds(trained, eval_samples(trained), aim) if aim else None,
     )
     export(trained, output, options.check, form, options.overwrite)
     return 0

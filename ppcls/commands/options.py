@@ -141,6 +141,16 @@ def whole(text: str) -> int:
     return number
 
 
+def add_thresholds_option(parser: argparse.ArgumentParser, then: str) -> None:
+    """`--thresholds AIM`; `then`: what is done with them."""
+    text = (
+        "choose the threshold of each of several labels, or of the second of two classes, on the "
+    )
+    text += "recipe's evaluation images by an aim: f1, precision=0.9, recall=0.9, fpr=0.001 or "
+    text += f"cost=1:5 (a false alarm : a miss); {then}"
+    parser.add_argument("--thresholds", metavar="AIM", help=text)
+
+
 def share(text: str) -> float:
     value = decimal(text)
     if value is None or not 0 <= value <= 1:

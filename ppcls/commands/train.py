@@ -379,12 +379,11 @@ def hand_over(recipe: "Recipe", file: str) -> None:
     trained = open_trained(None, (), str(find_weights(recipe, None).path))
     lines = []
     samples = eval_samples(trained) if recipe.data.eval or recipe.data.holds_out else None
-    one_label = not recipe.task.multilabel  # what reports and calibration are on
+    one_label = not recipe.task.multilabel  # which calibration is for
     if samples is not None:
-        report = folder / REPORT if one_label else None
+        report = folder / REPORT
         score(trained, samples, report, overwrite=True)
-        if report:
-            lines.append(f"look      {report / 'report.html'} shows what it takes for what")
+        lines.append(f"look      {report / 'report.html'} shows what it takes for what")
     form = Form(features=one_label and not lacking(trained))  # by which the unknown is told
     export(trained, folder / EXPORTED, form=form, overwrite=True)
     if samples is not None and one_label:

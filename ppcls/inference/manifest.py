@@ -17,7 +17,7 @@ from ppcls.inference.calibration import Calibration
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import read_file
 from ppcls.utils.log import say
-from ppcls.utils.text import decimal, quoted, visible, whole_number
+from ppcls.utils.text import decimal, quoted, to_json, visible, whole_number
 from ppcls.utils.yaml_files import compose, construct, to_yaml
 
 FILE = "inference.yml"
@@ -120,6 +120,27 @@ class Manifest:
         if self.calibration:
             document[OWN][calibration.KEY] = self.calibration.to_plain()
         return to_yaml(document)
+
+    def to_texts(self) -> dict[str, str]:
+        """What an ONNX file carries: this as YAML under OWN and, as JSON for programs of others,
+        `task`, `input` and, where they are known, `class_names` and `thresholds`: a class is named
+        where its probability is above its own.
+        """
+        found = {"task": self.task, "input": self.input}
+        if self.labels:
+            found["class_names"] = to_json(list(self.labels))
+        if limits := self.limits():
+            found["thresholds"] = to_json(limits)
+        return {**found, OWN: self.to_yaml()}
+
+    def limits(self) -> list[float]:
+        """Of each class the probability above which it is named; [] where the likeliest is."""
+        own = self.threshold
+        if self.task == "multilabel":
+            return list(own) if isinstance(own, tuple) else [own] * len(self.labels)
+        if self.default is not None and len(self.labels) == 2 and not isinstance(own, tuple):
+            return [1 - own, own]
+        return []
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -1,9 +1,11 @@
 """The texts that an ONNX file carries with it, read and added without ONNX's own package.
 
-A file of ours has its `inference.yml` among them, so that it says what it is wherever it is moved.
+A file of ours has its `inference.yml` among them, so that it says what it is wherever it is moved,
+and what programs of others need, as JSON (`Manifest.to_texts`).
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,14 +42,17 @@ def read(path: Path) -> str | None:
     return None if found is None else found.decode("utf-8", "replace")
 
 
-def add(path: Path, text: str) -> None:
-    """Give the file a text of ours: fields of a protocol buffer may stand in any order."""
-    entry = b"".join(
-        encoded(number << 3 | TEXT) + encoded(len(part)) + part
-        for number, part in ((1, KEY.encode()), (2, text.encode("utf-8", "surrogateescape")))
-    )
+def add(path: Path, texts: Mapping[str, str]) -> None:
+    """Give the file texts by their keys: fields of a protocol buffer may stand in any order."""
+    written = bytearray()
+    for pair in texts.items():
+        entry = b"".join(
+            encoded(number << 3 | TEXT) + encoded(len(part)) + part
+            for number, part in enumerate((p.encode("utf-8", "surrogateescape") for p in pair), 1)
+        )
+        written += encoded(PROPERTIES << 3 | TEXT) + encoded(len(entry)) + entry
     with path.open("ab") as file:
-        file.write(encoded(PROPERTIES << 3 | TEXT) + encoded(len(entry)) + entry)
+        file.write(written)
 
 
 def next_field(file: BinaryIO) -> tuple[int, bytes | None]:

@@ -481,7 +481,7 @@ def quantize(
                 about={"source": origin.source},
                 calibration=None,  # it is the float network's
             )
-            onnx_metadata.add(best.folder.onnx, network.to_yaml())
+            onnx_metadata.add(best.folder.onnx, network.to_texts())
         kept = {**folder.manifest.about, "source": origin.source}
         kept |= {"files": sizes(temporary), "int8": about, selfcheck.KEY: job.recorded(best)}
         network = replace(folder.manifest, precision="int8", about=kept, calibration=None)

@@ -32,16 +32,7 @@ class Outcomes:
 
     @classmethod
     def to_fill(cls, samples: Dataset, classes: int) -> "Outcomes":
-        """Room for the answers to these images, each of which is then to be added.
-
-        Raises:
-            UserError: images with several labels each.
-        """
-        if samples.labels.ndim != 1:
-            raise UserError(
-                f"{samples.source}: its images have several labels each and a report is on one "
-                "label per image; evaluate without --report"
-            )
+        """Room for the answers to these images, each of which is then to be added."""
         count = len(samples)
         probabilities = np.full((count, classes), np.nan, np.float32)
         numbers = np.zeros(count, np.int64)
@@ -53,10 +44,7 @@ class Outcomes:
         Raises:
             UserError: logits that are no numbers, of which there is nothing to report.
         """
-        broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
-        if len(broken):
-            place = self.samples.where(int(batch.indices[broken[0]]))
-            raise UserError(f"{place}: the network's logits are not finite; mend its weights")
+        require_finite(self.samples, batch, logits)
         own = batch.labels
         rows = np.arange(len(batch.labels))
         values = logits.astype(np.float64)
@@ -94,6 +82,14 @@ class Outcomes:
     def confidences(self) -> np.ndarray:
         """float32 [N]: the probability of the predicted class."""
         return self.probabilities[np.arange(len(self.labels)), self.predicted]
+
+
+def require_finite(samples: Dataset, batch: Batch, logits: np.ndarray) -> None:
+    """UserError for the first image whose logits are no numbers."""
+    broken = np.flatnonzero(~np.isfinite(logits).all(axis=1))
+    if len(broken):
+        place = samples.where(int(batch.indices[broken[0]]))
+        raise UserError(f"{place}: the network's logits are not finite; mend its weights")
 
 
 # --------------------------------------------------------------------------

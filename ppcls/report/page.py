@@ -233,10 +233,10 @@ Maps = Mapping[int, Image.Image]
 
 def to_html(report: Report, confusion: bytes, calibration: bytes, maps: Maps) -> str:
     """The page; `confusion` and `calibration` are PNG files."""
-    title = escape(f"Evaluation of {report.about['model']}")
+    title = f"Evaluation of {report.about['model']}"
     sections = [
-        f"<h1>{title}</h1>",
-        about(report),
+        f"<h1>{escape(title)}</h1>",
+        about(report.about),
         tiles(report),
         pairs(report),
         mistakes(report, maps),
@@ -244,13 +244,18 @@ def to_html(report: Report, confusion: bytes, calibration: bytes, maps: Maps) ->
         matrix(report, confusion),
         reliability(report, calibration),
     ]
+    return document(title, sections)
+
+
+def document(title: str, sections: Iterable[str]) -> str:
+    """A whole page of sections; `title` is others' text."""
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
-<title>{title}</title>
+<title>{escape(title)}</title>
 <style>{CSS}</style>
 </head>
 <body>
@@ -261,8 +266,8 @@ def to_html(report: Report, confusion: bytes, calibration: bytes, maps: Maps) ->
 """
 
 
-def about(report: Report) -> str:
-    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in report.about.items())
+def about(words: Mapping[str, str]) -> str:
+    items = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in words.items())
     return f'<dl class="about">{items}</dl>'
 
 

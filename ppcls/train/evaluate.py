@@ -11,12 +11,14 @@ from PIL import Image
 from ppcls.data import decode
 from ppcls.data.loader import Batch, EvalPipeline, Loader
 from ppcls.data.samples import Dataset
-from ppcls.metrics import Meter
+from ppcls.metrics import Meter, MultiLabelMeter, attributes
 from ppcls.models.class_maps import grad_cam, why_no_grad_cam
 from ppcls.models.layers import Normalize
-from ppcls.report import figures, page
+from ppcls.report import figures, multilabel, multilabel_page, page
 from ppcls.report.figures import Outcomes
 from ppcls.report.heatmaps import over
+from ppcls.report.multilabel import MultiLabelOutcomes
+from ppcls.thresholds import MIDDLE, Aim, Chosen, choose, lines
 from ppcls.train.checkpoint import Trained
 from ppcls.utils.device import on_device
 from ppcls.utils.errors import UserError
@@ -71,7 +73,11 @@ def describe(scores: dict[str, float]) -> str:
 
 
 def score(
-    trained: Trained, samples: Dataset, report: Path | None = None, overwrite: bool = False
+    trained: Trained,
+    samples: Dataset,
+    report: Path | None = None,
+    overwrite: bool = False,
+    aim: Aim | None = None,
 ) -> dict[str, float]:
     """Evaluate and print; returns the scores that training gives.
 
@@ -80,24 +86,41 @@ def score(
         report: a folder for `report.html` and the files that belong to it. An earlier report on
             the same weights and images is replaced.
         overwrite: replace a report on others, too.
+        aim: choose thresholds by it on these images, say what they reach, and score at them.
 
     Raises:
-        UserError: a broken image, a report that cannot be written.
+        UserError: a broken image, a report that cannot be written, an aim where the likeliest of
+            more than two classes wins.
     """
+    if aim:
+        require_thresholds(trained)
     if not report:
-        return run(trained, samples)
-    outcomes = Outcomes.to_fill(samples, trained.classes)
+        return run(trained, samples, aim=aim)
+    outcomes = to_fill(trained, samples)
     about = {
         "model": trained.recipe.model.title,
         "weights": str(trained.source),
         "data": samples.source,
     }
-    with page.staged(report, page.FILES, page.RECORD, about, overwrite) as folder:
-        scores = run(trained, samples, outcomes.add)
-        names = trained.names or samples.names
-        found = figures.make(about, scores, names, outcomes.filled())
-        with page.writing(report):
-            page.write(found, folder, heat_maps(trained, found))
+    names = trained.names or samples.names
+    own, others = page.FILES, multilabel_page.FILES
+    if trained.recipe.task.multilabel:
+        own, others = others, own
+    files = dict.fromkeys((*others[:-1], *own))  # of an earlier report of the other kind, too
+    with page.staged(report, tuple(files), page.RECORD, about, overwrite) as folder:
+        meter, chosen = measure(trained, samples, outcomes, aim=aim)
+        scores = meter.scores()
+        filled = outcomes.filled()
+        if isinstance(filled, MultiLabelOutcomes):
+            limits = meter.thresholds()
+            source = source_of(trained, chosen)
+            several = multilabel.make(about, scores, names, filled, limits, source, chosen)
+            with page.writing(report):
+                multilabel_page.write(several, folder)
+        else:
+            one = figures.make(about, scores, names, filled)
+            with page.writing(report):
+                page.write(one, folder, heat_maps(trained, one))
     say(f"wrote {report / page.PAGE}")
     return scores
 
@@ -123,7 +146,39 @@ def heat_maps(trained: Trained, report: figures.Report) -> dict[int, Image.Image
     return drawn
 
 
-def run(trained: Trained, samples: Dataset, keep: Keep | None = None) -> dict[str, float]:
+def to_fill(trained: Trained, samples: Dataset) -> Outcomes | MultiLabelOutcomes:
+    """Room for the answers to these images."""
+    several = trained.recipe.task.multilabel
+    return (MultiLabelOutcomes if several else Outcomes).to_fill(samples, trained.classes)
+
+
+def source_of(trained: Trained, chosen: Chosen | None) -> str:
+    """Where the thresholds in force are from, in words."""
+    if chosen:
+        return f"chosen on these images for {chosen.aim}"
+    return "of the checkpoint" if trained.thresholds else f"chosen on these images for {Aim('f1')}"
+
+
+def run(
+    trained: Trained, samples: Dataset, keep: Keep | None = None, aim: Aim | None = None
+) -> dict[str, float]:
+    """Evaluate and print; `keep` is handed each batch and its logits."""
+    outcomes = to_fill(trained, samples) if aim else None
+    return measure(trained, samples, outcomes, keep, aim)[0].scores()
+
+
+def measure(
+    trained: Trained,
+    samples: Dataset,
+    outcomes: Outcomes | MultiLabelOutcomes | None = None,
+    keep: Keep | None = None,
+    aim: Aim | None = None,
+) -> tuple[Meter, Chosen | None]:
+    """Evaluate, choose thresholds where there is an aim, and print.
+
+    Args:
+        outcomes: to be filled with the answers; with an aim they are needed.
+    """
     preprocess = trained.recipe.preprocess
     data = trained.recipe.data
     task = trained.recipe.task
@@ -134,16 +189,70 @@ def run(trained: Trained, samples: Dataset, keep: Keep | None = None) -> dict[st
     skipped: list[str] = []
     try:
         batches = loader.evaluation(trained.recipe.eval.batch_size)
-        evaluate(network, noting(batches, skipped), meter, keep)
+        evaluate(network, noting(batches, skipped), meter, outcomes.add if outcomes else keep)
     finally:
         loader.close()
     if not meter.parts:
         raise UserError(f"data.eval: no image of {samples.source} can be read: {skipped[0]}")
+    chosen = None
+    if aim and outcomes:
+        chosen = choose_on(trained, outcomes.filled(), aim)
+        if isinstance(meter, MultiLabelMeter):
+            meter.given = list(chosen.values)
     scores = meter.scores()
     if skipped:
         many = f"{plural(len(skipped), 'image')} cannot be read"
         say(f"note: {many} and did not count, such as {skipped[0]}")
-    if task.multilabel and not trained.thresholds:
+    if task.multilabel and not trained.thresholds and not aim:
         say("note: F1 is at thresholds chosen on these images: the checkpoint has none")
+    if chosen:
+        say(*lines(chosen))
     say(f"{trained.source} on {plural(len(samples) - len(skipped), 'image')}: {describe(scores)}")
-    return scores
+    if isinstance(meter, MultiLabelMeter):
+        say(attribute_words(meter))
+    return meter, chosen
+
+
+def attribute_words(meter: MultiLabelMeter) -> str:
+    """The metrics of attribute recognition, at the thresholds in force and at the usual one."""
+    probabilities, labels = meter.joined()
+    found = []
+    for limits, where in ((np.array(meter.thresholds()), "at the thresholds"), (MIDDLE, "at 0.5")):
+        values = attributes(probabilities > limits, labels)
+        own = [f"{'mA' if k == 'ma' else k} {100 * v:.2f} %" for k, v in values.items()]
+        found.append(f"{where} {', '.join(own)}".replace("f1", "F1"))
+    return f"attributes {'; '.join(found)}"
+
+
+# --------------------------------------------------------------------------
+# Thresholds by an aim
+
+
+def require_thresholds(trained: Trained) -> None:
+    """UserError for a network that has no use for thresholds."""
+    if not trained.recipe.task.multilabel and trained.classes != 2:
+        raise UserError(
+            "--thresholds: are for several labels per image, or for the second of two classes; of "
+            f"the {trained.classes:,} classes of {trained.source} the likeliest one wins"
+        )
+
+
+def choose_thresholds(trained: Trained, samples: Dataset, aim: Aim) -> Chosen:
+    """Evaluate, and choose thresholds on these images; both is printed.
+
+    Raises:
+        UserError: a broken image, or a network that has no use for thresholds.
+    """
+    require_thresholds(trained)
+    _, chosen = measure(trained, samples, to_fill(trained, samples), aim=aim)
+    assert chosen
+    return chosen
+
+
+def choose_on(trained: Trained, found: Outcomes | MultiLabelOutcomes, aim: Aim) -> Chosen:
+    """A threshold for each of several labels, or for the second of two classes."""
+    scores, labels = found.probabilities, found.labels
+    names = trained.names or found.samples.names or tuple(map(str, range(trained.classes)))
+    if labels.ndim == 1:
+        scores, labels, names = scores[:, 1:], (labels == 1)[:, None], names[1:]
+    return choose(scores, labels, aim, names, found.samples.source)

@@ -113,7 +113,7 @@ def test_files_that_are_no_onnx(tmp_path, data):
 def test_the_text_is_found_behind_others_and_the_last_one_counts(foreign):
     assert onnx_metadata.read(foreign) is None
     for text in ("a: 1", "ä" * 200):
-        onnx_metadata.add(foreign, text)
+        onnx_metadata.add(foreign, {onnx_metadata.KEY: text})
         assert onnx_metadata.read(foreign) == text
     found = [(entry.key, entry.value) for entry in onnx.load(str(foreign)).metadata_props]
     assert found == [("ppcls", "a: 1"), ("ppcls", "ä" * 200)]

@@ -83,12 +83,6 @@ def test_there_is_no_report_on_what_is_no_number():
             answered([[0, 1], [0, 1], [value, 1], [0, 1]], [0, 1, 0, 1])
 
 
-def test_there_is_no_report_on_several_labels():
-    samples = Dataset(Paths(["a.png"]), np.ones((1, 3), np.int64), (), "list.txt")
-    with pytest.raises(UserError, match=r"^list.txt: .*several labels each"):
-        Outcomes.to_fill(samples, 3)
-
-
 def test_pairs_and_mistakes_come_in_order():
     said = [1, 1, 1, 1, 0, 2, 2, 2]
     report = made(

@@ -8,8 +8,10 @@ import pytest
 from evaluated import NAMES, SMALL, read_json, read_rows, score
 from file_limit import limited_files
 
-from ppcls.report import page
+from ppcls.report import multilabel_page, page
 from ppcls.tasks import MultiLabel
+from ppcls.train import evaluate
+from ppcls.train.setup import eval_samples
 from ppcls.utils.errors import UserError
 
 
@@ -70,13 +72,23 @@ def test_a_target_that_cannot_be_written_is_said_before_the_evaluation(network):
         with pytest.raises(UserError, match=words):
             score(network, Path(folder))
     assert [path.name for path in Path("full").iterdir()] == ["report.html"]
+
+
+def test_a_report_on_several_labels_takes_the_place_of_one_on_one(network):
+    """Only where that is asked for; then nothing of the other kind stays."""
+    score(network, Path("report"))
     with open("many.csv", "w", newline="") as file:
-        csv.writer(file).writerows([["path", *NAMES], ["photos/3, a.png", *[1] * len(NAMES)]])
+        rows = [[f"photos/{i}, a.png", *[int(i % 7 == c) for c in range(7)]] for i in range(14)]
+        csv.writer(file).writerows([["path", *NAMES], *rows])
     recipe = network.recipe
     recipe = replace(recipe, task=MultiLabel(), data=replace(recipe.data, eval="many.csv"))
-    with pytest.raises(UserError, match=r"^many\.csv: its images have several labels each"):
-        score(replace(network, recipe=recipe), Path("new"))
-    assert not Path("new").exists()
+    several = replace(network, recipe=recipe)
+    with pytest.raises(UserError, match="already holds a report on"):
+        score(several, Path("report"))
+    evaluate.score(several, eval_samples(several), Path("report"), overwrite=True)
+    expected = set(multilabel_page.FILES) - {"scores.npz"}
+    assert {path.name for path in Path("report").iterdir()} == expected
+    assert read_json()["photos"] == 14
 
 
 def test_the_current_folder_may_be_the_target(tmp_path, monkeypatch):
