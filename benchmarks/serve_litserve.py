@@ -3,8 +3,14 @@
 python benchmarks/serve_litserve.py FOLDER PORT     in a Python with litserve and ppcls
 """
 
-import sys
+import argparse
 from typing import Any
+
+if __name__ == "__main__":  # before LitServe is needed
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder")
+    parser.add_argument("port", type=int)
+    options = parser.parse_args()
 
 import litserve
 
@@ -39,6 +45,6 @@ class Api(litserve.LitAPI):  # at the top, for its worker is another process
 
 if __name__ == "__main__":
     api = Api(max_batch_size=BATCH, batch_timeout=WAIT)
-    api.folder = sys.argv[1]
+    api.folder = options.folder
     server = litserve.LitServer(api, accelerator="cpu", timeout=60)
-    server.run(port=int(sys.argv[2]), generate_client_file=False)
+    server.run(port=options.port, generate_client_file=False)

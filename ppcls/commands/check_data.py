@@ -20,7 +20,6 @@ def add(commands) -> None:
         "ppcls check-data photos/train photos/val",
         "ppcls check-data -c RECIPE.yaml --output found.csv --sheet pairs.png",
         "ppcls check-data photos/train --labels --fixes fixes.csv",
-        "ppcls check-data --labels --run runs/folds",
     )
     parser = add_command(commands, "check-data", run, text, examples)
     codes = "exit code: 0 nothing is wrong, 1 something is, 2 a mistake in the command"

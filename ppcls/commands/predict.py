@@ -27,8 +27,7 @@ def add(commands) -> None:
     examples = (
         "ppcls predict --model-dir exported/own_photos photo.jpg",
         "ppcls predict --model-dir exported/own_photos photos/val --topk 2 --save results.csv",
-        "ppcls predict --model-dir runs/own_photos/best.safetensors clip.mp4 --every 0.5",
-        "ppcls predict --model-dir runs/own_photos photos/val --explain explained",
+        "ppcls predict --model-dir runs/own_photos/best.safetensors photos/val --explain explained",
     )
     parser = add_command(commands, "predict", run, text, examples)
     add_image_arguments(parser)

@@ -103,7 +103,7 @@ def grad_cam(net: nn.Layer, images: Tensor, classes: np.ndarray) -> np.ndarray:
         features = own.features(images)
         last = unpooled(net, features)
     if last.ndim != 4:
-        raise UserError(f"the network's last features are {last.shape}, not [N, C, h, w]")
+        raise UserError(f"the network's last features are {list(last.shape)}, not [N, C, h, w]")
     last = last.detach()
     last.stop_gradient = False
     with paddle.enable_grad():

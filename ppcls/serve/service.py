@@ -41,8 +41,9 @@ class Service:
         if settings.record:
             self.samples = Samples(settings.record, settings.share, settings.record_most)
         for name, log in (("access", self.access_log), ("record", self.samples)):
+            dropped = self.metrics.dropped.labels(name)
             if log:
-                self.metrics.dropped.labels(name).set_function(log.writer.count_dropped)
+                dropped.set_function(log.writer.count_dropped)
         self.budget = Budget(settings.limits.bytes)
         self.draining = False
         self.models: dict[str, Model] = {}

@@ -701,6 +701,7 @@ def test_an_error_of_ours_is_a_problem(exported, tmp_path, monkeypatch, capsys):
     import asyncio
 
     from ppcls.serve.app import make_app
+    from ppcls.serve.logs import finish_saying
     from ppcls.serve.service import Service
     from ppcls.serve.settings import ServeSettings
 
@@ -719,6 +720,7 @@ def test_an_error_of_ours_is_a_problem(exported, tmp_path, monkeypatch, capsys):
 
     found = require_problem(asyncio.run(ask()), 500, "engine", "its log says where")
     assert "of a test" not in json.dumps(found)
+    assert finish_saying()  # another thread says it
     said = capsys.readouterr().out
     assert "error: POST /predict: 'of a test'" in said
     assert "Traceback" not in said

@@ -173,7 +173,7 @@ def test_options_that_the_page_names_are_there_and_all_are_named():
     others = re.sub(r"^(python|curl|openssl|docker|kubectl|helm) .*", "", PAGE, flags=re.MULTILINE)
     others = others.replace("`--model-control-mode=explicit`", "").replace("`--format`", "")
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", others))
-    assert named - set(known) == {"--input"}  # of export
+    assert named - set(known) == {"--explain", "--input"}  # of export
 
 
 def test_defaults_of_limits_and_tuning():
