@@ -133,7 +133,7 @@ def test_a_calibrated_prediction_passes_one_file_more(exported, workdir, run):
     )
     command = ("predict", "--model-dir", "exported/small", "--engine", "paddle")
     with watch:
-        code, _, err = run(*command, "photos/eval/ant/0.png", "--save", "x.csv")
+        code, _, err = run(*command, "photos/eval/ant/0.png")
     assert code == 0, err
     before = {"ppcls/cli.py", "ppcls/commands/predict.py"}
     more = "ppcls/inference/calibration.py"

@@ -127,6 +127,7 @@ def test_a_report_on_something_else_is_refused(trained, workdir, run):
 def test_a_report_in_a_runs_folder_touches_nothing_there(trained, workdir, run):
     before = contents("runs/small")
     places = {path: path.stat().st_ino for path in Path("runs").rglob("*")}
-    assert run(*EVAL[:-1], "runs/small")[0] == 0
+    code, _, err = run(*EVAL[:-1], "runs/small")
+    assert code == 0, err
     assert before.items() <= contents("runs/small").items()
     assert places == {path: path.stat().st_ino for path in places}

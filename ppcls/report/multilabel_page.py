@@ -30,7 +30,7 @@ from ppcls.thresholds import MIDDLE, remark, shares
 from ppcls.utils.text import VISIBLE, at_most, plural, to_json
 
 PLOTS = {
-    "curves.png": multilabel_plots.curves,
+    "precision_recall.png": multilabel_plots.curves,
     "scores.png": multilabel_plots.spread,
     "confusion.png": multilabel_plots.confusion,
     "together.png": multilabel_plots.together,
@@ -167,7 +167,7 @@ def to_html(report: MultiLabelReport, plots: dict[str, bytes]) -> str:
             classes(report),
             thresholds(report),
             plot(
-                plots["curves.png"],
+                plots["precision_recall.png"],
                 "Precision, recall, F1",
                 f"One line per class ({few}a dot marks the threshold in force).",
                 "Precision over recall, and F1 over the threshold, of each class",
