@@ -19,7 +19,7 @@ from safetensors.numpy import load, save
 
 from ppcls.config.node import Count, Positive, Share
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import read_file
+from ppcls.utils.files import hash_of, read_file
 
 KEY = "calibration"  # of the part of inference.yml that ppcls alone reads
 FILE = "calibration.safetensors"
@@ -213,11 +213,7 @@ def read(value: Any) -> Calibration:
 
 def digest_of(path: Path) -> str:
     """Of a file's contents, 16 hexadecimal digits."""
-    found = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()[:16]
+    return hash_of(path).hexdigest()[:16]
 
 
 # --------------------------------------------------------------------------

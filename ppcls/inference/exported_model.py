@@ -31,7 +31,7 @@ from ppcls.inference import calibration, manifest, onnx_metadata
 from ppcls.inference.manifest import Manifest
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import staged_folder, writing
+from ppcls.utils.files import hash_of, staged_folder, writing
 from ppcls.utils.log import say
 from ppcls.utils.text import at_most
 
@@ -205,12 +205,7 @@ class ExportedModel:
 
     def digest(self) -> str:
         """Of the contents of the network's files, 16 hexadecimal digits."""
-        found = sha256()
-        for path in self.files:
-            with path.open("rb") as file:
-                while block := file.read(1 << 20):
-                    found.update(block)
-        return found.hexdigest()[:16]
+        return hash_of(*self.files).hexdigest()[:16]
 
     def cache(self) -> Path:
         """A folder for what engines make of the network: beside it or, where that cannot be
@@ -324,11 +319,8 @@ def checkpoint_in(path: Path) -> Path | None:
 
 def exported_of(checkpoint: Path, exporter: Exporter) -> Path:
     """The exported folder of a checkpoint, in ppcls's own folder; made where it is not there."""
-    digest = sha256()
     try:
-        with checkpoint.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest = hash_of(checkpoint)
     except OSError as error:
         raise UserError(f"{checkpoint}: cannot be read ({error.strerror or error})") from None
     digest.update(sys.modules["ppcls"].__version__.encode())

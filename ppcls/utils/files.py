@@ -3,6 +3,7 @@
 import codecs
 import ctypes
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -64,6 +65,20 @@ def read_file(path: str | os.PathLike) -> bytes:
     """The bytes of a file as `open_plain` opens it, with its errors."""
     with open_plain(path) as file:
         return file.read()
+
+
+def hash_of(*paths: Path) -> "hashlib._Hash":
+    """The SHA-256 of files' contents, one behind the other, a block at a time.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    return found
 
 
 def require_plain(path: str | os.PathLike, mode: int | None = None, seekable: bool = False) -> None:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import write_text
+from ppcls.utils.files import hash_of, write_text
 from ppcls.utils.log import Pace, say
 from ppcls.utils.text import from_json, quoted, visible, whole_number
 from ppcls.utils.web import (
@@ -99,11 +99,7 @@ def state(path: Path) -> dict[str, int]:
 
 def digest(path: Path) -> str:
     """The sha256 of a file, in hexadecimal."""
-    result = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            result.update(block)
-    return result.hexdigest()
+    return hash_of(path).hexdigest()
 
 
 def beside(path: Path, ending: str) -> Path:
