@@ -9,7 +9,7 @@ CPU time is this process's, so without the workers', and survives busy neighbour
 the waiting for workers in it, who may go on during the bare step, which only hides how long they
 take where they take longer than a step: so images/s of one worker are printed, too.
 
-    python benchmarks/train.py [--model ResNet50_vd …] [--batch-size 8] [--size 224] [--steps 20]
+    python benchmarks/train.py [--model ResNet50_vd …] [--batch-size 8] [--size 224] [--steps 60]
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--photos", help="a folder with one per class; else scikit-learn's two")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     for model in options.model:

@@ -6,8 +6,8 @@ threshold (Mondrian) beside the band in which 95 % of such means would lie by ch
 those of MAPIE on the first splits where a Python with MAPIE is named, and the calibration error
 (ECE) before and after the temperature.
 
-    python benchmarks/coverage.py keep --model-dir exported/x --data photos/val --output x.npz
-    python benchmarks/coverage.py show x.npz y.npz [--mapie venv/bin/python]
+    python benchmarks/set_coverage.py keep --model-dir exported/x --data photos/val --output x.npz
+    python benchmarks/set_coverage.py show x.npz y.npz [--mapie venv/bin/python]
 
 The calibrating part is the largest up to a half of which (N + 1) * coverage is a whole number:
 otherwise sets hold the right class more often than asked, by up to 1 / (N + 1).
