@@ -1,5 +1,7 @@
 """A trained network as a folder that predicts without ppcls's training half, checked before use."""
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -44,6 +46,7 @@ NOISE = 256  # pixels of a side of images that are made to compare on
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
 FP16_TOLERANCE = 2e-3  # in place of TOLERANCE, of networks in FP16
+IN_FLOAT = (0, 1 / 8, 1 / 4, 1 / 2)  # of their convolutions, the first ones: tried in this order
 
 # PaddleX's names of networks → those they have here; of its own that give an image several labels.
 PADDLEX = {name: own for family in registry.FAMILIES for name, own in family.paddlex.items()}
@@ -158,8 +161,10 @@ def export(
     origin = Origin(trained.recipe.model.title, str(trained.source), form.precision)
     with staged(output, origin, overwrite) as temporary:
         write(trained, form, temporary)
-        check = checked(trained, form, temporary, [str(p) for p in images] or check_images(trained))
-    say(f"{output}: exported {trained.source}; {words(check)}")
+        seen = [str(p) for p in images] or check_images(trained)
+        kept = narrow(trained, form, temporary, seen) if form.precision == "fp16" else ""
+        check = checked(trained, form, temporary, seen)
+    say(f"{output}: exported {trained.source}; {words(check)}{kept}")
     return output
 
 
@@ -256,8 +261,6 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     xml = temporary / exported_model.OPENVINO
     if set(form.formats) - {"paddle"}:
         formats.to_onnx(files.program, files.params, onnx)
-        if form.precision == "fp16":
-            formats.to_fp16(onnx)
         onnx_metadata.add(onnx, describe(trained, form, {}).to_texts())
     if "openvino" in form.formats:
         formats.to_openvino(onnx, xml)
@@ -267,6 +270,32 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     if "paddle" not in form.formats:
         files.program.unlink()
         files.params.unlink()
+
+
+def narrow(
+    trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]
+) -> str:
+    """Turn the ONNX file into FP16, with as many convolutions in float32 as its answers need; what
+    to tell of these.
+
+    Rounding their weights is what changes the answers, and that of the first ones does most of it.
+    """
+    path = temporary / exported_model.ONNX
+    own = [path, temporary / exported_model.ONNX_DATA]
+    with tempfile.TemporaryDirectory(dir=temporary.parent) as folder:
+        whole = [shutil.copy(file, folder) for file in own if file.is_file()]
+        for share in IN_FLOAT:
+            for file in whole:
+                shutil.copy(file, temporary)
+            kept, count = formats.to_fp16(path, share)
+            try:
+                compare(trained, form, temporary, images)
+                compare_recorded(trained, form, temporary, made_answers(trained))
+                break
+            except UserError:
+                if share == IN_FLOAT[-1]:
+                    raise
+    return f"; {kept} of {plural(count, 'convolution')} stay in float32 for that" if kept else ""
 
 
 def made_answers(trained: Trained) -> np.ndarray:

@@ -6,6 +6,7 @@ paddle2onnx converts the program without its weights; they go into a file beside
 """
 
 import errno
+import math
 import os
 import re
 import subprocess
@@ -177,12 +178,18 @@ def openvino_model(path: Path):
 PRODUCTS = ("Conv", "Gemm", "MatMul")
 
 
-def to_fp16(path: Path) -> None:
+def to_fp16(path: Path, share: float = 0.0) -> tuple[int, int]:
     """Turn an ONNX file's weights and arithmetic into FP16, by ONNX Runtime's own converter.
 
     Inputs and outputs stay as they are. So does what 16 bits would blur: what stands before the
     first convolution and normalises pixels, and the classifier with what makes probabilities of
     it, for logits of 8 to 16 are 0.008 apart in FP16.
+
+    Args:
+        share: of the convolutions, the first ones, that stay in float32, too.
+
+    Returns:
+        How many convolutions those are, and how many there are.
 
     Raises:
         UserError: onnxruntime or onnx is not installed.
@@ -204,17 +211,22 @@ def to_fp16(path: Path) -> None:
             path.read_bytes(), options, providers=["CPUExecutionProvider"]
         )
     graph = onnx.load(str(path), load_external_data=False).graph
-    before = [node.name for node in takewhile(lambda node: node.op_type != "Conv", graph.node)]
+    convolutions = [node.name for node in graph.node if node.op_type == "Conv"]
+    kept = math.ceil(share * len(convolutions))
+    first = convolutions[kept] if kept < len(convolutions) else ""  # in FP16
+    before = [node.name for node in takewhile(lambda node: node.name != first, graph.node)]
     # By its path: shapes are then found in networks above 2 GB, too.
     model = float16.convert_float_to_float16(
         str(path), keep_io_types=True, node_block_list=[*before, *classifying(graph)]
     )
     without_detour(model.graph)
+    in_order(model.graph)  # the converter puts its casts behind all others
     used = {node.domain for node in model.graph.node}
     for opset in [one for one in model.opset_import if one.domain not in used]:
         model.opset_import.remove(opset)
     onnx.save(model, str(path))
     data.unlink(missing_ok=True)
+    return kept, len(convolutions)
 
 
 def classifying(graph) -> list[str]:
@@ -240,3 +252,22 @@ def without_detour(graph) -> None:
             source.output[place] = output.name
             graph.node.remove(back)
             graph.node.remove(forth)
+
+
+def in_order(graph) -> None:
+    """Let every operation stand behind those that make its inputs."""
+    known = {"", *(one.name for one in (*graph.input, *graph.initializer))}
+    waiting = list(graph.node)
+    found = []
+    while waiting:
+        later = []
+        for node in waiting:
+            if known.issuperset(node.input):
+                found.append(node)
+                known.update(node.output)
+            else:
+                later.append(node)
+        assert len(later) < len(waiting), "a graph without a beginning"
+        waiting = later
+    del graph.node[:]
+    graph.node.extend(found)

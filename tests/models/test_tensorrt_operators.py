@@ -1,5 +1,6 @@
 """No network is exported with operators that Paddle's converter to TensorRT stumbles over."""
 
+import numpy as np
 import paddle
 import pytest
 from paddle import nn
@@ -25,7 +26,7 @@ def operators(network, shape):
 
 
 def exported(net, form=FORM):
-    network = Answers(Normalize([1 / 255] * 3, [0.0] * 3), net, nn.Softmax(), form)
+    network = Answers(Normalize(np.full(3, 1 / 255), np.zeros(3)), net, nn.Softmax(), form)
     network.eval()
     with fused(net):
         return operators(network, [None, None, None, 3])
