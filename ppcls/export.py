@@ -272,9 +272,7 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
         files.params.unlink()
 
 
-def narrow(
-    trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]
-) -> str:
+def narrow(trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]) -> str:
     """Turn the ONNX file into FP16, with as many convolutions in float32 as its answers need; what
     to tell of these.
 

@@ -347,6 +347,8 @@ def test_fp16_leaves_convolutions_in_float32_where_it_has_to(small, tmp_path, mo
 
 @pytest.mark.parametrize("formats", [("paddle",), ("onnx", "openvino")])
 def test_fp16_is_for_onnx_alone(small, tmp_path, formats):
-    with pytest.raises(UserError, match="^--precision fp16: is for ONNX alone, give --format onnx"):
+    with pytest.raises(
+        UserError, match=r"^--precision fp16: is for ONNX alone, give --format onnx"
+    ):
         export(small[0], tmp_path / "fp16", (), Form(formats, precision="fp16"))
     assert not (tmp_path / "fp16").exists()

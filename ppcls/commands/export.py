@@ -38,7 +38,9 @@ def add(commands) -> None:
         help="what the model takes: normalised float32 [N, C, H, W] (the default), or uint8 pixels "
         "[N, H, W, C] that it normalises itself",
     )
-    text = "number format of an ONNX file's weights and arithmetic; its input and output are float32 "
+    text = (
+        "number format of an ONNX file's weights and arithmetic; its input and output are float32 "
+    )
     text += "in both; default: fp32"
     parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help=text)
     text = "let the exported model take images of any size"

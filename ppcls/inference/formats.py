@@ -207,9 +207,7 @@ def to_fp16(path: Path, share: float = 0.0) -> tuple[int, int]:
         options.log_severity_level = 3  # errors alone
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(path)
-        onnxruntime.InferenceSession(
-            path.read_bytes(), options, providers=["CPUExecutionProvider"]
-        )
+        onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     graph = onnx.load(str(path), load_external_data=False).graph
     convolutions = [node.name for node in graph.node if node.op_type == "Conv"]
     kept = math.ceil(share * len(convolutions))

@@ -195,9 +195,7 @@ def test_what_tensorrt_is_told(exported, told):
         assert str(open_exported(exported).cache()) == options["trt_engine_cache_path"]
 
 
-def test_one_image_at_a_time_goes_through_a_cuda_graph(
-    exported, told, monkeypatch, small, images
-):
+def test_one_image_at_a_time_goes_through_a_cuda_graph(exported, told, monkeypatch, small, images):
     """The graph's session is opened with it, bound to one place, and used where it holds."""
     bound = onnx_runtime.bound
     ran = []
@@ -225,6 +223,7 @@ def test_one_image_at_a_time_goes_through_a_cuda_graph(
     kept = first.copy()
     np.testing.assert_allclose(engine.run(inputs), plain.run(inputs), atol=1e-6)
     assert ran == [1, 5]
+    assert (engine.graph, plain.graph) == (True, False)
     np.testing.assert_array_equal(first, kept)
 
 
@@ -236,6 +235,7 @@ def test_a_cuda_graph_that_is_refused_or_wrong_is_left(exported, told, monkeypat
     settings = Settings("onnxruntime-tensorrt", device="gpu", batch=1)
     engine = open_engine(open_exported(exported), settings)
     assert engine.run(np.zeros((3, 3, 32, 32), np.float32)).shape == (3, 2)
+    assert not engine.graph
 
 
 def test_a_graph_that_goes_on_with_its_first_images_is_found():

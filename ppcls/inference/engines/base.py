@@ -200,7 +200,8 @@ class Opened:
     """What an engine's file gives: the call, and the input it takes, None for what is free.
 
     `copy` makes another call for another thread, None: the one serves several at a time; with
-    `of_threads` each stays with the thread that first used it.
+    `of_threads` each stays with the thread that first used it. `graph`: it is launched as one CUDA
+    graph.
     """
 
     call: Call
@@ -208,6 +209,7 @@ class Opened:
     dtype: str
     copy: Callable[[], Call] | None = None
     of_threads: bool = False
+    graph: bool = False
 
 
 class Engine:
@@ -222,6 +224,7 @@ class Engine:
         self.settings = settings
         self.shape = opened.shape
         self.dtype = opened.dtype
+        self.graph = opened.graph
         kind = CopiesOfThreads if opened.of_threads else Copies
         at_once = 1 if settings.device == "gpu" else environment.core_count() // settings.threads
         limit = max(1, at_once, settings.streams)

@@ -74,7 +74,9 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
     dtype = "uint8" if given.type == "tensor(uint8)" else "float32"
     shape = free(given.shape)
     if settings.engine == "onnxruntime-tensorrt" and settings.batch == 1 and None not in shape[1:]:
-        several = with_graph(folder, settings, shape[1:], dtype) or several  # type: ignore
+        graph = with_graph(folder, settings, shape[1:], dtype)  # type: ignore
+        if graph:
+            return Opened(graph, shape, dtype, graph=True)
     return Opened(several, shape, dtype)
 
 

@@ -52,14 +52,14 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
         opened = load_built(folder, program, settings, graph=True)
         kept = with_lock(opened.call)
         if graph_holds(kept, tuple(shapes(folder, 1)[0][1:]), folder.manifest.input):
-            return replace(opened, call=in_batches(kept, 1), copy=None, of_threads=False)
+            return replace(
+                opened, call=in_batches(kept, 1), copy=None, of_threads=False, graph=True
+            )
         wrong.touch()
     return load_built(folder, program, settings, graph=False)
 
 
-def load_built(
-    folder: ExportedModel, program: Path, settings: Settings, graph: bool
-) -> Opened:
+def load_built(folder: ExportedModel, program: Path, settings: Settings, graph: bool) -> Opened:
     """The network as it was built before, else built now."""
     built = place_of(folder, settings, graph) / "inference"
     if not built.with_suffix(".json").is_file():
