@@ -47,6 +47,25 @@ CELLS = ("network", "precision", "way", "batch", "milliseconds", "images_per_sec
 def strip(source: Path, target: Path) -> int:
     """Write the network's graph without its weights; how many numbers were taken out."""
     import onnx
+
+    model = plain(source)
+    taken = 0
+    for tensor in model.graph.initializer:
+        count = math.prod(tensor.dims)
+        if tensor.data_type == onnx.TensorProto.FLOAT and count >= FEWEST:
+            tensor.ClearField("raw_data")
+            tensor.ClearField("float_data")
+            tensor.doc_string = STRIPPED
+            taken += count
+    onnx.save(model, str(target))
+    return taken
+
+
+def plain(source: Path):
+    """The network as onnx2torch and CUDA graphs can take it: weights as initializers, and neither
+    shapes nor paddings that are computed.
+    """
+    import onnx
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -65,16 +84,8 @@ def strip(source: Path, target: Path) -> int:
     for opset in [one for one in model.opset_import if one.domain not in used]:
         model.opset_import.remove(opset)
     del model.metadata_props[:]
-    taken = 0
-    for tensor in model.graph.initializer:
-        count = math.prod(tensor.dims)
-        if tensor.data_type == onnx.TensorProto.FLOAT and count >= FEWEST:
-            tensor.ClearField("raw_data")
-            tensor.ClearField("float_data")
-            tensor.doc_string = STRIPPED
-            taken += count
-    onnx.save(model, str(target))
-    return taken
+    onnx.checker.check_model(model)
+    return model
 
 
 def flatten_simply(graph) -> None:
@@ -104,7 +115,6 @@ def flatten_simply(graph) -> None:
 
 def pad_plainly(model) -> None:
     """Say in numbers what convolutions and poolings pad; onnx2torch knows no SAME_UPPER."""
-    import onnx
     from onnx import helper, shape_inference
 
     shapes = {}
@@ -132,7 +142,6 @@ def pad_plainly(model) -> None:
             node.attribute.remove(one)
         pads = [first for first, _ in ends] + [last for _, last in ends]
         node.attribute.append(helper.make_attribute("pads", pads))
-    onnx.checker.check_model(model)
 
 
 def filled(path: Path):
