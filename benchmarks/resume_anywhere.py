@@ -128,7 +128,7 @@ def check(
     whole: Mapping[int, Path],
     rng: random.Random,
     options: argparse.Namespace,
-    all: Found,
+    found: Found,
 ) -> None:
     """Cut a run at random places, let it go on, and hold it against the undisturbed one."""
     first = rng.randint(1, len(whole))
