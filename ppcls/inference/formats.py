@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from importlib.util import find_spec
 from itertools import takewhile
@@ -217,7 +217,7 @@ def to_fp16(path: Path, share: float = 0.0) -> tuple[int, int]:
     model = float16.convert_float_to_float16(
         str(path), keep_io_types=True, node_block_list=[*before, *classifying(graph)]
     )
-    without_detour(model.graph)
+    without_detours(model.graph, {node.name for node in graph.node})
     in_order(model.graph)  # the converter puts its casts behind all others
     used = {node.domain for node in model.graph.node}
     for opset in [one for one in model.opset_import if one.domain not in used]:
@@ -238,18 +238,36 @@ def classifying(graph) -> list[str]:
     return found
 
 
-def without_detour(graph) -> None:
-    """Take out a cast to FP16 and the one back that stand before an output."""
+def without_detours(graph, own: Container[str]) -> None:
+    """Take out casts to FP16 and back that the converter puts between what stays in float32.
+
+    own: the names of the operations that were there before.
+    """
     makes = {name: node for node in graph.node for name in node.output}
+    added = [node for node in graph.node if node.op_type == "Cast" and node.name not in own]
+    casts = {node.output[0]: node for node in added}
+    back = {name: casts[node.input[0]] for name, node in casts.items() if node.input[0] in casts}
+    renamed = {name: forth.input[0] for name, forth in back.items()}
     for output in graph.output:
-        back = makes[output.name]
-        forth = makes.get(back.input[0])
-        source = makes.get(forth.input[0]) if forth else None
-        if source and back.op_type == forth.op_type == "Cast":
-            (place,) = (i for i, name in enumerate(source.output) if name == forth.input[0])
-            source.output[place] = output.name
-            graph.node.remove(back)
-            graph.node.remove(forth)
+        source = renamed.pop(output.name, None)
+        if source in makes:  # which then makes the output itself
+            renamed[source] = output.name
+            places = list(makes[source].output)
+            makes[source].output[places.index(source)] = output.name
+            graph.node.remove(casts[output.name])
+    for node in graph.node:
+        for place, given in enumerate(node.input):
+            name = given
+            while name in renamed:
+                name = renamed[name]
+            node.input[place] = name
+    read = {name for node in graph.node for name in node.input}
+    read |= {output.name for output in graph.output}
+    for node in added[::-1]:
+        if node.output[0] not in read and node in graph.node:
+            graph.node.remove(node)
+            read = {name for one in graph.node for name in one.input}
+            read |= {output.name for output in graph.output}
 
 
 def in_order(graph) -> None:

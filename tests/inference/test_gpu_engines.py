@@ -1,8 +1,10 @@
 """The engines of a GPU without one: what they refuse, and what ONNX Runtime is told."""
 
+import shutil
 import sys
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -260,3 +262,68 @@ def test_a_graph_that_goes_on_with_its_first_images_is_found():
         return sums(late[min(1, len(late) - 1)])
 
     assert not graph_holds(stale_later, shape, "float32")
+
+
+@pytest.fixture
+def converter(gpu, monkeypatch):
+    """What Paddle's converter was asked for; what it makes is the network itself, on the CPU."""
+    import paddle
+
+    from ppcls.inference.engines import paddle_inference, tensorrt
+
+    gpu("10.5.0.18")
+    asked = []
+
+    class Config(SimpleNamespace):
+        def __init__(
+            self, inputs, min_subgraph_size, save_model_dir, workspace_size, precision_mode,
+            use_cuda_graph=False,
+        ):  # fmt: skip
+            super().__init__(place=Path(save_model_dir), graph=use_cuda_graph, input=inputs[0])
+
+    def convert(source, config):
+        asked.append((config.graph, config.input.min_input_shape, config.input.max_input_shape))
+        config.place.parent.mkdir(parents=True)
+        for suffix in (".json", ".pdiparams"):
+            shutil.copy(f"{source}{suffix}", config.place.with_suffix(suffix))
+
+    fake = SimpleNamespace(
+        TensorRTConfig=Config,
+        Input=SimpleNamespace,
+        PrecisionMode={"FP32": "FP32", "FP16": "FP16"},
+        convert=convert,
+    )
+    monkeypatch.setattr(paddle, "tensorrt", fake, raising=False)
+    cpu = Settings("paddle")
+    monkeypatch.setattr(
+        tensorrt, "configure", lambda *files: paddle_inference.configure(*files, cpu)
+    )
+    return asked
+
+
+def test_paddle_builds_for_the_batch_once_and_with_a_graph_for_one_image(
+    copy, converter, small, images, monkeypatch
+):
+    place = copy("inference.json", "inference.pdiparams", "inference.yml")
+    inputs = small.recipe.preprocess.normalize(images)
+    plain = open_engine(open_exported(place), Settings("onednn")).run(inputs)
+    found = {}
+    for batch in (8, 1, 8, 1):
+        settings = Settings("tensorrt", device="gpu", batch=batch)
+        found[batch] = open_engine(open_exported(place), settings)
+        np.testing.assert_allclose(found[batch].run(inputs), plain, atol=2e-6)
+    image = (3, 32, 32)
+    assert converter == [(False, (1, *image), (8, *image)), (True, (1, *image), (1, *image))]
+    assert (found[1].graph, found[8].graph) == (True, False)
+
+
+def test_a_graph_of_paddles_that_answers_wrongly_is_remembered(copy, converter, monkeypatch):
+    from ppcls.inference.engines import tensorrt
+
+    monkeypatch.setattr(tensorrt, "graph_holds", lambda *args: False)
+    place = copy("inference.json", "inference.pdiparams", "inference.yml")
+    for _ in range(2):
+        engine = open_engine(open_exported(place), Settings("tensorrt", device="gpu", batch=1))
+        assert engine.run(np.zeros((1, 3, 32, 32), np.float32)).shape == (1, 2)
+        assert not engine.graph
+    assert [graph for graph, _, _ in converter] == [True, False]
