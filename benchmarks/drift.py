@@ -1,0 +1,259 @@
+"""How often does `ppcls drift` raise an alarm over photos that are alike, and what does it find?
+
+`keep` predicts once: labelled photos as they are, blurred and brighter, and photos of other things.
+`show` only draws from these answers. Clean windows: the photos that the axes were not found on are
+dealt to the sketch and to a window, at random; the axes are found anew for each tenth. Then windows
+with a shift against the sketch, for each size of window: the smallest that finds it in nine of ten
+draws. `one` tells, by made-up photos, how far the rate of one sketch may be from that over all.
+
+    python benchmarks/drift.py keep --model-dir exported/x --data photos/val --others other \
+        --output x.npz
+    python benchmarks/drift.py show x.npz y.npz [--windows 10000] [--draws 50]
+    python benchmarks/drift.py one
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import ppcls  # noqa: F401  sets what Paddle needs before it is imported
+
+import cv2  # isort: skip
+import numpy as np  # isort: skip
+
+from ppcls.drift import PARTS
+from ppcls.drift.permutation import compare
+from ppcls.drift.sketch import Rows, Sketch, find_axes, make_sketch
+from ppcls.inference.inputs import find, pixels_of
+
+RATES = (0.05, 0.01)
+SIZES = (25, 50, 100, 200, 350, 500)
+MOST = 1000  # photos that are changed
+BLUR = 0.01  # deviation of the Gaussian, by the short side
+BRIGHTER = 1.3
+UNSEEN = 0.2  # the share of a window that is of other things
+FOUND = 0.9
+ALARM = 0.01
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    keep = commands.add_parser("keep")
+    keep.add_argument("--model-dir", type=Path, required=True)
+    keep.add_argument("--data", type=Path, required=True)
+    keep.add_argument("--others", type=Path, required=True)
+    keep.add_argument("--output", type=Path, required=True)
+    keep.set_defaults(run=keep_answers)
+    show = commands.add_parser("show")
+    show.add_argument("files", type=Path, nargs="+")
+    show.add_argument("--windows", type=int, default=10_000)
+    show.add_argument("--draws", type=int, default=50)
+    show.set_defaults(run=show_all)
+    one = commands.add_parser("one")
+    one.add_argument("--sketches", type=int, default=30)
+    one.add_argument("--windows", type=int, default=150)
+    one.set_defaults(run=show_one)
+    options = parser.parse_args()
+    options.run(options)
+
+
+# --------------------------------------------------------------------------- keep
+
+
+def blurred(pixels: np.ndarray) -> np.ndarray:
+    return cv2.GaussianBlur(pixels, (0, 0), BLUR * min(pixels.shape[:2])).reshape(pixels.shape)
+
+
+def brighter(pixels: np.ndarray) -> np.ndarray:
+    return np.uint8(np.minimum(BRIGHTER * pixels.astype(np.float32), 255))
+
+
+def keep_answers(options: argparse.Namespace) -> None:
+    from ppcls.calibrate.calibrate import opened
+
+    kept = {}
+    with opened(options.model_dir) as predictor:
+        channels = predictor.manifest.preprocess.channels
+        paths = find(str(options.data))
+        order = np.random.default_rng(0).permutation(len(paths))
+        paths = [paths[i] for i in order]
+        changed = paths[:MOST]
+        parts = (
+            ("clean", paths, None),
+            ("blur", changed, blurred),
+            ("brightness", changed, brighter),
+            ("unseen", find(str(options.others))[:MOST], None),
+        )
+        for name, some, change in parts:
+
+            def images(some=some, change=change):
+                for path in some:
+                    pixels = pixels_of(path, channels, path)
+                    yield pixels if change is None else change(pixels)
+
+            many = 1 << 30
+            answers = list(
+                predictor.stream(images(), many, features=predictor.manifest.features > 0)
+            )
+            rows = np.zeros((len(answers), len(answers[0].classes)), np.float32)
+            for row, answer in zip(rows, answers, strict=True):
+                row[answer.classes] = answer.scores
+            kept[f"{name}_probabilities"] = rows
+            if answers[0].features is not None:
+                kept[f"{name}_features"] = np.stack([answer.features for answer in answers])
+            print(f"{name}: {len(answers):,} photos", flush=True)
+    np.savez(options.output, **kept)
+
+
+# --------------------------------------------------------------------------- show
+
+
+def show_all(options: argparse.Namespace) -> None:
+    for path in options.files:
+        with np.load(path, allow_pickle=False) as file:
+            kept = {name: file[name] for name in file.files}
+        for features in (True, False):
+            if features and "clean_features" not in kept:
+                continue
+            start = time.monotonic()
+            of = "with features" if features else "without features"
+            count, classes = kept["clean_probabilities"].shape
+            print(f"{path.stem}, {of}: {count:,} photos, {classes:,} classes", flush=True)
+            if options.windows:
+                show_clean(kept, features, options.windows)
+            if options.draws:
+                show_shifts(kept, features, options.draws)
+            print(f"  {time.monotonic() - start:.0f} s", flush=True)
+
+
+def part(kept: dict, name: str, features: bool, which: np.ndarray | None = None):
+    """What `make_sketch` and `Sketch.rows_of` take."""
+    found = [kept[f"{name}_probabilities"], kept[f"{name}_features"] if features else None]
+    return [one if one is None or which is None else one[which] for one in found]
+
+
+def show_clean(kept: dict, features: bool, windows: int) -> None:
+    """The rate of false alarms, over windows of a third of the photos or 250 at most."""
+    count = len(kept["clean_probabilities"])
+    chances = []
+    for turn in range(10):
+        random = np.random.default_rng(turn)
+        order = random.permutation(count)
+        apart, rest = order[: count // 4], order[count // 4 :]
+        axes = find_axes(*part(kept, "clean", features, apart))
+        rows = axes.rows_of(*part(kept, "clean", features, rest))
+        size = min(250, len(rest) // 3)
+        for _ in range(windows // 10):
+            dealt = random.permutation(len(rest))
+            window, reference = rows.take(dealt[:size]), rows.take(dealt[size : 3 * size])
+            chances.append(compare(reference, window, ALARM).p)
+    for rate in RATES:
+        found = np.mean(np.array(chances) <= rate)
+        verdict = "within a fifth" if abs(found / rate - 1) <= 0.2 else "NOT WITHIN A FIFTH"
+        print(
+            f"  {len(chances):,} clean windows of {size} against {2 * size}: {100 * found:.2f} % "
+            f"alarms at {100 * rate:g} % ({verdict})",
+            flush=True,
+        )
+
+
+def show_shifts(kept: dict, features: bool, draws: int) -> None:
+    """What is found in windows of each size; the photos of windows are in no sketch."""
+    count = len(kept["clean_probabilities"])
+    held = min(MOST, count // 2)  # for windows; the first ones, that were changed, too
+    sketch = make_sketch(*part(kept, "clean", features, np.arange(held, count)))
+    clean, blur, bright = (
+        sketch.rows_of(*part(kept, name, features, np.arange(held)))
+        for name in ("clean", "blur", "brightness")
+    )
+    unseen = sketch.rows_of(*part(kept, "unseen", features))
+    risen = classes_that_rise(sketch)
+    kinds = {
+        "nothing": lambda random, n: clean.take(drawn(random, held, n)),
+        "blur": lambda random, n: blur.take(drawn(random, held, n)),
+        "brightness": lambda random, n: bright.take(drawn(random, held, n)),
+        "an unseen class": lambda random, n: mixed(random, clean, unseen, n),
+        "a class shift": lambda random, n: shifted(random, clean, risen, n),
+    }
+    print(f"  against {len(sketch.rows):,} photos, alarms at {100 * ALARM:g} %", flush=True)
+    for name, draw in kinds.items():
+        shares = {}
+        first = []
+        for size in [one for one in SIZES if one <= held]:
+            random = np.random.default_rng(size)
+            verdicts = [compare(sketch.rows, draw(random, size), ALARM) for _ in range(draws)]
+            shares[size] = np.mean([one.alarm for one in verdicts])
+            first = [one.parts[0].name for one in verdicts if one.alarm]
+            if shares[size] == 1 and size >= 100:
+                break
+        least = next((size for size, share in shares.items() if share >= FOUND), None)
+        named = {kind: first.count(kind) for kind in PARTS if kind in first}
+        said = ", ".join(f"{size} {100 * share:.0f} %" for size, share in shares.items())
+        print(
+            f"  {name}: found by {least or 'none'} ({said}); first of the last {named}", flush=True
+        )
+
+
+def drawn(random: np.random.Generator, count: int, size: int) -> np.ndarray:
+    return random.permutation(count)[:size]
+
+
+def mixed(random: np.random.Generator, clean: Rows, unseen: Rows, size: int) -> Rows:
+    """A share of other things."""
+    several = min(round(UNSEEN * size), len(unseen))
+    own = clean.take(drawn(random, len(clean), size - several))
+    return Rows.joined(own, unseen.take(drawn(random, len(unseen), several)))
+
+
+def classes_that_rise(sketch: Sketch) -> np.ndarray:
+    """A fifth of the photos is of these, or a little more."""
+    counts = np.bincount(sketch.rows.classes, minlength=sketch.class_count)
+    several = int(np.searchsorted(np.cumsum(counts), len(sketch.rows) / 5)) + 1
+    return np.arange(several)
+
+
+def shifted(random: np.random.Generator, clean: Rows, risen: np.ndarray, size: int) -> Rows:
+    """Twice as many photos of some classes; drawn with replacement, for there are too few."""
+    weights = np.where(np.isin(clean.classes, risen), 1.0, 0.0)
+    share = weights.mean()
+    weights = np.where(weights > 0, 2 * share, 1 - 2 * share) / np.where(
+        weights > 0, share, 1 - share
+    )
+    return clean.take(random.choice(len(clean), size, p=weights / weights.sum()))
+
+
+# --------------------------------------------------------------------------- one
+
+
+def show_one(options: argparse.Namespace) -> None:
+    """Rates of single sketches of 1,000 photos, by windows of 500."""
+    found = []
+    for turn in range(options.sketches):
+        random = np.random.default_rng(turn)
+        reference = made_up(random, 1000)
+        alarms = [
+            compare(reference, made_up(random, 500), ALARM).p <= RATES[0]
+            for _ in range(options.windows)
+        ]
+        found.append(np.mean(alarms))
+    low, high = 100 * np.quantile(found, (0.05, 0.95))
+    spread = np.var(found) - np.mean(found) * (1 - np.mean(found)) / options.windows
+    print(
+        f"{options.sketches} sketches, {options.windows} windows each: {100 * np.mean(found):.2f} "
+        f"% alarms at {100 * RATES[0]:g} %; nine of ten sketches from {low:.1f} to {high:.1f} %, "
+        f"deviation but for chance {100 * np.sqrt(max(spread, 0)):.1f} points"
+    )
+
+
+def made_up(random: np.random.Generator, count: int) -> Rows:
+    classes = random.integers(0, 5, count)
+    places = random.normal(0, 16, (count, 16))
+    return Rows(np.int8(np.clip(places, -127, 127)), random.random(count, np.float32), classes)
+
+
+if __name__ == "__main__":
+    main()
