@@ -52,6 +52,7 @@ def main() -> None:
     show.add_argument("files", type=Path, nargs="+")
     show.add_argument("--windows", type=int, default=10_000)
     show.add_argument("--draws", type=int, default=50)
+    show.add_argument("--no-features", action="store_true", help="as of exports without")
     show.set_defaults(run=show_all)
     one = commands.add_parser("one")
     one.add_argument("--sketches", type=int, default=30)
@@ -116,18 +117,16 @@ def show_all(options: argparse.Namespace) -> None:
     for path in options.files:
         with np.load(path, allow_pickle=False) as file:
             kept = {name: file[name] for name in file.files}
-        for features in (True, False):
-            if features and "clean_features" not in kept:
-                continue
-            start = time.monotonic()
-            of = "with features" if features else "without features"
-            count, classes = kept["clean_probabilities"].shape
-            print(f"{path.stem}, {of}: {count:,} photos, {classes:,} classes", flush=True)
-            if options.windows:
-                show_clean(kept, features, options.windows)
-            if options.draws:
-                show_shifts(kept, features, options.draws)
-            print(f"  {time.monotonic() - start:.0f} s", flush=True)
+        features = "clean_features" in kept and not options.no_features
+        start = time.monotonic()
+        of = "with features" if features else "without features"
+        count, classes = kept["clean_probabilities"].shape
+        print(f"{path.stem}, {of}: {count:,} photos, {classes:,} classes", flush=True)
+        if options.windows:
+            show_clean(kept, features, options.windows)
+        if options.draws:
+            show_shifts(kept, features, options.draws)
+        print(f"  {time.monotonic() - start:.0f} s", flush=True)
 
 
 def part(kept: dict, name: str, features: bool, which: np.ndarray | None = None):
@@ -137,7 +136,7 @@ def part(kept: dict, name: str, features: bool, which: np.ndarray | None = None)
 
 
 def show_clean(kept: dict, features: bool, windows: int) -> None:
-    """The rate of false alarms, over windows of a third of the photos or 250 at most."""
+    """The rate of false alarms, over windows of 100 photos."""
     count = len(kept["clean_probabilities"])
     chances = []
     for turn in range(10):
@@ -146,7 +145,7 @@ def show_clean(kept: dict, features: bool, windows: int) -> None:
         apart, rest = order[: count // 4], order[count // 4 :]
         axes = find_axes(*part(kept, "clean", features, apart))
         rows = axes.rows_of(*part(kept, "clean", features, rest))
-        size = min(250, len(rest) // 3)
+        size = min(100, len(rest) // 3)
         for _ in range(windows // 10):
             dealt = random.permutation(len(rest))
             window, reference = rows.take(dealt[:size]), rows.take(dealt[size : 3 * size])
@@ -217,13 +216,12 @@ def classes_that_rise(sketch: Sketch) -> np.ndarray:
 
 
 def shifted(random: np.random.Generator, clean: Rows, risen: np.ndarray, size: int) -> Rows:
-    """Twice as many photos of some classes; drawn with replacement, for there are too few."""
-    weights = np.where(np.isin(clean.classes, risen), 1.0, 0.0)
-    share = weights.mean()
-    weights = np.where(weights > 0, 2 * share, 1 - 2 * share) / np.where(
-        weights > 0, share, 1 - share
-    )
-    return clean.take(random.choice(len(clean), size, p=weights / weights.sum()))
+    """Twice as many photos of some classes."""
+    own = np.isin(clean.classes, risen)
+    several = min(round(2 * own.mean() * size), int(own.sum()))
+    some = random.permutation(np.flatnonzero(own))[:several]
+    others = random.permutation(np.flatnonzero(~own))[: size - several]
+    return clean.take(np.concatenate([some, others]))
 
 
 # --------------------------------------------------------------------------- one

@@ -2,11 +2,11 @@
 
 Where they are alike, all ways to deal the images to the two are equally likely, so the share of
 them that lie as far apart as the given one is the chance of that. Three distances are looked at in
-the same permutations: of where the features lie (MMD, arXiv:0805.2368, by random Fourier features),
-of the scores (Anderson and Darling's) and of the classes (chi-squared). The alarm is for the
-smallest of their three chances, compared with the smallest ones of all permutations (Westfall and
-Young): so the three together are wrong as seldom as is asked. Which distance finds which shift:
-arXiv:1810.11953.
+the same permutations: of where the features lie (energy distance, which is an MMD: arXiv:0805.2368,
+arXiv:1207.6076), of the scores (Anderson and Darling's) and of the classes (chi-squared). The alarm
+is for the smallest of their three chances, compared with the smallest ones of all permutations
+(Westfall and Young): so the three together are wrong as seldom as is asked. Which distance finds
+which shift: arXiv:1810.11953.
 """
 
 import math
@@ -22,10 +22,10 @@ from ppcls.drift.sketch import FINE, Rows, product
 
 PERMUTATIONS = 1000  # with the one that was found, at least
 BEYOND = 10  # permutations that lie beyond an alarm's limit, at least
-FREQUENCIES = 64
-WIDTH = 1.0  # of the kernel, in usual distances of images from each other
+LANDMARKS = 128
 SEEN = 10  # images of both samples from which a class counts by itself
 TOGETHER = 64  # permutations that are worked on at a time
+FIRST = 4 * TOGETHER  # permutations after which a window that is clearly alike is left
 FEWEST = 20  # images of a sample
 
 
@@ -103,9 +103,9 @@ def compare(
         between: is called after each few milliseconds of work.
     """
     sizes = len(reference), len(window)
-    pooled = Pooled.of(reference, window)
     several = max(PERMUTATIONS, math.ceil(BEYOND / false_alarms - 1e-9))
     random = np.random.default_rng(zlib.crc32(window.places.tobytes() + window.scores.tobytes()))
+    pooled = Pooled.of(reference, window)
     found = np.empty((len(PARTS), several))
     for start in range(0, several, TOGETHER):
         count = min(TOGETHER, several - start)
@@ -114,6 +114,10 @@ def compare(
             dealt[0] = pooled.own
         found[:, start : start + count] = pooled.distances(dealt)
         between()
+        if start + count == FIRST and clearly_alike(found[:, :FIRST], false_alarms):
+            several = FIRST
+            break
+    found = found[:, :several]
     ranks = np.stack([rank(row) for row in found])
     p = ranks[:, 0] / several
     mean = found.mean(axis=1)
@@ -121,7 +125,7 @@ def compare(
     times = np.where(mean > 0, found[:, 0] / np.maximum(mean, 1e-300), 1.0)
     measured = zip(PARTS, times.tolist(), p.tolist(), surplus.tolist(), strict=True)
     parts = [Part(*one) for one in measured]
-    explained = by_classes(reference, window)
+    explained = pooled.by_classes()
     # Where other shares of classes are why the features moved, these are named first.
     order = {"classes": 0, "features": 1, "scores": 2}
     leads = explained > 0.5 and p[2] <= false_alarms
@@ -148,7 +152,8 @@ class Pooled:
 
     Attributes:
         sizes: of the reference and the window.
-        waves: of the places, without their mean, float32 [N, 2 * FREQUENCIES].
+        classes: int64 [N].
+        features: as `coordinates` gives them, float32 [N, K].
         own: 1 for those of the window, else 0, float32 [N].
         ends: of images of one score, the last.
         weights: of the distance of the two samples at each of these.
@@ -156,7 +161,8 @@ class Pooled:
     """
 
     sizes: tuple[int, int]
-    waves: np.ndarray
+    classes: np.ndarray
+    features: np.ndarray
     own: np.ndarray
     ends: np.ndarray
     weights: np.ndarray
@@ -168,8 +174,7 @@ class Pooled:
         count = len(rows)
         order = np.argsort(rows.scores, kind="stable")
         rows = rows.take(order)
-        waves = waves_of(rows.places)
-        waves -= waves.mean(axis=0, dtype=np.float64).astype(np.float32)
+        features = coordinates(rows.places)
         ends = np.flatnonzero(rows.scores[1:] > rows.scores[:-1])
         below = (ends + 1) / count
         weights = (np.diff(ends, prepend=-1) / count / (below * (1 - below))).astype(np.float32)
@@ -179,7 +184,31 @@ class Pooled:
         kinds = np.zeros((count, int(column.max()) + 1), np.float32)
         kinds[np.arange(count), column] = 1
         own = (order >= len(reference)).astype(np.float32)
-        return cls((len(reference), len(window)), waves, own, ends, weights, kinds)
+        sizes = len(reference), len(window)
+        return cls(sizes, rows.classes, features, own, ends, weights, kinds)
+
+    @property
+    def spread(self) -> float:
+        """The variance of the features, over all their coordinates."""
+        return float((self.features**2).mean(axis=0, dtype=np.float64).sum())
+
+    def by_classes(self) -> float:
+        """The share of the features' distance that other shares of the classes account for, from 0
+        to 1: that which is gone where the reference's images have the window's shares.
+        """
+        own = self.own > 0
+        before, after = (np.bincount(self.classes, mask) for mask in (~own, own))
+        weights = (after / np.maximum(before, 1))[self.classes[~own]]
+        if not weights.any():
+            return 0.0
+        found = []
+        for each in (np.ones(len(weights)), weights):
+            share = each / each.sum()
+            mean = (share[:, None] * self.features[~own]).sum(axis=0)
+            apart = ((self.features[own].mean(axis=0) - mean) ** 2).sum()
+            chance = self.spread * ((share**2).sum() + 1 / own.sum())
+            found.append(max(float(apart - chance), 0.0))
+        return max(1 - found[1] / found[0], 0.0) if found[0] else 0.0
 
     def distances(self, dealt: np.ndarray) -> np.ndarray:
         """How far apart the samples are, float64 [parts, count].
@@ -191,8 +220,8 @@ class Pooled:
         """
         reference, window = self.sizes
         both = 1 / reference + 1 / window
-        chance = (self.waves**2).mean(axis=0, dtype=np.float64).sum() * both
-        features = ((product(dealt, self.waves).astype(np.float64) * both) ** 2).sum(axis=1)
+        chance = self.spread * both
+        features = ((product(dealt, self.features).astype(np.float64) * both) ** 2).sum(axis=1)
         features = np.rint(features / chance * 1e5) if chance > 1e-9 else np.zeros(len(dealt))
         below = np.cumsum(dealt, axis=1)
         below = below[:, :-1] if len(self.ends) == below.shape[1] - 1 else below[:, self.ends]
@@ -204,15 +233,34 @@ class Pooled:
         return np.stack([features, scores, classes])
 
 
-def waves_of(places: np.ndarray) -> np.ndarray:
-    """Whose mean differences, squared and summed, are the MMD of a Gaussian kernel, nearly."""
-    width = places.shape[1]
-    random = np.random.default_rng(0)
-    # Whitened, images are sqrt(2 * width) deviations apart.
-    scale = 1 / (WIDTH * math.sqrt(2 * width) * FINE)
-    frequencies = random.normal(0, scale, (width, FREQUENCIES)).astype(np.float32)
-    angles = product(places.astype(np.float32), frequencies)
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+def coordinates(places: np.ndarray) -> np.ndarray:
+    """Float32 [N, at most LANDMARKS]: the squares of the differences of their means add up to half
+    the energy distance, nearly. They are a Cholesky factor of its kernel, which begins with the
+    images that those before tell least of (Fine and Scheinberg, 2001).
+
+    LAPACK's own ways to it take threads from an engine; see `product`.
+
+    Args:
+        places: of both samples.
+    """
+    rows = places.astype(np.float32) / FINE
+    lengths = np.sqrt((rows**2).sum(axis=1))
+    left = lengths.copy()  # of the kernel's diagonal
+    found = np.zeros((min(LANDMARKS, len(rows)), len(rows)), np.float32)
+    for step in range(len(found)):
+        place = int(left.argmax())
+        if left[place] <= 1e-4 * lengths.max() or not left[place]:
+            return centered(found[:step].T)
+        apart = np.sqrt(((rows - rows[place]) ** 2).sum(axis=1))
+        kernel = (lengths + lengths[place] - apart) / 2
+        known = np.einsum("kn,k->n", found[:step], found[:step, place])
+        found[step] = (kernel - known) / np.sqrt(left[place])
+        left = np.maximum(left - found[step] ** 2, 0)
+    return centered(found.T)
+
+
+def centered(rows: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(rows - rows.mean(axis=0, dtype=np.float64).astype(np.float32))
 
 
 def deal(random: np.random.Generator, count: int, sizes: tuple[int, int]) -> np.ndarray:
@@ -225,6 +273,12 @@ def deal(random: np.random.Generator, count: int, sizes: tuple[int, int]) -> np.
 def rank(values: np.ndarray) -> np.ndarray:
     """How many are as large as each, with itself, int64 [N]."""
     return len(values) - np.searchsorted(np.sort(values), values, side="left")
+
+
+def clearly_alike(found: np.ndarray, false_alarms: float) -> bool:
+    """Whether more permutations could hardly make an alarm of it any more."""
+    ranks = np.stack([rank(row) for row in found])
+    return lowest(ranks) / found.shape[1] > 4 * false_alarms + 0.1
 
 
 def lowest(ranks: np.ndarray) -> int:
@@ -240,25 +294,6 @@ def lowest(ranks: np.ndarray) -> int:
     for row in ordered[1:]:
         key = key * base + row
     return int((key <= key[0]).sum())
-
-
-def by_classes(reference: Rows, window: Rows) -> float:
-    """The share of the features' distance that other shares of the classes account for, 0 to 1."""
-    most = int(max(reference.classes.max(), window.classes.max())) + 1
-    before, after = (np.bincount(one.classes, minlength=most) for one in (reference, window))
-    weights = (after / np.maximum(before, 1))[reference.classes]
-    if not weights.any():
-        return 0.0
-    waves, own = waves_of(reference.places), waves_of(window.places)
-    variance = np.concatenate([waves, own]).var(axis=0).sum()
-    found = []
-    for each in (np.ones(len(reference)), weights):
-        share = each / each.sum()
-        mean = (share[:, None] * waves).sum(axis=0)
-        chance = variance * ((share**2).sum() + 1 / len(window))
-        apart = ((own.mean(axis=0) - mean) ** 2).sum()
-        found.append(max(float(apart - chance), 0.0))
-    return max(1 - found[1] / found[0], 0.0) if found[0] else 0.0
 
 
 def shifts(reference: np.ndarray, window: np.ndarray) -> tuple[Shift, ...]:

@@ -112,7 +112,7 @@ def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     found = np.zeros((len(left), right.shape[1]), np.float32)
     for row in range(0, len(left), MOST_ROWS):
         part = left[row : row + MOST_ROWS]
-        step = max(1, PIECE // (len(part) * right.shape[1]))
+        step = max(1, PIECE // max(1, len(part) * right.shape[1]))
         for start in range(0, len(right), step):
             found[row : row + MOST_ROWS] += (
                 part[:, start : start + step] @ right[start : start + step]

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from ppcls.drift import sketch
 from ppcls.drift.permutation import compare
 from ppcls.drift.sketch import make_sketch, sketch_in
 from ppcls.utils.errors import UserError
@@ -27,7 +26,9 @@ def size(found):
     ("classes", "width"), [(5, 1280), (1000, 1280), (1000, 2048), (2, 4096), (1000, None)]
 )
 def test_it_takes_some_fifty_kilobytes(classes, width):
-    probabilities, features = answers(0, 1800, classes, width or 32)
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.full(classes, 0.1), 1600).astype(np.float32)
+    features = random.random((1600, width or 1), np.float32)
     found = make_sketch(probabilities, None if width is None else features)
     assert size(found) <= 52_000
     assert len(found.rows) >= 750
@@ -50,10 +51,12 @@ def test_places_are_deviations_of_others(features):
     """Which they are not of images that the axes were fitted to, where these are few."""
     probabilities, pooled = answers(0, 200, width=300)
     found = make_sketch(probabilities, pooled if features else None)
-    others = answers(1, 600, width=300)
+    others = answers(1, 400, width=300)
     rows = found.rows_of(others[0], others[1] if features else None)
-    spread = [one.places.std(axis=0) / sketch.FINE for one in (found.rows, rows)]
-    assert np.abs(spread[0] / spread[1] - 1).max() < 0.35
+    spread = [one.places.std(axis=0) for one in (found.rows, rows)]
+    varies = spread[1] > 0  # the logarithms have one direction less than classes
+    assert varies.sum() >= 9
+    assert np.abs(spread[0] / spread[1] - 1)[varies].max() < 0.35
     assert compare(found.rows, rows, 0.01).p > 0.01
     np.testing.assert_array_equal(rows.classes, others[0].argmax(axis=1))
     np.testing.assert_array_equal(rows.scores, others[0].max(axis=1))
