@@ -15,6 +15,8 @@ draws. `one` tells, by made-up photos, how far the rate of one sketch may be fro
 import argparse
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -32,8 +34,9 @@ from ppcls.inference.inputs import find, pixels_of
 RATES = (0.05, 0.01)
 SIZES = (25, 50, 100, 200, 350, 500)
 MOST = 1000  # photos that are changed
-BLUR = 0.01  # deviation of the Gaussian, by the short side
-BRIGHTER = 1.3
+BLUR = 0.01  # deviation of the Gaussian, by the short side …
+LEAST_BLUR = 0.7  # … and in pixels, at least
+BRIGHTER = (1.3, 1.7)  # times
 UNSEEN = 0.2  # the share of a window that is of other things
 FOUND = 0.9
 ALARM = 0.01
@@ -66,11 +69,18 @@ def main() -> None:
 
 
 def blurred(pixels: np.ndarray) -> np.ndarray:
-    return cv2.GaussianBlur(pixels, (0, 0), BLUR * min(pixels.shape[:2])).reshape(pixels.shape)
+    deviation = max(BLUR * min(pixels.shape[:2]), LEAST_BLUR)
+    return cv2.GaussianBlur(pixels, (0, 0), deviation).reshape(pixels.shape)
 
 
-def brighter(pixels: np.ndarray) -> np.ndarray:
-    return np.uint8(np.minimum(BRIGHTER * pixels.astype(np.float32), 255))
+def brighter(pixels: np.ndarray, times: float) -> np.ndarray:
+    return np.uint8(np.minimum(times * pixels.astype(np.float32), 255))
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "blur": blurred,
+    **{f"brightness x {times}": partial(brighter, times=times) for times in BRIGHTER},
+}
 
 
 def keep_answers(options: argparse.Namespace) -> None:
@@ -85,8 +95,7 @@ def keep_answers(options: argparse.Namespace) -> None:
         changed = paths[:MOST]
         parts = (
             ("clean", paths, None),
-            ("blur", changed, blurred),
-            ("brightness", changed, brighter),
+            *((name, changed, change) for name, change in CHANGES.items()),
             ("unseen", find(str(options.others))[:MOST], None),
         )
         for name, some, change in parts:
@@ -165,16 +174,17 @@ def show_shifts(kept: dict, features: bool, draws: int) -> None:
     count = len(kept["clean_probabilities"])
     held = min(MOST, count // 2)  # for windows; the first ones, that were changed, too
     sketch = make_sketch(*part(kept, "clean", features, np.arange(held, count)))
-    clean, blur, bright = (
-        sketch.rows_of(*part(kept, name, features, np.arange(held)))
-        for name in ("clean", "blur", "brightness")
+    clean, *changed = (
+        sketch.rows_of(*part(kept, name, features, np.arange(held))) for name in ("clean", *CHANGES)
     )
     unseen = sketch.rows_of(*part(kept, "unseen", features))
     risen = classes_that_rise(sketch)
     kinds = {
         "nothing": lambda random, n: clean.take(drawn(random, held, n)),
-        "blur": lambda random, n: blur.take(drawn(random, held, n)),
-        "brightness": lambda random, n: bright.take(drawn(random, held, n)),
+        **{
+            name: lambda random, n, rows=rows: rows.take(drawn(random, held, n))
+            for name, rows in zip(CHANGES, changed, strict=True)
+        },
         "an unseen class": lambda random, n: mixed(random, clean, unseen, n),
         "a class shift": lambda random, n: shifted(random, clean, risen, n),
     }
@@ -209,10 +219,10 @@ def mixed(random: np.random.Generator, clean: Rows, unseen: Rows, size: int) -> 
 
 
 def classes_that_rise(sketch: Sketch) -> np.ndarray:
-    """A fifth of the photos is of these, or a little more."""
+    """The first ones, of which a fifth of the photos is, as nearly as can be."""
     counts = np.bincount(sketch.rows.classes, minlength=sketch.class_count)
-    several = int(np.searchsorted(np.cumsum(counts), len(sketch.rows) / 5)) + 1
-    return np.arange(several)
+    share = np.cumsum(counts) / len(sketch.rows)
+    return np.arange(int(np.abs(share - 0.2).argmin()) + 1)
 
 
 def shifted(random: np.random.Generator, clean: Rows, risen: np.ndarray, size: int) -> Rows:
