@@ -5,23 +5,29 @@
 dealt to the sketch and to a window, at random; the axes are found anew for each tenth. Then windows
 with a shift against the sketch, for each size of window: the smallest that finds it in nine of ten
 draws. `one` tells, by made-up photos, how far the rate of one sketch may be from that over all.
+`latency` asks two services by turns, one of which watches; and says what that takes of a core.
 
     python benchmarks/drift.py keep --model-dir exported/x --data photos/val --others other \
         --output x.npz
     python benchmarks/drift.py show x.npz y.npz [--windows 10000] [--draws 50]
     python benchmarks/drift.py one
+    python benchmarks/drift.py latency --model-dir exported/x --data photos/val
 """
 
 import argparse
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from http.client import HTTPConnection
 from pathlib import Path
+from urllib.parse import urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import ppcls  # noqa: F401  sets what Paddle needs before it is imported
+import ppcls
 
 import cv2  # isort: skip
 import numpy as np  # isort: skip
@@ -30,6 +36,7 @@ from ppcls.drift import PARTS
 from ppcls.drift.permutation import compare
 from ppcls.drift.sketch import Rows, Sketch, find_axes, make_sketch
 from ppcls.inference.inputs import find, pixels_of
+from ppcls.serve.watch import Watch, how_of
 
 RATES = (0.05, 0.01)
 SIZES = (25, 50, 100, 200, 350, 500)
@@ -61,6 +68,11 @@ def main() -> None:
     one.add_argument("--sketches", type=int, default=30)
     one.add_argument("--windows", type=int, default=150)
     one.set_defaults(run=show_one)
+    latency = commands.add_parser("latency")
+    latency.add_argument("--model-dir", type=Path, required=True)
+    latency.add_argument("--data", type=Path, required=True)
+    latency.add_argument("--requests", type=int, default=3000, help="to each")
+    latency.set_defaults(run=show_latency)
     options = parser.parse_args()
     options.run(options)
 
@@ -261,6 +273,85 @@ def made_up(random: np.random.Generator, count: int) -> Rows:
     classes = random.integers(0, 5, count)
     places = random.normal(0, 16, (count, 16))
     return Rows(np.int8(np.clip(places, -127, 127)), random.random(count, np.float32), classes)
+
+
+# --------------------------------------------------------------------------- latency
+
+TURN = 20  # requests to one service before the other's
+
+
+def show_latency(options: argparse.Namespace) -> None:
+    paths = [str(path) for path in find(str(options.data))[:200]]
+    bodies = [Path(path).read_bytes() for path in paths]
+    show_cost(options.model_dir, paths)
+    with ExitStack() as stack:
+        asked = [stack.enter_context(served(options.model_dir, window)) for window in ("0", "500")]
+        seconds: list[list[float]] = [[], []]
+        for turn in range(-5, options.requests // TURN):  # those below 0 warm up
+            for number in (0, 1) if turn % 2 else (1, 0):
+                for place in range(TURN):
+                    body = bodies[(turn * TURN + place) % len(bodies)]
+                    start = time.perf_counter()
+                    asked[number].request("POST", "/predict", body, {"Content-Type": "image/jpeg"})
+                    asked[number].getresponse().read()
+                    if turn >= 0:
+                        seconds[number].append(time.perf_counter() - start)
+    for name, values in zip(("without", "with"), seconds, strict=True):
+        found = 1000 * np.array([np.median(values), np.mean(values), np.quantile(values, 0.99)])
+        print(
+            f"{name}: {len(values):,} requests, median {found[0]:.2f} ms, mean {found[1]:.2f}, "
+            f"p99 {found[2]:.2f}"
+        )
+    medians = np.median(np.array(seconds).reshape(2, -1, TURN), axis=2)
+    ratios = medians[1] / medians[0]
+    error = 1.25 * ratios.std() / np.sqrt(len(ratios))
+    print(f"with by without, median over turns: {np.median(ratios):.4f} ± {error:.4f}")
+
+
+def show_cost(folder: Path, paths: list[str]) -> None:
+    """CPU time of a window, beside that of predicting its images."""
+    predictor = ppcls.Predictor(folder, threads=1)
+    start = time.process_time()
+    predictor.predict(paths)
+    network = (time.process_time() - start) / len(paths)
+    how = how_of(predictor, {"window": 1 << 30, "false_alarms": ALARM})
+    if how is None:
+        sys.exit(f"{folder}: has no sketch; calibrate it")
+    watch = Watch(how, print)
+    random = np.random.default_rng(0)
+    probabilities = random.dirichlet(np.ones(how.sketch.class_count), 8).astype(np.float32)
+    features = random.random((8, len(how.sketch.turned)), np.float32)
+    start = time.process_time()
+    for _ in range(500):
+        watch.take(probabilities, features)
+    taking = (time.process_time() - start) / 4000
+    rows = how.sketch.rows
+    window = rows.take(random.integers(0, len(rows), 500))
+    costs = []
+    for other in (window, Rows(window.places, window.scores / 2, window.classes)):
+        start = time.process_time()
+        compare(rows, other, ALARM)
+        costs.append(time.process_time() - start)
+    shares = [100 * (taking + cost / 500) / network for cost in costs]
+    print(
+        f"CPU time: predicting {1000 * network:.2f} ms an image; keeping it {1e6 * taking:.0f} us; "
+        f"a window of 500 against {len(rows):,} {1000 * costs[0]:.0f} ms, {1000 * costs[1]:.0f} "
+        f"where it has drifted: {shares[0]:.2f} and {shares[1]:.2f} % of predicting it"
+    )
+
+
+@contextmanager
+def served(folder: Path, window: str) -> Iterator[HTTPConnection]:
+    words = [sys.executable, "-m", "ppcls", "serve", str(folder), "--port", "0"]
+    words += ["--drift-window", window, "--access-log", "none"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stdout
+            ready = next(line for line in service.stdout if line.startswith("ready: "))
+            address = urlsplit(ready.split()[1].rstrip(","))
+            yield HTTPConnection(address.hostname or "", address.port)
+        finally:
+            service.terminate()
 
 
 if __name__ == "__main__":

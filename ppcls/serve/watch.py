@@ -24,6 +24,7 @@ from ppcls.utils import guard
 from ppcls.utils.log import print_error
 
 LAST = 19  # of a thread's priorities on Linux
+WAITING = 16  # windows, some kilobytes each, until the thread gets to them
 BREATH = 0.005  # seconds between parts of a test, in which others have the cores
 
 
@@ -64,8 +65,8 @@ def how_of(predictor: Predictor, asked: Mapping[str, Any]) -> How | None:
 class Watch:
     """Windows of a model's images, one after the other.
 
-    `take` may be called from any thread; a window that is full while the one before is still being
-    looked at is left out.
+    `take` may be called from any thread; a window that comes while WAITING others wait is left
+    out.
     """
 
     def __init__(self, how: "How", tell: Callable[[dict[str, Any]], None]):
@@ -77,7 +78,7 @@ class Watch:
         self.lock = threading.Lock()
         self.kept: list[Rows] = []
         self.count = 0  # of images in them
-        self.full: queue.Queue[Rows] = queue.Queue(1)
+        self.full: queue.Queue[Rows] = queue.Queue(WAITING)
         threading.Thread(target=self.run, name="ppcls-drift", daemon=True).start()
 
     @property
