@@ -39,6 +39,7 @@ def command(run, calibrated_once):
     return command
 
 
+@pytest.mark.slow
 def test_photos_that_are_alike(command, alike, tmp_path):
     code, out, err = command(alike, "--output", tmp_path / "found")
     assert (code, err) == (0, "")
@@ -82,6 +83,7 @@ def test_too_few_photos(command, alike):
     assert (code, "--window 5: too few to tell; give 20 or more" in err) == (2, True)
 
 
+@pytest.mark.slow
 def test_a_broken_photo(command, alike, tmp_path):
     data = shutil.copytree(alike, tmp_path / "data")
     (data / "03.png").write_bytes(b"no image")
@@ -112,6 +114,7 @@ def test_a_folder_that_is_not_calibrated_or_was_by_an_older_ppcls(
     assert line.endswith("again")
 
 
+@pytest.mark.slow
 def test_without_features_all_scores_are_compared(run, exports, photos, alike, black, tmp_path):
     plain = shutil.copytree(exports / "plain", tmp_path / "plain")
     assert run("calibrate", "--model-dir", plain, "--data", photos, *ENGINE)[0] == 0

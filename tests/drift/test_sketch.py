@@ -23,12 +23,18 @@ def size(found):
 
 
 @pytest.mark.parametrize(
-    ("classes", "width"), [(5, 1280), (1000, 1280), (1000, 2048), (2, 4096), (1000, None)]
+    ("classes", "width"),
+    [
+        (1000, 1280),
+        (1000, None),
+        pytest.param(5, 2048, marks=pytest.mark.slow),
+        pytest.param(2, 4096, marks=pytest.mark.slow),
+    ],
 )
 def test_it_takes_some_fifty_kilobytes(classes, width):
     random = np.random.default_rng(0)
-    probabilities = random.dirichlet(np.full(classes, 0.1), 1600).astype(np.float32)
-    features = random.random((1600, width or 1), np.float32)
+    probabilities = random.dirichlet(np.full(classes, 0.1), 1500).astype(np.float32)
+    features = random.random((1500, width or 1), np.float32)
     found = make_sketch(probabilities, None if width is None else features)
     assert size(found) <= 52_000
     assert len(found.rows) >= 750
