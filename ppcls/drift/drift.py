@@ -300,7 +300,8 @@ def draw(found_all: Drift) -> bytes:
     """
     several = len(found_all.windows) > 1
     figure = new_figure((15, 8 if several else 5))
-    upper, lower = figure.subfigures(2, 1) if several else (figure, None)
+    parts: Any = figure.subfigures(2, 1) if several else (figure, None)
+    upper, lower = parts
     window = found_all.furthest
     color = RED if window.verdict.alarm else BLUE
     name = f"photos {window.first:,} to {window.last:,}" if several else "these photos"
