@@ -24,7 +24,8 @@ PERMUTATIONS = 1000  # with the one that was found, at least
 BEYOND = 10  # permutations that lie beyond an alarm's limit, at least
 LANDMARKS = 128
 SEEN = 10  # images of both samples from which a class counts by itself
-TOGETHER = 64  # permutations that are worked on at a time
+TOGETHER = 64  # permutations that are worked on at a time, a power of two …
+MOST = 1 << 22  # … and images in all of them
 FIRST = 4 * TOGETHER  # permutations after which a window that is clearly alike is left
 FEWEST = 20  # images of a sample
 
@@ -107,8 +108,11 @@ def compare(
     random = np.random.default_rng(zlib.crc32(window.places.tobytes() + window.scores.tobytes()))
     pooled = Pooled.of(reference, window)
     found = np.empty((len(PARTS), several))
-    for start in range(0, several, TOGETHER):
-        count = min(TOGETHER, several - start)
+    together = TOGETHER
+    while together > 1 and together * sum(sizes) > MOST:
+        together //= 2
+    for start in range(0, several, together):
+        count = min(together, several - start)
         dealt = deal(random, count, sizes)
         if start == 0:
             dealt[0] = pooled.own
@@ -121,7 +125,9 @@ def compare(
     ranks = np.stack([rank(row) for row in found])
     p = ranks[:, 0] / several
     mean = found.mean(axis=1)
-    surplus = (found[:, 0] - mean) / np.maximum(found.std(axis=1), 1e-12)
+    spread = found.std(axis=1)
+    spread[spread <= 1e-9 * mean] = np.inf  # all are the same, but for rounding
+    surplus = (found[:, 0] - mean) / spread
     times = np.where(mean > 0, found[:, 0] / np.maximum(mean, 1e-300), 1.0)
     measured = zip(PARTS, times.tolist(), p.tolist(), surplus.tolist(), strict=True)
     parts = [Part(*one) for one in measured]
