@@ -62,7 +62,7 @@ def test_places_are_deviations_of_others(features):
     spread = [one.places.std(axis=0) for one in (found.rows, rows)]
     varies = spread[1] > 0  # the logarithms have one direction less than classes
     assert varies.sum() >= 9
-    assert np.abs(spread[0] / spread[1] - 1)[varies].max() < 0.35
+    assert np.abs(spread[0][varies] / spread[1][varies] - 1).max() < 0.35
     assert compare(found.rows, rows, 0.01).p > 0.01
     np.testing.assert_array_equal(rows.classes, others[0].argmax(axis=1))
     np.testing.assert_array_equal(rows.scores, others[0].max(axis=1))
