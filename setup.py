@@ -121,6 +121,8 @@ setup(
         "gpu": ["paddlepaddle-gpu>=3.0", *training],
         "deploy": deploy,
         "deploy-gpu": ["onnxruntime-gpu>=1.20", "psutil>=5.9", "matplotlib>=3.8", *convert],
+        # What Paddle's converter and ONNX Runtime's provider call; docs/gpu.md has the wheels.
+        "tensorrt": ["tensorrt>=10,<11"],
         "hub": ["huggingface_hub>=0.25"],
         "heif": ["pillow-heif>=0.22"],  # HEIC; AVIF comes with pillow 11.3
         "parquet": parquet,

@@ -1,5 +1,7 @@
 """A trained network as a folder that predicts without ppcls's training half, checked before use."""
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,6 +45,8 @@ TOLERANCE = 1e-4  # largest difference of a probability …
 NOISE = 256  # pixels of a side of images that are made to compare on
 ROUNDINGS = 10  # … or so many times what rounding the input does to the trained network itself, …
 LIMIT = 0.05  # … but never more than this
+FP16_TOLERANCE = 2e-3  # in place of TOLERANCE, of networks in FP16
+IN_FLOAT = (0, 1 / 8, 1 / 4, 1 / 2)  # of their convolutions, the first ones: tried in this order
 
 # PaddleX's names of networks → those they have here; of its own that give an image several labels.
 PADDLEX = {name: own for family in registry.FAMILIES for name, own in family.paddlex.items()}
@@ -74,6 +78,8 @@ class Form:
         features: give the pooled features, float32 [N, D], as a second output.
         explain: give every class's activation map, float32 [N, classes, h, w], as the last output.
         thresholds: of the classes, in place of the checkpoint's.
+        precision: fp32, or fp16, of ONNX alone: of weights and arithmetic; inputs and outputs are
+            as of fp32.
         paddlex: the name that PaddleX is to read the network under; None: its own, if it knows one.
     """
 
@@ -86,6 +92,11 @@ class Form:
     features: bool = False
     explain: bool = False
     thresholds: Chosen | None = None
+    precision: Literal["fp32", "fp16"] = "fp32"
+
+    @property
+    def tolerance(self) -> float:
+        return FP16_TOLERANCE if self.precision == "fp16" else TOLERANCE
 
 
 class Answers(nn.Layer):
@@ -138,15 +149,22 @@ def export(
             networks differ.
     """
     form = form or Form()
+    if form.precision == "fp16" and set(form.formats) != {"onnx"}:
+        raise UserError(
+            "--precision fp16: is for ONNX alone, give --format onnx; the other engines compute in "
+            "fp16 from a float32 network (predict --precision fp16)"
+        )
     check_paddlex(trained, form)
     check_features(trained, form)
     check_maps(trained, form)
     output = output.resolve()
-    origin = Origin(trained.recipe.model.title, str(trained.source))
+    origin = Origin(trained.recipe.model.title, str(trained.source), form.precision)
     with staged(output, origin, overwrite) as temporary:
         write(trained, form, temporary)
-        check = checked(trained, form, temporary, [str(p) for p in images] or check_images(trained))
-    say(f"{output}: exported {trained.source}; {words(check)}")
+        seen = [str(p) for p in images] or check_images(trained)
+        kept = narrow(trained, form, temporary, seen) if form.precision == "fp16" else ""
+        check = checked(trained, form, temporary, seen)
+    say(f"{output}: exported {trained.source}; {words(check)}{kept}")
     return output
 
 
@@ -210,7 +228,10 @@ def checked(
 ) -> dict[str, Any]:
     """What comparing on images has shown, which the folder's manifest then says."""
     check = compare(trained, form, temporary, images)
-    recorded = selfcheck.record(made_answers(trained), trained.recipe.preprocess)
+    answers = made_answers(trained)
+    if form.precision == "fp16":
+        check["recorded"] = compare_recorded(trained, form, temporary, answers)
+    recorded = selfcheck.record(answers, trained.recipe.preprocess)
     checks = {"check": check, selfcheck.KEY: recorded, "files": sizes(temporary)}
     about = describe(trained, form, checks)
     (temporary / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
@@ -249,6 +270,30 @@ def write(trained: Trained, form: Form, temporary: Path) -> None:
     if "paddle" not in form.formats:
         files.program.unlink()
         files.params.unlink()
+
+
+def narrow(trained: Trained, form: Form, temporary: Path, images: Sequence[ImageInput]) -> str:
+    """Turn the ONNX file into FP16, with as many convolutions in float32 as its answers need; what
+    to tell of these.
+
+    Rounding their weights is what changes the answers, and that of the first ones does most of it.
+    """
+    path = temporary / exported_model.ONNX
+    own = [path, temporary / exported_model.ONNX_DATA]
+    with tempfile.TemporaryDirectory(dir=temporary.parent) as folder:
+        whole = [shutil.copy(file, folder) for file in own if file.is_file()]
+        for share in IN_FLOAT:
+            for file in whole:
+                shutil.copy(file, temporary)
+            kept, count = formats.to_fp16(path, share)
+            try:
+                compare(trained, form, temporary, images)
+                compare_recorded(trained, form, temporary, made_answers(trained))
+                break
+            except UserError:
+                if share == IN_FLOAT[-1]:
+                    raise
+    return f"; {kept} of {plural(count, 'convolution')} stay in float32 for that" if kept else ""
 
 
 def made_answers(trained: Trained) -> np.ndarray:
@@ -293,7 +338,7 @@ def compare(
     answers = {format: found[0] for format, found in outputs.items()}
     if form.output == "logits":
         answers = {format: link(found, task) for format, found in answers.items()}
-    allowed = allowance(expected, rounded)
+    allowed = allowance(expected, rounded, form.tolerance)
     differences = held_against(expected, answers, allowed, "a probability", trained, len(images))
     check: dict[str, Any] = {
         "photos": len(images),
@@ -308,7 +353,8 @@ def compare(
             continue
         expected = of(trained, inputs)
         scale = float(np.abs(expected).max()) or 1.0
-        allowed = allowance(expected / scale, of(trained, inputs * rounding) / scale)
+        rounded = of(trained, inputs * rounding)
+        allowed = allowance(expected / scale, rounded / scale, form.tolerance)
         others = {format: found[place] / scale for format, found in outputs.items()}
         differences = held_against(
             expected / scale, others, allowed, f"{what}, relative to the largest", trained,
@@ -318,13 +364,27 @@ def compare(
     return check
 
 
-def allowance(expected: np.ndarray, rounded: np.ndarray) -> float:
+def compare_recorded(
+    trained: Trained, form: Form, temporary: Path, expected: np.ndarray
+) -> dict[str, float]:
+    """The largest difference of each format on the images that every export keeps answers to."""
+    preprocess = trained.recipe.preprocess
+    given = preprocess.network_input(selfcheck.images(preprocess), form.input)
+    answers = {format: run(temporary, format, given)[0] for format in form.formats}
+    if form.output == "logits":
+        task = trained.recipe.task.answers
+        answers = {format: link(found, task) for format, found in answers.items()}
+    what = "a probability"
+    return held_against(expected, answers, form.tolerance, what, trained, len(given))
+
+
+def allowance(expected: np.ndarray, rounded: np.ndarray, tolerance: float = TOLERANCE) -> float:
     """The largest difference that is no mistake.
 
     A hardly trained network can be so unsteady that no other order of additions agrees with it.
     """
     unsteady = ROUNDINGS * float(np.abs(rounded - expected).max())
-    return min(max(TOLERANCE, unsteady), LIMIT)
+    return min(max(tolerance, unsteady), LIMIT)
 
 
 def held_against(
@@ -412,6 +472,7 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         names,
         input=form.input,
         output=form.output,
+        precision=form.precision,
         dynamic_size=form.dynamic_size,
         features=pooled(trained, black(trained)).shape[1] if form.features else 0,
         maps=manifest.MapShape(*all_maps(trained, black(trained)).shape[1:])

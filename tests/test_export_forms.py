@@ -1,6 +1,7 @@
 """`ppcls export` in each of its forms, and what becomes of an export that was there."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import openvino
 import paddle
 import pytest
@@ -298,3 +300,57 @@ def test_what_counts_as_more_than_2_gb(tmp_path):
         with path.open("wb") as file:
             file.truncate(size)  # takes no room
         assert formats.is_large(path) == expected
+
+
+def test_fp16_keeps_float32_at_both_ends(small, tmp_path):
+    trained, _, photos = small
+    form = Form(("onnx",), "uint8", precision="fp16", features=True)
+    made = export(trained, tmp_path / "fp16", photos, form)
+    about = yaml.safe_load((made / "inference.yml").read_text())["ppcls"]
+    assert about["network"]["precision"] == "fp16"
+    assert about["check"]["allowed"] == 2e-3
+    assert 0 < about["check"]["largest_difference"] < 2e-3
+    assert 0 < about["check"]["features"]["largest_difference"] < 2e-3
+    assert about["check"]["recorded"]["onnx"] < 2e-3
+    network = onnx.load(str(made / "inference.onnx"))
+    onnx.checker.check_model(network)
+    halves = [t for t in network.graph.initializer if t.data_type == onnx.TensorProto.FLOAT16]
+    convolutions = {n.input[1] for n in network.graph.node if n.op_type == "Conv"}
+    assert convolutions <= {tensor.name for tensor in halves}
+    (given,) = network.graph.input
+    assert given.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    for output in network.graph.output:
+        assert output.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    predictor = ppcls.Predictor(made / "inference.onnx", engine="onnxruntime")  # by its own texts
+    assert predictor.manifest.precision == "fp16"
+    expected_scores = expected(trained.net, predictor.manifest.preprocess, photos)
+    found = scores(predictor.predict(photos))
+    np.testing.assert_allclose(found, expected_scores, atol=2e-3)
+    np.testing.assert_allclose(found.sum(1), 1, atol=1e-6)  # they were never rounded to FP16
+
+
+@pytest.mark.slow
+def test_fp16_leaves_convolutions_in_float32_where_it_has_to(small, tmp_path, monkeypatch, capsys):
+    trained, _, photos = small
+    monkeypatch.setattr(sys.modules["ppcls.export"], "FP16_TOLERANCE", 5e-5)
+    monkeypatch.setattr(sys.modules["ppcls.export"], "IN_FLOAT", (0, 1))
+    made = export(trained, tmp_path / "fp16", photos, Form(("onnx",), precision="fp16"))
+    said = capsys.readouterr().out
+    kept = re.search(r"; (\d) of 3 convolutions stay in float32 for that", said)
+    network = onnx.load(str(made / "inference.onnx"))
+    kinds = {tensor.name: tensor.data_type for tensor in network.graph.initializer}
+    weights = [kinds[node.input[1]] for node in network.graph.node if node.op_type == "Conv"]
+    assert sorted(weights).count(onnx.TensorProto.FLOAT) == int(kept[1]) == 3
+    monkeypatch.setattr(sys.modules["ppcls.export"], "FP16_TOLERANCE", 1e-9)
+    with pytest.raises(UserError, match=r"network \(onnx\) differs from .* nothing was exported"):
+        export(trained, tmp_path / "none", photos, Form(("onnx",), precision="fp16"))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("formats", [("paddle",), ("onnx", "openvino")])
+def test_fp16_is_for_onnx_alone(small, tmp_path, formats):
+    with pytest.raises(
+        UserError, match=r"^--precision fp16: is for ONNX alone, give --format onnx"
+    ):
+        export(small[0], tmp_path / "fp16", (), Form(formats, precision="fp16"))
+    assert not (tmp_path / "fp16").exists()

@@ -63,7 +63,7 @@ class Cell:
 
     def settings(self, device: str, batch: int) -> Settings:
         precision = "fp32" if self.precision == INT8 else self.precision
-        return Settings(self.engine, device, precision, self.threads, batch)
+        return Settings(self.engine, device, precision, self.threads, batch=batch)
 
 
 @dataclass(frozen=True)

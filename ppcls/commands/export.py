@@ -38,6 +38,11 @@ def add(commands) -> None:
         help="what the model takes: normalised float32 [N, C, H, W] (the default), or uint8 pixels "
         "[N, H, W, C] that it normalises itself",
     )
+    text = (
+        "number format of an ONNX file's weights and arithmetic; its input and output are float32 "
+    )
+    text += "in both; default: fp32"
+    parser.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help=text)
     text = "let the exported model take images of any size"
     parser.add_argument("--dynamic-size", action="store_true", help=text)
     ends = parser.add_mutually_exclusive_group()
@@ -74,6 +79,7 @@ def run(options: argparse.Namespace) -> int:
         paddlex=options.paddlex_name,
         features=options.features,
         explain=options.explain,
+        precision=options.precision,
         thresholds=choose_thresholds(trained, eval_samples(trained), aim) if aim else None,
     )
     export(trained, output, options.check, form, options.overwrite)

@@ -24,7 +24,7 @@ FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know
 INPUTS = ("float32", "uint8")
 OUTPUTS = ("probabilities", "logits")
-PRECISIONS = ("fp32", "int8")
+PRECISIONS = ("fp32", "fp16", "int8")
 TASKS = ("classify", "multilabel")
 THRESHOLD = 0.5  # where no other is known
 MOST = 1 << 31  # above all numbers of classes
@@ -49,7 +49,7 @@ class Manifest:
         labels: class names; () when unknown.
         input: float32, normalised [N, C, H, W], or uint8, pixels [N, H, W, C].
         output: probabilities or logits; None: to be found out from the first results.
-        precision: of the weights and the arithmetic: fp32 or int8.
+        precision: of the weights and the arithmetic: fp32, fp16 or int8.
         task: classify, one class wins; multilabel, each class whose probability is above its
             threshold.
         threshold: in multilabel, for all classes or for each; else of a decision.

@@ -508,6 +508,8 @@ class Predictor:
         fix = "export it again from whole weights"
         if settings.precision != "fp32":
             fix = "use precision fp32"
+        elif self.manifest.precision == "fp16":
+            fix = "export it without --precision fp16"
         elif self.manifest.precision != "fp32":
             fix = "use the float network, or quantize it anew"
         return DataError(

@@ -94,6 +94,8 @@ def check(predictor: Predictor) -> dict[str, Any]:
     allowed = ALLOWED[predictor.engine.settings.precision]
     if manifest.precision == "int8":
         allowed = ALLOWED_INT8
+    elif manifest.precision != "fp32":
+        allowed = max(allowed, ALLOWED[manifest.precision])
     largest = 0.0
     for row, wanted in zip(found, known["probabilities"], strict=False):
         for index, probability in wanted.items():

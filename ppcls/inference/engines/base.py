@@ -1,12 +1,15 @@
 """What every engine has in common, and copies of one for threads that last."""
 
 import os
+import re
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -197,7 +200,8 @@ class Opened:
     """What an engine's file gives: the call, and the input it takes, None for what is free.
 
     `copy` makes another call for another thread, None: the one serves several at a time; with
-    `of_threads` each stays with the thread that first used it.
+    `of_threads` each stays with the thread that first used it. `graph`: it is launched as one CUDA
+    graph.
     """
 
     call: Call
@@ -205,6 +209,7 @@ class Opened:
     dtype: str
     copy: Callable[[], Call] | None = None
     of_threads: bool = False
+    graph: bool = False
 
 
 class Engine:
@@ -219,6 +224,7 @@ class Engine:
         self.settings = settings
         self.shape = opened.shape
         self.dtype = opened.dtype
+        self.graph = opened.graph
         kind = CopiesOfThreads if opened.of_threads else Copies
         at_once = 1 if settings.device == "gpu" else environment.core_count() // settings.threads
         limit = max(1, at_once, settings.streams)
@@ -322,3 +328,71 @@ def refuse_precision(settings: Settings, *known: str) -> None:
             f"engine {settings.engine}: has no {settings.precision} on a "
             f"{settings.device.upper()}, only {' and '.join(known)}"
         )
+
+
+# --------------------------------------------------------------------------
+# TensorRT, which Paddle and ONNX Runtime call
+
+TENSORRT = 10  # the major version that both call; version 11 has lost what they set
+OLDEST_GPU = (7, 5)  # compute capability of the oldest GPUs that TensorRT goes on with …
+LAST_FOR_OLDER = (10, 4)  # … and its last version for older ones (V100 is 7.0)
+TURNING = 3  # runs that show whether a CUDA graph computes what is put into it
+
+
+def refuse_tensorrt(engine: str, version: tuple[int, ...], major: int = TENSORRT) -> None:
+    """UserError where this version of TensorRT is not one that the engine, or the GPU, can use."""
+    known = ".".join(map(str, version[:2]))
+    if version[0] != major:
+        wanted = "tensorrt>=10,<11" if major == TENSORRT else f"tensorrt>={major},<{major + 1}"
+        raise UserError(
+            f"engine {engine}: calls TensorRT {major}, and {known} is installed; "
+            f"pip install '{wanted}' (docs/gpu.md has which for what)"
+        )
+    capability = compute_capability()
+    if capability and capability < OLDEST_GPU and version[:2] > LAST_FOR_OLDER:
+        own = ".".join(map(str, capability))
+        last = ".".join(map(str, LAST_FOR_OLDER))
+        raise UserError(
+            f"engine {engine}: TensorRT {known} has no support for this GPU (compute capability "
+            f"{own}), {last} is the last one that had; pip install 'tensorrt>=10,<10.5'"
+        )
+
+
+def tensorrt_version() -> tuple[int, ...] | None:
+    """Of TensorRT's Python package, which loads its libraries, too; None where there is none."""
+    try:
+        found = str(import_module("tensorrt").__version__)
+    except Exception:  # whatever it meets where its libraries or a driver are missing
+        return None
+    return tuple(map(int, re.findall(r"\d+", found)[:3]))
+
+
+def compute_capability() -> tuple[int, ...] | None:
+    """Of the first GPU, as NVIDIA's driver says it: (7, 0) is a V100; None where it says none."""
+    command = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = re.match(r"(\d+)\.(\d+)", said.stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def graph_holds(call: Call, shape: tuple[int, ...], dtype: str) -> bool:
+    """Whether a call that replays a CUDA graph computes what it is given, each time.
+
+    The first run of one is not replayed, and later ones compute on what lies where the first had
+    its input: a graph whose input has moved goes on answering the first images.
+    """
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (2, 1, *shape))
+    first, other = pixels.astype(dtype) if dtype == "uint8" else pixels.astype(dtype) / 128 - 1
+    expected = call(first)
+    for _ in range(TURNING):
+        found = call(other)
+        if all(np.array_equal(*pair) for pair in zip(found, expected, strict=True)):
+            return False
+        again = zip(call(first), expected, strict=True)
+        if not all(np.allclose(*pair, rtol=1e-3, atol=1e-5) for pair in again):
+            return False
+    return True

@@ -1,17 +1,25 @@
 """ONNX Runtime: CPU, and on a GPU the CUDA and TensorRT providers (not yet run on one)."""
 
+import ctypes
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ppcls.inference.engines.base import (
+    TENSORRT,
+    Call,
     Opened,
     Settings,
     free,
+    graph_holds,
     in_batches,
     need,
     refuse_precision,
+    refuse_tensorrt,
+    tensorrt_version,
 )
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.formats import with_onnx
@@ -34,23 +42,23 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
             f"engine {settings.engine}: the installed onnxruntime has no {missing.pop()}; "
             "pip install onnxruntime-gpu in its place"
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = settings.threads
-    options.log_severity_level = ERRORS_ALONE
-    # Else its threads keep cores busy for milliseconds after a run, beside what comes next.
-    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if gpu:
+        load_libraries(settings)
+    options = session_options(folder, settings)
 
     def open_session(path: Path) -> onnxruntime.InferenceSession:
         try:
-            return onnxruntime.InferenceSession(str(path), options, providers=providers)
+            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except Exception as error:  # its own kinds of errors have no common base of their own
             reason = " ".join(str(error).split())[-200:]
             raise UserError(
                 f"{path}: damaged, or of a kind this onnxruntime cannot read; export it again "
                 f"({reason})"
             ) from None
+        return session
 
     session = with_onnx(folder, open_session)
+    check_provider(session, providers[0][0], settings)
     taken = session.get_inputs()
     if len(taken) != 1:
         names = ", ".join(visible(one.name) for one in taken)
@@ -63,13 +71,120 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
         return session.run(None, dict.fromkeys(names, images))  # type: ignore
 
     several = in_batches(call, batch if batch and batch > 0 else None)
-    return Opened(
-        several, free(given.shape), "uint8" if given.type == "tensor(uint8)" else "float32"
+    dtype = "uint8" if given.type == "tensor(uint8)" else "float32"
+    shape = free(given.shape)
+    if settings.engine == "onnxruntime-tensorrt" and settings.batch == 1 and None not in shape[1:]:
+        graph = with_graph(folder, settings, shape[1:], dtype)  # type: ignore
+        if graph:
+            return Opened(graph, shape, dtype, graph=True)
+    return Opened(several, shape, dtype)
+
+
+def session_options(folder: ExportedModel, settings: Settings):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = settings.threads
+    options.log_severity_level = ERRORS_ALONE
+    # Else its threads keep cores busy for milliseconds after a run, beside what comes next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if settings.engine == "onnxruntime-tensorrt" and folder.manifest.precision == "int8":
+        # Else QuantizeLinear of weights is computed before TensorRT sees it, which wants the pair.
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def load_libraries(settings: Settings) -> None:
+    """Load CUDA's, cuDNN's and TensorRT's libraries from Python's packages, where they are there.
+
+    Raises:
+        UserError: there is no TensorRT, or one that ONNX Runtime cannot use.
+    """
+    import onnxruntime
+
+    if hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
+        onnxruntime.preload_dlls()
+    if settings.engine != "onnxruntime-tensorrt":
+        return
+    version = tensorrt_version()
+    if version:
+        refuse_tensorrt(settings.engine, version)
+        return
+    with suppress(OSError):  # of the system, without Python's package
+        ctypes.CDLL(f"libnvinfer.so.{TENSORRT}")
+        return
+    raise UserError(
+        f"engine {settings.engine}: finds no TensorRT {TENSORRT}; "
+        "pip install 'ppcls[tensorrt]' (docs/gpu.md has which for what)"
     )
 
 
-def providers_for(folder: ExportedModel, settings: Settings) -> list[tuple[str, dict[str, Any]]]:
-    """Execution providers with their options, the preferred one first."""
+def check_provider(session: Any, wanted: str, settings: Settings) -> None:
+    """UserError where the session runs elsewhere: ONNX Runtime falls back with a mere log."""
+    found = session.get_providers()
+    if found[0] != wanted:
+        raise UserError(
+            f"engine {settings.engine}: ONNX Runtime cannot start {wanted} here and would run on "
+            f"{found[0]}: its CUDA, cuDNN or TensorRT libraries are missing or of another version "
+            "(docs/gpu.md has which for what)"
+        )
+
+
+def with_graph(
+    folder: ExportedModel, settings: Settings, shape: tuple[int, ...], dtype: str
+) -> Call | None:
+    """A call that launches the whole network as one CUDA graph; None where it needs several parts,
+    or answers wrongly.
+    """
+    import onnxruntime
+
+    providers = providers_for(folder, settings, graph=True)
+    options = session_options(folder, settings)
+    try:
+        session = with_onnx(
+            folder, lambda path: onnxruntime.InferenceSession(str(path), options, providers)
+        )
+        check_provider(session, providers[0][0], settings)
+        call = bound(session, shape, dtype, "cuda")
+        return call if graph_holds(call, shape, dtype) else None
+    except Exception:  # its own kinds of errors have no common base of their own
+        return None
+
+
+def bound(session: Any, shape: tuple[int, ...], dtype: str, device: str) -> Call:
+    """A call for any number of images, one at a time, whose input and outputs lie in one place."""
+    import onnxruntime
+
+    lock = threading.Lock()
+    binding = session.io_binding()
+    place = onnxruntime.OrtValue.ortvalue_from_numpy(np.zeros((1, *shape), dtype), device, 0)
+    binding.bind_ortvalue_input(session.get_inputs()[0].name, place)
+    session.run_with_iobinding(with_outputs(session, binding, device))  # which says their shapes
+    for output, found in zip(session.get_outputs(), binding.get_outputs(), strict=True):
+        binding.bind_ortvalue_output(output.name, found)
+
+    def one(images: np.ndarray) -> list[np.ndarray]:
+        with lock:
+            place.update_inplace(np.ascontiguousarray(images))
+            session.run_with_iobinding(binding)
+            return [np.array(output) for output in binding.copy_outputs_to_cpu()]
+
+    return in_batches(one, 1)
+
+
+def with_outputs(session: Any, binding: Any, device: str) -> Any:
+    for output in session.get_outputs():
+        binding.bind_output(output.name, device)
+    return binding
+
+
+def providers_for(
+    folder: ExportedModel, settings: Settings, graph: bool = False
+) -> list[tuple[str, dict[str, Any]]]:
+    """Execution providers with their options, the preferred one first.
+
+    graph: launch the network as one CUDA graph, which holds where TensorRT runs all of it.
+    """
     cpu = ("CPUExecutionProvider", {})
     if settings.device == "cpu":
         refuse_precision(settings, "fp32")
@@ -81,10 +196,12 @@ def providers_for(folder: ExportedModel, settings: Settings) -> list[tuple[str, 
     refuse_precision(settings, "fp32", "fp16")
     options = {
         "device_id": 0,
-        "trt_fp16_enable": settings.precision == "fp16",
+        "trt_fp16_enable": "fp16" in (settings.precision, folder.manifest.precision),
         "trt_int8_enable": folder.manifest.precision == "int8",
         "trt_engine_cache_enable": True,
         "trt_engine_cache_path": str(folder.cache()),
         "trt_timing_cache_enable": True,
     }
+    if graph:
+        options["trt_cuda_graph_enable"] = True
     return [("TensorrtExecutionProvider", options), cuda, cpu]

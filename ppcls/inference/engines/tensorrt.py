@@ -4,43 +4,111 @@ Paddle 3's programs (`.json`) go through `paddle.tensorrt.convert`, which writes
 TensorRT's parts in it; older ones (`.pdmodel`) through `Config.enable_tensorrt_engine`. What is
 built is kept in the folder's cache: it holds for one GPU, one TensorRT and one batch size.
 INT8 networks of `tools/quantize.py --engine onnxruntime-tensorrt` are for that engine.
+
+At batch 1 the network is launched as one CUDA graph, where the converter puts all of it into one
+engine of TensorRT's.
 """
 
+import inspect
+import threading
+from dataclasses import replace
 from pathlib import Path
 
-from ppcls.inference.engines.base import Opened, Settings, refuse_precision
+import numpy as np
+
+from ppcls.inference.engines.base import (
+    TENSORRT,
+    Call,
+    Opened,
+    Settings,
+    graph_holds,
+    in_batches,
+    refuse_precision,
+    refuse_tensorrt,
+    tensorrt_version,
+)
 from ppcls.inference.engines.paddle_inference import GPU_MEMORY_MB, open_program, program_of
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.utils.errors import UserError
 
 WORKSPACE_BYTES = 1 << 30
+WRONG = "graph_answers_wrongly"  # a file beside a program whose CUDA graph is not to be used
 SUBGRAPH = 3  # operations at least in a part that TensorRT takes over
 
 
 def load(folder: ExportedModel, settings: Settings) -> Opened:
+    if settings.precision == "bf16":
+        raise UserError(
+            "engine tensorrt: Paddle's converter leaves a network for bf16 in float32 without a "
+            "word (it looks for a misspelt attribute of TensorRT's); use fp16 or fp32"
+        )
     refuse_precision(settings, "fp32", "fp16")
     program, params = program_of(folder, settings)
     check_installed()
     if program.suffix == ".pdmodel":
         return load_old(folder, program, params, settings)
-    built = folder.cache() / f"tensorrt_{settings.precision}_{settings.batch}" / "inference"
+    wrong = place_of(folder, settings, graph=True) / WRONG
+    if settings.batch == 1 and has_graphs() and not wrong.is_file():
+        opened = load_built(folder, program, settings, graph=True)
+        kept = with_lock(opened.call)
+        if graph_holds(kept, tuple(shapes(folder, 1)[0][1:]), folder.manifest.input):
+            return replace(
+                opened, call=in_batches(kept, 1), copy=None, of_threads=False, graph=True
+            )
+        wrong.touch()
+    return load_built(folder, program, settings, graph=False)
+
+
+def load_built(folder: ExportedModel, program: Path, settings: Settings, graph: bool) -> Opened:
+    """The network as it was built before, else built now."""
+    built = place_of(folder, settings, graph) / "inference"
     if not built.with_suffix(".json").is_file():
-        convert(folder, program, settings, built)
+        convert(folder, program, settings, built, graph)
     files = built.with_suffix(".json"), built.with_suffix(".pdiparams")
     return open_program(configure(*files), program, folder.manifest.input)
 
 
+def place_of(folder: ExportedModel, settings: Settings, graph: bool) -> Path:
+    kind = "_graph" if graph else ""
+    return folder.cache() / f"tensorrt_{settings.precision}_{settings.batch}{kind}"
+
+
+def has_graphs() -> bool:
+    """Whether this Paddle's converter knows CUDA graphs."""
+    from paddle import tensorrt  # type: ignore  # not in the CPU wheel
+
+    return "use_cuda_graph" in inspect.signature(tensorrt.TensorRTConfig).parameters
+
+
+def with_lock(call: Call) -> Call:
+    """A call for one caller at a time: a CUDA graph has its input and output in one place."""
+    lock = threading.Lock()
+
+    def alone(images: np.ndarray) -> list[np.ndarray]:
+        with lock:
+            return [output.copy() for output in call(images)]
+
+    return alone
+
+
 def check_installed() -> None:
+    """UserError where Paddle, TensorRT and the GPU do not go together."""
     from paddle import device, inference
 
     if not device.is_compiled_with_cuda():
         raise UserError(
             "engine tensorrt: the installed paddlepaddle is the CPU wheel; it needs a GPU"
         )
-    if not any(inference.get_trt_runtime_version()):
+    built_for = inference.get_trt_compile_version()[0] or TENSORRT  # 8 in the wheels for CUDA 11.8
+    package = tensorrt_version()  # which the converter calls
+    library = inference.get_trt_runtime_version()  # which runs what it has made
+    found = [version for version in (package, library) if version and any(version)]
+    for version in found:
+        refuse_tensorrt("tensorrt", version, built_for)
+    if not found:
         raise UserError(
-            "engine tensorrt: Paddle finds no TensorRT; pip install tensorrt, in the version "
-            "that the paddlepaddle-gpu wheel was built for"
+            "engine tensorrt: Paddle finds no TensorRT; pip install "
+            f"'tensorrt>={built_for},<{built_for + 1}' (docs/gpu.md has which for what)"
         )
 
 
@@ -53,7 +121,9 @@ def shapes(folder: ExportedModel, batch: int) -> tuple[list[int], ...]:
     return [1, *image], [batch, *image], [batch, *image]
 
 
-def convert(folder: ExportedModel, program: Path, settings: Settings, built: Path) -> None:
+def convert(
+    folder: ExportedModel, program: Path, settings: Settings, built: Path, graph: bool
+) -> None:
     from paddle import tensorrt  # type: ignore  # not in the CPU wheel
 
     smallest, usual, largest = shapes(folder, settings.batch)
@@ -69,6 +139,7 @@ def convert(folder: ExportedModel, program: Path, settings: Settings, built: Pat
         save_model_dir=str(built),
         workspace_size=WORKSPACE_BYTES,
         precision_mode=tensorrt.PrecisionMode[settings.precision.upper()],
+        **({"use_cuda_graph": True} if graph else {}),  # not where it needs several engines
     )
     tensorrt.convert(str(program.with_suffix("")), config)
 
