@@ -13,6 +13,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -461,6 +462,7 @@ def main() -> None:
 def print_kind(shop: Workshop, kind: str, seeds: range) -> None:
     named: Counter[str] = Counter()
     missed = []
+    begun = time.process_time()
     for seed, case, first in run_cases(shop, kind, seeds):
         named[str(first)] += 1
         if first not in case.wanted:
@@ -468,7 +470,10 @@ def print_kind(shop: Workshop, kind: str, seeds: range) -> None:
     hit = 1 - len(missed) / len(seeds)
     counts = ", ".join(f"{name} {count}" for name, count in named.most_common())
     verdict = "as wanted" if hit >= WANTED else "TOO FEW"
-    print(f"{kind}: named first in {hit:.0%} of {len(seeds)} ({counts}): {verdict}")
+    each = (time.process_time() - begun) / len(seeds)
+    print(
+        f"{kind}: named first in {hit:.0%} of {len(seeds)} ({counts}): {verdict}; {each:.1f} CPU seconds each"
+    )
     print(*missed, sep="\n", end="\n" if missed else "", flush=True)
 
 
