@@ -472,7 +472,8 @@ def print_kind(shop: Workshop, kind: str, seeds: range) -> None:
     verdict = "as wanted" if hit >= WANTED else "TOO FEW"
     each = (time.process_time() - begun) / len(seeds)
     print(
-        f"{kind}: named first in {hit:.0%} of {len(seeds)} ({counts}): {verdict}; {each:.1f} CPU seconds each"
+        f"{kind}: named first in {hit:.0%} of {len(seeds)} ({counts}): {verdict}; "
+        f"{each:.1f} CPU seconds each"
     )
     print(*missed, sep="\n", end="\n" if missed else "", flush=True)
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ppcls.data import decode
 from ppcls.report import plots
-from ppcls.report.figures import ClassFigures, Report
+from ppcls.report.figures import RATE, ClassFigures, Report
 from ppcls.report.heatmaps import COLOURS, MIDDLE, mixed
 from ppcls.report.sheets import fit
 from ppcls.utils import files
