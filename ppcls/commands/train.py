@@ -19,10 +19,17 @@ from ppcls.commands.options import (
     positive,
     program,
 )
-from ppcls.train.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
+from ppcls.train.launch import (
+    INTERRUPTED,
+    end_as_lost,
+    end_with_launcher,
+    launch,
+    launched,
+    most_processes,
+)
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
-from ppcls.utils.log import print_error, say, silence
+from ppcls.utils.log import say, silence
 
 if TYPE_CHECKING:
     from ppcls.data.samples import Dataset
@@ -126,12 +133,8 @@ def run_one(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> in
 
     try:
         return train_or_try(recipe, options, divided)
-    except (
-        PeerError
-    ) as lost:  # whose reason the launcher knows better where it started this process
-        if not (lost.unexplained and is_watched()):
-            print_error(str(lost))
-        return LOST
+    except PeerError as lost:
+        return end_as_lost(str(lost), lost.unexplained)
 
 
 def command_of(given: "Given", options: argparse.Namespace) -> list[str]:
@@ -154,7 +157,9 @@ def how_many(
     count = options.processes
     before = of_run(recipe) if options.resume else None
     if before:
-        return (before[0] if count == AUTO else count), before[1] or options.divided
+        known, shared = before
+        count = min(known, most_processes()) if count == AUTO else count
+        return count, shared or options.divided
     if count != AUTO:
         return count, options.divided
     if options.divided:

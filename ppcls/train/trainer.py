@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ppcls.data.loader import Batch, Loader, step_batches
 from ppcls.data.sampler import EpochSampler
@@ -183,6 +184,8 @@ class Trainer:
         self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
         self.listeners = Callbacks(self.callbacks if self.processes.first else ())
+        self.statistics = self.changing_statistics()
+        self.writer = checkpoint.Writer()
 
     # ------------------------------------------------------------------ state
 
@@ -234,6 +237,8 @@ class Trainer:
             except BaseException:
                 self.listeners.end(False)
                 raise
+            finally:
+                self.writer.close()
             self.listeners.end(done)
         self.require_callbacks()
         return done
@@ -259,6 +264,7 @@ class Trainer:
                 raise error.adding(self.what_stays()) from None
             finally:
                 self.loader.close()
+            self.writer.wait()
             self.objective.check()
             done = not self.stopping and (
                 self.step == self.options.total_steps or self.stopping_early(self.evaluations)
@@ -348,6 +354,8 @@ class Trainer:
                 self.count(self.train_step(batches, images, rate) if images else None)
             except NotFinite as error:
                 raise self.diverged(error.what, error.value, batches) from None
+        if images:
+            self.processes.average(self.statistics)
         self.step += 1
         if self.average:
             self.average.update(self.step)
@@ -387,6 +395,7 @@ class Trainer:
         """Evaluate and save where that is due, after the step just done."""
         done = self.step == self.options.total_steps
         epoch_ends = self.at_the_end_of_an_epoch()
+        self.writer.settle()
         self.scores = {}
         epoch = self.step // self.options.epoch_steps
         due = epoch_ends and (done or epoch % self.options.eval_every == 0)
@@ -411,7 +420,6 @@ class Trainer:
         batches = self.loader.evaluation(size, processes.rank, processes.count, self.pace)
         skipped: list[str] = []
         error = ""
-        self.average_statistics()
         try:
             with self.shown():
                 batches = noting(self.interrupt.watch(batches), skipped)
@@ -543,18 +551,15 @@ class Trainer:
 
     # ------------------------------------------------------------------ small parts
 
-    def average_statistics(self) -> None:
-        """Batch norms' statistics, of each process's own images, become the mean of all."""
-        held = self.average.held if self.average else {}
-        beside = self.objective.layers
-        states = [
-            (self.model, self.model.state_dict()),
-            (self.model, held),
-            (beside, beside.state_dict()),
-        ]
-        for layer, state in states:
+    def changing_statistics(self) -> list[Tensor]:
+        """Statistics of batch norms that training changes: of each process's own images."""
+        kept = {id(value) for layer in self.frozen for value in layer.state_dict().values()}
+        found = []
+        for layer in (self.model, self.objective.layers):
             learnt = {name for name, _ in layer.named_parameters()}
-            self.processes.average([v for name, v in state.items() if name not in learnt])
+            state = layer.state_dict()
+            found += [v for name, v in state.items() if name not in learnt and id(v) not in kept]
+        return found
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the model has the weights that the run evaluates and hands on."""
@@ -581,22 +586,24 @@ class Trainer:
         )
 
     def save(self, name: str) -> Path:
-        """Write a checkpoint; the first process does, when all have come here."""
+        """Begin to write a checkpoint; the first process does."""
         self.read()
-        self.average_statistics()
         path = self.folder / name
         if not self.processes.first:
             return path
         optimizer = self.train_step.optimizer if name == checkpoint.LATEST else None
+        beside = self.objective.layers
+        state = checkpoint.state_of(self.model, optimizer, self.average, beside)
         record = Record(**self.about, **self.state_dict())
-        with self.shown():
-            trained = self.average.held if self.average else None
-            checkpoint.save(path, self.model, optimizer, record, trained, self.objective.layers)
-        run_folder.settle(self.folder)
-        if name == checkpoint.LATEST and self.options.keep:
-            checkpoint.keep(self.folder, self.step, self.options.keep)
-        self.listeners.saved(path, self.step)
+        self.writer.write(path, state, record, partial(self.saved, path, self.step))
         return path
+
+    def saved(self, path: Path, step: int) -> None:
+        """What follows a checkpoint that has been written."""
+        run_folder.settle(self.folder)
+        if path.name == checkpoint.LATEST and self.options.keep:
+            checkpoint.keep(self.folder, step, self.options.keep)
+        self.listeners.saved(path, step)
 
     def what_stays(self) -> str:
         """The words that say how to go on where nothing can be saved any more."""
@@ -612,6 +619,7 @@ class Trainer:
         if not self.step:
             return ""
         path = self.save(checkpoint.LATEST)
+        self.writer.wait()
         return f"; saved {path}; to go on: the same command with --resume"
 
 
