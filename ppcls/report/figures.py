@@ -232,7 +232,7 @@ def by_class(
             int(photos[number]),
             int(predicted[number]),
             *figures.get(number, [None] * 3),
-            known(metrics.tpr_at_fpr(scores, outcomes.labels == number, RATE)),
+            tpr_at_fpr=known(metrics.tpr_at_fpr(scores, outcomes.labels == number, RATE)),
         )
         for number, (name, scores) in enumerate(zip(names, outcomes.probabilities.T, strict=True))
     ]
