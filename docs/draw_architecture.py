@@ -24,6 +24,7 @@ PURPOSES = {
     "compare": "whether one network is better than another, and what differs",
     "cluster": "predictions by the workers of a Ray cluster",
     "dev": "for maintainers: proofs of networks, pages of docs/",
+    "drift": "whether photos are still like those of the calibration",
     "explain": "where a checkpoint's model saw a class",
     "export": "a trained model as a folder that predicts",
     "migrate": "PaddleClas's configs made into recipes",

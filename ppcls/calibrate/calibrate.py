@@ -122,14 +122,13 @@ def ask(predictor: Predictor, samples: Dataset, skip: bool) -> tuple[Answers, Da
 
 def write(folder: Path, found: Fitted, answers: Answers) -> Calibration:
     """Put it into the folder, whole or not at all; all else there stays."""
-    data, digest = to_file(found.values) if found.values else (b"", None)
+    data, digest = to_file(found.values | found.sketch.arrays())
     made = replace(found.calibration, arrays=digest)
     text = manifest.with_calibration(read_text(folder / manifest.FILE), made)
     own = (manifest.FILE, calibration.FILE, calibration.PICTURE)
     picture = draw(found, answers)
     with staged_folder(folder, manifest.FILE, own) as temporary:
-        if data:
-            (temporary / calibration.FILE).write_bytes(data)
+        (temporary / calibration.FILE).write_bytes(data)
         (temporary / calibration.PICTURE).write_bytes(picture)
         write_text(temporary / manifest.FILE, text)
     return made

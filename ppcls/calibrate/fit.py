@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.drift.sketch import Sketch, make_sketch
 from ppcls.inference.calibration import (
     LEAST,
     Calibration,
@@ -16,6 +17,7 @@ from ppcls.inference.calibration import (
     Unknown,
     logits_of,
     nonconformity,
+    principal,
     strangeness,
     tempered,
     unit,
@@ -254,7 +256,7 @@ def fit_distance(answers: Answers) -> dict[str, np.ndarray]:
     means /= counts[:, None]
     apart = rows - means[which]
     count, width = apart.shape
-    spread, directions = principal(apart)
+    spread, directions = principal(apart, KEPT)
     mean = spread.sum() / width
     total = (spread**2).sum()
     noise = (((apart**2).sum(axis=1) ** 2).sum() / count - total) / count
@@ -269,22 +271,6 @@ def fit_distance(answers: Answers) -> dict[str, np.ndarray]:
         "varies": varies.astype(np.float32),
         "neighbours": rows[np.sort(places)].astype(np.float16),
     }
-
-
-def principal(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The eigenvalues of a covariance, largest first, and the first KEPT directions [K, D].
-
-    Args:
-        rows: [N, D], with mean 0.
-    """
-    count, width = rows.shape
-    few = count <= width
-    values, vectors = np.linalg.eigh(rows @ rows.T if few else rows.T @ rows)
-    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :KEPT].T
-    if few:
-        lengths = np.sqrt(np.maximum(values[: len(vectors)], LEAST))
-        vectors = vectors @ rows / lengths[:, None]
-    return values / count, vectors
 
 
 def fit_unknown(answers: Answers, wish: Wish) -> tuple[Unknown, dict[str, np.ndarray], np.ndarray]:
@@ -320,7 +306,7 @@ class Fitted:
     """A calibration, with what a picture shows of the images it was made from.
 
     Attributes:
-        values: the arrays that go with it.
+        values: the arrays that go with it, but for those of the sketch.
         tempered: their probabilities, float32 [N, classes], each image's with the temperature
             that fits the others.
         sizes: of each image's set by the others' thresholds, int64 [N].
@@ -328,6 +314,7 @@ class Fitted:
 
     calibration: Calibration
     values: dict[str, np.ndarray]
+    sketch: Sketch
     tempered: np.ndarray
     sizes: np.ndarray
 
@@ -352,14 +339,16 @@ def fit(answers: Answers, wish: Wish, made_from: MadeFrom) -> Fitted:
         "calibration_error": round(ece(answers.probabilities, answers.labels), 4),
         "calibration_error_after": round(ece(apart, answers.labels), 4),
     }
+    sketch = make_sketch(answers.probabilities, answers.features)
     calibration = Calibration(
         made_from=made_from,
         temperature=temperature,
         sets=sets,
         unknown=unknown,
         expected=expected,
+        sketch=sketch.of,
     )
-    return Fitted(calibration, values, apart, sizes)
+    return Fitted(calibration, values, sketch, apart, sizes)
 
 
 def require_enough(answers: Answers, wish: Wish, data: str) -> None:

@@ -15,6 +15,7 @@ from ppcls.commands.options import (
 )
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded
+from ppcls.utils.text import whole_number
 
 SIZES = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
@@ -43,6 +44,13 @@ def add(commands) -> None:
     speed.add_argument("--max-batch", type=positive, metavar="N", help=text)
     text = "milliseconds that a batch waits at most for images on their way; default: measured"
     speed.add_argument("--max-delay", type=decimal_from(0, 10_000), metavar="MS", help=text)
+    drift = parser.add_argument_group("drift, of models that ppcls calibrate has calibrated")
+    text = "images that are held against those of the calibration at a time, 20 or more; 0: none; "
+    text += "default: 500"
+    drift.add_argument("--drift-window", type=drift_window, default=500, metavar="N", help=text)
+    text = "share of windows of like images that raise an alarm all the same; default: 0.01"
+    rate = decimal_from(0.0001, 0.5)
+    drift.add_argument("--drift-false-alarms", type=rate, default=0.01, metavar="SHARE", help=text)
     limits = parser.add_argument_group("limits")
     text = "size of a request's body; default: 32M"
     limits.add_argument("--max-body", type=size, default=32 << 20, metavar="BYTES", help=text)
@@ -79,6 +87,13 @@ def port(text: str) -> int:
     if not text.isdecimal() or not int(text[:9]) < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text!r} should be a number from 0 to 65535")
     return int(text)
+
+
+def drift_window(text: str) -> int:
+    number = whole_number(text)
+    if number is None or 0 < number < 20:
+        raise argparse.ArgumentTypeError(f"{text!r} should be a number from 20, or 0 for none")
+    return number
 
 
 def size(text: str) -> int:
@@ -134,6 +149,8 @@ def run(options: argparse.Namespace) -> int:
             record=options.record,
             share=options.share,
             access_log=None if options.access_log == "none" else options.access_log,
+            drift=options.drift_window,
+            drift_false_alarms=options.drift_false_alarms,
             options=predictor_options(options),
             use=tuple(options.use),
         )

@@ -113,6 +113,8 @@ class Calibration:
         sets: made of the probabilities that the network gives, before the temperature: what is
             guaranteed of them does not depend on it.
         expected: what was found by cross-fitting, for people.
+        sketch: what the axes of the sketch of its images lie in (`ppcls.drift.sketch`), None where
+            an older ppcls made it, without one.
         arrays: digest of FILE, None where there is none.
         values: the arrays in it, by name, and those of `with_products`.
     """
@@ -122,6 +124,7 @@ class Calibration:
     unknown: Unknown
     temperature: Positive = 1.0
     expected: dict[str, Any] = field(default_factory=dict)
+    sketch: Literal["features", "scores"] | None = None
     arrays: str | None = None
     values: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -405,3 +408,20 @@ def unit(features: np.ndarray) -> np.ndarray:
     rows = features.astype(np.float64)
     lengths = np.sqrt((rows**2).sum(axis=1, keepdims=True))
     return rows / np.maximum(lengths, LEAST)
+
+
+def principal(rows: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The eigenvalues of a covariance, largest first, and the first directions [K, D].
+
+    Args:
+        rows: [N, D], with mean 0.
+        most: directions, of as many as there are.
+    """
+    count, width = rows.shape
+    few = count <= width
+    values, vectors = np.linalg.eigh(rows @ rows.T if few else rows.T @ rows)
+    values, vectors = np.maximum(values[::-1], 0), vectors[:, ::-1][:, :most].T
+    if few:
+        lengths = np.sqrt(np.maximum(values[: len(vectors)], LEAST))
+        vectors = vectors @ rows / lengths[:, None]
+    return values / count, vectors

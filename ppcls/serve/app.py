@@ -139,6 +139,7 @@ def describe(model: Model) -> dict[str, Any]:
         kept = ("classes", "task", "topk", "calibrated", "engine", "batch", "delay", "rate")
         found |= {"network": about["model"]}
         found |= {key: about[key] for key in (*kept, "check", "maps")}
+        found["drift"] = about["drift"] and about["drift"] | {"last": model.drift}
     elif model.problem:
         found["problem"] = model.problem
     return found

@@ -1,6 +1,11 @@
 """What a service tells of itself at /metrics, in Prometheus's form."""
 
+from contextlib import suppress
+from typing import Any
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from ppcls.drift import PARTS
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
@@ -54,6 +59,24 @@ class Metrics:
             "ppcls_reloads", "New versions, by outcome: taken, refused or taken_back.",
             ["model", "outcome"], registry=own,
         )  # fmt: skip
+        self.drift_distance = Gauge(
+            "ppcls_drift_distance",
+            "How far the last window's images are from the calibration's, in features, scores and "
+            "classes, by what chance makes of it.", ["model", "part"], registry=own,
+        )  # fmt: skip
+        self.drift_p = Gauge(
+            "ppcls_drift_p", "The chance that like images are as far away.", MODEL, registry=own
+        )
+        self.drift_alarm = Gauge(
+            "ppcls_drift_alarm", "1: the last window's images have drifted.", MODEL, registry=own
+        )
+        self.drift_images = Gauge(
+            "ppcls_drift_images", "Images in the present window.", MODEL, registry=own
+        )
+        self.drift_windows = Counter(
+            "ppcls_drift_windows", "Windows, by outcome: alike or alarm.",
+            ["model", "outcome"], registry=own,
+        )  # fmt: skip
         self.refused = Counter(
             "ppcls_refused", "Requests that were not let in, by why.", ["why"], registry=own
         )
@@ -64,6 +87,23 @@ class Metrics:
             "ppcls_log_dropped", "Lines of the access log and samples that were not written.",
             ["log"], registry=own,
         )  # fmt: skip
+
+    def tell_drift(self, model: str, found: dict[str, Any]) -> None:
+        """What came of a window of a model's images."""
+        for part, distance in found["distances"].items():
+            self.drift_distance.labels(model, part).set(distance)
+        self.drift_p.labels(model).set(found["p"])
+        self.drift_alarm.labels(model).set(found["alarm"])
+        self.drift_windows.labels(model, "alarm" if found["alarm"] else "alike").inc()
+
+    def forget_drift(self, model: str) -> None:
+        """Of the last window, which was another version's."""
+        for part in PARTS:
+            with suppress(KeyError):
+                self.drift_distance.remove(model, part)
+        for gauge in (self.drift_p, self.drift_alarm, self.drift_images):
+            with suppress(KeyError):
+                gauge.remove(model)
 
     def part(self, name: str, what: str) -> Histogram:
         text = f"Seconds that a request's images {what}."

@@ -85,6 +85,7 @@ class Worker:
         self.pending: dict[int, Pending] = {}
         self.images = 0  # of these
         self.memory = 0
+        self.watched = 0  # images in its present window, of drift
         self.is_open = False  # it answers
         self.leaves = False  # it was told to end
         self.code: int | None = None  # that its process ended with
@@ -187,7 +188,11 @@ class Worker:
                     self.take_answers(header["answers"], rest)
                     self.model.pump()
                     continue
+                if header["kind"] == "drift":
+                    self.model.tell_drift(self.version, header["found"])
+                    continue
                 self.memory = header["memory"]
+                self.watched = header.get("drift", 0)
                 if header["busy"] > self.version.hang:
                     why = "hung"
                     break
@@ -320,6 +325,7 @@ class Model:
         self.problem = ""  # why there is no worker
         self.closed = False
         self.tasks: set[asyncio.Task[None]] = set()
+        self.drift: dict[str, Any] | None = None  # of the last window of `current`
         self.queue = metrics.queue.labels(name)
         self.queue_share = metrics.queue_share.labels(name)
 
@@ -385,6 +391,10 @@ class Model:
             "delay": self.settings.delay,
             "pixels": self.settings.limits.pixels,
             "known": known,
+            "drift": {
+                "window": self.settings.drift,
+                "false_alarms": self.settings.drift_false_alarms,
+            },
         }
         start = time.monotonic()
         self.workers.add(worker)
@@ -454,6 +464,8 @@ class Model:
             }
         )
         self.metrics.rate.labels(self.name).set(about["rate"])
+        self.metrics.forget_drift(self.name)
+        self.drift = None
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -683,6 +695,18 @@ class Model:
         count = self.count
         self.queue.set(count)
         self.queue_share.set(count / self.settings.limits.queue)
+        if self.current and self.current.about["drift"]:
+            watched = sum(worker.watched for worker in self.current.workers)
+            self.metrics.drift_images.labels(self.name).set(watched)
+
+    def tell_drift(self, version: Version, found: dict[str, Any]) -> None:
+        """What came of a window of a version's images."""
+        if version is not self.current:
+            return
+        if found["alarm"] and not (self.drift and self.drift["alarm"]):
+            say(f"note: {self.name}: what it is asked has drifted (p {found['p']:.2g})")
+        self.drift = found
+        self.metrics.tell_drift(self.name, found)
 
     @property
     def memory(self) -> int:

@@ -51,6 +51,8 @@ class ServeSettings:
         record: folder for a share of the images; None: none is kept.
         access_log: file for a line of each request, "-": standard output; None: none.
         options: arguments of `Predictor`.
+        drift: images of a window that is held against those of the calibration; 0: none.
+        drift_false_alarms: the share of windows that raise an alarm though nothing has changed.
         use: modules whose engines `options` may name.
     """
 
@@ -71,5 +73,7 @@ class ServeSettings:
     share: float = 0.01
     record_most: int = 10_000
     access_log: str | None = "-"
+    drift: int = 500
+    drift_false_alarms: float = 0.01
     options: dict[str, Any] = field(default_factory=dict)
     use: tuple[str, ...] = ()

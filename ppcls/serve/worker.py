@@ -32,6 +32,7 @@ from ppcls.inference.selfcheck import check
 from ppcls.serve import frames
 from ppcls.serve.batching import Batcher, Item, Request
 from ppcls.serve.curve import Plan, plan, resume_plan
+from ppcls.serve.watch import How, Watch, how_of
 from ppcls.utils import environment, guard, modules
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import be_quiet, print_error
@@ -63,8 +64,16 @@ class Failure:
 class Server:
     """A model, opened, and its threads."""
 
-    def __init__(self, connection: socket.socket, predictor: Predictor, how: Plan, pixels: int):
+    def __init__(
+        self,
+        connection: socket.socket,
+        predictor: Predictor,
+        how: Plan,
+        pixels: int,
+        drift: How | None = None,
+    ):
         self.connection = connection
+        self.watch = Watch(drift, self.tell_drift) if drift else None
         self.sending = threading.Lock()
         self.predictor = predictor
         self.plan = how
@@ -87,6 +96,10 @@ class Server:
             for piece in pieces:
                 self.connection.sendall(piece)
 
+    def tell_drift(self, found: dict[str, Any]) -> None:
+        with suppress(OSError):
+            self.send({"kind": "drift", "found": found})
+
     def beat(self) -> None:
         """Tell that this process lives, how long its threads are at what they do, and its size."""
         before = awake = time.monotonic()
@@ -96,7 +109,8 @@ class Server:
                 awake = now
             since = max(awake, min(list(self.busy.values()), default=now))
             with suppress(OSError):
-                self.send({"kind": "beat", "busy": now - since, "memory": memory()})
+                beat = {"kind": "beat", "busy": now - since, "memory": memory()}
+                self.send(beat | ({"drift": self.watch.count} if self.watch else {}))
             before = time.monotonic()
             time.sleep(BEAT)
 
@@ -221,14 +235,27 @@ class Server:
             items = [item for item in items if not item.request.is_over(now)]
             failure = Failure("late", "it came too late")
             whole = [item.request for item in late if item.request.answer(item.place, failure)]
+            seen: list[tuple[np.ndarray, np.ndarray | None]] = []
             if items:
                 self.busy[own] = now
-                whole += self.run_batch(items, alone)
+                whole += self.run_batch(items, alone, seen)
                 self.busy.pop(own, None)
             self.send_answers(whole)
+            if self.watch:  # nobody waits for it
+                for outputs in seen:
+                    self.watch.take(*outputs)
 
-    def run_batch(self, items: list[Item], alone: bool) -> list[Request]:
-        """Predict; returns the requests that have all their answers now."""
+    def run_batch(
+        self,
+        items: list[Item],
+        alone: bool,
+        seen: list[tuple[np.ndarray, np.ndarray | None]],
+    ) -> list[Request]:
+        """Predict; returns the requests that have all their answers now.
+
+        Args:
+            seen: probabilities and features are added to it, for the watch over drift.
+        """
         start = time.monotonic()
         engine = self.plan.alone if alone else self.plan.beside
         found: list[Any]
@@ -237,15 +264,17 @@ class Server:
             rows = self.predictor.probabilities(outputs[0])
             several = len(items)
             pooled: Any = [None] * several
-            if self.predictor.needs_features:
+            if self.predictor.needs_features or (self.watch and self.watch.needs_features):
                 pooled = self.predictor.pooled(outputs)
             maps: Any = [None] * several
             if self.predictor.manifest.maps and any(item.request.explain for item in items):
                 maps = self.predictor.class_maps(outputs)
             found = [self.result(*one) for one in zip(items, rows, pooled, maps, strict=True)]
+            if self.watch:
+                seen.append((rows, pooled if self.watch.needs_features else None))
         except Exception as error:  # engines and memory have kinds of their own
             if len(items) > 1:  # one of them may be why, or that they are many
-                return [whole for item in items for whole in self.run_batch([item], alone)]
+                return [whole for item in items for whole in self.run_batch([item], alone, seen)]
             reason = "; ".join(error.lines) if isinstance(error, UserError) else guard.gist(error)
             found = [Failure("engine", reason)]
             items[0].request.failed = reason
@@ -385,7 +414,9 @@ def memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def about(predictor: Predictor, digest: str, how: Plan, checked: dict[str, Any]) -> dict[str, Any]:
+def about(
+    predictor: Predictor, digest: str, how: Plan, checked: dict[str, Any], drift: How | None
+) -> dict[str, Any]:
     """What the other process tells of the model."""
     manifest = predictor.manifest
     engine = predictor.engine
@@ -396,6 +427,7 @@ def about(predictor: Predictor, digest: str, how: Plan, checked: dict[str, Any])
         "task": manifest.task,
         "topk": manifest.topk,
         "calibrated": predictor.calibration is not None,
+        "drift": drift.about() if drift else None,
         "engine": str(engine.settings),
         "framework": engine.settings.engine,
         "shape": [None, *engine.shape[1:]],
@@ -491,7 +523,8 @@ def opened(connection: socket.socket, header: dict[str, Any]) -> Server | None:
             how = resume_plan(predictor, known)
         else:
             how = plan(predictor, header["batch"], header["delay"])
-        ready = {"kind": "ready", **about(predictor, digest, how, checked)}
+        drift = how_of(predictor, header["drift"])
+        ready = {"kind": "ready", **about(predictor, digest, how, checked, drift)}
     except UserError as error:
         send({"kind": "failed", "lines": error.lines})
         return None
@@ -502,7 +535,7 @@ def opened(connection: socket.socket, header: dict[str, Any]) -> Server | None:
         send({"kind": "failed", "lines": [f"{header['folder']}: {guard.gist(error)} ({where})"]})
         return None
     send(ready)
-    return Server(connection, predictor, how, header["pixels"])
+    return Server(connection, predictor, how, header["pixels"], drift)
 
 
 if __name__ == "__main__":

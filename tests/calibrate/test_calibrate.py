@@ -133,8 +133,9 @@ def test_without_features_the_unknown_is_told_by_scores(command, exports, tmp_pa
     assert command(folder=plain)[0] == 0
     found = document(plain)["ppcls"]["calibration"]
     assert found["unknown"]["measure"] in ("confidence", "entropy")
-    assert "arrays" not in found
-    assert not (plain / "calibration.safetensors").exists()
+    assert found["sketch"] == "scores"
+    names = calibration.read_arrays(plain / "calibration.safetensors", found["arrays"])
+    assert all(name.startswith("sketch_") for name in names)
 
 
 def test_another_projects_manifest_keeps_its_words(command, folder):
@@ -370,10 +371,13 @@ def test_the_commands_of_the_page_run_in_order(exports, photos, run, tmp_path, m
     shutil.copytree(exports / "features", tmp_path / "exported/own_photos")
     shutil.copytree(photos, tmp_path / "photos/val")
     commands = pages.commands(page)
-    assert [pages.arguments(line)[0] for line in commands] == ["calibrate", "predict"]
+    assert [pages.arguments(line)[0] for line in commands] == [
+        *("calibrate", "predict", "drift", "drift")
+    ]
     for line in commands:
         code, _, err = run(*pages.arguments(line))
         assert (code, err) == (0, ""), line
+    assert (tmp_path / "drift/drift.png").is_file()
     assert "state,set" in (tmp_path / "results.csv").read_text()
     (code,) = pages.blocks(page, "python")
     exec(compile(code, "reliable.md", "exec"), {})

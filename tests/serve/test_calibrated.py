@@ -1,17 +1,22 @@
 """A calibrated model in the service: scores, sets and states are those of `Predictor`."""
 
+import time
+
 import numpy as np
 import pytest
 import small_network
 from photos import write_photo
+from PIL import Image
 
 import ppcls
 from ppcls.calibrate.calibrate import calibrate_on
 from ppcls.calibrate.fit import Wish
 from ppcls.data.samples import Dataset, Paths
+from ppcls.drift import PARTS
 from ppcls.export import Form
 
 ENGINE = "onnxruntime"
+SOON = 120  # seconds for what takes less than one
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +42,7 @@ def calibrated(export_as, known, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(serve, calibrated):
-    with serve(calibrated, "--engine", ENGINE).client() as client:
+    with serve(calibrated, "--engine", ENGINE, "--drift-window", "20").client() as client:
         yield client
 
 
@@ -79,3 +84,57 @@ def test_the_protocol_has_calibrated_probabilities(client, known, expected):
 def test_it_is_said_of_the_model(client):
     (model,) = client.get("/models").json()["models"]
     assert model["calibrated"] is True
+    drift = {name: value for name, value in model["drift"].items() if name != "last"}
+    assert drift == {"window": 20, "false_alarms": 0.01, "reference": 27}
+
+
+# --------------------------------------------------------------------------- drift
+
+
+def drift_of(client):
+    """What /metrics says of drift."""
+    found = {}
+    for line in client.get("/metrics").text.splitlines():
+        if line.startswith("ppcls_drift"):
+            name, value = line.rsplit(" ", 1)
+            found[name.replace('model="small"', "").replace("{}", "")] = float(value)
+    return found
+
+
+def until(client, true):
+    end = time.monotonic() + SOON
+    while not true(drift_of(client)):
+        assert time.monotonic() < end, drift_of(client)
+        time.sleep(0.05)
+    return drift_of(client)
+
+
+def send(client, paths):
+    files = [("image", (str(path), open(path, "rb").read())) for path in paths]  # noqa: SIM115
+    assert client.post("/predict", files=files).status_code == 200
+
+
+def test_windows_are_held_against_the_calibration(client, known, tmp_path):
+    """The other tests' images stand in windows, too."""
+    name = 'ppcls_images_total{model="small",outcome="predicted"} '
+    before = client.get("/metrics").text.partition(name)[2].partition("\n")[0]
+    asked = int(float(before or 0))
+    send(client, known[: 20 - asked % 20])
+    send(client, known[:27])
+    found = until(client, lambda found: windows(found) == asked // 20 + 2)
+    assert found["ppcls_drift_p"] > 0.01
+    assert found["ppcls_drift_alarm"] == 0
+    for part in PARTS:
+        assert 0 <= found[f'ppcls_drift_distance{{,part="{part}"}}'] < 10
+    until(client, lambda found: found["ppcls_drift_images"] == 7)
+    for number in range(33):
+        Image.new("RGB", (40, 48), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    send(client, sorted(tmp_path.iterdir()))
+    found = until(client, lambda found: found["ppcls_drift_alarm"] == 1)
+    assert found["ppcls_drift_p"] <= 0.01
+    (model,) = client.get("/models").json()["models"]
+    assert model["drift"]["last"]["alarm"] is True
+
+
+def windows(found):
+    return sum(count for name, count in found.items() if name.startswith("ppcls_drift_windows_t"))

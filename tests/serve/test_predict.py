@@ -688,6 +688,9 @@ def test_metrics(service, client, photos):
     assert value(after, "ppcls_model_ready", model="small") == 1
     assert value(after, "ppcls_queue_images", model="small") == 0
     assert value(after, "ppcls_worker_memory_bytes", model="small") > 1e6
+    # A model that is not calibrated has nothing to tell of drift.
+    assert not [sample for sample in after if sample[0].startswith("ppcls_drift") and sample[1]]
+    assert client.get("/models").json()["models"][0]["drift"] is None
     assert value(after, "ppcls_engine_images_per_second", model="small") > 0
     (info,) = [labels for (name, labels) in after if name == "ppcls_model_info"]
     assert dict(info)["version"] == "1"

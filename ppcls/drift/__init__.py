@@ -1,0 +1,3 @@
+"""Tells whether photos are still like those that an exported model was calibrated on."""
+
+PARTS = ("features", "scores", "classes")  # that are compared
