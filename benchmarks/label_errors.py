@@ -13,6 +13,7 @@ count as false alarms.
 
 import argparse
 import importlib.util
+import os
 import sys
 import tempfile
 import time
@@ -69,19 +70,21 @@ def measure(options: argparse.Namespace) -> None:
     parts = find_parts(options.data, None)
     album = album_of(*(open_samples(part) for part in parts if part))
     count = len(album.parts["train"])
-    begun = time.perf_counter()
+    begun, used = time.perf_counter(), cpu_seconds()
     seen = survey(album, Demands())
-    looked = time.perf_counter()
+    looked, after = time.perf_counter(), cpu_seconds()
     with Predictor(options.model_dir or frozen_network(), batch_size=16) as predictor:
-        opened = time.perf_counter()
+        opened, idle = time.perf_counter(), cpu_seconds()
         features = unit(features_of(predictor, album, len(album)))
-    done = time.perf_counter()
+    done, end = time.perf_counter(), cpu_seconds()
     labels = labels_of(album)
     groups = groups_of(seen, len(album))[:count]
     rates = len(album) / (done - opened), len(album) / (looked - begun)
     print(
         f"{len(album):,} images: features of {rates[0]:,.0f} a second "
-        f"by {predictor.engine.settings}, looking at them {rates[1]:,.0f} a second"
+        f"by {predictor.engine.settings}, looking at them {rates[1]:,.0f} a second; "
+        f"{1000 * (end - idle) / len(album):.1f} and {1000 * (after - used) / len(album):.1f} CPU "
+        "milliseconds an image"
     )
     rows = []
     seconds = []
@@ -89,17 +92,22 @@ def measure(options: argparse.Namespace) -> None:
         found = []
         for seed in range(options.seeds):
             given = planted(labels[:count], rate, seed)
-            begun = time.perf_counter()
+            begun = cpu_seconds()
             scores = cross_fitted(features[:count], given, deal(given, groups))
             issues = find_issues(scores, given)
-            seconds.append(time.perf_counter() - begun)
+            seconds.append(cpu_seconds() - begun)
             found.append(list(judged(features, labels, given, scores, issues, count)))
         means = np.nanmean(np.array(found, float), axis=0)
         rows.append(
             [f"{rate:.0%}", *(f"{mean:.3f}" if mean <= 1 else f"{mean:.0f}" for mean in means)]
         )
     print(*columns([HEAD, *rows], left=(0,)), sep="\n")
-    print(f"cross-fitting and judging {count:,} images: {np.mean(seconds):.1f} seconds")
+    print(f"cross-fitting and judging {count:,} images: {np.mean(seconds):.1f} CPU seconds")
+
+
+def cpu_seconds() -> float:
+    """What this process and those that it has ended have used of all cores."""
+    return sum(os.times()[:4])
 
 
 def planted(labels: np.ndarray, rate: float, seed: int) -> np.ndarray:

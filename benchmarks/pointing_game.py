@@ -31,6 +31,7 @@ from pathlib import Path
 import numpy as np
 import paddle
 from paddle import nn
+from PIL import Image
 from sklearn.datasets import load_digits
 
 import ppcls
@@ -234,8 +235,11 @@ def main() -> int:
     scores = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "game"
-        export(trained(net, Path(temporary)), folder, [one.pixels for one in images[:4]],
-               Form(("paddle", "onnx"), explain=True))  # fmt: skip
+        files = [Path(temporary) / f"{number}.png" for number in range(4)]
+        for path, one in zip(files, images, strict=False):
+            Image.fromarray(one.pixels[..., 0]).save(path)
+        form = Form(("paddle", "onnx"), explain=True)
+        export(trained(net, Path(temporary)), folder, [str(path) for path in files], form)
         for engine, module in ENGINES.items():
             if find_spec(module):
                 scores[engine] = by_engine(folder, engine, images)

@@ -126,21 +126,24 @@ def coverage_line(
     answers: Answers,
     wish: Wish,
     splits: list[tuple[np.ndarray, np.ndarray]],
-    mapie: dict[str, float] | None,
+    mapie: dict[str, tuple[float, float]] | None,
 ) -> str:
     covered, sizes, first = [], [], []
+    answers = answers if wish.method == "lac" else answers.ranked()
     for index, (fit_to, rest) in enumerate(splits):
-        held = fit_sets(answers.take(fit_to), wish).hold(answers.probabilities[rest])
+        held = answers.take(rest).held(fit_sets(answers.take(fit_to), wish))
         covered.append(held[np.arange(len(rest)), answers.labels[rest]].mean())
         sizes.append(held.sum(axis=1).mean())
         if index < BY_MAPIE:
-            first.append(sizes[-1])
+            first.append((sizes[-1], covered[-1]))
     mean = np.mean(covered)
     verdict = "within a point" if abs(mean - wish.coverage) <= 0.01 else "NOT WITHIN A POINT"
     found = f"coverage {100 * mean:.2f} % ({verdict}), {np.mean(sizes):.3f} classes in a set"
     if mapie:
-        theirs = ", ".join(f"{size:.3f} {name}" for name, size in mapie.items())
-        found += f"; on {len(first)} of the splits {np.mean(first):.3f}, MAPIE {theirs}"
+        theirs = (f"{s:.3f} {name} ({100 * c:.2f} %)" for name, (s, c) in mapie.items())
+        size, held = np.mean(first, axis=0)
+        found += f"; on {len(first)} of the splits {size:.3f} ({100 * held:.2f} %), MAPIE "
+        found += ", ".join(theirs)
     return found
 
 
@@ -155,7 +158,7 @@ def class_line(answers: Answers, wish: Wish, splits: list[tuple[np.ndarray, np.n
     seen = np.zeros(answers.classes)
     excess = np.zeros(answers.classes)  # by how much the rank, a whole number, is above
     for fit_to, rest in splits:
-        held = fit_sets(answers.take(fit_to), wish).hold(answers.probabilities[rest])
+        held = answers.take(rest).held(fit_sets(answers.take(fit_to), wish))
         right = held[np.arange(len(rest)), answers.labels[rest]]
         inside += np.bincount(answers.labels[rest], right, minlength=answers.classes)
         seen += np.bincount(answers.labels[rest], minlength=answers.classes)
@@ -204,6 +207,8 @@ class Kept(ClassifierMixin, BaseEstimator):
 given = np.load(sys.argv[1])
 rows, labels = given["probabilities"], given["labels"]
 kinds = {"lac": LACConformityScore, "aps": APSConformityScore, "raps": RAPSConformityScore}
+if rows.shape[1] == 2:  # for which it has no other
+    kinds = {"lac": LACConformityScore}
 found = {}
 for name, kind in kinds.items():
     found[name] = {}
@@ -213,24 +218,29 @@ for name, kind in kinds.items():
         key = "conformity_score_params"
         ways = {way: {key: {"include_last_label": value}} for way, value in last.items()}
     for way, options in ways.items():
-        sizes = []
+        sizes, covered = [], []
         for fit_to, rest in zip(given["fit_to"], given["rest"]):
             one = SplitConformalClassifier(
                 Kept(rows.shape[1]), confidence_level=float(sys.argv[2]), prefit=True,
                 conformity_score=kind(), random_state=0,
             )
-            one.conformalize(rows[fit_to], labels[fit_to])
+            try:
+                one.conformalize(rows[fit_to], labels[fit_to])
+            except ValueError:  # as of raps, for classes with one image
+                break
             held = one.predict_set(rows[rest], **options)[1][:, :, 0]
             sizes.append(float(held.sum(axis=1).mean()))
-        found[name][way] = float(np.mean(sizes))
+            covered.append(float(held[np.arange(len(rest)), labels[rest]].mean()))
+        if sizes:
+            found[name][way] = float(np.mean(sizes)), float(np.mean(covered))
 print(json.dumps(found))
 """
 
 
 def sizes_by_mapie(
     options: argparse.Namespace, answers: Answers, splits: list[tuple[np.ndarray, np.ndarray]]
-) -> dict[str, dict[str, float]]:
-    """Mean sizes of MAPIE's sets on the same scores and splits, by method and kind."""
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Of MAPIE's sets on the same scores and splits mean size and coverage, by method and kind."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scores.npz"
         fit_to, rest = (np.stack(part) for part in zip(*splits, strict=True))

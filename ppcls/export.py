@@ -132,6 +132,7 @@ def export(
     images: Sequence[str] = (),
     form: Form | None = None,
     overwrite: bool = False,
+    calibrates: bool = False,
 ) -> Path:
     """Write the network and `inference.yml` into the folder `output`.
 
@@ -143,6 +144,7 @@ def export(
         images: images to compare on; default: of the evaluation data, else scikit-learn's two.
         form: default: Paddle's format, float32 in, probabilities out.
         overwrite: replace an export of other weights, too.
+        calibrates: whether the caller calibrates it next.
 
     Raises:
         UserError: `output` is something else or not writable, a package is missing, or the
@@ -159,7 +161,7 @@ def export(
     check_maps(trained, form)
     output = output.resolve()
     origin = Origin(trained.recipe.model.title, str(trained.source), form.precision)
-    with staged(output, origin, overwrite) as temporary:
+    with staged(output, origin, overwrite, calibrates) as temporary:
         write(trained, form, temporary)
         seen = [str(p) for p in images] or check_images(trained)
         kept = narrow(trained, form, temporary, seen) if form.precision == "fp16" else ""

@@ -23,10 +23,11 @@ from ppcls.inference.predictor import MANY_CLASSES, Prediction, batched, best_of
 from ppcls.losses.labels import OwnLoss
 from ppcls.recipe import GIVEN_MODEL, Data, Recipe
 from ppcls.start.choose_recipe import choose
+from ppcls.thresholds import Aim
 from ppcls.train import setup
 from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import BEST, LATEST, Trained, read_record
-from ppcls.train.evaluate import score
+from ppcls.train.evaluate import choose_thresholds, score
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded
 from ppcls.utils.guard import guarded, user_errors
@@ -355,6 +356,7 @@ def evaluate(
     model: nn.Layer | None = None,
     report: str | PathLike[str] | None = None,
     overwrite: bool = False,
+    thresholds: str | None = None,
 ) -> dict[str, float]:
     """The scores of a trained network on labelled images, as `ppcls eval` gives them.
 
@@ -363,12 +365,20 @@ def evaluate(
         model: as of `load`.
         report: a folder to write `report.html` into.
         overwrite: replace another network's report there.
+        thresholds: an aim such as "precision=0.9", by which those of several labels or of the
+            second of two classes are chosen on these images and scored at; what they reach is
+            printed.
     """
+    aim = aim_of(thresholds)
     trained = load(checkpoint, model=model).trained
     if data is not None:
         trained = replace(trained, recipe=with_eval(trained.recipe, data, "data"))
     folder = None if report is None else Path(expanded(report))
-    return score(trained, setup.eval_samples(trained), folder, overwrite)
+    return score(trained, setup.eval_samples(trained), folder, overwrite, aim)
+
+
+def aim_of(thresholds: str | None) -> Aim | None:
+    return None if thresholds is None else Aim.of(thresholds, "thresholds")
 
 
 @guarded
@@ -380,6 +390,7 @@ def export(
     formats: str | Sequence[str] = "paddle",
     images: Sequence[str] = (),
     overwrite: bool = False,
+    thresholds: str | None = None,
     **form: Any,
 ) -> Path:
     """Write a trained network for prediction, as `ppcls export` does; returns the folder.
@@ -389,9 +400,11 @@ def export(
         formats: paddle, onnx, openvino, or several of them.
         images: files to compare the exported network on; default: of the evaluation data.
         overwrite: replace an export of other weights.
+        thresholds: an aim such as "f1": chosen as by `evaluate`, on the evaluation data of the
+            recipe, and written into the export.
         form: more of `ppcls.export.Form`: input="uint8", output="logits", dynamic_size=True …
     """
-    known = [one.name for one in fields(Form) if one.name != "formats"]
+    known = [one.name for one in fields(Form) if one.name not in ("formats", "thresholds")]
     for key in form:
         if key not in known:
             hint = did_you_mean(key, known) or f"; there are {', '.join(known)}"
@@ -399,6 +412,10 @@ def export(
     wanted = (formats,) if isinstance(formats, str) else tuple(formats)
     for name in wanted:
         inputs.one_of("formats", name, ("paddle", "onnx", "openvino"))
+    aim = aim_of(thresholds)
     trained = load(checkpoint, model=model).trained
-    folder = Path(expanded(output))
-    return write_export(trained, folder, list(images), Form(wanted, **form), overwrite)
+    made = Form(wanted, **form)
+    if aim:
+        chosen = choose_thresholds(trained, setup.eval_samples(trained), aim)
+        made = replace(made, thresholds=chosen)
+    return write_export(trained, Path(expanded(output)), list(images), made, overwrite)

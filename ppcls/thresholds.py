@@ -34,8 +34,8 @@ class Aim:
     costs: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
-    def of(cls, text: str) -> "Aim":
-        """The aim that `--thresholds` names; UserError where it names none."""
+    def of(cls, text: str, argument: str = "--thresholds") -> "Aim":
+        """The aim in words, of the argument so called; UserError where it names none."""
         kind, _, value = text.partition("=")
         if text == "f1":
             return cls("f1")
@@ -47,7 +47,7 @@ class Aim:
             costs = [decimal(part) for part in value.split(":")]
             if len(costs) == 2 and all(c is not None and 0 < c < np.inf for c in costs):
                 return cls("cost", costs=(float(costs[0] or 0), float(costs[1] or 0)))
-        raise UserError(f"--thresholds {quoted(text)}: should be {KINDS}")
+        raise UserError(f"{argument} {quoted(text)}: should be {KINDS}")
 
     def __str__(self) -> str:
         if self.kind == "cost":

@@ -14,6 +14,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 
 import ppcls
 from ppcls import thresholds
+from ppcls.inference import manifest
 from ppcls.thresholds import Aim, choose, chosen
 from ppcls.train import evaluate
 from ppcls.utils.errors import UserError
@@ -106,7 +107,7 @@ def test_a_class_that_all_images_have_or_none(aim, label, value, reached):
     assert (said in thresholds.lines(found)) is (reached is None)
 
 
-def test_the_second_of_two_classes_has_one_too(trained, workdir, run):
+def test_the_second_of_two_classes_has_one_too(trained, workdir, run, capsys):
     """As PaddleClas's ThreshOutput in the folder; of three classes they are refused."""
     command = ("export", "-c", "recipe.yaml", "--output", "decided", "--format", "onnx")
     code, out, err = run(*command, "--thresholds", "recall=1")
@@ -123,11 +124,18 @@ def test_the_second_of_two_classes_has_one_too(trained, workdir, run):
         found = predictor.predict("photos/eval/bee")
         assert [one.labels for one in found] == [["bee"]] * 3
         assert all(one.scores[0] > own["threshold"] for one in found)
+    made = ppcls.export("runs/small", "again", formats="onnx", thresholds="recall=1")
+    assert manifest.read(made).threshold == own["threshold"]
+    capsys.readouterr()
+    assert ppcls.evaluate("runs/small", thresholds="recall=1") == ppcls.evaluate("runs/small")
+    assert capsys.readouterr().out.startswith("thresholds for recall ≥ 100 %, chosen on 6 images")
+    with pytest.raises(UserError, match=r"^thresholds 'f2': should be f1, precision=0\.9"):
+        ppcls.evaluate("runs/small", thresholds="f2")
     small = replace(small_network.trained(small_network.Small(classes=3)), names=("a", "b", "c"))
     model = replace(small.recipe.model, num_classes=3)
     small = replace(small, recipe=replace(small.recipe, model=model))
     with pytest.raises(
-        UserError, match=r"^--thresholds: are for several labels .* of the 3 classes"
+        UserError, match=r"^thresholds by an aim are for several labels .* of the 3 classes"
     ):
         evaluate.require_thresholds(small)
 

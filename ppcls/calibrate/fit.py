@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +12,10 @@ from ppcls.inference.calibration import (
     LEAST,
     Calibration,
     MadeFrom,
+    Ranks,
     Sets,
     Unknown,
+    logits_of,
     nonconformity,
     principal,
     strangeness,
@@ -29,9 +31,13 @@ SEED = 0
 FOLDS = 5  # of cross-fitting
 STEPS = 50  # of Newton's at most
 HOTTEST = 20.0  # temperature, and the reciprocal of the coldest
+FAR = -1e6  # below the largest logit: what nothing brings back
+CLEAR = 2.0  # standard errors by which a temperature has to make answers likelier
 TUNED = 0.2  # the share of images that the penalty of raps is chosen by
 FEW = 5  # images of a class, on average, below which all classes have one mean of features
 KEPT = 256  # directions in which features vary
+NEIGHBOURS = 1000  # images whose features are kept at most
+SLICES, MANY = 20, 2000  # of cross-fitting the unknown where there are not so many images
 WITHOUT_FEATURES = "entropy"
 PENALTIES = (0.001, 0.01, 0.1, 0.2, 0.5)  # those of arXiv:2009.14193
 
@@ -56,12 +62,13 @@ class Wish:
 @dataclass(frozen=True, eq=False)
 class Answers:
     """A network's answers to labelled images: probabilities float32 [N, classes], labels int64 [N]
-    and, where it gives them, features float32 [N, D].
+    and, where it gives them, features float32 [N, D]; `ranks` of the probabilities are a store.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
     features: np.ndarray | None = None
+    ranks: Ranks | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,29 +77,47 @@ class Answers:
     def classes(self) -> int:
         return self.probabilities.shape[1]
 
+    def ranked(self) -> "Answers":
+        """With ranks, which parts that are taken need not find again."""
+        return replace(self, ranks=Ranks.of(self.probabilities))
+
+    def nonconformity(self, method: str, penalty: float = 0.0, free: int = 0) -> np.ndarray:
+        return nonconformity(self.probabilities, method, penalty, free, self.ranks)
+
+    def held(self, sets: Sets) -> np.ndarray:
+        """Which classes are in each image's set: bool [N, classes]."""
+        return sets.hold(self.probabilities, self.ranks)
+
     def take(self, places: np.ndarray) -> "Answers":
         features = None if self.features is None else self.features[places]
-        return Answers(self.probabilities[places], self.labels[places], features)
+        ranks = self.ranks and self.ranks.take(places)
+        return Answers(self.probabilities[places], self.labels[places], features, ranks)
 
 
 # --------------------------------------------------------------------------
 # Temperature (arXiv:1706.04599)
 
 
-def fit_temperature(answers: Answers) -> float:
-    """The temperature with which the right classes are likeliest, by Newton's method.
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """What logits are divided by so that the labels are likeliest, by Newton's method.
 
     Of the reciprocal of the temperature the loss is convex.
+
+    Args:
+        logits: [N, classes]; -inf for a class that is none.
+        labels: int64 [N].
     """
-    logits = np.log(np.maximum(answers.probabilities.astype(np.float64), LEAST))
-    right = logits[np.arange(len(logits)), answers.labels]
+    rows = logits.astype(np.float64)
+    rows = np.maximum(rows - rows.max(axis=1, keepdims=True), FAR)
+    right = rows[np.arange(len(rows)), labels]
     beta = 1.0
     for _ in range(STEPS):
-        powers = np.exp(beta * (logits - logits.max(axis=1, keepdims=True)))
+        powers = np.exp(beta * rows)
         shares = powers / powers.sum(axis=1, keepdims=True)
-        mean = (shares * logits).sum(axis=1)
+        weighted = shares * rows
+        mean = weighted.sum(axis=1)
         slope = float((mean - right).mean())
-        bend = float(((shares * logits**2).sum(axis=1) - mean**2).mean())
+        bend = float(((weighted * rows).sum(axis=1) - mean**2).mean())
         wanted = beta - slope / bend if bend > 0 else beta * (4 if slope < 0 else 1)
         new = min(max(wanted, beta / 4, 1 / HOTTEST), beta * 4, HOTTEST)
         if abs(new - beta) <= 1e-9 * beta:
@@ -103,8 +128,13 @@ def fit_temperature(answers: Answers) -> float:
 
 def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean of -log of the right class's probability, in nats."""
+    return float(log_losses(probabilities, labels).mean())
+
+
+def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Of each image, in nats, float64 [N]."""
     right = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(right, LEAST)).mean())
+    return -np.log(np.maximum(right, LEAST))
 
 
 def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -112,9 +142,9 @@ def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)[0]
 
 
-def folds(answers: Answers) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def folds(answers: Answers, wanted: int = FOLDS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Of cross-fitting, the places of the images to fit to, and of those to look at."""
-    count = min(FOLDS, len(answers))
+    count = min(wanted, len(answers))
     order = np.random.default_rng(SEED).permutation(len(answers))
     parts = [np.sort(order[i::count]) for i in range(count)]
     for part in parts:
@@ -125,21 +155,28 @@ def folds(answers: Answers) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def tempered_apart(answers: Answers) -> np.ndarray:
     """Probabilities, each image's with the temperature that fits the others."""
     found = answers.probabilities.copy()
+    logits = logits_of(answers.probabilities)
     for rest, part in folds(answers):
-        found[part] = tempered(answers.probabilities[part], fit_temperature(answers.take(rest)))
+        own = fit_temperature(logits[rest], answers.labels[rest])
+        found[part] = tempered(answers.probabilities[part], own)
     return found
 
 
 def temperature_of(answers: Answers, apart: np.ndarray) -> float:
     """The temperature; 1 where in cross-fitting it makes likelihood or calibration no better.
 
+    Likelihood by more than chance: the mean gain is CLEAR standard errors. Without that, of few
+    images one is often fitted that is worse for others.
+
     Args:
         apart: as `tempered_apart` gives it.
     """
-    before = (score(answers.probabilities, answers.labels) for score in (log_loss, ece))
-    after = (score(apart, answers.labels) for score in (log_loss, ece))
-    better = all(new < old for new, old in zip(after, before, strict=True))
-    return fit_temperature(answers) if better else 1.0
+    labels = answers.labels
+    gain = log_losses(answers.probabilities, labels) - log_losses(apart, labels)
+    clear = gain.mean() > CLEAR * gain.std() / math.sqrt(len(gain))
+    if not clear or ece(apart, labels) >= ece(answers.probabilities, labels):
+        return 1.0
+    return fit_temperature(logits_of(answers.probabilities), labels)
 
 
 # --------------------------------------------------------------------------
@@ -168,7 +205,7 @@ def fit_sets(answers: Answers, wish: Wish) -> Sets:
         tuned = round(TUNED * len(answers))
         penalty, free = fit_penalty(answers.take(order[:tuned]), wish.coverage)
         answers = answers.take(order[tuned:])
-    scores = nonconformity(answers.probabilities, wish.method, penalty, free)
+    scores = answers.nonconformity(wish.method, penalty, free)
     own = scores[np.arange(len(scores)), answers.labels]
     if wish.per_class:
         parts = [own[answers.labels == label] for label in range(answers.classes)]
@@ -192,7 +229,7 @@ def fit_penalty(answers: Answers, coverage: float) -> tuple[float, int]:
     free = min(quantile(places, coverage), answers.classes)
     sizes = {}
     for penalty in PENALTIES:
-        scores = nonconformity(answers.probabilities, "raps", penalty, int(free))
+        scores = answers.nonconformity("raps", penalty, int(free))
         limit = quantile(scores[rows, answers.labels], coverage)
         sizes[penalty] = float((scores <= limit).sum(axis=1).mean())
     return min(sizes, key=lambda penalty: sizes[penalty]), int(free)
@@ -203,7 +240,7 @@ def fit_penalty(answers: Answers, coverage: float) -> tuple[float, int]:
 
 
 def fit_distance(answers: Answers) -> dict[str, np.ndarray]:
-    """The arrays `means` and `varies` of `ppcls.inference.calibration.with_products`.
+    """The arrays of `ppcls.inference.calibration.with_products`.
 
     The covariance within the classes is shrunk as Ledoit and Wolf do (2004, "A well-conditioned
     estimator for large-dimensional covariance matrices"); all directions but the KEPT in which the
@@ -228,14 +265,20 @@ def fit_distance(answers: Answers) -> dict[str, np.ndarray]:
     shrunk = (1 - share) * spread + rest
     weights = np.sqrt(np.maximum(1 - rest / np.maximum(shrunk[: len(directions)], LEAST), 0))
     varies = directions * weights[:, None]
-    return {"means": means.astype(np.float32), "varies": varies.astype(np.float32)}
+    places = np.random.default_rng(SEED).permutation(count)[:NEIGHBOURS]
+    return {
+        "means": means.astype(np.float32),
+        "varies": varies.astype(np.float32),
+        "neighbours": rows[np.sort(places)].astype(np.float16),
+    }
 
 
 def fit_unknown(answers: Answers, wish: Wish) -> tuple[Unknown, dict[str, np.ndarray], np.ndarray]:
     """The limit of the unknown, the arrays it needs, and how strange each image is to the others'.
 
     The limit is that of a test whose false alarms are known (arXiv:2104.08279): strangeness of
-    images that its arrays were not fitted to.
+    images that its arrays were not fitted to. Arrays fitted to fewer images find all others
+    stranger, and the limit too high: so few are left out at a time.
     """
     if answers.features is None:
         values: dict[str, np.ndarray] = {}
@@ -244,7 +287,7 @@ def fit_unknown(answers: Answers, wish: Wish) -> tuple[Unknown, dict[str, np.nda
     else:
         measure = "distance"
         strange = np.empty(len(answers))
-        for rest, part in folds(answers):
+        for rest, part in folds(answers, SLICES if len(answers) < MANY else FOLDS):
             apart = with_products(**fit_distance(answers.take(rest)))
             given = answers.take(part)
             strange[part] = strangeness(measure, given.probabilities, given.features, apart)
@@ -283,6 +326,8 @@ def fit(answers: Answers, wish: Wish, made_from: MadeFrom) -> Fitted:
         UserError: there are too few images for what is asked for.
     """
     require_enough(answers, wish, made_from.data)
+    if wish.method != "lac":
+        answers = answers.ranked()
     apart = tempered_apart(answers)
     temperature = temperature_of(answers, apart)
     if temperature == 1:
@@ -329,7 +374,7 @@ def expect(answers: Answers, wish: Wish, strange: np.ndarray) -> tuple[dict[str,
     held = np.zeros(answers.probabilities.shape, bool)
     unknown = np.zeros(count, bool)
     for rest, part in folds(answers):
-        held[part] = fit_sets(answers.take(rest), wish).hold(answers.probabilities[part])
+        held[part] = answers.take(part).held(fit_sets(answers.take(rest), wish))
         unknown[part] = strange[part] > quantile(strange[rest], 1 - wish.false_alarms)
     rows = np.arange(count)
     best = answers.probabilities.argmax(axis=1)

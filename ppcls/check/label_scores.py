@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ppcls.calibrate.fit import fit_temperature
 from ppcls.check.check_labels import labels_of
 from ppcls.check.findings import CROWD, components, exact_groups, near_groups
 from ppcls.check.survey import Album, Survey
@@ -136,7 +137,8 @@ def cross_fitted(features: np.ndarray, labels: np.ndarray, folds: np.ndarray) ->
         logits[folds == fold] = features[folds == fold] @ weights + bias
     judged = folds >= 0
     if judged.any():
-        logits[judged] = softmax(logits[judged] / temperature(logits[judged], labels[judged]))
+        temperature = fit_temperature(logits[judged], labels[judged])  # arXiv:1706.04599
+        logits[judged] = softmax(logits[judged] / np.float32(temperature))
     return logits
 
 
@@ -161,17 +163,6 @@ def fitted(features: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.n
     bias = -0.5 * (means.T * weights).sum(axis=0)
     bias[counts == 0] = -np.inf
     return weights, bias
-
-
-def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """What logits are divided by so that the labels are likeliest (arXiv:1706.04599)."""
-    rows = np.arange(len(labels))
-
-    def loss(divisor: float) -> float:
-        own = softmax(logits / np.float32(divisor))[rows, labels]
-        return -float(np.log(np.maximum(own, np.finfo(np.float32).tiny)).mean())
-
-    return min(np.geomspace(0.05, 50, 80).tolist(), key=loss)
 
 
 # --------------------------------------------------------------------------

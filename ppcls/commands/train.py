@@ -390,7 +390,8 @@ def hand_over(recipe: "Recipe", file: str) -> None:
         score(trained, samples, report, overwrite=True)
         lines.append(f"look      {report / 'report.html'} shows what it takes for what")
     form = Form(features=one_label and not lacking(trained))  # by which the unknown is told
-    export(trained, folder / EXPORTED, form=form, overwrite=True)
+    calibrates = samples is not None and one_label
+    export(trained, folder / EXPORTED, form=form, overwrite=True, calibrates=calibrates)
     if samples is not None and one_label:
         calibrate_held_out(folder / EXPORTED, samples)
     exported = shlex.quote(str(folder / EXPORTED))

@@ -24,6 +24,8 @@ TRIED = 200  # images on which parts are exchanged: those whose answers differ m
 ALONE = 0.9  # of what changes between two networks' outputs, that makes it one class's
 CERTAIN = 0.01  # p below which one class alone is said to be worse or better
 MOST = 0.6  # of the images that change sides, which then are of that class or taken for it
+ANEW = 0.9  # typical relative difference of weights of networks that are not learnt from each other
+BESIDE = 0.1  # of its change of accuracy, that all others may have beside it beyond chance
 MISNAMED = 0.5  # the share above which the names of classes are held to be wrong
 TINY = 1e-30  # probabilities whose logarithm says nothing more
 NONE, ALL = 0.005, 0.995  # shares that are as good as 0 and 1
@@ -325,12 +327,15 @@ def one_class(
     """That what differs between two networks sits in a single class, if so.
 
     Either the outputs of all other classes move together, or one class has become worse or better
-    and is in most of what changes sides, while the rest shows no more than chance.
+    and is in most of what changes sides, while the rest shows no more than chance, or next to
+    nothing beside it: to train on moves all classes a little. Between networks that were learnt
+    apart a class is no cause, but one of the places where it shows.
     """
     a, b = trial.ends
     b = trial.known.get((1, 0, 0)) or b
     names = trial.sides.a.manifest.labels
     number, part = moved_class(a.probabilities, b.probabilities)
+    weights = trial.sides.weights
     by_number = {one.number: one for one in classes}
     if part >= ALONE:
         words = f"{called(names, number)}, whose output alone moves ({100 * part:.0f} %)"
@@ -338,6 +343,8 @@ def one_class(
         if known:
             words += f"; {accuracy(known)}"
         return [Cause("class", words, network.share)]
+    if weights is not None and weights.typical >= ANEW:
+        return []
     suspect = min(classes, key=lambda one: one.p)
     first, second = (answered.decided for answered in trial.sides.answered)
     flips = (first == labels) != (second == labels)
@@ -345,7 +352,8 @@ def one_class(
     its = np.any([taken == suspect.number for taken in (labels, first, second)], axis=0)
     rest = Difference.of_answers((first == labels)[~its], (second == labels)[~its])
     part = float(its[flips].mean()) if flips.any() else 0.0
-    if suspect.p < CERTAIN and rest.p >= LEVEL and part >= MOST:
+    beside = abs(rest.change) <= BESIDE * abs(suspect.whole.change)
+    if suspect.p < CERTAIN and part >= MOST and (rest.p >= LEVEL or beside):
         words = (
             f"{called(names, suspect.number)}: {accuracy(suspect)}; {100 * part:.0f} % of the "
             "images that change sides are of it or taken for it"

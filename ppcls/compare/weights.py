@@ -31,6 +31,7 @@ class WeightsDifference:
         differ: how many of `arrays` are not the same.
         largest: the largest relative difference, |b - a| / |a|, and its array in words.
         normalization: whether only what normalises pixels inside of the networks differs.
+        typical: the median over the arrays of their relative differences.
     """
 
     arrays: int
@@ -39,6 +40,7 @@ class WeightsDifference:
     largest: float
     where: str
     normalization: bool = False
+    typical: float = 0.0
 
     @property
     def same(self) -> bool:
@@ -213,4 +215,5 @@ def summed(
     inputs = ((1, channels, 1, 1), (channels, 1, 1))
     pixels = not alone and all(pairs[place][0].shape in inputs for place in far)
     where = f"{pairs[most][2]} [{shape}]"
-    return WeightsDifference(len(pairs), alone, len(far), distances[most], where, pixels)
+    typical = float(np.median(distances))
+    return WeightsDifference(len(pairs), alone, len(far), distances[most], where, pixels, typical)

@@ -6,7 +6,7 @@
 
 import zlib
 from collections.abc import Mapping
-from dataclasses import field, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ State = Literal["sure", "unsure", "unknown"]
 Method = Literal["lac", "aps", "raps"]
 # What is measured of an image to tell whether it is unlike all; the larger, the stranger.
 Measure = Literal["confidence", "entropy", "distance"]
+NEIGHBOUR = 5  # the nearest of the images kept whose distance counts
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that was rounded to 0
 CHECKED = ConfigDict(extra="ignore")  # later versions may say more
 
@@ -60,9 +61,9 @@ class Sets:
     def per_class(self) -> bool:
         return len(self.thresholds) > 1
 
-    def hold(self, probabilities: np.ndarray) -> np.ndarray:
+    def hold(self, probabilities: np.ndarray, ranks: "Ranks | None" = None) -> np.ndarray:
         """Which classes are in each image's set: bool [N, classes] of float [N, classes]."""
-        scores = nonconformity(probabilities, self.method, self.penalty, self.free)
+        scores = nonconformity(probabilities, self.method, self.penalty, self.free, ranks)
         return scores <= np.array(self.thresholds)
 
 
@@ -72,7 +73,8 @@ class Unknown:
 
     Attributes:
         measure: confidence (the likeliest class's, arXiv:1610.02136), entropy of the
-            probabilities, or distance of the features from all classes' (arXiv:1807.03888).
+            probabilities, or distance of the features from all classes' (arXiv:1807.03888) and
+            from other images'.
         threshold: images that measure more are unknown.
         false_alarms: the share of images of the classes that are called unknown, all the same.
     """
@@ -195,7 +197,7 @@ class Calibration:
             values = read_arrays(folder / FILE, self.arrays)
         if self.needs_features:
             require_shapes(folder / FILE, values, features)
-            values |= with_products(values["means"], values["varies"])
+            values |= with_products(values["means"], values["varies"], values.get("neighbours"))
         return replace(self, values=values)
 
 
@@ -251,7 +253,7 @@ def read_arrays(path: Path, digest: str) -> dict[str, np.ndarray]:
 
 def require_shapes(path: Path, values: Mapping[str, np.ndarray], features: int) -> None:
     """UserError where the arrays of distance are not there or do not fit together."""
-    for name in ("means", "varies"):
+    for name in ("means", "varies", *(name for name in values if name == "neighbours")):
         value = values.get(name)
         if value is None or value.ndim != 2 or value.shape[1] != features or not len(value):
             raise UserError(f"{path}: has no {name} for {features} features; {AGAIN}")
@@ -262,17 +264,23 @@ def require_shapes(path: Path, values: Mapping[str, np.ndarray], features: int) 
 
 
 def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
-    """Softmax of the logits divided by a temperature, float32 [N, classes].
-
-    The logarithm of probabilities is the logits, but for a number that softmax takes out again.
-    """
-    logits = np.log(np.maximum(probabilities.astype(np.float64), LEAST)) / temperature
+    """Softmax of the logits divided by a temperature, float32 [N, classes]."""
+    logits = logits_of(probabilities) / temperature
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+def logits_of(probabilities: np.ndarray) -> np.ndarray:
+    """Logits of probabilities, float64 [N, classes], but for a number that softmax takes out."""
+    return np.log(np.maximum(probabilities.astype(np.float64), LEAST))
+
+
 def nonconformity(
-    probabilities: np.ndarray, method: str, penalty: float = 0.0, free: int = 0
+    probabilities: np.ndarray,
+    method: str,
+    penalty: float = 0.0,
+    free: int = 0,
+    ranks: "Ranks | None" = None,
 ) -> np.ndarray:
     """How badly each class would fit an image, float64 [N, classes].
 
@@ -281,18 +289,41 @@ def nonconformity(
 
     Args:
         probabilities: [N, classes].
+        ranks: of these, where they are known.
     """
-    rows = probabilities.astype(np.float64)
     if method == "lac":
-        return 1 - rows
-    order = np.argsort(-rows, axis=1, kind="stable")
-    ordered = np.take_along_axis(rows, order, axis=1)
-    scores = np.cumsum(ordered, axis=1) - ordered * drawn(probabilities)[:, None]
+        return 1 - probabilities.astype(np.float64)
+    ranks = ranks or Ranks.of(probabilities)
+    scores = ranks.sums
     if method == "raps":
-        scores += penalty * np.maximum(0, np.arange(1, rows.shape[1] + 1) - free)
+        scores = scores + penalty * np.maximum(0, np.arange(1, scores.shape[1] + 1) - free)
     found = np.empty_like(scores)
-    np.put_along_axis(found, order, scores, axis=1)
+    np.put_along_axis(found, ranks.order, scores, axis=1)
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Ranks:
+    """Each image's classes by their probability.
+
+    Attributes:
+        order: int64 [N, classes], the likeliest first.
+        sums: float64 [N, classes], in that order: the probabilities of all likelier classes, and
+            a drawn part of its own.
+    """
+
+    order: np.ndarray
+    sums: np.ndarray
+
+    @classmethod
+    def of(cls, probabilities: np.ndarray) -> "Ranks":
+        """Of probabilities [N, classes]."""
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        ordered = np.take_along_axis(probabilities, order, axis=1).astype(np.float64)
+        return cls(order, np.cumsum(ordered, axis=1) - ordered * drawn(probabilities)[:, None])
+
+    def take(self, places: np.ndarray) -> "Ranks":
+        return Ranks(self.order[places], self.sums[places])
 
 
 def drawn(probabilities: np.ndarray) -> np.ndarray:
@@ -328,33 +359,48 @@ def strangeness(
 
 
 def distance(features: np.ndarray, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """How far images are from the nearest class, float64 [N]: a Mahalanobis distance, squared.
+    """How far images are from what is known, float64 [N]: the sum of two squared distances.
 
-    Features are made one long before (arXiv:2505.18032). Of the distance from a class's mean, what
-    lies in directions in which images of one class differ anyway is taken out.
+    One is from the nearest class, a Mahalanobis distance: of the distance from a class's mean, what
+    lies in directions in which images of one class differ anyway is taken out. The other is from
+    the NEIGHBOUR-th nearest of the images kept (arXiv:2204.06507). Features are made one long
+    before (arXiv:2505.18032).
 
     Args:
         features: [N, D].
-        values: the arrays of `with_products`.
+        values: the arrays of `with_products`; those of older versions have no neighbours, and the
+            second distance is left out.
     """
-    rows = unit(features)
+    rows = unit(features).astype(np.float32)  # half the time of float64, which is memory's
     within = rows @ values["varies"].T
     # Of r - m, what is left of its square: |r|² - |Vr|² - 2 (m - V'Vm) r + |m|² - |Vm|².
-    own = (rows**2).sum(axis=1) - (within**2).sum(axis=1)
-    found = values["offsets"] - 2 * rows @ values["left"].T
-    return own + found.min(axis=1)
+    own = (rows**2).sum(axis=1, dtype=np.float64) - (within**2).sum(axis=1, dtype=np.float64)
+    found = own + (values["offsets"] - 2 * rows @ values["left"].T).min(axis=1)
+    neighbours = values.get("neighbours")
+    if neighbours is None:
+        return found
+    alike = rows @ neighbours.T
+    place = min(NEIGHBOUR, len(neighbours))
+    return found + 2 - 2 * np.partition(alike, -place, axis=1)[:, -place]
 
 
-def with_products(means: np.ndarray, varies: np.ndarray) -> dict[str, np.ndarray]:
+def with_products(
+    means: np.ndarray, varies: np.ndarray, neighbours: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
     """What `distance` needs of the arrays in the file.
 
     Args:
         means: of the classes, [classes, D].
         varies: [K, D], orthogonal, each at most one long: the longer, the more is taken out.
+        neighbours: features of images, each one long, [M, D].
     """
     means, varies = means.astype(np.float64), varies.astype(np.float64)
     left = means - means @ varies.T @ varies
-    return {"varies": varies, "left": left, "offsets": (means * left).sum(axis=1)}
+    found = {"varies": varies, "left": left}
+    if neighbours is not None:
+        found["neighbours"] = neighbours
+    found = {name: value.astype(np.float32) for name, value in found.items()}
+    return found | {"offsets": (means * left).sum(axis=1)}
 
 
 def unit(features: np.ndarray) -> np.ndarray:

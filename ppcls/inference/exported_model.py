@@ -544,12 +544,16 @@ class Origin:
 
 
 @contextmanager
-def staged(output: Path, origin: Origin, overwrite: bool = False) -> Iterator[Path]:
+def staged(
+    output: Path, origin: Origin, overwrite: bool = False, calibrates: bool = False
+) -> Iterator[Path]:
     """A folder to write `output`'s files into; it takes the place of `output` when all went well.
 
     Args:
         origin: what the new export is made from.
         overwrite: replace an export of something else, too.
+        calibrates: whether what is written is calibrated next, so that a calibration that is lost
+            is no news.
 
     Raises:
         UserError: `output` is something else than an exported folder, or another network's, or
@@ -558,7 +562,7 @@ def staged(output: Path, origin: Origin, overwrite: bool = False) -> Iterator[Pa
     fix = "--output FOLDER"
     with writing(str(output), fix):
         replaced = check(output, origin, overwrite)
-        calibrated = is_calibrated(output)
+        calibrated = is_calibrated(output) and not calibrates
         clear_rest(output.with_name(f"{output.name}.incomplete"))
     # What is written into the folder meanwhile fails as the folder itself does.
     with writing(str(output), fix), staged_folder(output, manifest.FILE, OWN, fix=fix) as temporary:

@@ -96,6 +96,7 @@ def require_finite(samples: Dataset, batch: Batch, logits: np.ndarray) -> None:
 # The figures of a report, from what a network said of each image
 
 BINS = 15
+RATE = 1e-3  # of false positives, at which recall is told as well
 # how many confused pairs and mistakes are shown
 PAIRS = 20
 WORST = 24
@@ -103,7 +104,13 @@ WORST = 24
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class; precision, recall and F1 are None where it has no images."""
+    """One class.
+
+    Attributes:
+        precision, recall, f1: None where it has no images.
+        tpr_at_fpr: recall where its score is so high that at most a share RATE of the other images
+            is taken; None where all images have it or none has.
+    """
 
     number: int
     name: str
@@ -112,6 +119,7 @@ class ClassFigures:
     precision: float | None
     recall: float | None
     f1: float | None
+    tpr_at_fpr: float | None
 
 
 @dataclass(frozen=True)
@@ -224,14 +232,19 @@ def by_class(
             int(photos[number]),
             int(predicted[number]),
             *figures.get(number, [None] * 3),
+            tpr_at_fpr=known(metrics.tpr_at_fpr(scores, outcomes.labels == number, RATE)),
         )
-        for number, name in enumerate(names)
+        for number, (name, scores) in enumerate(zip(names, outcomes.probabilities.T, strict=True))
     ]
     averages = {}
     for kind in ("macro", "weighted"):
         values = precision_recall_fscore_support(**given, average=kind, zero_division=0)[:3]  # type: ignore
         averages[kind] = dict(zip(("precision", "recall", "f1"), map(float, values), strict=True))
     return classes, averages
+
+
+def known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def confused(matrix: np.ndarray) -> list[Pair]:

@@ -9,10 +9,9 @@ import numpy as np
 from ppcls import metrics
 from ppcls.data.loader import Batch
 from ppcls.data.samples import Dataset
-from ppcls.report.figures import PAIRS, WORST, distinct, require_finite
+from ppcls.report.figures import PAIRS, RATE, WORST, distinct, known, require_finite
 from ppcls.thresholds import MIDDLE, Chosen
 
-RATE = 1e-3  # of false positives, at which recall is told as well
 OF_A_CLASS = 6  # mistakes that are shown while there are other classes
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)  # of scores
 
@@ -258,10 +257,6 @@ def by_class(
             )
         )
     return found
-
-
-def known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
 
 
 def spread(scores: np.ndarray) -> tuple[float, ...]:

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ppcls.report import multilabel_plots
-from ppcls.report.multilabel import RATE, LabelFigures, Mistake, MultiLabelReport
+from ppcls.report.figures import RATE
+from ppcls.report.multilabel import LabelFigures, Mistake, MultiLabelReport
 from ppcls.report.page import (
     ALL,
     PAGE,

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ppcls.data import decode
 from ppcls.report import plots
-from ppcls.report.figures import ClassFigures, Report
+from ppcls.report.figures import RATE, ClassFigures, Report
 from ppcls.report.heatmaps import COLOURS, MIDDLE, mixed
 from ppcls.report.sheets import fit
 from ppcls.utils import files
@@ -336,7 +336,10 @@ def classes(report: Report) -> str:
     """Averages and every class, those with the lowest F1 first and those without images last."""
     order = sorted(report.classes, key=lambda one: 2.0 if one.f1 is None else one.f1)
     missing = sum(not one.photos for one in order)
-    note = "Lowest F1 first; a click on a heading sorts."
+    note = (
+        f"TPR: recall where at most {percent(RATE)} of the other images are taken for it. Lowest "
+        "F1 first; a click on a heading sorts."
+    )
     if missing:
         note += f" Classes without images ({missing:,}) are left out of the averages."
     head = f'<h2>Classes</h2>{averages(report)}<p class="faint">{note}</p>'
@@ -360,11 +363,12 @@ def averages(report: Report) -> str:
 
 
 def class_table(rows: Sequence[ClassFigures]) -> str:
-    names = ("F1", "precision", "recall", "photos", "predicted", "no.")
+    names = ("F1", "precision", "recall", "TPR", "photos", "predicted", "no.")
     heads = [("text", "class"), *(("", name) for name in names)]
     body = []
     for one in rows:
-        shares = [("", *share(value)) for value in (one.f1, one.precision, one.recall)]
+        values = (one.f1, one.precision, one.recall, one.tpr_at_fpr)
+        shares = [("", *share(value)) for value in values]
         photos = f"{one.photos:,}" if one.photos else "no images"
         counts = [("", photos, one.photos), ("", f"{one.predicted:,}", one.predicted)]
         body.append([("text", one.name, one.name), *shares, *counts, ("", one.number, one.number)])

@@ -232,8 +232,8 @@ def require_thresholds(trained: Trained) -> None:
     """UserError for a network that has no use for thresholds."""
     if not trained.recipe.task.multilabel and trained.classes != 2:
         raise UserError(
-            "--thresholds: are for several labels per image, or for the second of two classes; of "
-            f"the {trained.classes:,} classes of {trained.source} the likeliest one wins"
+            "thresholds by an aim are for several labels per image, or for the second of two "
+            f"classes; of the {trained.classes:,} classes of {trained.source} the likeliest wins"
         )
 
 

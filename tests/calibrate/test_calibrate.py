@@ -340,6 +340,14 @@ def test_an_export_in_its_place_has_no_calibration(calibrated, exports, tmp_path
         assert predictor.calibration is None
 
 
+def test_nothing_is_said_of_a_calibration_that_is_made_anew_next(calibrated, capsys):
+    import small_network
+
+    form = Form(features=True)
+    export(small_network.trained(), calibrated, [], form, overwrite=True, calibrates=True)
+    assert "calibration" not in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_int8_has_no_calibration(calibrated, photos, tmp_path, capsys):
     made = quantize(calibrated, photos, "onnxruntime", tmp_path / "int8", budget=1.0)

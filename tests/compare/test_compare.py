@@ -315,11 +315,11 @@ def test_one_class_is_worse_though_all_outputs_move():
         rows = np.exp(logits)
         return Answered(rows / rows.sum(1, keepdims=True), decided)
 
-    def named(decided, again):
+    def named(decided, again, weights=None):
         both = answered(decided), answered(again)
         names = SimpleNamespace(manifest=SimpleNamespace(labels=tuple("abcde")))
         trial: Any = SimpleNamespace(
-            ends=both, known={}, sides=SimpleNamespace(a=names, answered=both)
+            ends=both, known={}, sides=SimpleNamespace(a=names, answered=both, weights=weights)
         )
         classes = by_class(labels, decided == labels, again == labels, 5)
         found = one_class(trial, Cause("weights", "", 1.0), labels, classes)
@@ -331,9 +331,15 @@ def test_one_class_is_worse_though_all_outputs_move():
     after[80:110] = 3  # images of c
     after[120:122] = 4
     assert named(before, after) == ["'c'"]
+    apart = SimpleNamespace(typical=1.2)  # networks that were learnt anew
+    assert named(before, after, apart) == []
+    assert named(before, after, SimpleNamespace(typical=0.3)) == ["'c'"]
     after[120:135] = 4  # of d as well
     assert named(before, after) == []
     assert named(labels, np.where(random.random(200) < 0.3, (labels + 1) % 5, labels)) == []
+    gone = np.where(labels == 2, 3, labels)  # all images of c, and
+    gone[[0, 40, 41, 120, 121, 160]] = [1, 3, 4, 0, 1, 0]  # a few others, beyond chance
+    assert named(labels, gone) == ["'c'"]
 
 
 def test_what_of_preprocessing_counts():

@@ -104,6 +104,15 @@ def test_classes_without_photos_are_left_out_of_the_means():
     assert report.averages["macro"]["recall"] == pytest.approx((2 / 3 + 1) / 2)
 
 
+def test_recall_at_a_rate_of_false_positives_is_that_of_each_class_against_the_others():
+    logits = [[3, 0, 0], [2, 0, 0], [0, 1, 0], [2.5, 0, 0], [0, 2, 0], [0, 3, 0]]
+    report = made(logits, [0, 0, 0, 1, 1, 1])
+    # Of the class 0 one image is above all others, of the class 1 two are; of the class 2 none is.
+    assert [one.tpr_at_fpr for one in report.classes] == [
+        pytest.approx(1 / 3), pytest.approx(2 / 3), None,
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("logits", "labels"), [([[1.0]] * 3, [0] * 3), ([[0, 9.0]] * 2, [1, 1])])
 def test_one_class_and_no_mistakes(logits, labels):
     with warnings.catch_warnings():

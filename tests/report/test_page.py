@@ -71,7 +71,7 @@ def test_the_page_says_the_figures_and_no_name_is_a_tag(scores):
     row = page.text[page.text.index("\nfox") :].splitlines()[1]
     assert row == f"foxno images{read_json()['classes'][WITHOUT]['predicted']}4"
     values = [cell["data-value"] for cell in page.all("td") if "data-value" in cell]
-    assert len(values) == 7 * 7
+    assert len(values) == 7 * 8
 
 
 def test_of_many_classes_the_worst_come_first_and_all_are_folded_away(tmp_path):
@@ -81,7 +81,7 @@ def test_of_many_classes_the_worst_come_first_and_all_are_folded_away(tmp_path):
     assert "All 130 classes" in shown.text
     tables = [one for one in shown.all("table") if one["class"] == "sortable"]
     assert len(tables) == 2
-    assert len([cell for cell in shown.all("td") if "data-value" in cell]) == (50 + 130) * 7
+    assert len([cell for cell in shown.all("td") if "data-value" in cell]) == (50 + 130) * 8
 
 
 def test_each_of_the_worst_mistakes_has_its_map_beside_it(network, scores):
