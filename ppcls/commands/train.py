@@ -19,7 +19,15 @@ from ppcls.commands.options import (
     positive,
     program,
 )
-from ppcls.train.launch import INTERRUPTED, LOST, end_with_launcher, is_watched, launch, launched
+from ppcls.train.launch import (
+    INTERRUPTED,
+    LOST,
+    end_with_launcher,
+    is_watched,
+    launch,
+    launched,
+    most_processes,
+)
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import print_error, say, silence
@@ -154,7 +162,9 @@ def how_many(
     count = options.processes
     before = of_run(recipe) if options.resume else None
     if before:
-        return (before[0] if count == AUTO else count), before[1] or options.divided
+        known, shared = before
+        count = min(known, most_processes()) if count == AUTO else count
+        return count, shared or options.divided
     if count != AUTO:
         return count, options.divided
     if options.divided:

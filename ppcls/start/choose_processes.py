@@ -68,9 +68,8 @@ def candidate(recipe: Recipe) -> int:
     for_gpu = recipe.device == "gpu" or (recipe.device == "auto" and has_gpu_wheel())
     if environment.threads_given or for_gpu:
         return 1
-    most = min(MOST, environment.core_count())
-    fitting = (n for n in range(most, 1, -1) if not why_not(recipe, n))
-    return next(fitting, 1)
+    most = min(MOST, environment.core_count(), recipe.train.batch_size)
+    return 1 if why_not(recipe) else most
 
 
 def has_gpu_wheel() -> bool:

@@ -74,9 +74,17 @@ class Record:
     thresholds: list[float] = field(default_factory=list)  # of the classes, where several may be
     processes: int = 1  # that trained together
     divided: bool = False  # whether they shared the images of one process's step
+    step_images: int = 0  # of all processes; 0: what the recipe says for so many
     loss_scale: dict[str, float] = field(default_factory=dict)  # of float16
     teachers: list[str] = field(default_factory=list)  # their digests
     engines: dict[str, str] = field(default_factory=dict)  # that run frozen parts, by the part
+
+    @property
+    def images_per_step(self) -> int:
+        """How many images a step learns from, in all processes; it stays so for the whole run."""
+        train = self.recipe["train"]
+        sharing = 1 if self.divided else self.processes
+        return self.step_images or train["batch_size"] * train.get("accumulate", 1) * sharing
 
 
 def save(

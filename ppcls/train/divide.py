@@ -12,8 +12,8 @@ from ppcls.recipe import Recipe
 from ppcls.tasks import Distill
 
 
-def why_not(recipe: Recipe, count: int) -> str:
-    """Why so many processes would not compute what one does; "" where the recipe lets them.
+def why_not(recipe: Recipe) -> str:
+    """Why several processes would not compute what one does; "" where the recipe lets them.
 
     Whether all norms are frozen, the network itself has to tell.
     """
@@ -21,7 +21,6 @@ def why_not(recipe: Recipe, count: int) -> str:
     model = recipe.model
     own = model.given or isinstance(registry.spec_of(model.name), OwnSpec)
     reasons = {
-        "train.batch_size": train.batch_size % count and f"is no multiple of {count}",
         "train.accumulate": train.accumulate > 1 and "draws for one batch after the other",
         "train.repeats": train.repeats > 1 and "keeps showings of an image together",
         "train.batch_transforms": train.batch_transforms and "mix the images of a batch",

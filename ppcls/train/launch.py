@@ -37,6 +37,11 @@ ASKED = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM
 TOLD = 20  # lines of a process that failed which are shown
 
 
+def most_processes() -> int:
+    """How many processes can train on this machine; more are a slip of the finger."""
+    return max(16, environment.core_count())
+
+
 def launch(command: Sequence[str], count: int) -> int:
     """Run a command in `count` processes that train together; returns the exit code.
 
@@ -45,9 +50,9 @@ def launch(command: Sequence[str], count: int) -> int:
     Raises:
         UserError: so many are a slip of the finger.
     """
-    cores = environment.core_count()
-    most = max(16, cores)
+    most = most_processes()
     if count > most:
+        cores = environment.core_count()
         raise UserError(
             f"--processes {count}: this machine has {plural(cores, 'core')}, and {most} processes "
             "are the most that can train there; one for each GPU, or 1 without, is what suits"

@@ -91,6 +91,7 @@ from ppcls.weights import load as load_weights
 # Bytes; of malloc, in a process that trains: gradients and activations of a step are taken again in
 # the next one, and would come as page faults, a fifth of a step of 4 images of 32 px.
 OWN_BLOCK, KEPT = 32 << 20, (1 << 31) - 1
+BATCHES = {"train.batch_size", "train.accumulate"}  # may change where a step stays as large
 FORWARD = 1 / 3  # of a step's time is the way forward, which is all that an evaluation does
 LOSSES = {"cross_entropy": "cross entropy", "bce": "binary cross entropy"}
 
@@ -405,8 +406,18 @@ def check_fit(recipe: Recipe, inputs: Datasets, images_per_step: int, epoch_step
         )
 
 
-def check_divided(recipe: Recipe, net: nn.Layer, frozen: Sequence[nn.Layer], count: int) -> None:
+def asked_images(recipe: Recipe, processes: Processes) -> int:
+    """The images of a step, in all processes, as the recipe says."""
+    return recipe.train.images_per_step * (1 if processes.divided else processes.count)
+
+
+def check_divided(
+    recipe: Recipe, net: nn.Layer, frozen: Sequence[nn.Layer], count: int, batches: int
+) -> None:
     """Whether processes that share a step compute what one does.
+
+    Args:
+        batches: of a process in a step.
 
     Raises:
         UserError: they do not.
@@ -416,7 +427,9 @@ def check_divided(recipe: Recipe, net: nn.Layer, frozen: Sequence[nn.Layer], cou
     trained = [
         n for n, one in net.named_sublayers() if isinstance(one, norms) and id(one) not in kept
     ]
-    reason = why_not(recipe, count)
+    reason = why_not(recipe)
+    if batches > 1 and not reason:
+        reason = f"train.batch_size: a step is {plural(batches, 'batch')} for each of them"
     if trained and not reason:
         reason = f"model.freeze: leaves {trained[0]} to train, which looks at all images of a batch"
     if reason:
@@ -515,12 +528,13 @@ def train(
             inputs = replace(inputs, eval=inputs.eval.subset(range(count)))
         changes = {}
         if record:
-            count = processes.count
-            changes = check_same(recipe, record, inputs, count, processes.divided, latest)
+            processes.divided = processes.divided or record.divided
+            changes = check_same(recipe, record, inputs, processes, latest)
         tensors = saved.tensors if saved else None
         engines = engines_of(record, recipe.train.frozen_engine) if record else {}
+        images = record.images_per_step if record else None
         trainer = build_trainer(
-            recipe, inputs, tensors, processes, limit, callbacks, model, engines
+            recipe, inputs, tensors, processes, limit, callbacks, model, engines, images
         )
         if saved and record:
             trainer.resume(latest, saved, record)
@@ -548,6 +562,7 @@ def build_trainer(
     callbacks: Sequence[Callback] = (),
     given: nn.Layer | None = None,
     engines: Mapping[str, str] | None = None,
+    images: int | None = None,
 ) -> Trainer:
     """The parts of a recipe's run, put together.
 
@@ -558,6 +573,8 @@ def build_trainer(
         callbacks: hear what the run does.
         given: the network, where the recipe says that it is given.
         engines: of the run that goes on, as its record has them.
+        images: that a step shows, in all processes, of the run that goes on; None: as the recipe
+            says. Any number of processes may share them; each has them in as few batches as fit.
 
     Raises:
         UserError: parts that do not fit together.
@@ -567,8 +584,9 @@ def build_trainer(
     task = recipe.task
     train = recipe.train
     classes = model.num_classes or 0
-    sharing = processes.count if processes.divided else 1  # processes that divide a batch
-    batch = train.images_per_step * processes.count // sharing
+    batch = images or asked_images(recipe, processes)
+    share = -(-batch // processes.count)
+    batches = -(-share // train.batch_size)
     sizes = (0, 0)
     if inputs.unlabeled is not None:
         assert recipe.data.unlabeled
@@ -593,8 +611,8 @@ def build_trainer(
     paddle.seed(recipe.seed)
     net = build_model(recipe, saved, given)
     kept = freeze(net, model.freeze)
-    if processes.divided:
-        check_divided(recipe, net, kept, processes.count)
+    if processes.divided and processes.count > 1:
+        check_divided(recipe, net, kept, processes.count, batches)
         share_draws(net, processes)
     if saved is None and given is None:
         check_freeze(model, net)
@@ -646,7 +664,7 @@ def build_trainer(
         average=train.ema.build(net) if train.ema else None,
         sampler=sampler,
         loader=Loader(parts, recipe.data.workers),
-        batch_size=train.batch_size // sharing,
+        batch_size=-(-share // batches),
         new_meter=partial(task.meter, classes),
         options=Options(
             epochs=epochs,
@@ -670,6 +688,7 @@ def build_trainer(
             "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
             "processes": processes.count,
             "divided": processes.divided,
+            "step_images": batch,
             "engines": engines,
         },
         course=course(recipe, epoch_steps),
@@ -928,8 +947,8 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
     where = device if device == "gpu" else f"cpu ({plural(environment.threads(), 'thread')})"
     count = trainer.processes.count
     where += f", {plural(count, 'process')}" if count > 1 else ""
-    where += " that share each step" if trainer.processes.divided else ""
-    batches = images // trainer.batch_size
+    where += " that share each step" if trainer.processes.divided and count > 1 else ""
+    batches = -(-images // trainer.batch_size)
     parts = f" ({batches} batches)" if batches > 1 else ""
     lines = [
         f"{model.title}: {size}, {plural(model.num_classes or 0, 'class')}, "
@@ -986,13 +1005,13 @@ def check_same(
     recipe: Recipe,
     record: checkpoint.Record,
     inputs: Datasets,
-    processes: int,
-    divided: bool,
+    processes: Processes,
     path: Path,
 ) -> dict[str, str]:
     """The run that goes on must be the run that was saved; returns what else has changed.
 
-    Images, class names and teachers are compared by what they are, not by where they lie.
+    Images, class names and teachers are compared by what they are, not by where they lie. Any
+    number of processes fits, and any batch that leaves the images of a step as many as they are.
     """
     # Read as a recipe, the record of an older version has the defaults of keys it did not know.
     old = from_plain(Recipe, record.recipe, str(path))
@@ -1000,8 +1019,9 @@ def check_same(
     found = differences(without_places(to_plain(old)), without_places(to_plain(recipe)))
     found = {key: change for key, change in found.items() if not may_change(key)}
     found |= differences(record.data, inputs.digests(), ("data",))
-    found |= differences(record.processes, processes, ("processes",))
-    found |= differences(record.divided, divided, ("divided",))
+    if asked_images(recipe, processes) == record.images_per_step:
+        found = {key: change for key, change in found.items() if key not in BATCHES}
+    changed |= differences(record.processes, processes.count, ("processes",))
     found |= differences(record.labels, list(inputs.names), ("class names",))
     if found:
         lines = "; ".join(f"{key}: {change}" for key, change in found.items())
@@ -1045,7 +1065,14 @@ def check_length(recipe: Recipe, trainer: Trainer, record: checkpoint.Record) ->
 def differently(recipe: Recipe, trainer: Trainer, changes: Mapping[str, str]) -> list[str]:
     """A line on what a resumed run does otherwise than before, and one on its new schedule."""
     lines = []
-    others = {key: change for key, change in changes.items() if key not in (LENGTH, "output")}
+    if "processes" in changes:
+        images = trainer.sampler.images_per_step
+        lines.append(
+            f"note: processes: {changes['processes']}: a step shows the same "
+            f"{plural(images, 'image')}, dealt out anew; docs/scale.md says what stays equal"
+        )
+    said = (LENGTH, "output", "processes")
+    others = {key: change for key, change in changes.items() if key not in said}
     if others:
         text = "; ".join(f"{key}: {change}" for key, change in others.items())
         lines.append(f"note: resumed with other values ({text}), which the run's numbers allow")

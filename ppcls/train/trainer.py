@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
+from paddle import Tensor, nn
 
 from ppcls.data.loader import Batch, Loader, step_batches
 from ppcls.data.sampler import EpochSampler
@@ -183,6 +183,7 @@ class Trainer:
         self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
         self.listeners = Callbacks(self.callbacks if self.processes.first else ())
+        self.statistics = self.changing_statistics()
 
     # ------------------------------------------------------------------ state
 
@@ -348,6 +349,8 @@ class Trainer:
                 self.count(self.train_step(batches, images, rate) if images else None)
             except NotFinite as error:
                 raise self.diverged(error.what, error.value, batches) from None
+        if images:
+            self.processes.average(self.statistics)
         self.step += 1
         if self.average:
             self.average.update(self.step)
@@ -411,7 +414,6 @@ class Trainer:
         batches = self.loader.evaluation(size, processes.rank, processes.count, self.pace)
         skipped: list[str] = []
         error = ""
-        self.average_statistics()
         try:
             with self.shown():
                 batches = noting(self.interrupt.watch(batches), skipped)
@@ -543,18 +545,15 @@ class Trainer:
 
     # ------------------------------------------------------------------ small parts
 
-    def average_statistics(self) -> None:
-        """Batch norms' statistics, of each process's own images, become the mean of all."""
-        held = self.average.held if self.average else {}
-        beside = self.objective.layers
-        states = [
-            (self.model, self.model.state_dict()),
-            (self.model, held),
-            (beside, beside.state_dict()),
-        ]
-        for layer, state in states:
+    def changing_statistics(self) -> list[Tensor]:
+        """Statistics of batch norms that training changes: of each process's own images."""
+        kept = {id(value) for layer in self.frozen for value in layer.state_dict().values()}
+        found = []
+        for layer in (self.model, self.objective.layers):
             learnt = {name for name, _ in layer.named_parameters()}
-            self.processes.average([v for name, v in state.items() if name not in learnt])
+            state = layer.state_dict()
+            found += [v for name, v in state.items() if name not in learnt and id(v) not in kept]
+        return found
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the model has the weights that the run evaluates and hands on."""
@@ -583,7 +582,6 @@ class Trainer:
     def save(self, name: str) -> Path:
         """Write a checkpoint; the first process does, when all have come here."""
         self.read()
-        self.average_statistics()
         path = self.folder / name
         if not self.processes.first:
             return path
