@@ -23,7 +23,16 @@ import paddle
 from paddle import Tensor, distributed, nn
 
 from ppcls.models.layers import DownscalingDropout, DropPath
-from ppcls.train.rendezvous import Channel, Member, Message, meet, process_count, readable, seconds
+from ppcls.train.rendezvous import (
+    Channel,
+    Member,
+    Message,
+    meet,
+    process_count,
+    readable,
+    seconds,
+    tell_paddle,
+)
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import duration, visible
@@ -433,6 +442,7 @@ def join(device: str) -> Processes:
         os.environ.get("PADDLE_CURRENT_ENDPOINT") or place.address
     )
     os.environ["PADDLE_MASTER"] = place.address
+    tell_paddle(place.own)
     try:
         distributed.init_parallel_env()
     except (RuntimeError, OSError) as error:

@@ -24,6 +24,7 @@ from ppcls.train.checkpoint import Record
 from ppcls.train.curves import Course
 from ppcls.train.distributed import PeerError, Processes
 from ppcls.train.evaluate import describe, evaluate, noting
+from ppcls.train.heartbeat import Heartbeat
 from ppcls.train.progress import Remaining, TimeLeft
 from ppcls.train.run_folder import Skipped
 from ppcls.train.step import NotFinite, Objective, StepResult, TrainStep, Unread, defers
@@ -183,6 +184,8 @@ class Trainer:
         self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
         self.listeners = Callbacks(self.callbacks if self.processes.first else ())
+        folder = self.folder if self.processes.first else None
+        self.heart = Heartbeat(folder, self.options.total_steps, self.what_stays)
         self.statistics = self.changing_statistics()
 
     # ------------------------------------------------------------------ state
@@ -243,7 +246,8 @@ class Trainer:
         """Train to the end or to a signal; whatever ends it, what can be saved is saved."""
         self.outlook = TimeLeft(self.plan())
         self.pace = log.Pace()
-        with Interrupt() as self.interrupt:
+        self.heart.step = self.step
+        with Interrupt() as self.interrupt, self.heart:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
                     self.do_what_is_due()
@@ -282,6 +286,7 @@ class Trainer:
         self.epoch_window = TrainMeter()
         for batches, images in progress:
             self.advance(batches, images)
+            self.heart.beat(self.step)
             self.outlook.tell()
             if self.stale or self.due_to_record() or self.at_the_end_of_an_epoch():
                 self.read()
@@ -416,7 +421,8 @@ class Trainer:
         error = ""
         try:
             with self.shown():
-                batches = noting(self.interrupt.watch(batches), skipped)
+                batches = self.heart.beating(self.interrupt.watch(batches), "evaluating")
+                batches = noting(batches, skipped)
                 evaluate(self.network, batches, meter)
         except DataError as found:
             error = str(found)
@@ -582,6 +588,7 @@ class Trainer:
     def save(self, name: str) -> Path:
         """Write a checkpoint; the first process does, when all have come here."""
         self.read()
+        self.heart.beat(self.step, "saving")
         path = self.folder / name
         if not self.processes.first:
             return path
