@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ppcls.train.rendezvous import seconds
+from ppcls.utils.errors import TRY_AGAIN
 from ppcls.utils.log import print_error
 from ppcls.utils.text import duration
 
 FILE = "heartbeat"  # in the run's folder
 STALL = "PPCLS_STALL_SECONDS"
-STALLED = 75  # exit code of a run that did not get on: as EX_TEMPFAIL, worth another try
 EVERY = 5.0  # seconds between two writings of the file
 NEVER = 1e6
 
@@ -90,4 +90,4 @@ class Heartbeat:
                     f"no step for {duration(silent)} ({STALL}={self.limit:g}), while {self.doing} "
                     f"after step {self.step} of {self.total}: {self.left()}"
                 )
-                os._exit(STALLED)
+                os._exit(TRY_AGAIN)

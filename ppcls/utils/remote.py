@@ -15,7 +15,6 @@ import os
 import random
 import re
 import threading
-import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,7 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from ppcls.utils import files
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import LATER, UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import visible
 from ppcls.utils.web import LARGEST_IMAGE, PASSING, Patience, offline
@@ -42,7 +41,7 @@ AHEAD = 4  # such blocks
 LINE = 1 << 12  # bytes that are searched at a time for a line's end
 FOLDERS_AHEAD = 16  # listings under way
 LISTED = 64  # files above which their folder is listed, instead of asking for each
-PATIENCE = Patience()
+PATIENCE = Patience(pauses=(1, 2, 4, 8, 16, 30, 60))
 STATUS = re.compile(r"status code: ([0-9]{3})\b")  # in obstore's errors
 GONE = "there is nothing at this address; check it"
 
@@ -116,7 +115,11 @@ def read(address: str, start: int = 0, count: int | None = None) -> bytes:
             whole file that is larger than an image may be.
     """
     future = connections().pending.pop((address, start, count), None)
-    return future.result() if future else part(address, start, count)
+    try:
+        return future.result() if future else part(address, start, count)
+    except AwayError:
+        forget()
+        raise
 
 
 def read_ahead(spans: Iterable[Span]) -> None:
@@ -130,6 +133,16 @@ def read_ahead(spans: Iterable[Span]) -> None:
     for span in wanted:
         if span not in pending:
             pending[span] = started(part, *span)
+
+
+def forget() -> None:
+    """Nobody asks any more for what was begun: no attempt follows those under way."""
+    if here:
+        here.over.set()
+        here.over = threading.Event()
+        for future in here.pending.values():
+            future.cancel()
+        here.pending.clear()
 
 
 def exist(addresses: Sequence[str]) -> list[bool]:
@@ -274,6 +287,7 @@ class Connections:
         self.listings: dict[str, Future[list[tuple[str, bool]]]] = {}
         self.stores: dict[str, Any] = {}
         self.opening = threading.Lock()
+        self.over = threading.Event()
         self.random = random.Random()
         self.told = False
 
@@ -372,6 +386,7 @@ def patiently(address: str, ask: Callable[..., Found], *given: Any) -> Found:
     if offline():
         raise UserError(f"{address}: not read: unset PPCLS_OFFLINE, or give files of this machine")
     own = connections()
+    over = own.over
     for pause in (*PATIENCE.pauses, None):
         try:
             return ask(*own.store(address), *given)
@@ -381,13 +396,13 @@ def patiently(address: str, ask: Callable[..., Found], *given: Any) -> Found:
             reason = passing(error)
             if not reason:
                 raise explained(address, error) from error
-        if pause is None:
+        if pause is None or over.is_set():
             break
         if not own.told:
             own.told = True
             say(f"note: {address}: {reason}; trying again, from now on without a word")
-        time.sleep(pause * own.random.uniform(0.5, 1.5))
-    raise UserError(f"{address}: {reason}, {len(PATIENCE.pauses) + 1} times; try again later")
+        over.wait(pause * own.random.uniform(0.5, 1.5))
+    raise AwayError(f"{address}: {reason}, {len(PATIENCE.pauses) + 1} times; {LATER}")
 
 
 def part(address: str, start: int, count: int | None) -> bytes:
@@ -478,6 +493,10 @@ def entries(store: Any, name: str) -> list[tuple[str, bool]]:
 
 class GoneError(UserError):
     """There is no such file."""
+
+
+class AwayError(UserError):
+    """The server, or the way to it, fails and may do so for long."""
 
 
 class RefusedError(UserError):

@@ -123,7 +123,7 @@ def test_what_passes_is_tried_again_and_said_once(server, workdir, places, capsy
     out = capsys.readouterr().out
     assert out.count("trying again, from now on without a word") == out.count("HTTP 503") == 1
     server.rule = lambda path, number: 503
-    with pytest.raises(UserError, match=r"ant/0\.png: HTTP 503, 4 times; try again later"):
+    with pytest.raises(UserError, match=r"ant/0\.png: HTTP 503, 4 times; start again later"):
         there.paths[0].read()
 
 
@@ -212,6 +212,21 @@ def test_what_has_forked_says_that_it_cannot_read(server, places, workdir):
             os._exit(7 if "forked" in str(error) else 1)
         os._exit(1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+def test_a_run_whose_server_goes_away_is_saved_and_worth_another_try(
+    server, places, workdir, on_error, capsys
+):
+    write_list(workdir)
+    own = [f"data.train={places[1]}/list.txt", "data.eval=null", f"data.on_error={on_error}"]
+    command = ["train", "-c", "recipe.yaml", "-o", *own, "train.epochs=4"]
+    server.rule = lambda path, number: 503 if number > 60 else 0
+    assert main(command) == 75
+    assert "4 times; start again later; saved runs/small/latest" in capsys.readouterr().err
+    server.rule = lambda path, number: 0
+    assert main([*command[:3], "--resume", *command[3:]]) == 0
 
 
 @pytest.mark.slow

@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from ppcls.train import rendezvous
-from ppcls.train.heartbeat import STALLED
 from ppcls.train.launch import INTERRUPTED, LOST
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import TRY_AGAIN, UserError
 
 ROOT = Path(__file__).parents[2]
 SBATCH = ROOT / "deploy/slurm/train.sbatch"
@@ -47,7 +46,12 @@ def slurm(tmp_path):
         env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_JOB_ID": "41234"}
         env |= {"SLURM_JOB_NODELIST": "node[7-8]", "OUTPUT": "runs/away"} | more
         done = subprocess.run(
-            ["bash", SBATCH, *args], cwd=tmp_path, env=env, capture_output=True, text=True
+            ["bash", SBATCH, *args],
+            check=False,
+            cwd=tmp_path,
+            env=env,
+            capture_output=True,
+            text=True,
         )
         requeued = tmp_path / "requeued"
         return done, requeued.read_text().split() if requeued.exists() else []
@@ -66,11 +70,12 @@ def test_script_starts_a_run_and_goes_on_with_it(slurm, tmp_path):
     (tmp_path / "runs/away/latest.safetensors").touch()
     slurm()
     assert "--resume" in (tmp_path / "srun.args").read_text().split()
-    assert subprocess.run(["bash", "-n", SBATCH]).returncode == 0
+    subprocess.run(["bash", "-n", SBATCH], check=True)
 
 
 @pytest.mark.parametrize(
-    ("code", "again"), [(0, 0), (2, 0), (1, 1), (LOST, 1), (STALLED, 1), (INTERRUPTED, 1), (137, 1)]
+    ("code", "again"),
+    [(0, 0), (2, 0), (1, 1), (LOST, 1), (TRY_AGAIN, 1), (INTERRUPTED, 1), (137, 1)],
 )
 def test_script_tries_again_what_may_go_well(slurm, code, again):
     done, requeued = slurm(code)
@@ -124,7 +129,9 @@ def test_job_starts_a_run_and_goes_on_with_it(tmp_path):
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     command = [*CONTAINER["command"], *CONTAINER["args"]]
     for flag in ("--overwrite", "--resume"):
-        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        done = subprocess.run(
+            command, check=True, cwd=tmp_path, env=env, capture_output=True, text=True
+        )
         assert done.stdout == f"train -c recipe.yaml {flag} -o output=train data.workers=2\n"
         (tmp_path / "train").mkdir(exist_ok=True)
         (tmp_path / "train/latest.safetensors").touch()
