@@ -9,9 +9,9 @@ LATER = "start again later"  # what such an error says, in whatever another is m
 class UserError(ValueError):
     """A mistake the user can mend: says where it is and what to do.
 
-    The command line prints it without a traceback and exits with its `code`. Each argument is a line
-    of its own. Names and words of others stand in lines as they are: their line breaks and control
-    characters are shown as `\\n` and `\\x1b`, and a line is cut to 2,000 characters.
+    The command line prints it without a traceback and exits with its `code`. Each argument is a
+    line of its own. Names and words of others stand in lines as they are: their line breaks and
+    control characters are shown as `\\n` and `\\x1b`, and a line is cut to 2,000 characters.
     """
 
     def __init__(self, *lines: object):
