@@ -212,7 +212,9 @@ for SLURM_PROCID in 0 1; do
 done
 if [ ! -e asked ]; then
     touch asked
-    until grep -q '"step": 2' runs/away/run.jsonl 2>/dev/null; do sleep 0.1; done
+    until grep -q '"step": 2' runs/away/run.jsonl 2>/dev/null || [ -z "$(jobs -rp)" ]; do
+        sleep 0.1
+    done
     kill -TERM $(jobs -p)
 fi
 code=0
