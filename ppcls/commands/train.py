@@ -21,16 +21,15 @@ from ppcls.commands.options import (
 )
 from ppcls.train.launch import (
     INTERRUPTED,
-    LOST,
+    end_as_lost,
     end_with_launcher,
-    is_watched,
     launch,
     launched,
     most_processes,
 )
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
-from ppcls.utils.log import print_error, say, silence
+from ppcls.utils.log import say, silence
 
 if TYPE_CHECKING:
     from ppcls.data.samples import Dataset
@@ -134,12 +133,8 @@ def run_one(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> in
 
     try:
         return train_or_try(recipe, options, divided)
-    except (
-        PeerError
-    ) as lost:  # whose reason the launcher knows better where it started this process
-        if not (lost.unexplained and is_watched()):
-            print_error(str(lost))
-        return LOST
+    except PeerError as lost:
+        return end_as_lost(str(lost), lost.unexplained)
 
 
 def command_of(given: "Given", options: argparse.Namespace) -> list[str]:

@@ -11,7 +11,9 @@ and the record.
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from paddle import Tensor, nn
 from pydantic import TypeAdapter
 
 from ppcls.config.tree import Tree
+from ppcls.kernels.channels_last import numbers
 from ppcls.optim.ema import Average
 from ppcls.optim.rules import Optimizer, has_slots
 from ppcls.recipe import Recipe
@@ -87,25 +90,29 @@ class Record:
         return self.step_images or train["batch_size"] * train.get("accumulate", 1) * sharing
 
 
-def save(
-    path: Path,
+def state_of(
     net: nn.Layer,
     optimizer: Optimizer | None,
-    record: Record,
-    trained: Mapping[str, Tensor] | None = None,
+    average: Average | None = None,
     beside: nn.Layer | None = None,
-) -> None:
-    """Write a checkpoint, whole or not at all; without optimizer: weights only.
+) -> dict[str, Tensor]:
+    """The tensors of a checkpoint; without optimizer: weights only.
 
     Args:
-        trained: the weights in training, where the network has their average at the moment.
+        average: of the network's weights, which is what the checkpoint hands on.
         beside: layers that train beside the network.
     """
-    tensors = {name: value.numpy() for name, value in net.state_dict().items()}
+    state = net.state_dict()
+    found = dict(average.held if average else state)
     if optimizer:
-        tensors |= slots(names(net, beside), optimizer)
-        for name, value in {**(trained or {}), **state_beside(beside)}.items():
-            tensors[f"{OPTIMIZER}{name}/{TRAINED}"] = value.numpy()
+        found |= slots(names(net, beside), optimizer)
+        for name, value in {**(state if average else {}), **state_beside(beside)}.items():
+            found[f"{OPTIMIZER}{name}/{TRAINED}"] = value
+    return found
+
+
+def write(path: Path, tensors: Mapping[str, np.ndarray], record: Record) -> None:
+    """Write a checkpoint, whole or not at all. UserError: it cannot be, or is not worth it."""
     for name, value in tensors.items():
         if not np.isfinite(value).all():
             raise UserError(
@@ -113,6 +120,69 @@ def save(
                 "written (an earlier one stays): lower train.schedule.lr or lengthen its warmup"
             )
     files.write_safetensors(path, tensors, {RECORD: json.dumps(asdict(record))})
+
+
+@dataclass
+class Written:
+    """A checkpoint that is being written, and what is to be done when it is."""
+
+    path: Path
+    ended: Future[None]
+    then: Callable[[], None]
+
+
+class Writer:
+    """Writes checkpoints from copies, in a thread of its own, while training goes on.
+
+    They are written one after the other. What was to follow one of them, and what went wrong with
+    it, comes to the thread that trains, when that asks.
+    """
+
+    def __init__(self):
+        self.thread: ThreadPoolExecutor | None = None
+        self.pending: deque[Written] = deque()
+        self.copies: dict[Path, dict[str, np.ndarray]] = {}  # of the last one at each path
+
+    def write(
+        self, path: Path, state: Mapping[str, Tensor], record: Record, then: Callable[[], None]
+    ) -> None:
+        """Copy the tensors and begin; waits only for what is still being written to this path.
+
+        Raises:
+            UserError: an earlier one could not be written.
+        """
+        while any(one.path == path for one in self.pending):
+            self.take()
+        copies = self.copies.setdefault(path, {})
+        for name, value in state.items():
+            source = numbers(value) if value.place.is_cpu_place() else value.numpy()
+            if name in copies:  # memory that is there already takes a fifth of the time
+                np.copyto(copies[name], source)
+            else:
+                copies[name] = source.copy()
+        self.thread = self.thread or ThreadPoolExecutor(1, "ppcls-checkpoint")
+        self.pending.append(Written(path, self.thread.submit(write, path, copies, record), then))
+
+    def settle(self) -> None:
+        """Do what was to follow those that are written by now. UserError: one could not be."""
+        while self.pending and self.pending[0].ended.done():
+            self.take()
+
+    def wait(self) -> None:
+        """All are written, and what was to follow is done. UserError: one could not be."""
+        while self.pending:
+            self.take()
+
+    def take(self) -> None:
+        first = self.pending.popleft()
+        first.ended.result()
+        first.then()
+
+    def close(self) -> None:
+        """Wait for the thread to end; what was to follow is not done."""
+        self.pending.clear()
+        if self.thread:
+            self.thread.shutdown()
 
 
 def keep(folder: Path, step: int, count: int) -> None:
@@ -195,7 +265,7 @@ def state_beside(beside: nn.Layer | None) -> dict[str, Tensor]:
     return {BESIDE + name: value for name, value in state.items()}
 
 
-def slots(paths: Mapping[str, str], optimizer: Optimizer) -> dict[str, np.ndarray]:
+def slots(paths: Mapping[str, str], optimizer: Optimizer) -> dict[str, Tensor]:
     """The optimizer's tensors by parameter path; Paddle names them by a process-wide counter."""
     state = {k: v for k, v in optimizer.state_dict().items() if isinstance(v, paddle.Tensor)}
     found = {}
@@ -204,5 +274,5 @@ def slots(paths: Mapping[str, str], optimizer: Optimizer) -> dict[str, np.ndarra
         while name not in paths:
             name = name.rpartition("_")[0]
             assert name, "an optimizer slot belongs to no parameter"
-        found[f"{OPTIMIZER}{paths[name]}/{key.removeprefix(name + '_')}"] = value.numpy()
+        found[f"{OPTIMIZER}{paths[name]}/{key.removeprefix(name + '_')}"] = value
     return found

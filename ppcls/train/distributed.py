@@ -23,11 +23,13 @@ import paddle
 from paddle import Tensor, distributed, nn
 
 from ppcls.models.layers import DownscalingDropout, DropPath
+from ppcls.train.launch import end_as_lost
 from ppcls.train.rendezvous import (
     Channel,
     Member,
     Message,
     meet,
+    network_of,
     process_count,
     readable,
     seconds,
@@ -38,6 +40,7 @@ from ppcls.utils.log import say
 from ppcls.utils.text import duration, visible
 
 SILENCE = "PPCLS_SILENCE_SECONDS"
+GLOO_NETWORK = "GLOO_SOCKET_IFNAME"
 SILENCE_SECONDS = 30.0
 NOTICE = 3.0  # seconds for word of a process to come after Paddle's connection to it has broken
 PATIENCE = 60.0  # seconds until it is said that a process lets the others wait
@@ -84,6 +87,7 @@ class Link:
         self.changed = threading.Condition()
         self.rounds = 0
         self.closed = False
+        self.alone = False  # whether it ends the process itself where another one has gone
         self.thread = threading.Thread(target=self.listen, name="ppcls-link", daemon=True)
         self.thread.start()
 
@@ -110,6 +114,10 @@ class Link:
                     if peer.channel in ready:
                         self.hear(peer)
                 self.changed.notify_all()
+            if self.alone:
+                for lost in filter(None, map(self.loss, there)):
+                    self.ended(lost)
+                    os._exit(end_as_lost(str(lost), lost.unexplained))
 
     def hear(self, peer: Peer) -> None:
         try:
@@ -201,6 +209,19 @@ class Link:
         if not self.own:
             self.tell({"end": str(lost)})
         return lost
+
+    @contextmanager
+    def instead(self) -> Iterator[None]:
+        """While entered, the thread ends the process where another one has gone.
+
+        For what waits for the others without a word and without an end, as Paddle does where it
+        connects the processes.
+        """
+        self.alone = True
+        try:
+            yield
+        finally:
+            self.alone = False
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -436,24 +457,29 @@ def join(device: str) -> Processes:
         return together
     limit = seconds(SILENCE, SILENCE_SECONDS)
     place, members, channels = meet()
+    link = Link(members, channels, place.own.rank, limit)
     if device == "cpu":
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
+        # gloo takes the network of the machine's name, which may be known to this machine alone.
+        if GLOO_NETWORK not in os.environ and (name := network_of(next(iter(channels.values())))):
+            os.environ[GLOO_NETWORK] = name
     os.environ["PADDLE_CURRENT_ENDPOINT"] = (
         os.environ.get("PADDLE_CURRENT_ENDPOINT") or place.address
     )
     os.environ["PADDLE_MASTER"] = place.address
     tell_paddle(place.own)
     try:
-        distributed.init_parallel_env()
+        with link.instead():
+            distributed.init_parallel_env()
     except (RuntimeError, OSError) as error:
         reason = visible(" ".join(str(error).split()))
-        raise UserError(
+        text = (
             f"the processes met at {place.address}, and Paddle cannot connect them ({reason}): "
-            "GLOO_SOCKET_IFNAME, NCCL_SOCKET_IFNAME on GPUs, say which network to take"
-        ) from None
-    together = Processes(
-        place.own.rank, len(members), Link(members, channels, place.own.rank, limit)
-    )
+            f"{GLOO_NETWORK}, NCCL_SOCKET_IFNAME on GPUs, say which network to take"
+        )
+        link.leave(text)
+        raise UserError(text) from None
+    together = Processes(place.own.rank, len(members), link)
     atexit.register(together.leave)
     return together
 

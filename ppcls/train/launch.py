@@ -279,6 +279,17 @@ def is_watched() -> bool:
     return LAUNCHED in os.environ
 
 
+def end_as_lost(reason: str, unexplained: bool) -> int:
+    """Say that another process has gone, and that ends this one; the exit code.
+
+    Args:
+        unexplained: nothing is known of why: the launcher says more where it started this one.
+    """
+    if not (unexplained and is_watched()):
+        print_error(reason)
+    return LOST
+
+
 def end_with_launcher() -> None:
     """In a process that `launch` started: end when the launcher is gone, however it went."""
     if is_watched():

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Sequence
@@ -43,7 +44,13 @@ JOIN = "PPCLS_JOIN_SECONDS"
 JOIN_SECONDS = 300.0
 FIRST_WORD = 5.0  # seconds until it is said who is waited for
 ANSWER = 10.0  # seconds in which process 0 greets whoever comes
+SIOCGIFADDR = 0x8915  # of Linux: asks for the address of a network interface
 LONGEST = 1 << 20  # bytes of a message: a few numbers of each of very many processes
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
 
 Message = dict[str, Any]
 
@@ -132,6 +139,21 @@ def readable(channels: Sequence[Channel], seconds: float) -> list[Channel]:
         time.sleep(seconds)
     by_number = {channel.fileno(): channel for channel in channels}
     return [by_number[number] for number in wait(list(by_number), seconds)]  # type: ignore[index]
+
+
+def network_of(channel: Channel) -> str:
+    """The network interface that a channel goes through, as "eth0"; "" where unknown."""
+    if fcntl is None:
+        return ""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        own = channel.connection.getsockname()[0]
+        for _, name in socket.if_nameindex():
+            asked = struct.pack("256s", name.encode()[:15])
+            with suppress(OSError):  # an interface without an address
+                found = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, asked)
+                if socket.inet_ntoa(found[20:24]) == own:
+                    return name
+    return ""
 
 
 # --------------------------------------------------------------------------- the environment

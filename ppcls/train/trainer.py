@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,7 @@ class Trainer:
         folder = self.folder if self.processes.first else None
         self.heart = Heartbeat(folder, self.options.total_steps, self.what_stays)
         self.statistics = self.changing_statistics()
+        self.writer = checkpoint.Writer()
 
     # ------------------------------------------------------------------ state
 
@@ -238,6 +240,8 @@ class Trainer:
             except BaseException:
                 self.listeners.end(False)
                 raise
+            finally:
+                self.writer.close()
             self.listeners.end(done)
         self.require_callbacks()
         return done
@@ -264,6 +268,7 @@ class Trainer:
                 raise error.adding(self.what_stays()) from None
             finally:
                 self.loader.close()
+            self.writer.wait()
             self.objective.check()
             done = not self.stopping and (
                 self.step == self.options.total_steps or self.stopping_early(self.evaluations)
@@ -395,6 +400,7 @@ class Trainer:
         """Evaluate and save where that is due, after the step just done."""
         done = self.step == self.options.total_steps
         epoch_ends = self.at_the_end_of_an_epoch()
+        self.writer.settle()
         self.scores = {}
         epoch = self.step // self.options.epoch_steps
         due = epoch_ends and (done or epoch % self.options.eval_every == 0)
@@ -586,22 +592,25 @@ class Trainer:
         )
 
     def save(self, name: str) -> Path:
-        """Write a checkpoint; the first process does, when all have come here."""
+        """Begin to write a checkpoint; the first process does."""
         self.read()
         self.heart.beat(self.step, "saving")
         path = self.folder / name
         if not self.processes.first:
             return path
         optimizer = self.train_step.optimizer if name == checkpoint.LATEST else None
+        beside = self.objective.layers
+        state = checkpoint.state_of(self.model, optimizer, self.average, beside)
         record = Record(**self.about, **self.state_dict())
-        with self.shown():
-            trained = self.average.held if self.average else None
-            checkpoint.save(path, self.model, optimizer, record, trained, self.objective.layers)
-        run_folder.settle(self.folder)
-        if name == checkpoint.LATEST and self.options.keep:
-            checkpoint.keep(self.folder, self.step, self.options.keep)
-        self.listeners.saved(path, self.step)
+        self.writer.write(path, state, record, partial(self.saved, path, self.step))
         return path
+
+    def saved(self, path: Path, step: int) -> None:
+        """What follows a checkpoint that has been written."""
+        run_folder.settle(self.folder)
+        if path.name == checkpoint.LATEST and self.options.keep:
+            checkpoint.keep(self.folder, step, self.options.keep)
+        self.listeners.saved(path, step)
 
     def what_stays(self) -> str:
         """The words that say how to go on where nothing can be saved any more."""
@@ -617,6 +626,7 @@ class Trainer:
         if not self.step:
             return ""
         path = self.save(checkpoint.LATEST)
+        self.writer.wait()
         return f"; saved {path}; to go on: the same command with --resume"
 
 

@@ -153,7 +153,9 @@ def test_a_checkpoint_goes_on_to_the_bit_in_any_number_of_threads(kind, build, t
     finally:
         numba.set_num_threads(before)
     record = Record(recipe={}, labels=[], step=3, epoch_steps=3, data={})
-    checkpoint.save(tmp_path / "three", net, optimizer, record)
+    writer = checkpoint.Writer()
+    writer.write(tmp_path / "three", checkpoint.state_of(net, optimizer), record, lambda: None)
+    writer.wait()
     saved = files.read(tmp_path / "three")
     later = Net()
     later.set_state_dict({key: value for key, value in saved.tensors.items() if "/" not in key})

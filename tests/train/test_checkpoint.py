@@ -1,5 +1,8 @@
 """Optimizers, restored from a checkpoint into another network, go on bit for bit."""
 
+import threading
+from functools import partial
+
 import numpy as np
 import paddle
 import pytest
@@ -46,8 +49,10 @@ class Run:
             self.average.update(step + 1)
 
     def save(self, path):
-        with self.average.shown():
-            checkpoint.save(path, self.net, self.optimizer, RECORD, self.average.held)
+        state = checkpoint.state_of(self.net, self.optimizer, self.average)
+        writer = checkpoint.Writer()
+        writer.write(path, state, RECORD, lambda: None)
+        writer.wait()
         return {name: value.tobytes() for name, value in files.read(path).tensors.items()}
 
 
@@ -66,3 +71,49 @@ def test_three_steps_and_three_are_six(tmp_path, node):
         bare = files.Checkpoint({"x": np.zeros(1)}, "safetensors", (), {})
         with pytest.raises(UserError, match="holds no optimizer state"):
             checkpoint.restore(tmp_path / "x", bare, whole.net, whole.optimizer, None)
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Holds every checkpoint's writing until it is set."""
+    opened = threading.Event()
+    write = checkpoint.write
+
+    def held(*arguments):
+        assert opened.wait(60)
+        write(*arguments)
+
+    monkeypatch.setattr(checkpoint, "write", held)
+    return opened
+
+
+def test_a_checkpoint_holds_what_was_when_it_was_begun(tmp_path, gate):
+    value = paddle.to_tensor([1.0, 2.0])
+    done = []
+    writer = checkpoint.Writer()
+    for number, name in enumerate(["best", "latest"]):
+        writer.write(tmp_path / name, {"x": value}, RECORD, partial(done.append, name))
+        value.set_value(value + 1)
+        assert not list(tmp_path.iterdir()), number
+    writer.settle()
+    assert done == []
+    gate.set()
+    writer.write(tmp_path / "best", {"x": value}, RECORD, partial(done.append, "again"))
+    assert done == ["best"]  # whose copy is written over
+    writer.wait()
+    assert done == ["best", "latest", "again"]
+    found = {path.name: files.read(path).tensors["x"].tolist() for path in tmp_path.iterdir()}
+    assert found == {"best": [3, 4], "latest": [2, 3]}
+    writer.close()
+
+
+def test_what_cannot_be_written_is_said_when_it_is_asked_for(tmp_path):
+    writer = checkpoint.Writer()
+    writer.write(tmp_path / "no/x", {"x": paddle.ones([2])}, RECORD, pytest.fail)
+    with pytest.raises(UserError, match="cannot be written"):
+        writer.wait()
+    writer.write(tmp_path / "x", {"x": paddle.to_tensor([np.nan])}, RECORD, pytest.fail)
+    with pytest.raises(UserError, match="x holds NaN or infinity"):
+        writer.wait()
+    assert not list(tmp_path.iterdir())
+    writer.close()

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from ppcls.train.launch import LOST
+from ppcls.train.rendezvous import Channel, network_of
+
 TRAIN = ("train", "-c", "recipe.yaml", "-o", "model.name=ResNet18", "train.batch_size=2")
 
 
@@ -198,6 +201,7 @@ def test_limits_that_make_no_sense(run, started, monkeypatch, name, value):
 # A process that meets the others again and again, as training does, without Paddle.
 MEETS = """
 import sys
+import time
 from ppcls.train.distributed import Link, PeerError
 from ppcls.train.rendezvous import meet
 
@@ -209,6 +213,10 @@ try:
         if word == "leave\\n":
             link.leave("its image is broken")
             break
+        if word == "wait\\n":
+            with link.instead():
+                print("waiting", flush=True)
+                time.sleep(600)
         link.meet()
         print("met", flush=True)
 except PeerError as error:
@@ -315,3 +323,20 @@ def test_one_that_leaves_with_an_error_tells_it(crowd):
     say("meet", first)
     line = f"process 1 of 2 (pid {second.pid}) has ended: its image is broken"
     assert told(first)[-1] == line
+
+
+def test_one_that_goes_ends_those_that_wait_where_nobody_looks(crowd):
+    """As Paddle waits where it connects the processes."""
+    first, second, third = crowd(3, 60)
+    say("wait", first, second)
+    assert [process.stdout.readline() for process in (first, second)] == ["waiting\n"] * 2
+    third.kill()
+    assert [process.wait() for process in (first, second)] == [LOST, LOST]
+
+
+def test_a_channel_knows_its_network():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        channel = Channel(socket.create_connection(server.getsockname()))
+        assert network_of(channel) == "lo"
+        channel.close()
+    assert network_of(channel) == ""

@@ -1,0 +1,325 @@
+"""Training on several machines: what happens when one dies, is cut off, or comes no more?
+
+The machines are network namespaces of this one, each with an address of its own on a bridge. On
+each `paddle.distributed.launch` starts one process, which train together over gloo; then something
+happens to the last one, and the run has to end with its reason, or go on, within --limit seconds.
+Then it is started again with as many machines, fewer or more, and its losses must be those of the
+undisturbed run up to rounding. Delay and loss of packets need the kernel's netem.
+
+Prints a row for each kind of fault; exits with 1 where one is otherwise. Needs root and `ip`.
+
+    python benchmarks/machines.py [--machines 2] [--only kill part]
+"""
+
+import argparse
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from kill_and_resume import write_photos  # benchmarks/kill_and_resume.py: 26 images
+
+from ppcls.train.checkpoint import LATEST
+from ppcls.utils.log import read_records
+
+BRIDGE = "ppcls-br"
+SUBNET = "10.77.0"
+PORT = 8765
+MOST = 4  # machines
+STEP = 12  # images
+RECIPE = """
+model: {name: ResNet18, num_classes: 2, freeze: ["*.norm.*"]}
+data: {train: photos/train, eval: photos/eval, workers: 1}
+preprocess: {resize: 36, crop: 32}
+train:
+  epochs: EPOCHS
+  batch_size: 12
+  drop_last: false
+  log_every: 1
+  save_every: 1 steps
+  schedule: {lr: 0.01}
+"""
+TRAIN = Path(__file__).resolve().parent.parent / "tools/train.py"
+
+
+@dataclass
+class Fault:
+    """What is done to the last machine while it trains, and with how many it goes on then."""
+
+    name: str
+    what: str
+    do: Callable[["Machines"], None]
+    then: int  # more machines than before
+    ends: bool = True  # whether it ends the run
+
+
+class Machines:
+    """Processes that train together, one in each namespace."""
+
+    def __init__(self, count: int, first: int, output: str):
+        """`first`: with how many machines the run began, for the images of a step stay."""
+        self.count = count
+        self.output = output
+        self.launchers = []
+        self.logs = [Path(f"{output}-{number}.txt") for number in range(1, count + 1)]
+        resumes = ["--resume"] if (Path(output) / LATEST).exists() else []
+        for number, log in enumerate(self.logs, 1):
+            launch = ["-m", "paddle.distributed.launch", "--nnodes", str(count)]
+            launch += ["--nproc_per_node", "1", "--master", f"{SUBNET}.1:{PORT}"]
+            launch += ["--host", f"{SUBNET}.{number}", "--log_dir", f"{output}-logs{number}"]
+            train = [str(TRAIN), "-c", "recipe.yaml", *resumes]
+            train += ["-o", f"output={output}", f"train.batch_size={STEP // first}"]
+            command = ["ip", "netns", "exec", name_of(number), sys.executable, *launch, *train]
+            threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+            with log.open("wb") as file:
+                self.launchers.append(
+                    subprocess.Popen(
+                        command,
+                        stdout=file,
+                        stderr=file,
+                        env=os.environ | threads,
+                        start_new_session=True,
+                    )
+                )
+
+    def wait_for_steps(self, more: int, limit: float) -> None:
+        """Until the run has done so many steps more than when it was started."""
+        begun = time.monotonic()
+        before = steps_done(self.output)
+        while steps_done(self.output) < before + more:
+            if time.monotonic() - begun > limit or None not in self.codes():
+                raise SystemExit(f"{self.output}: no step was done:\n{self.tail()}")
+            time.sleep(0.1)
+
+    def codes(self) -> list[int | None]:
+        return [launcher.poll() for launcher in self.launchers]
+
+    def ended(self, limit: float) -> float | None:
+        """Seconds until all have ended; None where they have not."""
+        begun = time.monotonic()
+        while None in self.codes():
+            if time.monotonic() - begun > limit:
+                return None
+            time.sleep(0.1)
+        return time.monotonic() - begun
+
+    def reasons(self) -> list[str]:
+        """The lines that say why, of all machines, without those that Paddle's launcher repeats."""
+        found = [line for log in self.logs for line in log.read_text(errors="replace").splitlines()]
+        return list(dict.fromkeys(line for line in found if line.startswith("error: ")))
+
+    def tail(self) -> str:
+        return "\n".join(log.read_text(errors="replace")[-1500:] for log in self.logs)
+
+    def kill(self) -> None:
+        for launcher in self.launchers:
+            if launcher.poll() is None:
+                os.killpg(launcher.pid, signal.SIGKILL)
+        for number in range(1, self.count + 1):
+            kill_in(name_of(number), signal.SIGKILL)
+        for launcher in self.launchers:
+            launcher.wait()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--machines", type=int, default=2, choices=range(2, MOST))
+    parser.add_argument("--limit", type=float, default=60, help="seconds within which a run ends")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--only", nargs="+", help="names of faults")
+    options = parser.parse_args()
+    if why := impossible():
+        print(f"skipped: {why}")
+        return 0
+    faults = [fault for fault in known_faults() if not options.only or fault.name in options.only]
+    with tempfile.TemporaryDirectory() as folder, namespaces(MOST):
+        os.chdir(folder)
+        write_photos()
+        Path("recipe.yaml").write_text(RECIPE.replace("EPOCHS", str(options.epochs)))
+        whole = Machines(options.machines, options.machines, "whole")
+        require_done(whole, 10 * options.limit)
+        print(f"{options.machines} machines, undisturbed: to the end", flush=True)
+        print("| what happens to the last machine | the run | and then |\n|---|---|---|")
+        good = [try_one(fault, options.machines, options.limit) for fault in faults]
+    return 0 if all(good) else 1
+
+
+def try_one(fault: Fault, count: int, limit: float) -> bool:
+    """Whether the run ends or goes on as it should; prints the row."""
+    machines = Machines(count, count, fault.name)
+    good = True
+    try:
+        machines.wait_for_steps(3, 10 * limit)
+        fault.do(machines)
+        if fault.ends:
+            seconds = machines.ended(limit)
+            reasons = machines.reasons()
+            good = seconds is not None and bool(reasons)
+            said = re.sub(r"pid \d+", "pid …", reasons[0]) if reasons else "no reason is said"
+            outcome = f"ends after {seconds:.0f} s: `{said}`" if seconds else "STANDS STILL"
+        else:
+            require_done(machines, 10 * limit)
+            outcome = "goes on to its end"
+    finally:
+        machines.kill()
+        mend(count)
+    then = ""
+    if fault.ends:
+        again = Machines(count + fault.then, count, fault.name)
+        try:
+            require_done(again, 10 * limit)
+        finally:
+            again.kill()
+        then = f"goes on with {count + fault.then}, "
+    furthest = distance(Path(fault.name), Path("whole"))
+    good = good and furthest < 1e-3
+    print(f"| {fault.what} | {outcome} | {then}losses within {furthest:.0e} |", flush=True)
+    return good
+
+
+def require_done(machines: Machines, limit: float) -> None:
+    if machines.ended(limit) is None or any(machines.codes()):
+        raise SystemExit(f"{machines.output} did not come to its end:\n{machines.tail()}")
+
+
+def steps_done(output: str) -> int:
+    path = Path(output) / "run.jsonl"
+    return path.read_text().count('"event": "train"') if path.exists() else 0
+
+
+def distance(run: Path, whole: Path) -> float:
+    """The largest relative difference of a step's loss."""
+    own, other = (
+        {r["step"]: r["loss"] for r in read_records(f / "run.jsonl") if r["event"] == "train"}
+        for f in (run, whole)
+    )
+    return max(abs(own[step] - loss) / loss for step, loss in other.items())
+
+
+# --------------------------------------------------------------------------
+# What happens
+
+
+def known_faults() -> list[Fault]:
+    faults = [
+        Fault("kill", "its process is killed", lambda m: kill_in(name_of(m.count), 9, "train"), 0),
+        Fault("die", "all of it dies", lambda m: kill_in(name_of(m.count), 9), -1),
+        Fault("cut", "its network is cut off", lambda m: link(m.count, "down"), 1),
+        Fault("stop", "its process stands still", lambda m: kill_in(name_of(m.count), 19), 0),
+        Fault("part", "its network is cut off for 5 s", cut_for_a_while, 0, ends=False),
+    ]
+    if not run("tc", "qdisc", "add", "dev", f"{BRIDGE}1", "root", "netem", "delay", "1ms"):
+        run("tc", "qdisc", "del", "dev", f"{BRIDGE}1", "root")
+        slow = "20 ms of delay, 1 % of packets lost"
+        faults.append(Fault("slow", slow, slow_down, 0, ends=False))
+    else:
+        print("delay and loss are left out: this kernel has no netem")
+    return faults
+
+
+def cut_for_a_while(machines: Machines) -> None:
+    link(machines.count, "down")
+    time.sleep(5)
+    link(machines.count, "up")
+
+
+def slow_down(machines: Machines) -> None:
+    for number in range(1, machines.count + 1):
+        device = f"{BRIDGE}{number}"
+        run("tc", "qdisc", "add", "dev", device, "root", "netem", "delay", "20ms", "loss", "1%")
+
+
+def mend(count: int) -> None:
+    for number in range(1, count + 1):
+        link(number, "up")
+        run("tc", "qdisc", "del", "dev", f"{BRIDGE}{number}", "root")
+
+
+def link(number: int, state: str) -> None:
+    run("ip", "link", "set", f"{BRIDGE}{number}", state)
+
+
+def kill_in(namespace: str, number: int, word: str = "") -> None:
+    """Send a signal to the processes of a namespace, or to those whose command has a word."""
+    command = ["ip", "netns", "pids", namespace]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    for pid in map(int, found.stdout.split()):
+        try:
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+            if "launch" not in command if word else True:
+                os.kill(pid, number)
+        except OSError:
+            continue
+
+
+# --------------------------------------------------------------------------
+# Namespaces
+
+
+def impossible() -> str:
+    """Why no machines can be made here, else ""."""
+    if os.geteuid():
+        return "only root can make network namespaces"
+    if not shutil.which("ip"):
+        return "there is no `ip` (iproute2) here"
+    if run("ip", "netns", "add", "ppcls-try"):
+        return "network namespaces cannot be made here"
+    run("ip", "netns", "del", "ppcls-try")
+    return ""
+
+
+def name_of(number: int) -> str:
+    return f"ppcls-{number}"
+
+
+@contextmanager
+def namespaces(count: int) -> Iterator[None]:
+    """So many machines, on one bridge, gone in the end."""
+    remove(count)
+    try:
+        must("ip", "link", "add", BRIDGE, "type", "bridge")
+        must("ip", "link", "set", BRIDGE, "up")
+        for number in range(1, count + 1):
+            name = name_of(number)
+            port = f"{BRIDGE}{number}"
+            must("ip", "netns", "add", name)
+            peer = ("peer", "name", "eth0", "netns", name)
+            must("ip", "link", "add", port, "type", "veth", *peer)
+            must("ip", "link", "set", port, "master", BRIDGE, "up")
+            must("ip", "-n", name, "addr", "add", f"{SUBNET}.{number}/24", "dev", "eth0")
+            must("ip", "-n", name, "link", "set", "eth0", "up")
+            must("ip", "-n", name, "link", "set", "lo", "up")
+        yield
+    finally:
+        remove(count)
+
+
+def remove(count: int) -> None:
+    for number in range(1, count + 1):
+        kill_in(name_of(number), signal.SIGKILL)
+        run("ip", "link", "del", f"{BRIDGE}{number}")
+        run("ip", "netns", "del", name_of(number))
+    run("ip", "link", "del", BRIDGE)
+
+
+def run(*command: str) -> int:
+    return subprocess.run(command, check=False, capture_output=True).returncode
+
+
+def must(*command: str) -> Sequence[str]:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
+    return command
+
+
+if __name__ == "__main__":
+    sys.exit(main())
