@@ -321,7 +321,7 @@ def new_store(place: str) -> Any:
 
     scheme, _, name = place.partition("://")
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    client: dict[str, Any] = {
+    client: Any = {
         "connect_timeout": f"{PATIENCE.connect:g}s",
         "timeout": f"{PATIENCE.chunk:g}s",
         "allow_http": scheme == "http" or endpoint.startswith("http://"),
