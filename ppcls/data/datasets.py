@@ -24,6 +24,7 @@ from ppcls.data.lists import read_column, read_label_sets, read_list, read_plain
 from ppcls.data.samples import Dataset, Groups, Paths
 from ppcls.data.shards import is_shards, open_shards
 from ppcls.data.splits import deal_groups
+from ppcls.utils import remote
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded, special_kind
 from ppcls.utils.log import say
@@ -58,27 +59,35 @@ def open_samples(
     With `several`, a list says 0 or 1 for every class (`ppcls.data.lists`). Tar files are
     opened by `ppcls.data.shards`. `group_column` is a column of a CSV file that says which images
     belong together.
-    No image is opened. Raises UserError, with file:line where a list is wrong.
+    Any of it may lie elsewhere, at an address (`ppcls.utils.remote`); what ends as no list and no
+    tar does is a folder there. No image is opened. Raises UserError, with file:line where a list
+    is wrong.
     """
-    path = existing(expanded(path))
+    path = expanded(path)
     root = None if root is None else expanded(root)
-    if group_column and (os.path.isdir(path) or Path(path).suffix.lower() != ".csv"):
+    for address in (path, root):
+        remote.check_address(address or "")
+    elsewhere = remote.is_remote(path)
+    suffix = Path(path).suffix.lower()
+    path = path.rstrip("/") if elsewhere else existing(path)
+    is_folder = os.path.isdir(path) or (elsewhere and suffix not in (*LIST_SUFFIXES[1:], ".tar"))
+    if group_column and (is_folder or suffix != ".csv"):
         raise UserError(no_columns(path, group_column))
     names = read_class_names(labels) if labels is not None else ()
-    if is_shards(path) and not os.path.isdir(path):
+    if is_shards(path) and not is_folder:
         return open_shards(path, names, multilabel, number_labels=number_labels)
-    if os.path.isdir(path) and multilabel:
+    if is_folder and multilabel:
         raise UserError(
             f"{path}: a folder for each class gives an image one label; for several, name a list "
             "file of 'path<TAB>0,1,0' lines or a CSV file with a column for each class"
         )
-    if os.path.isdir(path):
+    if is_folder:
         return open_folder(path, names)
     if path.endswith(".parquet"):
         raise UserError(f"{path}: make shards of it first: tools/make_shards.py {path} FOLDER")
-    if not os.path.exists(path):
+    if not elsewhere and not os.path.exists(path):
         raise UserError(f"{path}: no such folder or list file")
-    if Path(path).suffix.lower() not in LIST_SUFFIXES:
+    if suffix not in LIST_SUFFIXES:
         raise UserError(f"{path}: a list of images ends in .txt, .tsv, .lst or .csv")
     return open_list(path, root, names, multilabel, number_labels, group_column)
 
@@ -105,16 +114,44 @@ def open_list(
         plain = read_plain(path, names, start, number_labels)
         if plain:
             paths, numbers, lines, names = plain
+            require_addresses(path, paths)
             return Dataset(paths, numbers, names, path, lines)
     if multilabel:
         listed, numbers, lines, names = read_label_sets(path, names, group_column)
     else:
         listed, numbers, lines, names = read_list(path, names, number_labels)
     groups = Groups.of(read_column(path, group_column, lines)) if group_column else None
-    samples = Dataset(Paths(listed, start), numbers, names, path, lines, groups)
+    paths = Paths(listed, start)
+    require_addresses(path, paths, lines)
+    samples = Dataset(paths, numbers, names, path, lines, groups)
     if groups:
         require_one_group(samples)
     return samples
+
+
+def require_addresses(path: str, paths: Paths, lines: np.ndarray | None = None) -> None:
+    """UserError for addresses in a list that hold secrets and, where it lies elsewhere, for those
+    of other servers and buckets than its own or the root's: such a list may be anybody's.
+
+    Args:
+        lines: of the paths in the list; None: 1 and so on.
+    """
+    if b"://" not in paths.text:
+        return
+    own = {remote.place_of(start) for start in (path, paths.root) if remote.is_remote(start)}
+    closed = remote.is_remote(path)
+    for index, image in enumerate(paths):
+        line = index + 1 if lines is None else int(lines[index])
+        if "?" in image or "@" in image:
+            try:
+                remote.check_address(image)
+            except UserError as error:
+                raise UserError(f"{path}:{line}: {error}") from None
+        if closed and remote.place_of(image) not in own:
+            raise UserError(
+                f"{path}:{line}: {image} is on another server than the list; name its place as "
+                "data.root, or keep the list on this machine"
+            )
 
 
 def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
@@ -150,7 +187,11 @@ def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
     unknown = [f"{n!r}{did_you_mean(n, numbers)}" for n in called.values() if n not in numbers]
     if unknown:
         raise UserError(f"{path}: folders that are not in the label file: {at_most(unknown)}")
-    images = {name: list(images_in(os.path.join(path, name), passed)) for name in folders}
+    images = {}
+    for place, name in enumerate(folders):
+        if remote.is_remote(path):
+            remote.list_ahead([f"{path}/{later}" for later in folders[place:]])
+        images[name] = [f"{name}/{inside}" for inside in walk(os.path.join(path, name), passed)]
     require_open(path, passed)
     empty = [name for name in folders if not images[name]]
     if empty:
@@ -158,7 +199,9 @@ def open_folder(path: str, names: tuple[str, ...]) -> Dataset:
     say_passed_over(path, passed)
     sizes = [len(images[name]) for name in folders]
     labels = np.repeat(np.array([numbers[called[name]] for name in folders], np.int64), sizes)
-    paths = Paths([image for name in folders for image in images[name]])
+    listed = (image for name in folders for image in images[name])
+    start = os.path.join(path, "")
+    paths = Paths(listed, start) if remote.is_remote(path) else Paths(start + i for i in listed)
     return Dataset(paths, labels, names or in_order(own), path)
 
 

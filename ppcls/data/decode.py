@@ -17,7 +17,7 @@ from os import PathLike
 import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
-from ppcls.data.samples import Drawn, Member
+from ppcls.data.samples import Address, Drawn, Member
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, read_file
 from ppcls.utils.opencv import cv2
@@ -131,7 +131,7 @@ def read(path: str | PathLike, channels: int = 3) -> np.ndarray:
 def read_bytes(path: str | PathLike) -> bytes:
     """The bytes of an image: of a plain file, or of a `Member` of one; UserError names the path."""
     try:
-        return path.read() if isinstance(path, Member | Drawn) else read_file(path)
+        return path.read() if isinstance(path, Address | Member | Drawn) else read_file(path)
     except UserError:
         raise
     except FileNotFoundError:

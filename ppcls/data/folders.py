@@ -12,6 +12,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from ppcls.data.decode import AVIF, HEAD, HEIF, OTHER_SUFFIXES, kind_of, readable
+from ppcls.utils import remote
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import open_plain, special_kind
 from ppcls.utils.text import at_most, plural, visible
@@ -202,7 +203,7 @@ class Level:
     inside: str  # below the first folder; ends in a slash
     names: Iterator[str]
     files: ExitStack
-    identity: tuple[int, int]
+    identity: tuple[int, int] | str
 
     @classmethod
     def open(
@@ -215,8 +216,10 @@ class Level:
     ) -> "Level":
         """OSError where the folder cannot be listed, UserError where a link leads back to it."""
         here = os.path.join(folder, inside)
-        found = os.stat(here)
-        identity = (found.st_dev, found.st_ino)
+        identity = here
+        if not remote.is_remote(here):
+            found = os.stat(here)
+            identity = (found.st_dev, found.st_ino)
         if any(identity == level.identity for level in above):
             place = visible(here.rstrip("/"))
             raise UserError(f"{place}: a symbolic link to a folder above itself; remove it")
@@ -249,13 +252,34 @@ def sorted_out(
     folder: str, passed: PassedOver, keep: frozenset[str] = frozenset()
 ) -> Iterator[str]:
     """Names of images, and of folders with FOLDER behind them, in the file system's order."""
-    with os.scandir(folder) as entries:
+    with elsewhere(folder) if remote.is_remote(folder) else os.scandir(folder) as entries:
         for entry in entries:
             if name := name_of(entry, passed, keep):
                 yield name
 
 
-def name_of(entry: os.DirEntry[str], passed: PassedOver, keep: frozenset[str]) -> str:
+class Elsewhere(NamedTuple):
+    """A name below an address, with what is asked of an `os.DirEntry`."""
+
+    name: str
+    path: str
+    folder: bool
+
+    def is_dir(self) -> bool:
+        return self.folder
+
+    def is_file(self) -> bool:
+        return not self.folder
+
+
+@contextmanager
+def elsewhere(folder: str) -> Iterator[Iterator[Elsewhere]]:
+    """What is below an address, as `os.scandir` gives it of a folder."""
+    start = folder.rstrip("/")
+    yield (Elsewhere(name, f"{start}/{name}", is_dir) for name, is_dir in remote.folder(start))
+
+
+def name_of(entry: os.DirEntry[str] | Elsewhere, passed: PassedOver, keep: frozenset[str]) -> str:
     """The name of an image, or of a folder with FOLDER behind it; "" for everything else."""
     name = entry.name
     if leads_to_folder(entry):
@@ -281,17 +305,19 @@ def name_of(entry: os.DirEntry[str], passed: PassedOver, keep: frozenset[str]) -
     return name
 
 
-def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+def leads_to_folder(entry: os.DirEntry[str] | Elsewhere) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def kind_of_entry(entry: os.DirEntry[str]) -> str:
+def kind_of_entry(entry: os.DirEntry[str] | Elsewhere) -> str:
     """What a file is that is no plain one; "" for a link to nothing: reading it tells."""
     try:
-        return "" if entry.is_file() else special_kind(entry.stat().st_mode)
+        if isinstance(entry, Elsewhere) or entry.is_file():
+            return ""
+        return special_kind(entry.stat().st_mode)
     except OSError:
         return ""
 

@@ -20,9 +20,10 @@ from ppcls.data.datasets import EVAL_PARTS, LIST_SUFFIXES, TRAIN_PARTS, is_parte
 from ppcls.data.folders import PassedOver, listing
 from ppcls.data.lists import LABEL_COLUMNS, PATH_COLUMNS, csv_fields
 from ppcls.data.samples import Dataset
-from ppcls.data.shards import SUFFIX, is_shards, is_web
+from ppcls.data.shards import SUFFIX, is_shards
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import existing, expanded, read_text, split_lines
+from ppcls.utils.files import existing, expanded, split_lines
+from ppcls.utils.remote import check_address, is_remote, read_text
 from ppcls.utils.text import whole_number
 
 NAME_FILES = ("label_list.txt", "labels.txt", "classes.txt", "class_names.txt")
@@ -61,9 +62,11 @@ def find_layout(path: str) -> Layout:
     Raises:
         UserError: there is nothing, or a list of which nothing can be read.
     """
-    path = expanded(path)
+    path = check_address(expanded(path))
     if is_shards(path):
         return Layout(name_of(path), path)
+    if is_remote(path):
+        return with_labels(Layout(name_of(path), path))
     path = existing(path.rstrip("/") or path)
     if not os.path.exists(path):
         raise UserError(f"{path}: there is no such folder, list or tar file")
@@ -98,7 +101,7 @@ def in_folder(path: str) -> Layout:
 
 def name_of(path: str) -> str:
     """What data is called after its path: of `flowers/train` and `flowers/train.csv`, `flowers`."""
-    place = Path(path) if is_web(path) else Path(os.path.abspath(path))
+    place = Path(path) if is_remote(path) else Path(os.path.abspath(path))
     name = place.name.partition("{")[0] if is_shards(path) else place.name
     name = name if os.path.isdir(path) else Path(name).stem or name
     words = set(words_of(name))
@@ -163,7 +166,8 @@ def shards_in(folder: str) -> dict[str, str]:
 def with_labels(layout: Layout) -> Layout:
     """The layout of a list with what its labels are."""
     path = layout.train
-    if Path(path).suffix.lower() not in LIST_SUFFIXES:
+    known = LIST_SUFFIXES[1:] if is_remote(path) else LIST_SUFFIXES
+    if Path(path).suffix.lower() not in known:
         return layout
     labels = csv_labels(path) if Path(path).suffix.lower() == ".csv" else text_labels(path)
     if labels is None:

@@ -15,8 +15,10 @@ import numpy as np
 
 from ppcls.data.class_names import in_order, label_numbers
 from ppcls.data.samples import Paths, ends_of
+from ppcls.utils import remote
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import read_text, split_lines
+from ppcls.utils.files import split_lines
+from ppcls.utils.remote import read_text
 from ppcls.utils.text import (
     SHOWN,
     at_most,
@@ -287,11 +289,13 @@ def read_plain(
     None for a file in which any line is not plainly a path, one space or tab, and a valid label,
     and for one that cannot be read twice (a pipe) or at all.
     """
-    if not os.path.isfile(path) or not os.access(path, os.R_OK):
+    elsewhere = remote.is_remote(path)
+    if not elsewhere and not (os.path.isfile(path) and os.access(path, os.R_OK)):
         return None
+    length = remote.open_file(str(path)).size if elsewhere else os.path.getsize(path)
     numbers: dict[bytes, int] = {}
     # One buffer, and not many pieces, which would stay behind in memory as holes.
-    text = bytearray(os.path.getsize(path) + 1)
+    text = bytearray(length + 1)
     start = 0
     ends = []
     labels = []
@@ -327,7 +331,7 @@ def read_plain(
 
 def blocks(path: str | PathLike, size: int) -> Iterator[bytes]:
     """The file's lines, with plain line ends, about `size` bytes of whole ones at a time."""
-    with open(path, "rb") as file:
+    with remote.open_file(str(path)) if remote.is_remote(path) else open(path, "rb") as file:
         mark = len(codecs.BOM_UTF8)
         file.seek(mark if file.read(mark) == codecs.BOM_UTF8 else 0)
         while data := file.read(size):

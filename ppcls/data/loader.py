@@ -9,6 +9,7 @@ paddle.
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ppcls.data.samples import Dataset
 from ppcls.data.transforms import Size, Transform, apply, side
 from ppcls.data.unlabeled import JoinedDataset
 from ppcls.data.workers import WorkerGone, Workers
-from ppcls.utils import environment, modules
+from ppcls.utils import environment, modules, remote
 from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.log import Pace, Progress, say
 from ppcls.utils.text import plural
@@ -106,14 +107,19 @@ Pipeline = TrainPipeline | EvalPipeline
 Part = tuple[Dataset | JoinedDataset, Pipeline]
 
 
-def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
+def load_batch(part: Part, shown: np.ndarray, epoch: int, later: np.ndarray | None = None) -> Batch:
     """Read and transform the images of one batch, given as virtual indices int64 [N].
+
+    Args:
+        later: those of the batch that will be asked for next, which are read meanwhile where they
+            lie elsewhere.
 
     Raises:
         DataError: an image cannot be read, and is not to be skipped; names it and its line.
     """
     samples, view = part
     first = int(shown[0])
+    read_ahead(samples, shown if later is None else np.concatenate([shown, later]))
     kept = []
     skipped = []
     pixels = np.empty((0, 1, 1, view.channels), np.uint8)
@@ -124,7 +130,7 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
             seen = view(decode.read(path, view.channels), epoch, virtual, first)
         except UserError as error:
             reason = f"{samples.where(index)}: {error.without(path)}"
-            if not view.skip:
+            if not view.skip or isinstance(error, remote.AwayError):  # the image is good
                 raise DataError(reason) from None
             skipped.append(reason)
             continue
@@ -135,6 +141,14 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int) -> Batch:
     indices = np.array(kept, np.int64)
     batch = Batch(pixels[: len(kept)], samples.labels[indices], indices, skipped=tuple(skipped))
     return view.mix(batch, epoch, first)
+
+
+def read_ahead(samples: Dataset | JoinedDataset, shown: np.ndarray) -> None:
+    """Begin to read the images that lie elsewhere."""
+    paths = (samples.paths[virtual % len(samples)] for virtual in shown.tolist())
+    spans = [span for path in paths if (span := getattr(path, "span", None))]
+    if spans:
+        remote.read_ahead(spans)
 
 
 class Loader:
@@ -149,14 +163,18 @@ class Loader:
 
     def batches(self, name: str, order: Sequence[np.ndarray], epoch: int = 0) -> Iterator[Batch]:
         """The batches of one part whose virtual indices `order` lists."""
+        # Calls are dealt out in turn: so many later is the next one of the same process.
+        turns = max(1, self.workers)
+        following = zip_longest(order, order[turns:])
         if not self.workers:
-            yield from (load_batch(self.parts[name], indices, epoch) for indices in order)
+            part = self.parts[name]
+            yield from (load_batch(part, indices, epoch, later) for indices, later in following)
             return
         pool = self.started()
         pending: deque[int] = deque()
         try:
-            for indices in order:
-                pending.append(pool.submit(name, indices, epoch))
+            for indices, later in following:
+                pending.append(pool.submit(name, indices, epoch, later))
                 if len(pending) > 2 * self.workers:
                     yield pool.result(pending.popleft())
             while pending:
@@ -186,6 +204,7 @@ class Loader:
         return self.pool
 
     def close(self) -> None:
+        remote.forget()
         if self.pool:
             self.pool.close()
             self.pool = None
@@ -238,8 +257,10 @@ def can_be_sent(parts: Mapping[str, Part]) -> bool:
     return True
 
 
-def work(sent: Sent, name: str, indices: np.ndarray, epoch: int) -> Batch:
-    return load_batch(sent.parts[name], indices, epoch)
+def work(
+    sent: Sent, name: str, indices: np.ndarray, epoch: int, later: np.ndarray | None = None
+) -> Batch:
+    return load_batch(sent.parts[name], indices, epoch, later)
 
 
 def step_batches(

@@ -8,10 +8,12 @@ from itertools import islice
 
 import numpy as np
 
+from ppcls.utils import remote
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing, expanded
 
 BLOCK = 1 << 16  # paths that are unpacked at a time
+ASKED_FOR = 64  # files elsewhere, of all, that are looked for before they are read
 
 
 class Paths:
@@ -25,6 +27,7 @@ class Paths:
         self.text = b"\0".join(packed)
         self.ends = ends_of(packed)
         self.root = root
+        self.elsewhere = remote.is_remote(root)
 
     @classmethod
     def packed(cls, text: bytes, ends: np.ndarray, root: str = "") -> "Paths":
@@ -47,6 +50,11 @@ class Paths:
         return self.whole(os.fsdecode(self.text[start : int(self.ends[index])]))
 
     def whole(self, path: str) -> str:
+        """The path from its root on; below an address nothing means a file of this machine."""
+        if "://" in path and remote.is_remote(path):
+            return Address(path)
+        if self.elsewhere:
+            return Address(remote.below(self.root, path))
         if path[:2] in ("~", "~/"):  # only these: of many files the names begin with "~$"
             return expanded(path)
         return path if not self.root or os.path.isabs(path) else self.root + path
@@ -74,11 +82,29 @@ class Paths:
         return Paths.packed(text, np.cumsum(ends - starts + 1) - 1, self.root)
 
     def missing(self) -> Iterator[int]:
-        """The places of those that are no file, in order; each folder is listed only once."""
+        """The places of those that are no file; each folder is listed only once.
+
+        Of files elsewhere some are looked for, evenly spread: asking for all would take hours.
+        """
+        if self.elsewhere:
+            yield from self.lost(range(len(self)))
+            return
+        elsewhere = []
         for index in self.unlisted():
+            path = self[index]
             # A link, or a spelling that only this file system takes, is not in the listing.
-            if not os.path.isfile(existing(self[index])):
+            if isinstance(path, Address):
+                elsewhere.append(index)
+            elif not os.path.isfile(existing(path)):
                 yield index
+        yield from self.lost(elsewhere)
+
+    def lost(self, elsewhere: Sequence[int]) -> Iterator[int]:
+        """Of the places of files elsewhere, those of some that do not exist."""
+        chosen = np.unique(np.linspace(0, len(elsewhere) - 1, min(len(elsewhere), ASKED_FOR)))
+        places = [elsewhere[int(place)] for place in chosen]
+        found = remote.exist([self[place] for place in places]) if places else []
+        yield from (place for place, there in zip(places, found, strict=True) if not there)
 
     def unlisted(self) -> list[int]:
         """The places of the paths that their folder's listing lacks, in order."""
@@ -99,6 +125,21 @@ class Paths:
         return sorted(lost)
 
 
+class Address(str):
+    """An image elsewhere: as text its address, `s3://bucket/cats/1.jpg`."""
+
+    __slots__ = ()
+
+    @property
+    def span(self) -> remote.Span:
+        """What is to be read of which file."""
+        return str(self), 0, None
+
+    def read(self) -> bytes:
+        """Its bytes; UserError where it cannot be read."""
+        return remote.read(*self.span)
+
+
 class Member(str):
     """An image inside a larger file: as text its name, `train-000003.tar:000123.jpg`."""
 
@@ -107,11 +148,19 @@ class Member(str):
     offset: int
     size: int
 
+    @property
+    def span(self) -> remote.Span | None:
+        """What is to be read of which file elsewhere; None of one of this machine."""
+        return (self.file, self.offset, self.size) if remote.is_remote(self.file) else None
+
     def read(self) -> bytes:
         """Its bytes; UserError where the file has become shorter."""
-        with open(self.file, "rb", buffering=0) as file:
-            file.seek(self.offset)
-            data = file.read(self.size)
+        if self.span:
+            data = remote.read(*self.span)
+        else:
+            with open(self.file, "rb", buffering=0) as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
         if len(data) != self.size:
             raise UserError(f"{self}: {self.file} has changed or was cut short; start again")
         return data

@@ -12,7 +12,7 @@ import os
 import re
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -23,7 +23,7 @@ from ppcls.data import lists
 from ppcls.data.class_names import in_order, label_numbers, read_class_names
 from ppcls.data.decode import AVIF, HEIF, SUFFIXES, readable
 from ppcls.data.samples import Dataset, Members, Paths
-from ppcls.utils import environment
+from ppcls.utils import environment, remote
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import open_plain, require_plain, write_whole
 from ppcls.utils.log import Progress, say
@@ -53,25 +53,30 @@ class Index(NamedTuple):
     endings: np.ndarray
 
 
-def index(file: str) -> Index:
+def index(file: str, there: remote.State | None = None) -> Index:
     """The images of a tar, from the cache where the tar's size and time are those kept there.
+
+    Args:
+        there: the state of a tar elsewhere.
 
     Raises:
         UserError: not a tar or a compressed one, one cut short, an image without a label, …: up to
             ten mistakes at once, each with its `train-000003.tar:000123.jpg`.
     """
-    name = hashlib.sha256(os.fsencode(os.path.abspath(file))).hexdigest()[:32]
-    place = environment.home() / "shards" / "index" / f"{name}.npz"
-    try:
-        found = os.stat(file)
-        require_plain(file, found.st_mode, seekable=True)
-    except OSError as error:
-        raise UserError(f"{file}: {error.strerror}") from error
-    state = np.array([VERSION, found.st_size, found.st_mtime_ns])
+    place = place_of(file)
+    if there:
+        state = np.array([VERSION, *there])
+    else:
+        try:
+            found = os.stat(file)
+            require_plain(file, found.st_mode, seekable=True)
+        except OSError as error:
+            raise UserError(f"{file}: {error.strerror}") from error
+        state = np.array([VERSION, found.st_size, found.st_mtime_ns])
     kept = read_kept(place, state)
     if kept:
         return kept
-    read = scan(file)
+    read = scan(file, int(state[1]))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with write_whole(place) as content:
@@ -80,6 +85,13 @@ def index(file: str) -> Index:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         say(f"note: the index of {file} cannot be kept ({place.parent}: {reason})")
     return read
+
+
+def place_of(file: str) -> Path:
+    """Where the index of a tar is kept."""
+    whole = file if remote.is_remote(file) else os.path.abspath(file)
+    name = hashlib.sha256(os.fsencode(whole)).hexdigest()[:32]
+    return environment.home() / "shards" / "index" / f"{name}.npz"
 
 
 def read_kept(place: Path, state: np.ndarray) -> Index | None:
@@ -149,14 +161,18 @@ def unpack(kept: "np.lib.npyio.NpzFile") -> Index:
     return Index(images, kept["offsets"], kept["sizes"], labels, kept["endings"])
 
 
-def scan(file: str) -> Index:
-    """Read a tar's headers and labels; every mistake in it is in the message."""
+def scan(file: str, size: int) -> Index:
+    """Read a tar's headers and labels; every mistake in it is in the message.
+
+    Args:
+        size: its bytes.
+    """
     images: dict[str, tarfile.TarInfo] = {}
     labels: dict[str, dict[str, str]] = {}
     mistakes: list[str] = []
     try:
-        with open_plain(file) as content:
-            read_members(content, images, labels, mistakes)
+        with remote.File(file, size) if remote.is_remote(file) else open_plain(file) as content:
+            read_members(content, size, images, labels, mistakes)
     except UserError:
         raise
     except OSError as error:
@@ -190,9 +206,9 @@ def scan(file: str) -> Index:
 class Within:
     """An open file of which no more is asked than it has, whatever a header says."""
 
-    def __init__(self, file: BinaryIO):
+    def __init__(self, file: BinaryIO | remote.File, size: int):
         self.file = file
-        self.size = os.fstat(file.fileno()).st_size
+        self.size = size
 
     def read(self, count: int) -> bytes:
         if count < 0:
@@ -232,15 +248,16 @@ class Header(tarfile.TarInfo):
 
 
 def read_members(
-    file: BinaryIO,
+    file: BinaryIO | remote.File,
+    size: int,
     images: dict[str, tarfile.TarInfo],
     labels: dict[str, dict[str, str]],
     mistakes: list[str],
 ) -> None:
     """Put every member where it belongs; each begins behind the one before."""
-    content = Within(file)
+    content = Within(file, size)
     end = 0
-    with tarfile.open(fileobj=Headers(file), mode="r:", tarinfo=Header) as tar:  # type: ignore
+    with tarfile.open(fileobj=Headers(file, size), mode="r:", tarinfo=Header) as tar:  # type: ignore
         for member in tar:
             if not (member.size >= 0 and member.offset_data <= tar.offset and end < tar.offset):
                 raise tarfile.ReadError("a negative size")
@@ -309,6 +326,7 @@ def check_end(content: Within, end: int) -> None:
 # Images in tar files, read by position: `shards/train-{000..127}.tar`
 
 SUFFIX = ".tar"
+AHEAD = 8  # shards elsewhere whose beginning is asked for, and as many again, ahead of their turn
 NAMES = "labels.txt"  # class names beside the shards, as in `data.class_names`
 RANGE = re.compile(r"\{([0-9]{1,18})\.\.([0-9]{1,18})\}")
 MOST = 100_000  # shards; more is a slip of the pen
@@ -317,10 +335,6 @@ MOST = 100_000  # shards; more is a slip of the pen
 def is_shards(path: str | PathLike) -> bool:
     """Whether a path names tar files, or one with a range."""
     return os.fspath(path).lower().endswith(SUFFIX)
-
-
-def is_web(path: str) -> bool:
-    return path.lower().startswith(("http://", "https://"))
 
 
 def expand(path: str) -> list[str]:
@@ -362,17 +376,39 @@ def open_shards(
     """
     expanded = expand(path)
     files = tuple(map(local, Progress(expanded, "shards", len(expanded))))
-    lost = [file for file in files if not os.path.isfile(file)]
+    elsewhere = remote.is_remote(files[0])
+    there = remote.states(files) if elsewhere else [None] * len(files)
+    exist = there if elsewhere else [os.path.isfile(file) for file in files]
+    lost = [file for file, found in zip(files, exist, strict=True) if not found]
     if lost:
         raise UserError(f"{path}: shards that do not exist: {at_most(lost)}")
     beside = os.path.join(os.path.dirname(files[0]), NAMES)
-    if not names and os.path.isfile(beside):
+    if not names and (is_there(beside) if elsewhere else os.path.isfile(beside)):
         names = read_class_names(beside)
-    found = [index(file) for file in Progress(files, "indexes of shards", len(files))]
+    found = []
+    for number, file in enumerate(Progress(files, "indexes of shards", len(files))):
+        if elsewhere and number % AHEAD == 0:
+            begin(files[number : number + 2 * AHEAD], there[number : number + 2 * AHEAD])
+        found.append(index(file, there[number]))
     if number_labels and not names and not multilabel:
         names = in_order({text for one in found for text in set(one.labels)})
     labels = np.concatenate(list(label_parts(files, found, names, multilabel)))
     return Dataset(members(files, found), labels, names, path)
+
+
+def begin(files: Sequence[str], there: Sequence[remote.State | None]) -> None:
+    """Begin to read those of the shards elsewhere whose index is not kept here."""
+    pairs = zip(files, there, strict=True)
+    new = [(file, state) for file, state in pairs if state and not place_of(file).exists()]
+    remote.read_ahead([remote.first_block(file, state.size) for file, state in new])
+
+
+def is_there(address: str) -> bool:
+    """Whether a file lies beside shards elsewhere; stores refuse what is not there to some."""
+    try:
+        return remote.exist([address])[0]
+    except remote.RefusedError:
+        return False
 
 
 def members(files: tuple[str, ...], found: list[Index]) -> Members:

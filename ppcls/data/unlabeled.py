@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator
 
 from ppcls.config.node import PathText, Share, node
-from ppcls.data.datasets import images_in, require_open, say_passed_over
-from ppcls.data.folders import PassedOver, with_passed_over
+from ppcls.data.datasets import require_addresses, require_open, say_passed_over
+from ppcls.data.folders import PassedOver, walk, with_passed_over
 from ppcls.data.samples import Dataset, Members, Paths
 from ppcls.utils.errors import UserError
-from ppcls.utils.files import existing, expanded, read_text
+from ppcls.utils.files import existing, expanded
+from ppcls.utils.remote import check_address, is_remote, read_text
 from ppcls.utils.text import plural, quoted
 
 NO_LABEL = -1  # in labels
@@ -31,7 +34,9 @@ class Unlabeled:
     kinds are shown at the share; within an epoch each image comes once before one comes again.
     """
 
-    images: PathText  # a folder with all below it, or a list file with a path in each line
+    images: Annotated[
+        PathText, AfterValidator(check_address)
+    ]  # a folder with all below it, or a list file with a path in each line
     share: Share  # of the images of each step
 
     def __post_init__(self):
@@ -67,22 +72,26 @@ def open_unlabeled(path: str | PathLike) -> Dataset:
 
 def find_unlabeled(path: str | PathLike) -> Dataset:
     """As `open_unlabeled`, but without a look whether the images exist."""
-    path = existing(expanded(path))
-    if not os.path.exists(path):
+    path = expanded(path)
+    elsewhere = is_remote(path)
+    is_list = Path(path).suffix.lower() in LIST_SUFFIXES
+    path = path if elsewhere else existing(path)
+    if not elsewhere and not os.path.exists(path):
         raise UserError(
             f"data.unlabeled.images: {path} does not exist (looked in {os.getcwd()}); "
             "tools/select_unlabeled.py writes such a list"
         )
-    if os.path.isdir(path):
+    if not is_list if elsewhere else os.path.isdir(path):
         passed = PassedOver()
-        paths = Paths(images_in(path, passed))
+        paths = Paths(walk(path, passed), path.rstrip("/") + "/")
         lines = None
         require_open(path, passed)
         if not len(paths):
             raise with_passed_over(f"data.unlabeled.images: {path} has no images", passed)
         say_passed_over(path, passed)
-    elif Path(path).suffix.lower() in LIST_SUFFIXES and os.path.isfile(path):
+    elif is_list and (elsewhere or os.path.isfile(path)):
         paths = listed(path)
+        require_addresses(path, paths)
         lines = np.arange(1, len(paths) + 1)
     else:
         raise UserError(

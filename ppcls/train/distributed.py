@@ -33,6 +33,7 @@ from ppcls.train.rendezvous import (
     process_count,
     readable,
     seconds,
+    tell_paddle,
 )
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
@@ -466,6 +467,7 @@ def join(device: str) -> Processes:
         os.environ.get("PADDLE_CURRENT_ENDPOINT") or place.address
     )
     os.environ["PADDLE_MASTER"] = place.address
+    tell_paddle(place.own)
     try:
         with link.instead():
             distributed.init_parallel_env()

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ppcls.train.rendezvous import process_count
 from ppcls.utils import environment
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import TRY_AGAIN, UserError
 from ppcls.utils.log import print_error
 from ppcls.utils.text import plural
 
@@ -30,7 +30,7 @@ SECOND_ASKING = 5.0  # before a second Ctrl-C ends all
 LAUNCHED = "PPCLS_LAUNCHED"  # in the environment of processes that are started here
 LOST = 3  # exit code of a process that another one has left alone
 INTERRUPTED = 130  # exit code of a run ended by a signal, as shells count it
-ORDERLY = (2, INTERRUPTED)  # exit codes of processes that have told the others
+ORDERLY = (2, TRY_AGAIN, INTERRUPTED)  # exit codes of processes that have told the others
 # What a launcher around this one may have set, which is not meant for these processes.
 MEETING = ("MASTER_ADDR", "MASTER_PORT", "PADDLE_MASTER")
 ASKED = (signal.SIGINT, signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM))

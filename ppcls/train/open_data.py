@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,10 @@ from ppcls.data.fixes import read_fixes, with_fixes
 from ppcls.data.groups import with_groups
 from ppcls.data.own_dataset import OwnDataset
 from ppcls.data.samples import Dataset
-from ppcls.data.shards import is_shards, is_web, open_shards
+from ppcls.data.shards import is_shards, open_shards
 from ppcls.data.unlabeled import JoinedDataset
 from ppcls.recipe import Data
-from ppcls.utils import environment
+from ppcls.utils import environment, remote
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import existing
 from ppcls.utils.log import say
@@ -211,10 +212,11 @@ def open_ungrouped(
     if is_shards(path) and column:
         raise UserError(f"{key}: {no_columns(path, column)}")
     if is_shards(path):
-        return open_shards(
-            path, class_names(data.class_names), multilabel, fetched, data.number_labels
-        )
-    if not os.path.exists(existing(path)) and not path.endswith(".parquet"):
+        names = class_names(data.class_names)
+        local = partial(fetched, fetch=data.fetch)
+        return open_shards(path, names, multilabel, local, data.number_labels)
+    there = remote.is_remote(path) or os.path.exists(existing(path))
+    if not there and not path.endswith(".parquet"):
         raise UserError(
             f"{key}: {path} does not exist (looked in {os.getcwd()}); expected {LAYOUT}"
         )
@@ -229,12 +231,24 @@ def require_images(key: str, samples: Dataset) -> None:
         raise UserError(f"{key}: images that do not exist: {'; '.join(lost)}")
 
 
-def fetched(file: str) -> str:
-    """The file, or where an address's file is kept: in `shards` of ppcls's folder."""
-    if not is_web(file):
+def fetched(file: str, fetch: bool | None = None) -> str:
+    """The file, or where that of an address is kept: in `shards` of ppcls's folder.
+
+    Args:
+        fetch: whether to bring it here; None: from a web server, as not all of them send parts.
+    """
+    web = remote.scheme_of(file) in ("http", "https")
+    if not remote.is_remote(file) or not (web if fetch is None else fetch):
         return file
     place = download.place(file).relative_to(download.folder())
-    return str(download.fetch(file, to=environment.home() / "shards" / place))
+    to = environment.home() / "shards" / place
+    if web:
+        return str(download.fetch(file, to=to))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with download.locked(to):
+        if not to.is_file():
+            remote.fetch(file, to)
+    return str(to)
 
 
 def class_names(labels: str | None) -> tuple[str, ...]:

@@ -25,6 +25,18 @@ from ppcls.utils.text import at_most, duration, from_json, plural, visible, whol
 
 RANK = "PADDLE_TRAINER_ID"
 COUNT = "PADDLE_TRAINERS_NUM"
+# What says which process this is and how many there are, the first pair that is set to be taken:
+# of `paddle.distributed.launch` and `--processes`, torchrun, srun and an Indexed Job of Kubernetes,
+# which sets the first and has the second in its manifest. All but Paddle's count only where
+# MASTER_ADDR and MASTER_PORT say where to meet: a shell that Slurm opens has its variables, too.
+LAUNCHERS = (
+    (RANK, COUNT),
+    ("RANK", "WORLD_SIZE"),
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("JOB_COMPLETION_INDEX", "WORLD_SIZE"),
+)
+GPU = "FLAGS_selected_gpus"
+ON_NODE = ("LOCAL_RANK", "SLURM_LOCALID")  # the number of a process on its machine
 MASTER = "PADDLE_MASTER"
 ENDPOINTS = "PADDLE_TRAINER_ENDPOINTS"
 COUNT_DIGITS = 9  # at most, of how many processes there are
@@ -149,7 +161,28 @@ def network_of(channel: Channel) -> str:
 
 def process_count() -> int:
     """How many processes the launcher has started; 1 without a launcher."""
-    return whole(COUNT, 1) if COUNT in os.environ else 1
+    names = names_of_launcher()
+    return whole(names[1], 1) if names else 1
+
+
+def names_of_launcher() -> tuple[str, str] | None:
+    """The variables of this process's number and of how many there are; None without a launcher."""
+    if COUNT in os.environ:
+        return RANK, COUNT
+    if not (os.environ.get("MASTER_ADDR") and os.environ.get("MASTER_PORT")):
+        return None
+    return next((pair for pair in LAUNCHERS if all(name in os.environ for name in pair)), None)
+
+
+def tell_paddle(own: Member) -> None:
+    """Say what another launcher has said in the variables that Paddle reads."""
+    os.environ[RANK] = str(own.rank)
+    os.environ[COUNT] = str(own.count)
+    here = next((os.environ[name] for name in ON_NODE if name in os.environ), "")
+    given = [text for text in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if text]
+    if here.isdecimal() and GPU not in os.environ:
+        # Where each process is given its own GPU alone, that is its first.
+        os.environ[GPU] = "0" if given and int(here) >= len(given) else here
 
 
 def meeting() -> Meeting:
@@ -158,11 +191,13 @@ def meeting() -> Meeting:
     Raises:
         UserError: it is missing, or makes no sense.
     """
-    count = whole(COUNT, 1)
-    rank = whole(RANK, 0)
+    named_rank, named_count = names_of_launcher() or (RANK, COUNT)
+    count = whole(named_count, 1)
+    rank = whole(named_rank, 0)
     if rank >= count:
         raise UserError(
-            f"{RANK}={rank}: {COUNT}={count} processes are numbered from 0 to {count - 1}"
+            f"{named_rank}={rank}: {named_count}={count} processes are numbered from 0 to "
+            f"{count - 1}"
         )
     endpoints = [text for text in os.environ.get(ENDPOINTS, "").split(",") if text]
     if endpoints and len(endpoints) != count:

@@ -25,6 +25,7 @@ from ppcls.train.checkpoint import Record
 from ppcls.train.curves import Course
 from ppcls.train.distributed import PeerError, Processes
 from ppcls.train.evaluate import describe, evaluate, noting
+from ppcls.train.heartbeat import Heartbeat
 from ppcls.train.progress import Remaining, TimeLeft
 from ppcls.train.run_folder import Skipped
 from ppcls.train.step import NotFinite, Objective, StepResult, TrainStep, Unread, defers
@@ -184,6 +185,8 @@ class Trainer:
         self.stopping = False
         self.skipped = Skipped(self.folder, self.processes.first)
         self.listeners = Callbacks(self.callbacks if self.processes.first else ())
+        folder = self.folder if self.processes.first else None
+        self.heart = Heartbeat(folder, self.options.total_steps, self.what_stays)
         self.statistics = self.changing_statistics()
         self.writer = checkpoint.Writer()
 
@@ -247,7 +250,8 @@ class Trainer:
         """Train to the end or to a signal; whatever ends it, what can be saved is saved."""
         self.outlook = TimeLeft(self.plan())
         self.pace = log.Pace()
-        with Interrupt() as self.interrupt:
+        self.heart.step = self.step
+        with Interrupt() as self.interrupt, self.heart:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
                     self.do_what_is_due()
@@ -287,6 +291,7 @@ class Trainer:
         self.epoch_window = TrainMeter()
         for batches, images in progress:
             self.advance(batches, images)
+            self.heart.beat(self.step)
             self.outlook.tell()
             if self.stale or self.due_to_record() or self.at_the_end_of_an_epoch():
                 self.read()
@@ -422,7 +427,8 @@ class Trainer:
         error = ""
         try:
             with self.shown():
-                batches = noting(self.interrupt.watch(batches), skipped)
+                batches = self.heart.beating(self.interrupt.watch(batches), "evaluating")
+                batches = noting(batches, skipped)
                 evaluate(self.network, batches, meter)
         except DataError as found:
             error = str(found)
@@ -588,6 +594,7 @@ class Trainer:
     def save(self, name: str) -> Path:
         """Begin to write a checkpoint; the first process does."""
         self.read()
+        self.heart.beat(self.step, "saving")
         path = self.folder / name
         if not self.processes.first:
             return path

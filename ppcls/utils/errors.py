@@ -2,13 +2,16 @@
 
 from ppcls.utils.text import one_line, visible
 
+TRY_AGAIN = 75  # exit code of what another try may not meet, as EX_TEMPFAIL
+LATER = "start again later"  # what such an error says, in whatever another is made of its text
+
 
 class UserError(ValueError):
     """A mistake the user can mend: says where it is and what to do.
 
-    The command line prints it without a traceback and exits with code 2. Each argument is a line
-    of its own. Names and words of others stand in lines as they are: their line breaks and control
-    characters are shown as `\\n` and `\\x1b`, and a line is cut to 2,000 characters.
+    The command line prints it without a traceback and exits with its `code`. Each argument is a
+    line of its own. Names and words of others stand in lines as they are: their line breaks and
+    control characters are shown as `\\n` and `\\x1b`, and a line is cut to 2,000 characters.
     """
 
     def __init__(self, *lines: object):
@@ -23,6 +26,11 @@ class UserError(ValueError):
         whole = str(self)
         starts = (f"{shown(str(place))}: " for shown in (one_line, visible))
         return next((whole[len(s) :] for s in starts if whole.startswith(s)), whole)
+
+    @property
+    def code(self) -> int:
+        """The exit code of a command that it ends."""
+        return TRY_AGAIN if LATER in str(self) else 2
 
     def __str__(self) -> str:
         return "\n".join(self.args)

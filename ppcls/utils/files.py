@@ -536,11 +536,17 @@ def holder(number: int) -> str:
 def read_text(path: str | PathLike) -> str:
     """The file's text without a byte order mark; UserError names a line that is not UTF-8."""
     try:
-        data = read_file(existing(expanded(path))).removeprefix(codecs.BOM_UTF8)
-        text = data.decode()
-        broken = text.find("\0")  # UTF-16 without its mark passes as UTF-8, full of zeros
+        data = read_file(existing(expanded(path)))
     except OSError as error:
         raise UserError(f"{visible(str(path))}: {error.strerror}") from error
+    return text_of(data, path)
+
+
+def text_of(data: bytes, path: str | PathLike) -> str:
+    """As `read_text`, of what was read of the file."""
+    try:
+        text = data.removeprefix(codecs.BOM_UTF8).decode()
+        broken = text.find("\0")  # UTF-16 without its mark passes as UTF-8, full of zeros
     except UnicodeDecodeError as error:
         text = error.object.decode("latin-1")
         broken = error.start

@@ -39,7 +39,7 @@ def ended(error: Exception) -> int:
     """Say in one line what ended a command; returns its exit code."""
     if isinstance(error, UserError):
         print_error(*error.lines)
-        return MISTAKE
+        return error.code
     words = in_words(error)
     if words is None:
         words = f"{type(error).__name__}: {gist(error)}"

@@ -126,8 +126,18 @@ def quoted(value: object, limit: int = 60) -> str:
     return f"a {type(value).__name__}"
 
 
+# What stands in an address and is nobody's business: `https://me:word@host`, `?X-Amz-Signature=…`
+PASSWORD = re.compile(r"(://)[^\s/@]*:[^\s/@]*@")
+KEY = re.compile(r"([?&][\w.-]*(?:sig|token|key|secret|passw|credential)[\w.-]*=)[^\s&]+", re.I)
+
+
 def one_line(text: str, limit: int = LONGEST) -> str:
-    """A line for people, as `visible` shows it; a long one loses its middle, not what ends it."""
+    """A line for people, as `visible` shows it; a long one loses its middle, not what ends it.
+
+    Passwords and keys in addresses are left out.
+    """
+    if "://" in text:
+        text = KEY.sub(r"\1…", PASSWORD.sub(r"\1…@", text))
     shown = escaped(text) if len(text) <= limit else ""
     if (text and not shown) or len(shown) > limit:
         end = limit // 4
