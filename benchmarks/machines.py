@@ -59,6 +59,7 @@ class Fault:
     do: Callable[["Machines"], None]
     then: int  # more machines than before
     ends: bool = True  # whether it ends the run
+    undo: Callable[["Machines"], None] | None = None  # once the others have ended; it ends then
 
 
 class Machines:
@@ -102,10 +103,10 @@ class Machines:
     def codes(self) -> list[int | None]:
         return [launcher.poll() for launcher in self.launchers]
 
-    def ended(self, limit: float) -> float | None:
-        """Seconds until all have ended; None where they have not."""
+    def ended(self, limit: float, count: int | None = None) -> float | None:
+        """Seconds until the first `count`, or all, have ended; None where they have not."""
         begun = time.monotonic()
-        while None in self.codes():
+        while None in self.codes()[:count]:
             if time.monotonic() - begun > limit:
                 return None
             time.sleep(0.1)
@@ -160,11 +161,19 @@ def try_one(fault: Fault, count: int, limit: float) -> bool:
         machines.wait_for_steps(3, 10 * limit)
         fault.do(machines)
         if fault.ends:
-            seconds = machines.ended(limit)
+            if fault.undo:
+                seconds = machines.ended(limit, count - 1)
+                fault.undo(machines)
+                seconds = seconds if machines.ended(limit) is not None else None
+            else:
+                seconds = machines.ended(limit)
             reasons = machines.reasons()
             good = seconds is not None and bool(reasons)
             said = re.sub(r"pid \d+", "pid …", reasons[0]) if reasons else "no reason is said"
-            outcome = f"ends after {seconds:.0f} s: `{said}`" if seconds else "STANDS STILL"
+            outcome = "STANDS STILL"
+            if seconds is not None:
+                outcome = f"ends after {seconds:.0f} s: `{said}`"
+                outcome += ", and it itself when it goes on" if fault.undo else ""
         else:
             require_done(machines, 10 * limit)
             outcome = "goes on to its end"
@@ -213,7 +222,7 @@ def known_faults() -> list[Fault]:
         Fault("kill", "its process is killed", lambda m: kill_in(name_of(m.count), 9, "train"), 0),
         Fault("die", "all of it dies", lambda m: kill_in(name_of(m.count), 9), -1),
         Fault("cut", "its network is cut off", lambda m: link(m.count, "down"), 1),
-        Fault("stop", "its process stands still", lambda m: kill_in(name_of(m.count), 19), 0),
+        Fault("stop", "all of it stands still", stop, 0, undo=go_on),
         Fault("part", "its network is cut off for 5 s", cut_for_a_while, 0, ends=False),
     ]
     if not run("tc", "qdisc", "add", "dev", f"{BRIDGE}1", "root", "netem", "delay", "1ms"):
@@ -223,6 +232,14 @@ def known_faults() -> list[Fault]:
     else:
         print("delay and loss are left out: this kernel has no netem")
     return faults
+
+
+def stop(machines: Machines) -> None:
+    kill_in(name_of(machines.count), signal.SIGSTOP)
+
+
+def go_on(machines: Machines) -> None:
+    kill_in(name_of(machines.count), signal.SIGCONT)
 
 
 def cut_for_a_while(machines: Machines) -> None:
