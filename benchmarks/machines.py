@@ -62,6 +62,10 @@ class Fault:
     undo: Callable[["Machines"], None] | None = None  # once the others have ended; it ends then
 
 
+class Impossible(Exception):  # noqa: N818
+    pass
+
+
 class Machines:
     """Processes that train together, one in each namespace."""
 
@@ -287,10 +291,11 @@ def impossible() -> str:
         return "only root can make network namespaces"
     if not shutil.which("ip"):
         return "there is no `ip` (iproute2) here"
-    if run("ip", "netns", "add", "ppcls-try"):
-        return "network namespaces cannot be made here"
-    run("ip", "netns", "del", "ppcls-try")
-    return ""
+    try:
+        with namespaces(1):
+            return ""
+    except Impossible as error:
+        return f"network namespaces cannot be made here ({error})"
 
 
 def name_of(number: int) -> str:
@@ -334,7 +339,7 @@ def run(*command: str) -> int:
 def must(*command: str) -> Sequence[str]:
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
+        raise Impossible(f"{' '.join(command)}: {done.stderr.strip()}")
     return command
 
 
