@@ -25,6 +25,7 @@ def test_training_says_what_it_does(trained, workdir):
     names = {path.name for path in (workdir / "runs/small").iterdir()}
     assert names - {"vdl"} == {  # which stands there where VisualDL is installed
         "best.safetensors", "latest.safetensors", "recipe.yml", "run.jsonl", "curves.png",
+        "heartbeat",
     }  # fmt: skip
     assert cv2.imread("runs/small/curves.png").shape[2] == 3
 
