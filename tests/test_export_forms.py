@@ -92,6 +92,7 @@ def expected(net, preprocess, photos):
     return small_network.probabilities(net, inputs)
 
 
+@pytest.mark.slow
 def test_all_formats_of_pixels_of_any_size_to_logits(place, lite0, run):
     formats = ("paddle", "onnx", "openvino")
     form = ("--format", *formats, "--input", "uint8", "--dynamic-size", "--logits")

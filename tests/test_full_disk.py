@@ -63,6 +63,7 @@ def test_new_data_and_a_new_run(disk, workdir, run):
     assert list(Path("disk").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_export(disk, exported, workdir, run):
     disk("20m")
     export = ("export", "-c", "recipe.yaml", "--output", "disk/small")

@@ -159,6 +159,7 @@ class Shifted(paddle.nn.Layer):
         return probabilities + 0.01
 
 
+@pytest.mark.slow
 def test_an_export_that_differs_is_refused_and_leaves_nothing(trained, workdir, run, monkeypatch):
     save = paddle.jit.save
 
@@ -172,6 +173,7 @@ def test_an_export_that_differs_is_refused_and_leaves_nothing(trained, workdir, 
     assert not list((workdir / "exported").iterdir())
 
 
+@pytest.mark.slow
 def test_an_export_replaces_only_an_export(exported, workdir, run):
     options = ("export", "-c", "recipe.yaml", "--output")
     code, _, err = run(*options, "photos")

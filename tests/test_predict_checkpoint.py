@@ -38,6 +38,7 @@ def test_it_predicts_as_its_export_does_and_is_exported_once(exported, run, home
         assert told == ([once] if number == 0 else [])
 
 
+@pytest.mark.slow
 def test_in_python_with_features(exported, finished):
     with ppcls.Predictor("runs/small/latest.safetensors", engine="onednn") as predictor:
         assert predictor.class_names == ("ant", "bee")

@@ -44,6 +44,7 @@ def refused(run, command, *words):
         assert word in err
 
 
+@pytest.mark.slow
 def test_an_export_of_other_weights_is_refused(exported, workdir, run):
     Path("exported/small/notes.txt").write_text("mine")
     before = contents("exported/small")

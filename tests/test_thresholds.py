@@ -107,6 +107,7 @@ def test_a_class_that_all_images_have_or_none(aim, label, value, reached):
     assert (said in thresholds.lines(found)) is (reached is None)
 
 
+@pytest.mark.slow
 def test_the_second_of_two_classes_has_one_too(trained, workdir, run, capsys):
     """As PaddleClas's ThreshOutput in the folder; of three classes they are refused."""
     command = ("export", "-c", "recipe.yaml", "--output", "decided", "--format", "onnx")

@@ -435,6 +435,7 @@ def test_members_that_are_not_read_here(workdir, run):
     assert "2.jfif" not in err
 
 
+@pytest.mark.slow
 def test_long_names_are_one_line(workdir, exported, run):
     """Wherever a path enters: no command ends in a traceback."""
     long = "n" * 300

@@ -152,6 +152,7 @@ def test_a_signal_drains(folder, tmp_path, number):
             service.ask(50)
 
 
+@pytest.mark.slow
 def test_two_models_and_reloads_by_signal_and_by_http(folder, tmp_path):
     other = made_engine.write(tmp_path / "other", 3.0)
     keys = tmp_path / "keys.txt"
@@ -207,6 +208,7 @@ def test_a_killed_service_leaves_no_worker(folder, tmp_path):
         until_gone(*pids)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(fcntl, "F_SETPIPE_SZ"), reason="needs Linux")
 def test_a_reader_that_stops_stops_no_service(folder, tmp_path):
     """Nobody reads standard output, whose pipe is soon full: what does not fit is dropped."""

@@ -30,6 +30,7 @@ def tensors(fold, folder="runs/small"):
     return {name: value.tobytes() for name, value in found.items()}
 
 
+@pytest.mark.slow
 def test_an_interrupted_fold_goes_on_and_finished_ones_stay(workdir, run, monkeypatch):
     with monkeypatch.context() as patch:
         at_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))  # the second fold's first
