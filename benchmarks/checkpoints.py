@@ -47,8 +47,9 @@ def measure(model: str, folder: Path, turns: int) -> str:
     seconds: list[list[float]] = [[], []]
     for _ in range(turns + 1):  # the first makes the copies' memory
         begun = time.perf_counter()
-        state = checkpoint.state_of(net, optimizer, average)
-        tensors = {name: value.numpy() for name, value in state.items()}
+        with average.shown():  # as it was when all waited
+            state = checkpoint.state_of(net, optimizer, average)
+            tensors = {name: value.numpy() for name, value in state.items()}
         checkpoint.write(folder / "at once", tensors, record)
         seconds[0].append(time.perf_counter() - begun)
         begun = time.perf_counter()
