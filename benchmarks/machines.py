@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kill_and_resume import write_photos  # benchmarks/kill_and_resume.py: 26 images
+from resume_anywhere import distance  # benchmarks/resume_anywhere.py
 
 from ppcls.train.checkpoint import LATEST
-from ppcls.utils.log import read_records
 
 BRIDGE = "ppcls-br"
 SUBNET = "10.77.0"
@@ -206,15 +206,6 @@ def require_done(machines: Machines, limit: float) -> None:
 def steps_done(output: str) -> int:
     path = Path(output) / "run.jsonl"
     return path.read_text().count('"event": "train"') if path.exists() else 0
-
-
-def distance(run: Path, whole: Path) -> float:
-    """The largest relative difference of a step's loss."""
-    own, other = (
-        {r["step"]: r["loss"] for r in read_records(f / "run.jsonl") if r["event"] == "train"}
-        for f in (run, whole)
-    )
-    return max(abs(own[step] - loss) / loss for step, loss in other.items())
 
 
 # --------------------------------------------------------------------------

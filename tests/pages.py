@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -41,3 +43,12 @@ def arguments(line):
     assert (ROOT / script).is_file(), line
     name = script.stem.replace("_", "-")
     return [SCRIPTS.get(name, name), *words[1:]]
+
+
+def tool(name):
+    """A script of `tools/` as a module."""
+    spec = spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module

@@ -4,7 +4,6 @@ import json
 import re
 import subprocess
 import sys
-from importlib.util import module_from_spec, spec_from_file_location
 
 import pages
 import pytest
@@ -14,15 +13,7 @@ from ppcls.inference.auto import CANDIDATES
 PAGE = pages.text_of("docs/gpu.md")
 
 
-def load(name):
-    spec = spec_from_file_location(name, pages.ROOT / "tools" / f"{name}.py")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-gpu_check = load("gpu_check")
+gpu_check = pages.tool("gpu_check")
 
 
 def made(name, check, **keys):

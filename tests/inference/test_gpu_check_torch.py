@@ -1,8 +1,5 @@
 """tools/gpu_check_torch.py, but for what needs PyTorch: the graph that travels is the network's."""
 
-import sys
-from importlib.util import module_from_spec, spec_from_file_location
-
 import numpy as np
 import onnx
 import onnxruntime
@@ -10,16 +7,7 @@ import pages
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-
-def load(name):
-    spec = spec_from_file_location(name, pages.ROOT / "tools" / f"{name}.py")
-    module = module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-check = load("gpu_check_torch")
+check = pages.tool("gpu_check_torch")
 
 
 def run(model, images):
