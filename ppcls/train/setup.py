@@ -34,6 +34,7 @@ from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import open_unlabeled
 from ppcls.kernels import start as kernels
+from ppcls.models import fake_quantize
 from ppcls.models.layers import Normalize
 from ppcls.models.recompute import recompute_blocks
 from ppcls.optim.parameters import (
@@ -297,6 +298,8 @@ def build_model(
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     if recipe.train.recompute:  # after the norms are what they are to be
         recompute_blocks(net)
+    if recipe.train.qat:
+        fake_quantize.put_into(net, recipe.train.qat.weight_bits)
     return net
 
 
@@ -618,7 +621,8 @@ def build_trainer(
         check_freeze(model, net)
     network = Normalize.before(net, recipe.preprocess.scale, recipe.preprocess.offset)
     features = any(loss.features for loss in getattr(task, "losses", ()))
-    network = frozen.with_frozen_start(network, kept, features)
+    if not train.qat:  # else first layers round, too
+        network = frozen.with_frozen_start(network, kept, features)
     precision = Precision(train.precision, train.amp_level)
     objective = build_objective(recipe, inputs, network, precision)
     decayed = train.decay_norms, train.decay_biases
@@ -986,6 +990,11 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
         )
     if device == "cpu" and (slow := kernels.missing()):
         lines.append(f"note: {slow}")
+    if train.qat:
+        lines.append(
+            f"quantization-aware: {train.qat.weight_bits}-bit weights and 8-bit inputs of layers, "
+            "in training and its scores; the checkpoint is in float, ppcls quantize makes it INT8"
+        )
     note = Precision(train.precision, train.amp_level).note()
     if note:
         lines.append(note)
@@ -1159,6 +1168,8 @@ def open_trained(
         recipe = with_preprocess(recipe, source.preprocess, source.path)
     for note in filter(None, (source.about, *checkpoint.notes)):
         say(note)
+    if record and record.recipe["train"].get("qat"):
+        say(f"note: {source.path} was scored as INT8 in training (train.qat); this is in float")
     model = recipe.model
     classes = recipe.model.num_classes or IMAGENET_CLASSES
     if model.given:

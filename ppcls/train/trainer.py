@@ -17,6 +17,7 @@ from paddle import Tensor, nn
 from ppcls.data.loader import Batch, Loader, step_batches
 from ppcls.data.sampler import EpochSampler
 from ppcls.metrics import Meter, Score, goodness
+from ppcls.models.fake_quantize import ranges_of
 from ppcls.optim.ema import Average
 from ppcls.optim.parameters import parameter_count
 from ppcls.train import checkpoint, curves, run_folder
@@ -565,7 +566,7 @@ class Trainer:
             learnt = {name for name, _ in layer.named_parameters()}
             state = layer.state_dict()
             found += [v for name, v in state.items() if name not in learnt and id(v) not in kept]
-        return found
+        return [*found, *(one.seen for one in ranges_of(self.model).values())]
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the model has the weights that the run evaluates and hands on."""
@@ -575,6 +576,8 @@ class Trainer:
         self.network.train()
         for layer in self.frozen:
             layer.eval()
+        for one in ranges_of(self.model).values():  # of frozen layers, too
+            one.train()
 
     def diverged(self, what: str, value: float, batches: Sequence[Batch]) -> UserError:
         """The error that ends a run before it saves anything that is no number."""
