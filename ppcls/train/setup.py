@@ -624,7 +624,8 @@ def build_trainer(
     if not train.qat:  # else first layers round, too
         network = frozen.with_frozen_start(network, kept, features)
     precision = Precision(train.precision, train.amp_level)
-    objective = build_objective(recipe, inputs, network, precision)
+    seen = processes.reducing(network) if reduces(recipe, net) else network
+    objective = build_objective(recipe, inputs, network, precision, seen)
     decayed = train.decay_norms, train.decay_biases
     trained = groups(net, decayed[0], train.lr_scale, decayed[1])
     beside = groups(objective.layers, decayed[0], {}, decayed[1])
@@ -637,6 +638,7 @@ def build_trainer(
         train.clip_norm,
         precision.scale,
         processes,
+        seen if isinstance(seen, paddle.DataParallel) else None,
     )
     parts: dict[str, Part] = {"train": (inputs.shown, train_pipeline(recipe))}
     eval_steps = 0.0
@@ -806,10 +808,23 @@ def trackers_of(nodes: Sequence[Any]) -> list[trackers.Tracker]:
     return [trackers.KINDS[n.kind](**own) for n, own in zip(nodes, options, strict=True)]
 
 
+def reduces(recipe: Recipe, net: nn.Layer) -> bool:
+    """Whether every parameter of the network takes part in each backward pass, just once."""
+    known = not recipe.model.given and hasattr(net, "spec")
+    return known and not isinstance(recipe.task, Distill) and not recipe.train.recompute
+
+
 def build_objective(
-    recipe: Recipe, inputs: Datasets, network: nn.Sequential, precision: Precision
+    recipe: Recipe,
+    inputs: Datasets,
+    network: nn.Sequential,
+    precision: Precision,
+    seen: nn.Layer | None = None,
 ) -> Objective:
     """What the recipe's model, which stands in `network` after its `Normalize`, learns from.
+
+    Args:
+        seen: what steps without a teacher compute with; None: `network`.
 
     Raises:
         UserError: a teacher that cannot be had or does not fit.
@@ -817,7 +832,11 @@ def build_objective(
     task = recipe.task
     counts = inputs.train.counts(recipe.model.num_classes or 0).tolist()
     if not isinstance(task, Distill):
-        return Objective(task.build(precision.around(network), counts, len(inputs.train)))
+        return Objective(
+            task.build(
+                precision.around(network if seen is None else seen), counts, len(inputs.train)
+            )
+        )
     taught = student(recipe, inputs)
     synced = recipe.train.sync_norms
     images = len(inputs.train)

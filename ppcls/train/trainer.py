@@ -181,6 +181,7 @@ class Trainer:
         self.unread: list[Unread | None] = []  # the last steps; None: one without an image
         self.read_at = time.monotonic()
         self.stale = False
+        self.shared = True  # whether each process has an image of the step
         if self.defer is None:
             self.defer = defers(self.train_step.scale)
         self.stopping = False
@@ -345,6 +346,7 @@ class Trainer:
                 raise DataError(next(filter(None, errors)))
         self.stopping = any(asked)
         self.stale = any(late)
+        self.shared = all(counts)
         return sum(counts)
 
     def advance(self, batches: Sequence[Batch], images: int) -> None:
@@ -354,10 +356,12 @@ class Trainer:
         paddle.seed(step_seed(self.options.seed, self.step, drawing))
         batches = [batch for batch in batches if len(batch.images)]
         if self.defer:
-            self.unread.append(self.train_step.start(batches, images, rate) if images else None)
+            start = self.train_step.start
+            self.unread.append(start(batches, images, rate, self.shared) if images else None)
         else:
             try:
-                self.count(self.train_step(batches, images, rate) if images else None)
+                step = self.train_step
+                self.count(step(batches, images, rate, self.shared) if images else None)
             except NotFinite as error:
                 raise self.diverged(error.what, error.value, batches) from None
         if images:
