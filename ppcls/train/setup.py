@@ -809,9 +809,15 @@ def trackers_of(nodes: Sequence[Any]) -> list[trackers.Tracker]:
 
 
 def reduces(recipe: Recipe, net: nn.Layer) -> bool:
-    """Whether every parameter of the network takes part in each backward pass, just once."""
+    """Whether gradients are added up during the backward pass.
+
+    On GPUs, where every parameter takes part in each backward pass, just once. gloo, which CPUs
+    have, aborts where a process comes to it 30 seconds after another; before gradients are added up
+    afterwards, processes wait for one another however long it takes.
+    """
     known = not recipe.model.given and hasattr(net, "spec")
-    return known and not isinstance(recipe.task, Distill) and not recipe.train.recompute
+    once = not isinstance(recipe.task, Distill) and not recipe.train.recompute
+    return known and once and paddle.get_device().startswith("gpu")
 
 
 def build_objective(
