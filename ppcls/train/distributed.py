@@ -369,6 +369,17 @@ class Processes:
         told = self.numbers(values) if len(values) <= FEW else self.gather([*values])
         return np.sum(told, axis=0).tolist()
 
+    def reducing(self, network: nn.Layer) -> nn.Layer:
+        """The network; of several processes one that adds up gradients during the backward pass.
+
+        Its processes have to begin with the same weights, and each parameter that trains has to
+        take part in what comes out. `synchronised` says when it adds up; it leaves the mean.
+        """
+        if self.count == 1:
+            return network
+        with self.together():
+            return paddle.DataParallel(network)
+
     def add_gradients(self, parameters: Sequence[Tensor]) -> None:
         """Each gradient becomes the sum of everybody's; none counts as 0."""
         if self.count == 1:

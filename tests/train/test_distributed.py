@@ -105,6 +105,26 @@ def test_two_processes_compute_what_one_does(workdir):
 
 
 @pytest.mark.slow
+def test_gradients_added_up_during_the_backward_pass_are_the_same(workdir):
+    """As on GPUs, here by force; in two batches a step, of which the last has but one image."""
+    for path in ("ant/5", "bee/5", "bee/4"):
+        (workdir / f"photos/train/{path}.png").unlink()
+    (workdir / "by_force.py").write_text(
+        "from ppcls.train import setup\nsetup.reduces = lambda *_: bool(open('asked', 'w'))\n"
+    )
+    options = ["-o", "train.batch_size=1", "train.accumulate=2", *FROZEN]
+    assert run("--processes", "2", *options, "output=runs/after")[0] == 0
+    code, _, err = run("--use", "by_force", "--processes", "2", *options, "output=runs/during")
+    assert code == 0, err
+    assert Path("asked").exists()
+    after, during = (
+        files.read(f"runs/{n}/latest.safetensors").tensors for n in ("after", "during")
+    )
+    for name, value in after.items():
+        assert np.array_equal(during[name], value), name
+
+
+@pytest.mark.slow
 def test_the_same_weights_give_the_same_score_however_images_are_dealt_out(workdir):
     """To the last digit."""
     assert run(*ALONE, *FROZEN)[0] == 0
