@@ -24,10 +24,11 @@ import small_network
 import yaml
 from packaging.requirements import Requirement
 from photos import write_photo
+from quick_export import export
 from running_service import RunningService
 
 from ppcls.cli import parse
-from ppcls.export import Form, export
+from ppcls.export import Form
 from ppcls.serve import model, server
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.settings import Limits

@@ -13,11 +13,12 @@ import pytest
 import small_network
 from photos import write_photo
 from PIL import Image
+from quick_export import export
 
 from ppcls.calibrate.calibrate import calibrate_on
 from ppcls.calibrate.fit import Wish
 from ppcls.data.samples import Dataset, Paths
-from ppcls.export import Form, export
+from ppcls.export import Form
 from ppcls.inference.predictor import Predictor
 from ppcls.utils import environment
 
