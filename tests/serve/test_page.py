@@ -177,6 +177,9 @@ def visit(browser):
         context.on("console", on_console)
         context.on("weberror", lambda error: wrong.append(str(error.error)))
         page = context.new_page()
+        # From here on: a chooser that is first asked for just before a key is pressed may come too
+        # late on a busy machine, where keys overtake commands, and the browser opens its own.
+        page.on("filechooser", lambda chooser: None)
         page.goto(address + path)
         return page
 

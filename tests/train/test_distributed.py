@@ -84,11 +84,12 @@ def children(pid):
     return [int(child) for child in listed.read_text().split()]
 
 
-def test_two_processes_compute_what_one_does(workdir):
+def test_two_processes_compute_what_one_does(workdir, request):
     # 10 images in steps of 4: the last step has one image for each process.
     for part, name in (("ant", 5), ("bee", 5)):
         (workdir / f"photos/train/{part}/{name}.png").unlink()
-    assert run(*ALONE, *FROZEN)[0] == 0
+    here = request.getfixturevalue("run")  # the command line in this process
+    assert here("train", "-c", "recipe.yaml", *ALONE, *FROZEN)[0] == 0
     code, out, err = run("--processes", "2", *TOGETHER, *FROZEN)
     assert code == 0, err
     assert "on cpu (1 thread), 2 processes" in out

@@ -140,7 +140,7 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", pytest.param("eval", marks=SLOW)])
 def test_signals_while_workers_start(trained, workdir, command, number):
     """Everybody in the group gets it, as from a terminal; nobody stays or complains."""
-    command = [command, "-c", "recipe.yaml", "-o", "data.workers=3"]
+    command = [command, "-c", "recipe.yaml", "-o", "data.workers=2"]
     process = start(*command, "output=runs/new") if "train" in command else start(*command)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while len(children.read_text().split()) < 2:  # the first is the tracker of their resources
