@@ -251,7 +251,9 @@ def test_a_teacher_that_does_not_fit_leaves_nothing_behind(select):
     state = create_model("MobileNetV3_small_x0_35", CLASSES + 1).state_dict()
     tensors = {name: value.numpy() for name, value in state.items()}
     files.write_safetensors(Path("other.safetensors"), tensors, {})
-    code, _, err = select("-o", "task.teacher={name: MobileNetV3_small_x0_35, weights: other.safetensors}")
+    code, _, err = select(
+        "-o", "task.teacher={name: MobileNetV3_small_x0_35, weights: other.safetensors}"
+    )
     assert code == 2
     assert f"has {CLASSES + 1} classes and the student {CLASSES}" in err
     assert select()[0] == 0

@@ -254,7 +254,9 @@ def health_check(port):
     return finished(words).returncode
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)]
+)
 def test_what_the_image_holds_serves(small_export, tmp_path, engine):
     wanted = [*SETUP["install_requires"], *EXTRAS[f"serve-{engine}"]]
     program = put_together(tmp_path, wanted)

@@ -168,7 +168,7 @@ def test_counts_that_are_a_slip_of_the_finger(trained, workdir, run):
     assert contents("runs/small") == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=SLOW)])
 def test_a_signal_before_the_first_step_brings_the_old_run_back(trained, workdir, number):
     before = contents("runs/small")
     process = start(*TRAIN, "--overwrite", *LONG)
