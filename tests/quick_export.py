@@ -4,6 +4,8 @@ In one of its own, as ppcls has it, it imports Paddle first, which takes most of
 """
 
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -14,9 +16,16 @@ from ppcls.inference import formats, to_onnx
 
 def export(*arguments, **options):
     """`ppcls.export.export`, of a network that can be converted."""
+    with converting_here():
+        return export_as_ever(*arguments, **options)
+
+
+@contextmanager
+def converting_here() -> Iterator[None]:
+    """While entered, what becomes ONNX does so in this process, which an odd network would end."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(formats, "subprocess", SimpleNamespace(run=convert))
-        return export_as_ever(*arguments, **options)
+        yield
 
 
 def convert(command, **_):

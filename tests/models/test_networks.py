@@ -49,7 +49,14 @@ every_name = pytest.mark.parametrize(
         for name in ppcls.list_models()
     ],
 )
-families = pytest.mark.parametrize("name", SMALLEST_OF_EACH_FAMILY)
+LIKE_OTHERS = ("SE_ResNet18_vd",)  # ResNet18 with gates, as EfficientNetB0 has them
+families = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in LIKE_OTHERS else ())
+        for name in SMALLEST_OF_EACH_FAMILY
+    ],
+)
 
 
 def images(count=2, channels=3, side=SIDE):

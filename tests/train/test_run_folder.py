@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,7 @@ def test_signals_while_workers_start(trained, workdir, command, number):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while len(children.read_text().split()) < 2:  # the first is the tracker of their resources
         assert process.poll() is None
+        time.sleep(0.01)
     os.killpg(process.pid, number)
     _, err = process.communicate()  # returns when the last of them has closed the pipe
     assert "Traceback" not in err
