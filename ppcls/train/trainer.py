@@ -24,9 +24,10 @@ from ppcls.train import checkpoint, curves, run_folder
 from ppcls.train.callbacks import Callback, Callbacks
 from ppcls.train.checkpoint import Record
 from ppcls.train.curves import Course
-from ppcls.train.distributed import PeerError, Processes
+from ppcls.train.distributed import Processes
 from ppcls.train.evaluate import describe, evaluate, noting
 from ppcls.train.heartbeat import Heartbeat
+from ppcls.train.link import PeerError
 from ppcls.train.progress import Remaining, TimeLeft
 from ppcls.train.run_folder import Skipped
 from ppcls.train.step import NotFinite, Objective, StepResult, TrainStep, Unread, defers
