@@ -459,6 +459,8 @@ def describe(trained: Trained, form: Form, checks: dict[str, Any]) -> manifest.M
         **checks,
         "versions": {"ppcls": ppcls.__version__, "paddle": paddle.__version__},
     }
+    if qat := recipe.train.qat:
+        about[manifest.WEIGHT_BITS] = qat.weight_bits
     paddlex = paddlex_name(trained, form)
     names = trained.names
     several = recipe.task.multilabel

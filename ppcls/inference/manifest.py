@@ -22,6 +22,7 @@ from ppcls.utils.yaml_files import compose, construct, to_yaml
 
 FILE = "inference.yml"
 OWN = "ppcls"  # the key of what PaddleX does not know
+WEIGHT_BITS = "weight_bits"  # the key below it of what a network was trained to be rounded to
 INPUTS = ("float32", "uint8")
 OUTPUTS = ("probabilities", "logits")
 PRECISIONS = ("fp32", "fp16", "int8")

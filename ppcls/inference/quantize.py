@@ -35,7 +35,7 @@ from ppcls.inference.exported_model import (
 )
 from ppcls.inference.formats import onnx_of, to_openvino
 from ppcls.inference.inputs import ON_ERROR, find_images, one_of, open_image
-from ppcls.inference.manifest import FILE, Manifest
+from ppcls.inference.manifest import FILE, WEIGHT_BITS, Manifest
 from ppcls.inference.predictor import are_finite, link
 from ppcls.paired import Difference, difference_of
 from ppcls.utils import environment
@@ -82,11 +82,23 @@ class Scheme:
 class Quantizer:
     """A float network with the ranges of its tensors; writes it in INT8.
 
-    `layers` are the names of the operations that are quantized and may be left in float.
+    `layers` are the names of the operations that are quantized and may be left in float;
+    `weight_bits` is what weights are rounded to.
     """
 
-    def __init__(self, source: Path, scheme: Scheme, images: Iterable[np.ndarray], count: int):
+    def __init__(
+        self,
+        source: Path,
+        scheme: Scheme,
+        images: Iterable[np.ndarray],
+        count: int,
+        weight_bits: int = 8,
+    ):
         """Fold batch norms, and run the network on `count` images, each as it takes them, [1, …].
+
+        Args:
+            weight_bits: 7 or 8, that the network was trained for; 8 become 7 where this CPU needs
+                that.
 
         Raises:
             UserError: `source` is above 2 GB, or of an opset without scales per channel.
@@ -98,6 +110,7 @@ class Quantizer:
         onnxruntime.set_default_logger_severity(ERRORS_ALONE)  # of the quantizer's own sessions
         check(source)
         self.scheme = scheme
+        self.weight_bits = min(weight_bits, most_weight_bits(scheme))
         with tempfile.TemporaryDirectory() as temporary:
             folded = Path(temporary) / "folded.onnx"
             quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
@@ -140,12 +153,6 @@ class Quantizer:
         quantizer.quantize_model()
         return quantizer.model
 
-    @property
-    def weight_bits(self) -> int:
-        """8, or 7 for x86 without VNNI, where a sum of two 8-bit products overflows 16 bits."""
-        vnni = "_vnni" in environment.read("proc/cpuinfo")
-        return 7 if environment.X86 and not vnni and not self.scheme.tensorrt else 8
-
     def rank(self, images: np.ndarray) -> list[str]:
         """The layers, first the one that, quantized alone, changes the outputs on `images` most."""
         expected = self.run(self.model, images)
@@ -165,6 +172,12 @@ class Quantizer:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         return np.asarray(session.run(None, {self.given: images})[0])
+
+
+def most_weight_bits(scheme: Scheme) -> int:
+    """8, or 7 for x86 without VNNI, where a sum of two 8-bit products overflows 16 bits."""
+    vnni = "_vnni" in environment.read("proc/cpuinfo")
+    return 7 if environment.X86 and not vnni and not scheme.tensorrt else 8
 
 
 def check(source: Path) -> None:
@@ -466,7 +479,9 @@ def quantize(
         chosen = calibrating(chosen, folder.manifest, calibrate)
     with exported_model.staged(output, origin, overwrite) as temporary:
         inputs = (prepare(folder.manifest, [image]) for image in chosen)
-        quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen))
+        trained_for = folder.manifest.about.get(WEIGHT_BITS, 8)
+        bits = trained_for if trained_for in (7, 8) else 8
+        quantizer = Quantizer(onnx_of(folder), SCHEMES[engine], inputs, len(chosen), bits)
         job = Job(folder, engine, quantizer, judge, temporary, clock)
         best = job.search(budget, chosen)
         about = {

@@ -1,6 +1,7 @@
 """INT8: what is written, that it agrees with the float network, and what is refused."""
 
 import copy
+import dataclasses
 from functools import partial
 from itertools import count
 
@@ -10,7 +11,9 @@ import small_network
 from described_machine import describe
 from photos import write_photo
 
+from ppcls.config.load import from_plain, to_plain
 from ppcls.data.datasets import labels_as, open_samples
+from ppcls.export import Form, export
 from ppcls.inference import manifest
 from ppcls.inference import quantize as judging
 from ppcls.inference.engines.base import Settings
@@ -19,6 +22,7 @@ from ppcls.inference.exported_model import open_exported
 from ppcls.inference.predictor import softmax
 from ppcls.inference.quantize import SCHEMES, Job, Quantizer, Score, prepare, quantize
 from ppcls.models import fake_quantize
+from ppcls.recipe import Recipe
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
@@ -112,18 +116,22 @@ def test_weights_have_a_scale_for_each_output_channel(exported, photos, tmp_path
     assert producers[softmax.input[0]].op_type in ("Gemm", "MatMul", "Add")
 
 
-def test_a_network_rounds_in_training_as_its_int8_does(exported, small, photos, tmp_path):
+@pytest.mark.parametrize("bits", [7, 8])
+def test_a_network_rounds_in_training_as_its_int8_does(
+    exported, small, photos, tmp_path, monkeypatch, bits
+):
+    describe(monkeypatch, "/proc/cpuinfo", "flags: avx2 avx512_vnni")
     folder = open_exported(exported)
     images = [prepare(folder.manifest, [str(path)]) for path in sorted(photos.rglob("*.png"))]
     assert folder.onnx
-    quantizer = Quantizer(folder.onnx, SCHEMES["openvino"], images, len(images))
+    quantizer = Quantizer(folder.onnx, SCHEMES["openvino"], images, len(images), bits)
     quantizer.write(tmp_path / "int8.onnx", ())
     session = onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"))
     seen = np.concatenate(images)
     (found,) = session.run(None, {quantizer.given: seen})
     net = copy.deepcopy(small.net)
     in_float = small_network.probabilities(net, seen)
-    fake_quantize.put_into(net.eval(), quantizer.weight_bits)
+    fake_quantize.put_into(net.eval(), bits)
     for one in fake_quantize.ranges_of(net).values():
         one.train()
     for image in images:
@@ -201,6 +209,22 @@ def test_ranges_are_means_over_photos(exported):
     quantizer = Quantizer(folder.onnx, SCHEMES["onnxruntime"], images, 5)
     expected = images.max(axis=(1, 2, 3, 4)).mean()
     assert quantizer.ranges[quantizer.given].highest == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_have_the_bits_that_the_network_was_trained_for(
+    small, photos, tmp_path, monkeypatch
+):
+    describe(monkeypatch, "/proc/cpuinfo", "flags: avx2 avx512_vnni")
+    keys = {**to_plain(small.recipe), "output": str(tmp_path)}
+    keys["train"] = {**keys["train"], "qat": True}
+    taught = dataclasses.replace(small, recipe=from_plain(Recipe, keys, "a test", []))
+    images = [str(path) for path in photos.rglob("*.png")]
+    folder = export(taught, tmp_path / "taught", images, Form(("onnx",)))
+    made = quick(folder, photos, "onnxruntime", tmp_path / "made", budget=1)
+    assert open_exported(made).manifest.about["int8"]["weight_bits"] == 7
+    _, _, values = graph_of(made / "inference.onnx")
+    kernels = [v for name, v in values.items() if v.dtype == np.int8 and v.ndim == 4]
+    assert {np.abs(kernel.astype(int)).max() for kernel in kernels} == {64}
 
 
 @pytest.mark.parametrize(("flags", "bits"), [("flags: avx2 avx512_vnni", 8), ("flags: avx2", 7)])
