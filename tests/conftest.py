@@ -1,5 +1,6 @@
 """A small set of images, a small recipe, and the command line in this process."""
 
+import gc
 import io
 import os
 import shutil
@@ -33,6 +34,11 @@ output: runs/small
 def pytest_collection_modifyitems(items):
     """The file that takes longest begins, so that no process waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
+def pytest_collection_finish():
+    """What is imported stays, so that nobody need look for garbage in it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture
