@@ -4,8 +4,9 @@ import gc
 import io
 import os
 import shutil
+import sys
 import traceback
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 
 import pytest
 from photos import write_photo
@@ -50,6 +51,20 @@ def no_stacks(monkeypatch):
     whole = traceback.extract_stack
     short = lambda frame=None, limit=None: whole(frame, limit) if limit else []  # noqa: E731
     monkeypatch.setattr(traceback, "extract_stack", short)
+
+
+@pytest.fixture
+def one_engine(monkeypatch):
+    """A context in which Paddle's engines alone are installed: one is chosen sooner than three."""
+
+    @contextmanager
+    def one_engine():
+        with monkeypatch.context() as patch:
+            for other in ("onnxruntime", "openvino"):
+                patch.setitem(sys.modules, other, None)
+            yield
+
+    return one_engine
 
 
 def furnish(folder):
