@@ -211,6 +211,7 @@ def test_mistakes_are_said(run, recipe, workdir):
     assert "ant/0.png" in err
 
 
+@pytest.mark.slow
 def test_the_script_is_the_command(recipe):
     script = Path(__file__).parents[2] / "tools/show_data.py"
     arguments = [sys.executable, script, "-c", recipe, "--count", "1", "--output", "one.png"]
