@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ppcls.train.launch import start
+from ppcls.train.launch import launch
 
 DEVICES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 PHOTOS = 1_281_167  # of ImageNet-1k
@@ -32,10 +32,10 @@ def main() -> None:
     parser.add_argument("--step", type=float, help="seconds, instead of measuring them")
     parser.add_argument("--bandwidth", type=float, help="bytes a second between two devices")
     parser.add_argument("--checkpoint", type=float, help="seconds to write one")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        print(add_up())
+        add_up(options.worker)
         return
     size, seconds, writing = measured(options.model, options.batch_size, options.size)
     step, saving = options.step or seconds, options.checkpoint or writing
@@ -83,30 +83,29 @@ def measured(name: str, batch: int, side: int) -> tuple[int, float, float]:
 def between_two() -> float:
     """Bytes a second that two processes on this machine add up."""
     with tempfile.TemporaryDirectory() as folder:
-        logs = [Path(folder) / "log"]
-        command = [sys.executable, __file__, "--worker"]
-        processes = start(command, 2, logs)
-        assert [process.wait() for process in processes] == [0, 0], logs[0].read_text()
-        seconds = float(logs[0].read_text().splitlines()[-1])
+        result = Path(folder) / "seconds"
+        assert launch([sys.executable, __file__, "--worker", str(result)], 2) == 0
+        seconds = float(result.read_text())
     return 4 * NUMBERS / seconds  # in a ring of two, 2 (n - 1) / n is 1
 
 
-def add_up() -> float:
-    """Seconds of one all-reduce, in one of two processes."""
+def add_up(result: Path) -> None:
+    """Write the seconds of one all-reduce, in one of two processes."""
     import paddle
     from paddle import distributed
 
     from ppcls.train.distributed import join
     from ppcls.utils.device import select
 
-    join(select("auto"))
+    processes = join(select("auto"))
     numbers, times = paddle.ones([NUMBERS]), []
     for _ in range(ROUNDS + 1):
         begun = time.perf_counter()
         distributed.all_reduce(numbers)
         float(numbers[0])
         times.append(time.perf_counter() - begun)
-    return statistics.median(times[1:])
+    if processes.first:
+        result.write_text(str(statistics.median(times[1:])))
 
 
 def table(step: float, size: int, bandwidth: float, saving: float, batch: int) -> str:

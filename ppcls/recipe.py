@@ -188,6 +188,18 @@ class Data:
         return bool(self.folds) or (self.holdout > 0 and not self.eval)
 
 
+@node
+class Qat:
+    """Quantization-aware training: numbers are rounded as INT8 does (arXiv:1712.05877)."""
+
+    weight_bits: Literal[7, 8] = 7  # 7 is right for any CPU: 8 overflow on x86 without VNNI
+
+
+def with_defaults(value: Any) -> Any:
+    """`true` stands for a part with its defaults, `false` for none."""
+    return ({} if value else None) if isinstance(value, bool) else value
+
+
 # auto: the fastest there is, where that is worth the trouble; none: Paddle's own layers
 FrozenEngine = Literal["auto", "none", "paddle", "onnxruntime", "openvino"]
 
@@ -214,6 +226,7 @@ class Train:
     ema: Ema | None = None  # evaluate and hand on a moving average of the weights
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of numbers, on a GPU
     amp_level: Literal["O1", "O2"] = "O1"  # what runs in a narrow precision: O2 is nearly all
+    qat: Annotated[Qat | None, BeforeValidator(with_defaults)] = None  # true: train for INT8
     sync_norms: Flag = False  # batch norms with the statistics of all GPUs' batches together
     recompute: Flag = False  # compute blocks twice instead of keeping what is in them
     frozen_engine: FrozenEngine = "auto"  # of frozen first layers and of teachers, on a CPU
@@ -235,6 +248,16 @@ class Train:
         if warmup.amount > longest:
             raise ValueError(
                 f"a warm-up of {warmup} is longer than the run of {plural(self.epochs, 'epoch')}"
+            )
+        if self.qat and self.precision != "fp32":
+            raise ValueError(
+                f"qat rounds numbers in float32, and precision is {self.precision}: "
+                "-o train.precision=fp32 or -o train.qat=false"
+            )
+        if self.qat and self.recompute:
+            raise ValueError(
+                "qat looks at what goes through each layer once, and recompute computes it twice: "
+                "-o train.recompute=false or -o train.qat=false"
             )
         if not self.save_every.amount:
             raise ValueError("save_every should be more than 0, such as 1 epoch or 500 steps")

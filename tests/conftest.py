@@ -1,35 +1,21 @@
 """A small set of images, a small recipe, and the command line in this process."""
 
 import gc
-import io
 import os
 import shutil
 import sys
 import traceback
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 
 import pytest
-from photos import write_photo
 
 os.environ.setdefault("MKL_NUM_THREADS", "1")  # before ppcls: the cores have tests of their own
 # Compiling takes longer than what most tests train; tests/kernels sets it back.
 os.environ.setdefault("PPCLS_KERNELS", "0")
 
-from ppcls.cli import main  # importing ppcls before paddle sets the threads that paddle takes
+from small_run import furnish, said
 
-RECIPE = """
-model: {name: EfficientNetLite0, num_classes: 2}
-data: {train: photos/train, eval: photos/eval, workers: 0}
-preprocess: {resize: 36, crop: 32}
-task: {loss: {smoothing: 0.1}}
-train:
-  epochs: 2
-  batch_size: 4
-  log_every: 1
-  optimizer: {kind: momentum, weight_decay: 1e-4}
-  schedule: {lr: 0.005, warmup: 1 steps}
-output: runs/small
-"""
+from ppcls.cli import main  # importing ppcls before paddle sets the threads that paddle takes
 
 
 def pytest_collection_modifyitems(items):
@@ -67,15 +53,6 @@ def one_engine(monkeypatch):
     return one_engine
 
 
-def furnish(folder):
-    for part, count in (("train", 6), ("eval", 3)):
-        for label, name in enumerate(("ant", "bee")):
-            for i in range(count):
-                seed = 100 * label + i + (50 if part == "eval" else 0)
-                write_photo(folder / "photos" / part / name / f"{i}.png", seed)
-    (folder / "recipe.yaml").write_text(RECIPE)
-
-
 @pytest.fixture
 def workdir(tmp_path, monkeypatch):
     """A working directory with 12 images to train on, 6 to evaluate, and `recipe.yaml`."""
@@ -97,14 +74,6 @@ def finished_export(finished):
     """The export of that run, made once: its folder, and what was said."""
     command = ("export", "-c", "recipe.yaml", "--output", "exported/small")
     return finished[0] / "exported", said(finished[0], *command)
-
-
-def said(folder, *arguments):
-    """What a command that succeeds says."""
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(io.StringIO()) as out:
-        patch.chdir(folder)
-        assert main(list(arguments)) == 0
-    return out.getvalue()
 
 
 @pytest.fixture

@@ -210,6 +210,8 @@ RUNS = {
     "train.ema": Runs("null", "{decay: 0.5}", "best"),
     "log": Runs("[]", "[tensorboard]", "files"),
     "train.precision": Runs("fp32", "bf16", "said"),
+    "train.qat": Runs("false", "true", "weights"),
+    "train.qat.weight_bits": Runs("7", "8", "weights", slow=True),
     "train.recompute": Runs("false", "true", "memory", LARGE, same=("weights", "slots"), slow=True),
     "train.frozen_engine": Runs("auto", "paddle", "said"),  # that nothing is frozen
     "train.without": Runs("[]", "[something]", "said"),

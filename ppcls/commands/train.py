@@ -27,6 +27,7 @@ from ppcls.train.launch import (
     launched,
     most_processes,
 )
+from ppcls.train.link import PeerError
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say, silence
@@ -129,8 +130,6 @@ def run_one(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> in
         count, divided = how_many(recipe, command, options)
         if count > 1:
             return launch([*command, *(["--divided"] if divided else [])], count)
-    from ppcls.train.distributed import PeerError
-
     try:
         return train_or_try(recipe, options, divided)
     except PeerError as lost:

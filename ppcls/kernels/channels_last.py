@@ -313,6 +313,51 @@ def conv_norm_act(x, kernel, weight, bias, added, shape, norm, act, keep=ONE) ->
 
 
 # --------------------------------------------------------------------------
+# Numbers rounded as 8 bits hold them
+
+
+def image_ends(x: Tensor) -> np.ndarray:
+    """The least and the greatest number of each image, float32 [N, 2]."""
+    x = last(x)
+    found = np.empty((x.shape[0], 2), np.float32)
+    loops().image_ends(x.data_ptr(), x.shape[0], x.size // x.shape[0], found)
+    return found
+
+
+class Rounded(PyLayer):
+    """`rounded`, with the gradient as it is where nothing was clipped, and 0 elsewhere."""
+
+    @staticmethod
+    def forward(ctx, x, step, first, steps):
+        x = last(x)
+        ctx.kept = x, step, first, steps
+        return round_into(x, step, first, steps)
+
+    @staticmethod
+    def backward(ctx, g):
+        x, step, first, steps = ctx.kept
+        g = last(g)
+        out = empty(*x.shape)
+        ends = first * step, (first + steps) * step
+        loops().pass_inside(x.data_ptr(), x.size, *ends, g.data_ptr(), out.data_ptr())
+        return out
+
+
+def round_into(x: Tensor, step: np.float32, first: np.float32, steps: int) -> Tensor:
+    out = empty(*x.shape)
+    ends = first, np.float32(first + steps)
+    loops().round_to_steps(x.data_ptr(), x.size, step, *ends, out.data_ptr())
+    return out
+
+
+def rounded(x: Tensor, step: np.float32, first: np.float32, steps: int) -> Tensor:
+    """x as whole numbers, first to first + steps, times a step."""
+    if x.stop_gradient or not paddle.is_grad_enabled():
+        return round_into(last(x), step, first, steps)
+    return Rounded.apply(x, step, first, steps)
+
+
+# --------------------------------------------------------------------------
 # A tensor for two readers, means, gates
 
 

@@ -377,6 +377,43 @@ def frozen_backward(kept_, rows, channels, affine, act, keep, g_, gz_, p_):
 
 
 @loop
+def image_ends(x_, images, each, out):
+    """The least and the greatest of every image's `each` numbers, into out, float32 [images, 2]."""
+    x = matrix(x_, images, each)
+    for n in nb.prange(images):
+        low = high = x[n, 0]
+        for i in range(each):
+            low = min(low, x[n, i])
+            high = max(high, x[n, i])
+        out[n, 0] = low
+        out[n, 1] = high
+
+
+@loop
+def round_to_steps(x_, count, step, first, last, y_):
+    """y = x / step as a whole number from `first` to `last`, times step."""
+    x = vector(x_, count)
+    y = vector(y_, count)
+    for block in nb.prange(BLOCKS):
+        for i in range(count * block // BLOCKS, count * (block + 1) // BLOCKS):
+            whole = np.rint(x[i] / step)
+            whole = first if whole < first else whole
+            y[i] = (last if whole > last else whole) * step
+
+
+@loop
+def pass_inside(x_, count, low, high, g_, gx_):
+    """gx = g where x is low to high, else 0."""
+    x = vector(x_, count)
+    g = vector(g_, count)
+    gx = vector(gx_, count)
+    zero = np.float32(0)
+    for block in nb.prange(BLOCKS):
+        for i in range(count * block // BLOCKS, count * (block + 1) // BLOCKS):
+            gx[i] = g[i] if low <= x[i] <= high else zero
+
+
+@loop
 def add(a_, b_, rows, channels, out_):
     """out = a + b."""
     a = matrix(a_, rows, channels)

@@ -13,6 +13,7 @@ from paddle.nn import functional as F
 
 from ppcls.kernels import HARDSWISH, NONE, RELU, RELU6, SILU, channels_last
 from ppcls.kernels.onednn import Shape
+from ppcls.models.fake_quantize import QuantizedConv2D
 
 
 def conv2d(
@@ -155,15 +156,16 @@ class ConvNorm(nn.Layer):
             norm._mean, norm._variance, norm._momentum, norm._epsilon, training, frozen
         )
         code = KERNELS[type(act)]
-        return channels_last.conv_norm_act(
-            x, conv.weight, weight, bias, added, shape, about, code, keep
-        )
+        kernel = conv.weight
+        if isinstance(conv, QuantizedConv2D):
+            x, kernel = conv.simulated(x)
+        return channels_last.conv_norm_act(x, kernel, weight, bias, added, shape, about, code, keep)
 
 
 def is_plain(conv: nn.Layer) -> bool:
     """Whether it is as `conv2d` makes them, without a bias, in float32."""
     return (
-        type(conv) is nn.Conv2D
+        type(conv) in (nn.Conv2D, QuantizedConv2D)
         and conv.bias is None
         and (conv._padding == "SAME" or isinstance(conv._padding, int))
         and conv._padding_mode == "zeros"

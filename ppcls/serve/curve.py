@@ -15,7 +15,8 @@ from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
 MOST = 16  # images a batch that are tried
-ROUNDS, SECONDS = 3, 0.3  # of each size at least so many runs, and so long
+ROUNDS, SECONDS = 3, 0.3  # of each size at least so many runs, and so long …
+ENOUGH_ROUNDS, LEAST = 100, 0.05  # … or so many, for so long: fast networks are known sooner
 ENOUGH = 0.97  # of the best speed: the smallest batch that reaches it is taken
 GAIN = 1.03  # of several batches at a time over one on all threads, from which it is worth it
 
@@ -111,7 +112,7 @@ def seconds_of(engine: Engine, predictor: Predictor, size: int, callers: int) ->
     def work(_: int) -> list[float]:
         found: list[float] = []
         engine.run_all(images)
-        while len(found) < ROUNDS or sum(found) < SECONDS:
+        while not is_enough(len(found), sum(found)):
             start = time.perf_counter()
             engine.run_all(images)
             found.append(time.perf_counter() - start)
@@ -121,6 +122,11 @@ def seconds_of(engine: Engine, predictor: Predictor, size: int, callers: int) ->
         return float(np.median(work(0)))
     with ThreadPoolExecutor(callers) as pool:
         return float(np.median([one for times in pool.map(work, range(callers)) for one in times]))
+
+
+def is_enough(runs: int, seconds: float) -> bool:
+    """Whether so many runs, which took so long, say how long one takes."""
+    return runs >= ROUNDS and seconds >= (LEAST if runs >= ENOUGH_ROUNDS else SECONDS)
 
 
 def warm(engine: Engine, predictor: Predictor, most: int) -> None:

@@ -17,7 +17,7 @@ from ppcls.serve.problems import ProblemError
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import read_file
 
-LOOK = 2.0  # seconds between looks at the file
+LOOK = 0.5  # seconds between looks at the file
 SHORTEST = 16  # characters of a key
 ADMIN = "admin"
 

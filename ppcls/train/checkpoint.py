@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 
 from ppcls.config.tree import Tree
 from ppcls.kernels.channels_last import numbers
+from ppcls.models import fake_quantize
 from ppcls.optim.ema import Average
 from ppcls.optim.rules import Optimizer, has_slots
 from ppcls.recipe import Recipe
@@ -39,6 +40,7 @@ LATEST = "latest.safetensors"
 BEST = "best.safetensors"
 RECORD = files.RECORD  # the metadata key of the record
 BESIDE = "beside/"  # begins the names of layers that train beside the network
+RANGE = "range"  # the slot of what a layer's inputs were seen to be, in quantization-aware training
 TRAINED = "trained"  # the slot of the weights in training, where there is an average of them
 
 
@@ -108,6 +110,8 @@ def state_of(
         found |= slots(names(net, beside), optimizer)
         for name, value in {**(state if average else {}), **state_beside(beside)}.items():
             found[f"{OPTIMIZER}{name}/{TRAINED}"] = value
+        for path, one in fake_quantize.ranges_of(net).items():
+            found[f"{OPTIMIZER}{path}/{RANGE}"] = one.seen
     return found
 
 
@@ -237,11 +241,14 @@ def restore(
     parameters = {path: name for name, path in names(net, beside).items()}
     state = {}
     trained = {}
+    ranges = {}
     for key, value in saved.items():
         name, slot = key.removeprefix(OPTIMIZER).rsplit("/", 1)
         tensor = paddle.to_tensor(value)
         if slot == TRAINED:
             trained[name] = tensor
+        elif slot == RANGE:
+            ranges[name] = tensor
         else:
             tensor.name = state_key = f"{parameters[name]}_{slot}"
             state[state_key] = tensor
@@ -250,6 +257,7 @@ def restore(
         average.restore(trained)
     for name, value in state_beside(beside).items():
         value.set_value(trained[name])
+    fake_quantize.restore(net, ranges)
 
 
 def names(net: nn.Layer, beside: nn.Layer | None) -> dict[str, str]:

@@ -34,6 +34,7 @@ from ppcls.data.samples import Dataset
 from ppcls.data.transforms import in_words, sides
 from ppcls.data.unlabeled import open_unlabeled
 from ppcls.kernels import start as kernels
+from ppcls.models import fake_quantize
 from ppcls.models.layers import Normalize
 from ppcls.models.recompute import recompute_blocks
 from ppcls.optim.parameters import (
@@ -297,6 +298,8 @@ def build_model(
         net = nn.SyncBatchNorm.convert_sync_batchnorm(net)
     if recipe.train.recompute:  # after the norms are what they are to be
         recompute_blocks(net)
+    if recipe.train.qat:
+        fake_quantize.put_into(net, recipe.train.qat.weight_bits)
     return net
 
 
@@ -618,9 +621,11 @@ def build_trainer(
         check_freeze(model, net)
     network = Normalize.before(net, recipe.preprocess.scale, recipe.preprocess.offset)
     features = any(loss.features for loss in getattr(task, "losses", ()))
-    network = frozen.with_frozen_start(network, kept, features)
+    if not train.qat:  # else first layers round, too
+        network = frozen.with_frozen_start(network, kept, features)
     precision = Precision(train.precision, train.amp_level)
-    objective = build_objective(recipe, inputs, network, precision)
+    seen = processes.reducing(network) if reduces(recipe, net) else network
+    objective = build_objective(recipe, inputs, network, precision, seen)
     decayed = train.decay_norms, train.decay_biases
     trained = groups(net, decayed[0], train.lr_scale, decayed[1])
     beside = groups(objective.layers, decayed[0], {}, decayed[1])
@@ -633,6 +638,7 @@ def build_trainer(
         train.clip_norm,
         precision.scale,
         processes,
+        seen if isinstance(seen, paddle.DataParallel) else None,
     )
     parts: dict[str, Part] = {"train": (inputs.shown, train_pipeline(recipe))}
     eval_steps = 0.0
@@ -802,10 +808,29 @@ def trackers_of(nodes: Sequence[Any]) -> list[trackers.Tracker]:
     return [trackers.KINDS[n.kind](**own) for n, own in zip(nodes, options, strict=True)]
 
 
+def reduces(recipe: Recipe, net: nn.Layer) -> bool:
+    """Whether gradients are added up during the backward pass.
+
+    On GPUs, where every parameter takes part in each backward pass, just once. gloo, which CPUs
+    have, aborts where a process comes to it 30 seconds after another; before gradients are added up
+    afterwards, processes wait for one another however long it takes.
+    """
+    known = not recipe.model.given and hasattr(net, "spec")
+    once = not isinstance(recipe.task, Distill) and not recipe.train.recompute
+    return known and once and paddle.get_device().startswith("gpu")
+
+
 def build_objective(
-    recipe: Recipe, inputs: Datasets, network: nn.Sequential, precision: Precision
+    recipe: Recipe,
+    inputs: Datasets,
+    network: nn.Sequential,
+    precision: Precision,
+    seen: nn.Layer | None = None,
 ) -> Objective:
     """What the recipe's model, which stands in `network` after its `Normalize`, learns from.
+
+    Args:
+        seen: what steps without a teacher compute with; None: `network`.
 
     Raises:
         UserError: a teacher that cannot be had or does not fit.
@@ -813,7 +838,11 @@ def build_objective(
     task = recipe.task
     counts = inputs.train.counts(recipe.model.num_classes or 0).tolist()
     if not isinstance(task, Distill):
-        return Objective(task.build(precision.around(network), counts, len(inputs.train)))
+        return Objective(
+            task.build(
+                precision.around(network if seen is None else seen), counts, len(inputs.train)
+            )
+        )
     taught = student(recipe, inputs)
     synced = recipe.train.sync_norms
     images = len(inputs.train)
@@ -986,6 +1015,11 @@ def header(recipe: Recipe, inputs: Datasets, trainer: Trainer, device: str) -> l
         )
     if device == "cpu" and (slow := kernels.missing()):
         lines.append(f"note: {slow}")
+    if train.qat:
+        lines.append(
+            f"quantization-aware: {train.qat.weight_bits}-bit weights and 8-bit inputs of layers, "
+            "in training and its scores; the checkpoint is in float, ppcls quantize makes it INT8"
+        )
     note = Precision(train.precision, train.amp_level).note()
     if note:
         lines.append(note)
@@ -1159,6 +1193,8 @@ def open_trained(
         recipe = with_preprocess(recipe, source.preprocess, source.path)
     for note in filter(None, (source.about, *checkpoint.notes)):
         say(note)
+    if record and record.recipe["train"].get("qat"):
+        say(f"note: {source.path} was scored as INT8 in training (train.qat); this is in float")
     model = recipe.model
     classes = recipe.model.num_classes or IMAGENET_CLASSES
     if model.given:

@@ -12,6 +12,7 @@ a CPU, looks into Paddle's own optimizers, and would be one more thing to keep i
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -222,6 +223,7 @@ class TrainStep:
         clip_norm: float | None = None,
         scale: LossScale | None = None,
         processes: Processes | None = None,
+        reducer: paddle.DataParallel | None = None,
     ):
         """A step of one process, or of several together.
 
@@ -231,6 +233,8 @@ class TrainStep:
             parameters: those that are trained.
             clip_norm: the longest that all gradients together may be.
             scale: of the loss, in float16.
+            reducer: what `step` computes with and adds up the gradients of all processes, where
+                each of them has a batch; None: they are added up after the backward pass.
         """
         self.step = step
         self.right = right
@@ -239,12 +243,16 @@ class TrainStep:
         self.clip_norm = clip_norm
         self.scale = scale
         self.processes = processes or Processes()
+        self.reducer = reducer
 
-    def __call__(self, batches: Sequence[Batch], total: int, rate: float) -> StepResult:
+    def __call__(
+        self, batches: Sequence[Batch], total: int, rate: float, shared: bool = True
+    ) -> StepResult:
         """Do one step on this process's batches, `total` images of all processes.
 
         Args:
             rate: the learning rate.
+            shared: whether each process has a batch.
 
         Raises:
             NotFinite: in all processes, before anything is changed.
@@ -253,20 +261,44 @@ class TrainStep:
         self.processes.step_images = total
         factor = self.scale.value if self.scale else 1.0
         done = Unread(total)
-        for batch in batches:
-            loss = self.forward(done, batch)
-            if not math.isfinite(float(loss)):
-                break
-            (loss * (done.shares[-1] * factor)).backward()
+        added = self.backward(done, batches, factor, shared)
         (found,) = self.totals([done])
         if not math.isfinite(found.loss):
             drop_gradients(self.optimizer)
             raise NotFinite("loss", found.loss)
-        self.processes.add_gradients(self.parameters)
+        if not added:
+            self.processes.add_gradients(self.parameters)
         if self.settled(factor):
             self.optimizer.step()
         drop_gradients(self.optimizer)
         return found
+
+    def backward(
+        self,
+        done: Unread,
+        batches: Sequence[Batch],
+        factor: float,
+        shared: bool,
+        waits: bool = True,
+    ) -> bool:
+        """The gradients of this process's batches; returns whether they are everybody's already.
+
+        Args:
+            waits: leave off at a loss that is no number, unless the others count on this process.
+        """
+        reducer = self.reducer if shared else None
+        if reducer:
+            factor *= self.processes.count  # it leaves the mean of the processes
+        for number, batch in enumerate(batches, 1):
+            adds = reducer is not None and number == len(batches)
+            if self.reducer:
+                self.reducer.grad_need_sync = adds
+            loss = self.forward(done, batch)
+            if waits and not reducer and not math.isfinite(float(loss)):
+                break
+            with self.processes.together() if adds else nullcontext():
+                (loss * (done.shares[-1] * factor)).backward()
+        return reducer is not None
 
     def forward(self, done: Unread, batch: Batch) -> Tensor:
         """The loss of a batch, noted with how right its answers are."""
@@ -303,7 +335,9 @@ class TrainStep:
 
     # ------------------------------------------------------------------ without waiting
 
-    def start(self, batches: Sequence[Batch], total: int, rate: float) -> Unread:
+    def start(
+        self, batches: Sequence[Batch], total: int, rate: float, shared: bool = True
+    ) -> Unread:
         """As the step itself, but nothing is read: the device may still be at it afterwards.
 
         So a loss that is no number is found when the step is read. By then it has been learnt
@@ -314,10 +348,8 @@ class TrainStep:
         self.optimizer.set_lr(rate)
         self.processes.step_images = total
         done = Unread(total)
-        for batch in batches:
-            loss = self.forward(done, batch)
-            (loss * done.shares[-1]).backward()
-        self.processes.add_gradients(self.parameters)
+        if not self.backward(done, batches, 1.0, shared, waits=False):
+            self.processes.add_gradients(self.parameters)
         if self.clip_norm is not None:
             done.norm = gradient_norm(self.parameters)
             norm = done.norm.astype("float64")

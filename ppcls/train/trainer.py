@@ -17,15 +17,17 @@ from paddle import Tensor, nn
 from ppcls.data.loader import Batch, Loader, step_batches
 from ppcls.data.sampler import EpochSampler
 from ppcls.metrics import Meter, Score, goodness
+from ppcls.models.fake_quantize import ranges_of
 from ppcls.optim.ema import Average
 from ppcls.optim.parameters import parameter_count
 from ppcls.train import checkpoint, curves, run_folder
 from ppcls.train.callbacks import Callback, Callbacks
 from ppcls.train.checkpoint import Record
 from ppcls.train.curves import Course
-from ppcls.train.distributed import PeerError, Processes
+from ppcls.train.distributed import Processes
 from ppcls.train.evaluate import describe, evaluate, noting
 from ppcls.train.heartbeat import Heartbeat
+from ppcls.train.link import PeerError
 from ppcls.train.progress import Remaining, TimeLeft
 from ppcls.train.run_folder import Skipped
 from ppcls.train.step import NotFinite, Objective, StepResult, TrainStep, Unread, defers
@@ -180,6 +182,7 @@ class Trainer:
         self.unread: list[Unread | None] = []  # the last steps; None: one without an image
         self.read_at = time.monotonic()
         self.stale = False
+        self.shared = True  # whether each process has an image of the step
         if self.defer is None:
             self.defer = defers(self.train_step.scale)
         self.stopping = False
@@ -344,6 +347,7 @@ class Trainer:
                 raise DataError(next(filter(None, errors)))
         self.stopping = any(asked)
         self.stale = any(late)
+        self.shared = all(counts)
         return sum(counts)
 
     def advance(self, batches: Sequence[Batch], images: int) -> None:
@@ -353,10 +357,12 @@ class Trainer:
         paddle.seed(step_seed(self.options.seed, self.step, drawing))
         batches = [batch for batch in batches if len(batch.images)]
         if self.defer:
-            self.unread.append(self.train_step.start(batches, images, rate) if images else None)
+            start = self.train_step.start
+            self.unread.append(start(batches, images, rate, self.shared) if images else None)
         else:
             try:
-                self.count(self.train_step(batches, images, rate) if images else None)
+                step = self.train_step
+                self.count(step(batches, images, rate, self.shared) if images else None)
             except NotFinite as error:
                 raise self.diverged(error.what, error.value, batches) from None
         if images:
@@ -565,7 +571,7 @@ class Trainer:
             learnt = {name for name, _ in layer.named_parameters()}
             state = layer.state_dict()
             found += [v for name, v in state.items() if name not in learnt and id(v) not in kept]
-        return found
+        return [*found, *(one.seen for one in ranges_of(self.model).values())]
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the model has the weights that the run evaluates and hands on."""
@@ -575,6 +581,8 @@ class Trainer:
         self.network.train()
         for layer in self.frozen:
             layer.eval()
+        for one in ranges_of(self.model).values():  # of frozen layers, too
+            one.train()
 
     def diverged(self, what: str, value: float, batches: Sequence[Batch]) -> UserError:
         """The error that ends a run before it saves anything that is no number."""

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import small_network
 from photos import write_photo
+from quick_export import export
 
-from ppcls.export import FORMATS, Form, export
+from ppcls.export import FORMATS, Form
 
 
 @pytest.fixture(scope="session")

@@ -9,9 +9,10 @@ import paddle
 import pytest
 import small_network
 from PIL import Image
+from quick_export import export
 
 import ppcls
-from ppcls.export import FORMATS, Form, export
+from ppcls.export import FORMATS, Form
 from ppcls.inference import features as kept
 from ppcls.inference.quantize import quantize
 from ppcls.utils.errors import UserError

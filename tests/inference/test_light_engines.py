@@ -8,10 +8,11 @@ import pytest
 import small_network
 from paddle import nn
 from photos import write_photo
+from quick_export import export
 
 from ppcls.api import create_model
 from ppcls.data.preprocess import Preprocess
-from ppcls.export import FORMATS, Form, export
+from ppcls.export import FORMATS, Form
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import ENGINES, open_engine
 from ppcls.inference.exported_model import open_exported

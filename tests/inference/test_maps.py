@@ -8,10 +8,11 @@ import pytest
 import small_network
 import yaml
 from PIL import Image
+from quick_export import export
 
 import ppcls
 from ppcls.api import create_model
-from ppcls.export import FORMATS, Form, export
+from ppcls.export import FORMATS, Form
 from ppcls.inference.quantize import quantize
 from ppcls.models.class_maps import class_maps
 from ppcls.utils.errors import UserError

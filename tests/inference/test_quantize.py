@@ -1,10 +1,12 @@
 """INT8: what is written, that it agrees with the float network, and what is refused."""
 
+import copy
 from functools import partial
 from itertools import count
 
 import numpy as np
 import pytest
+import small_network
 from described_machine import describe
 from photos import write_photo
 
@@ -16,11 +18,12 @@ from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_exported
 from ppcls.inference.predictor import softmax
 from ppcls.inference.quantize import SCHEMES, Job, Quantizer, Score, prepare, quantize
+from ppcls.models import fake_quantize
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 
 onnx = pytest.importorskip("onnx")
-pytest.importorskip("onnxruntime")
+onnxruntime = pytest.importorskip("onnxruntime")
 
 CLOSE = 0.05  # of probabilities that 8 bits may change
 
@@ -107,6 +110,28 @@ def test_weights_have_a_scale_for_each_output_channel(exported, photos, tmp_path
         assert scales.shape == weights.shape[:1]
     softmax = next(node for node in graph.node if node.op_type == "Softmax")
     assert producers[softmax.input[0]].op_type in ("Gemm", "MatMul", "Add")
+
+
+def test_a_network_rounds_in_training_as_its_int8_does(exported, small, photos, tmp_path):
+    folder = open_exported(exported)
+    images = [prepare(folder.manifest, [str(path)]) for path in sorted(photos.rglob("*.png"))]
+    assert folder.onnx
+    quantizer = Quantizer(folder.onnx, SCHEMES["openvino"], images, len(images))
+    quantizer.write(tmp_path / "int8.onnx", ())
+    session = onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"))
+    seen = np.concatenate(images)
+    (found,) = session.run(None, {quantizer.given: seen})
+    net = copy.deepcopy(small.net)
+    in_float = small_network.probabilities(net, seen)
+    fake_quantize.put_into(net.eval(), quantizer.weight_bits)
+    for one in fake_quantize.ranges_of(net).values():
+        one.train()
+    for image in images:
+        small_network.probabilities(net, image)
+    net.eval()
+    simulated = small_network.probabilities(net, seen)
+    assert np.abs(found - in_float).max() > 1e-3
+    assert np.abs(found - simulated).max() < np.abs(found - in_float).max() / 4
 
 
 def test_tensorrt_reads_symmetric_activations_and_float_biases(exported, photos, tmp_path):

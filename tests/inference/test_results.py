@@ -324,7 +324,7 @@ def process(exported, photos, tmp_path):
 
     def process(save, number, *options):
         side = tmp_path / f"{save}.incomplete"
-        command = ["predict", "--model-dir", exported, "--engine", "onednn", listed, "--save"]
+        command = ["predict", "--model-dir", exported, "--engine", "onnxruntime", listed, "--save"]
         return subprocess.run(
             [sys.executable, "-c", WATCH, side, "30", str(int(number)), *command, tmp_path / save]
             + list(options),
@@ -414,7 +414,7 @@ def test_a_reader_that_leaves_does_not_end_what_is_saved(exported, photos, tmp_p
     """`predict … --save x.csv | head -1`"""
     command = [sys.executable, "-m", "ppcls", "predict", "--model-dir", exported, "--engine"]
     process = subprocess.Popen(
-        [*command, "onednn", photos, "--batch-size", "1", "--save", tmp_path / "x.csv"],
+        [*command, "onnxruntime", photos, "--batch-size", "1", "--save", tmp_path / "x.csv"],
         stdout=subprocess.PIPE,
     )
     process.stdout.close()

@@ -83,7 +83,7 @@ def site(data):
         "/moved": (302, "text/plain", b"/a.png"),
         "/file": (302, "text/plain", b"file:///etc/hostname"),
     }
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
     server.server_close()

@@ -17,6 +17,7 @@ EXACT = (
     *("ResNet18", "ResNet50_vd", "SE_ResNet18_vd", "Res2Net50_26w_4s", "ResNeSt50_fast_1s1x64d"),
     *("RegNetX_200MF", "ResNeXt50_32x4d", "EfficientNetB0", "EfficientNetLite0"),
 )
+DEEP = ("ResNet50_vd", "Res2Net50_26w_4s", "ResNeSt50_fast_1s1x64d", "ResNeXt50_32x4d")
 INEXACT = ("MobileNetV3_small_x0_35", "PPLCNet_x0_25")
 
 
@@ -44,7 +45,9 @@ def test_every_family_has_one_here():
     assert {type(spec) for spec in registry.SPECS.values()} <= set(specs)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if n in DEEP else ()) for n in EXACT]
+)
 def test_their_mean_and_the_bias_are_the_logits(name, images):
     net = made(name)
     assert why_inexact(net, images) == ""

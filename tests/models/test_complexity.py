@@ -10,6 +10,7 @@ from pathlib import Path
 
 import paddle
 import pytest
+from deep_networks import is_deep
 from paddle import nn
 
 import ppcls
@@ -64,7 +65,9 @@ def cropped(spec):
     return total
 
 
-@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow if is_deep(n) else ()) for n in GOLDEN]
+)
 def test_counts_equal_those_of_paddleclas(name):
     golden = GOLDEN[name]
     counted = complexity.count_by_name(name)

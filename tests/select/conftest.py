@@ -32,7 +32,7 @@ def whole_place(tmp_path_factory):
     (folder / "select.yaml").write_text(RECIPE)
     for seed, name in enumerate(("teacher", "second")):
         paddle.seed(seed)
-        net = settle(create_model("EfficientNetLite0", CLASSES), seed)
+        net = settle(create_model("MobileNetV3_small_x0_35", CLASSES), seed)
         tensors = {key: value.numpy() for key, value in net.state_dict().items()}
         files.write_safetensors(folder / f"{name}.safetensors", tensors, {})
     return folder

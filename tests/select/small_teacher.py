@@ -1,7 +1,7 @@
 """What the tests of select-unlabeled choose from, and by what recipe."""
 
 CLASSES, PHOTOS = 4, 23
-TEACHER = "{name: EfficientNetLite0, weights: teacher.safetensors}"
+TEACHER = "{name: MobileNetV3_small_x0_35, weights: teacher.safetensors}"
 RECIPE = f"""
 model: {{name: ResNet18_vd, num_classes: {CLASSES}}}
 data: {{train: away.txt, eval: eval.txt, labels: names.txt, workers: 0}}

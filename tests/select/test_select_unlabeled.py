@@ -20,7 +20,7 @@ from ppcls.api import create_model
 from ppcls.select.scores import RECORD
 from ppcls.weights import files
 
-SECOND = "{name: EfficientNetLite0, weights: second.safetensors}"
+SECOND = "{name: MobileNetV3_small_x0_35, weights: second.safetensors}"
 BESIDE = ("out.txt", "out.txt.scores", "out.txt.photos")
 FILES = (*BESIDE, "out.txt.skipped")
 
@@ -28,7 +28,7 @@ FILES = (*BESIDE, "out.txt.skipped")
 def probabilities(paths, weights=("teacher.safetensors",)):
     """float64 [N, classes]: the mean of the teachers', from networks run image by image."""
     rows = []
-    nets = [create_model("EfficientNetLite0", CLASSES, each) for each in weights]
+    nets = [create_model("MobileNetV3_small_x0_35", CLASSES, each) for each in weights]
     for path in paths:
         pixels = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
         height, width = pixels.shape[:2]
@@ -103,7 +103,7 @@ def test_teachers_are_averaged_and_their_kept_answers_ignored(select):
     code, out, _ = select("-o", both)
     assert code == 0
     assert listed() == expected(wild(), shares, 2)
-    assert "teacher EfficientNetLite0, second.safetensors" in out
+    assert "teacher MobileNetV3_small_x0_35, second.safetensors" in out
 
 
 def test_another_number_of_photos_scores_none_anew(select):
@@ -113,7 +113,7 @@ def test_another_number_of_photos_scores_none_anew(select):
     least = float(np.sort(shares.max(1))[5]) - 1e-5
     code, out, _ = select("--least", f"{least}", per_class=9)
     assert code == 0
-    assert "teacher EfficientNetLite0" not in out
+    assert "teacher MobileNetV3_small_x0_35" not in out
     after = Path("out.txt.scores").stat()
     assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
     assert listed() == expected(wild(), shares, 9, least)
@@ -248,11 +248,11 @@ def test_scores_of_another_teacher_or_view_are_refused(select, what):
 
 def test_a_teacher_that_does_not_fit_leaves_nothing_behind(select):
     paddle.seed(0)
-    state = create_model("EfficientNetLite0", CLASSES + 1).state_dict()
+    state = create_model("MobileNetV3_small_x0_35", CLASSES + 1).state_dict()
     tensors = {name: value.numpy() for name, value in state.items()}
     files.write_safetensors(Path("other.safetensors"), tensors, {})
     code, _, err = select(
-        "-o", "task.teacher={name: EfficientNetLite0, weights: other.safetensors}"
+        "-o", "task.teacher={name: MobileNetV3_small_x0_35, weights: other.safetensors}"
     )
     assert code == 2
     assert f"has {CLASSES + 1} classes and the student {CLASSES}" in err
@@ -277,7 +277,7 @@ MISTAKES = {
         "task.teacher: there is none that could score images",
     ),
     "weights": (
-        {"-o": "task.teacher={name: EfficientNetLite0, weights: away.safetensors}"},
+        {"-o": "task.teacher={name: MobileNetV3_small_x0_35, weights: away.safetensors}"},
         "away.safetensors: no such file",
     ),
     "photos": ({"--images": "nowhere"}, "--images nowhere: no such folder or list file"),

@@ -13,8 +13,9 @@ import httpx
 import pytest
 import small_network
 from photos import write_photo
+from quick_export import export
 
-from ppcls.export import Form, export
+from ppcls.export import Form
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

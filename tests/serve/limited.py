@@ -13,7 +13,7 @@ from ppcls.serve.settings import Limits, ServeSettings
 
 if __name__ == "__main__":
     folder, limits = sys.argv[1:3]
-    connection.LINGER = 0.2
+    connection.LINGER = 0.1
     sys.exit(
         serve(
             ServeSettings(

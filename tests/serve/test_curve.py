@@ -81,6 +81,16 @@ def test_an_engine_that_gains_nothing_by_batches_gets_single_images_and_no_delay
     assert found.seconds == pytest.approx({1: 0.01, 2: 0.02, 4: 0.04, 8: 0.08, 16: 0.16})
 
 
+@pytest.mark.parametrize(
+    ("seconds", "runs"), [(2.0, 3), (0.1, 3), (0.01, 30), (0.001, 100), (0.0001, 500)]
+)
+def test_fast_networks_are_measured_for_a_shorter_time(made, seconds, runs):
+    calls = []
+    predictor = made(lambda size: calls.append(size) or seconds)
+    assert curve.seconds_of(predictor.engine, predictor, 4, 1) == pytest.approx(seconds)
+    assert len(calls) == pytest.approx(runs + 1, abs=1)  # one is not timed
+
+
 def test_the_delay_is_what_a_full_batch_saves(made):
     found = curve.plan(made(lambda size: 0.1), None, None)
     assert found.batch == 16

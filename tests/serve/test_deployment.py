@@ -24,10 +24,11 @@ import small_network
 import yaml
 from packaging.requirements import Requirement
 from photos import write_photo
+from quick_export import export
 from running_service import RunningService
 
 from ppcls.cli import parse
-from ppcls.export import Form, export
+from ppcls.export import Form
 from ppcls.serve import model, server
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.settings import Limits
@@ -253,7 +254,9 @@ def health_check(port):
     return finished(words).returncode
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)]
+)
 def test_what_the_image_holds_serves(small_export, tmp_path, engine):
     wanted = [*SETUP["install_requires"], *EXTRAS[f"serve-{engine}"]]
     program = put_together(tmp_path, wanted)

@@ -5,11 +5,13 @@ The clients write to sockets themselves, what no HTTP library would.
 
 import contextlib
 import gzip
+import itertools
 import json
 import random
 import re
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -115,57 +117,55 @@ LAST = b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 
 
 def test_slow_heads(served):
-    """Silence, a head that stops, and one that comes byte by byte."""
+    """Silence, a head that stops, one that comes byte by byte, and empty lines, which are none."""
     start = time.monotonic()
-    assert answers_to(served) == b""
+    with ThreadPoolExecutor(4) as pool:
+        silent = pool.submit(answers_to, served)
+        cut = pool.submit(answers_to, served, GET[:30])
+        head = b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000
+        slow = pool.submit(answer_to_bytes, served, (bytes([byte]) for byte in head))
+        empty = pool.submit(answer_to_bytes, served, itertools.repeat(b"\r\n"))
+    assert silent.result() == b""
     assert time.monotonic() - start >= SLOW * 0.9
-    require_problems(answers_to(served, GET[:30]), 408)
+    require_problems(cut.result(), 408)
+    require_problems(slow.result(), 408)
+    assert empty.result() == b"" or b" 408 " in empty.result()
+
+
+def answer_to_bytes(served, pieces):
+    """What the service says to bytes that go on coming, slowly, until it says something."""
+    start = time.monotonic()
     with connect(served) as connection:
         connection.settimeout(0.05)
-        found = b""
-        for byte in b"GET / HTTP/1.1\r\n" + b"X: y\r\n" * 10_000:
-            with contextlib.suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
-                connection.sendall(bytes([byte]))
-                found = connection.recv(1000)
-            if found or time.monotonic() - start > PATIENCE:
+        for piece in pieces:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(piece)
+            with contextlib.suppress(TimeoutError):
+                return connection.recv(10_000)
+            if time.monotonic() - start > PATIENCE:
                 break
-        require_problems(found, 408)
-    # Empty lines before a request are none.
-    with connect(served) as connection:
-        connection.settimeout(0.1)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            while time.monotonic() - start < PATIENCE:
-                connection.sendall(b"\r\n")
-                with contextlib.suppress(TimeoutError):
-                    found = connection.recv(1000)
-                    break
-        assert found == b"" or b" 408 " in found
+    return b""
 
 
 def test_a_head_in_pieces_is_no_slow_one(served):
     with connect(served) as connection:
-        for _ in range(3):  # the time counts for each head
+        for pause in (SLOW * 1.2, 0):  # the time counts for each head, and not between them
             for place in range(0, len(GET), 9):
                 connection.sendall(GET[place : place + 9])
                 time.sleep(SLOW / 20)
             assert b"200 OK" in connection.recv(1 << 16)
-            time.sleep(SLOW * 1.2)  # and not between them
+            time.sleep(pause)
 
 
 def test_slow_bodies(served, photos):
     head = post(b"Content-Length: 1000")
     start = time.monotonic()
-    require_problems(answers_to(served, head), 408)
+    with ThreadPoolExecutor(2) as pool:
+        silent = pool.submit(answers_to, served, head)
+        slow = pool.submit(answer_to_bytes, served, itertools.chain([head], itertools.repeat(b"x")))
     assert time.monotonic() - start >= SLOW * 0.9
-    with connect(served) as connection:
-        connection.sendall(head)
-        connection.settimeout(0.05)
-        found = b""
-        while not found and time.monotonic() - start < PATIENCE:
-            with contextlib.suppress(TimeoutError):
-                connection.sendall(b"x")
-                found = connection.recv(10_000)
-        require_problems(found, 408)
+    require_problems(silent.result(), 408)
+    require_problems(slow.result(), 408)
     with served.client() as client:
         assert 'ppcls_refused_total{why="slow"}' in client.get("/metrics").text
 
@@ -175,9 +175,9 @@ def test_a_body_that_gets_on_may_take_its_time(served):
     body = b"x" * BODY
     with connect(served) as connection:
         connection.sendall(post(b"Content-Length: %d" % len(body)))
-        for place in range(0, len(body), 10_000):
-            connection.sendall(body[place : place + 10_000])
-            time.sleep(SLOW / 15)
+        for place in range(0, len(body), 20_000):
+            connection.sendall(body[place : place + 20_000])
+            time.sleep(SLOW / 12)
         require_problems(rest_of(connection), 422)
 
 

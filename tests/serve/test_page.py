@@ -13,11 +13,12 @@ import pytest
 import small_network
 from photos import write_photo
 from PIL import Image
+from quick_export import export
 
 from ppcls.calibrate.calibrate import calibrate_on
 from ppcls.calibrate.fit import Wish
 from ppcls.data.samples import Dataset, Paths
-from ppcls.export import Form, export
+from ppcls.export import Form
 from ppcls.inference.predictor import Predictor
 from ppcls.utils import environment
 
@@ -176,6 +177,9 @@ def visit(browser):
         context.on("console", on_console)
         context.on("weberror", lambda error: wrong.append(str(error.error)))
         page = context.new_page()
+        # From here on: a chooser that is first asked for just before a key is pressed may come too
+        # late on a busy machine, where keys overtake commands, and the browser opens its own.
+        page.on("filechooser", lambda chooser: None)
         page.goto(address + path)
         return page
 

@@ -13,10 +13,11 @@ import pytest
 import small_network
 import yaml
 from photos import write_photo
+from quick_export import export
 from running_service import RunningService
 
 from ppcls.cli import make_parser, parse
-from ppcls.export import Form, export
+from ppcls.export import Form
 from ppcls.serve.documents import MEANINGS
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.settings import MB, Limits

@@ -137,9 +137,9 @@ def test_a_signal_drains(folder, tmp_path, number):
     with served(tmp_path, folder) as service, ThreadPoolExecutor(8) as pool:
         pids = service.workers()
         slow = base64.b64encode(image(*made_engine.SLEEPS)).decode()
-        sent = [pool.submit(service.ask, 50, images=[slow] * 3) for _ in range(4)]
+        sent = [pool.submit(service.ask, 50, images=[slow] * 3) for _ in range(3)]
         end = time.monotonic() + SOON
-        while service.metric("ppcls_queue_images") < 12:
+        while service.metric("ppcls_queue_images") < 9:
             assert time.monotonic() < end
         for pid in [service.process.pid, *pids]:
             os.kill(pid, number)

@@ -32,6 +32,7 @@ def engine(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, places)))
     monkeypatch.setenv("PPCLS_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(serving, "PAUSES", (0.0, 0.05))
+    monkeypatch.setattr(serving, "WATCH", 0.1)
 
 
 def settings(**given):

@@ -15,7 +15,7 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.log import read_records
 from ppcls.weights import files
 
-SHORT = ("model.name=ResNet18", "log=[]", "output=run")
+SHORT = ("log=[]", "output=run")
 
 
 class Listener(Callback):
@@ -151,7 +151,7 @@ def test_one_that_can_be_spared_is_left_out(workdir, capsys):
 def test_the_example_of_the_page_runs(workdir, capsys):
     page = (Path(__file__).parents[2] / "docs/training.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    shorter = code.replace('["output', '["model.name=ResNet18", "train.epochs=1", "output')
+    shorter = code.replace('["output', '["train.epochs=1", "output')
     assert shorter != code
     exec(compile(shorter, "page", "exec"), {})
     found = [r["top1"] for r in read_records(Path("runs/best/run.jsonl")) if r["event"] == "eval"]

@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
+from small_run import said
 
 from ppcls.api import create_model
 from ppcls.models.layers import DownscalingDropout, DropPath
@@ -88,7 +89,7 @@ def test_two_processes_compute_what_one_does(workdir):
     # 10 images in steps of 4: the last step has one image for each process.
     for part, name in (("ant", 5), ("bee", 5)):
         (workdir / f"photos/train/{part}/{name}.png").unlink()
-    assert run(*ALONE, *FROZEN)[0] == 0
+    said(workdir, "train", "-c", "recipe.yaml", *ALONE, *FROZEN)  # in this process
     code, out, err = run("--processes", "2", *TOGETHER, *FROZEN)
     assert code == 0, err
     assert "on cpu (1 thread), 2 processes" in out
@@ -102,6 +103,26 @@ def test_two_processes_compute_what_one_does(workdir):
     for name, value in weights["alone"].items():
         if not name.startswith("optimizer/"):
             np.testing.assert_allclose(weights["together"][name], value, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_gradients_added_up_during_the_backward_pass_are_the_same(workdir):
+    """As on GPUs, here by force; in two batches a step, of which the last has but one image."""
+    for path in ("ant/5", "bee/5", "bee/4"):
+        (workdir / f"photos/train/{path}.png").unlink()
+    (workdir / "by_force.py").write_text(
+        "from ppcls.train import setup\nsetup.reduces = lambda *_: bool(open('asked', 'w'))\n"
+    )
+    options = ["-o", "train.batch_size=1", "train.accumulate=2", *FROZEN]
+    assert run("--processes", "2", *options, "output=runs/after")[0] == 0
+    code, _, err = run("--use", "by_force", "--processes", "2", *options, "output=runs/during")
+    assert code == 0, err
+    assert Path("asked").exists()
+    after, during = (
+        files.read(f"runs/{n}/latest.safetensors").tensors for n in ("after", "during")
+    )
+    for name, value in after.items():
+        assert np.array_equal(during[name], value), name
 
 
 @pytest.mark.slow

@@ -488,14 +488,14 @@ def test_what_else_a_recipe_has_goes_with_it(plainly, more):
 @pytest.mark.parametrize("kinds", ["[{kind: kl}]", "[{kind: kl}, {kind: mgd}]"])
 def test_teachers_run_in_engines_with_their_features(finished, workdir, run, kinds):
     weights = finished[0] / "runs/small/best.safetensors"
-    teacher = f"{{name: EfficientNetLite0, weights: {weights}}}"
+    teacher = f"{{name: MobileNetV3_small_x0_35, weights: {weights}}}"
     task = f"task={{kind: distill, teacher: [{teacher}], losses: {kinds}, labels_weight: 1}}"
     frozen_too = [f"model.weights={weights}", "model.freeze=['40%', '*.norm.*']"]
     for engine in ("none", "paddle", "onnxruntime"):
         given = [task, *frozen_too, f"train.frozen_engine={engine}", f"output=runs/{engine}"]
         assert run("train", "-c", "recipe.yaml", "-o", *given)[0] == 0
     for engine in ("paddle", "onnxruntime"):
-        expected = {"frozen start": engine, "teacher EfficientNetLite0": engine}
+        expected = {"frozen start": engine, "teacher MobileNetV3_small_x0_35": engine}
         assert state(f"runs/{engine}")[2] == expected
         np.testing.assert_allclose(losses(f"runs/{engine}"), losses("runs/none"), rtol=1e-4)
 

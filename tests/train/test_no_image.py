@@ -70,7 +70,7 @@ def test_a_step_without_a_photo_is_passed_over(workdir, run, case):
 def test_photos_without_labels_may_be_all_that_a_step_has(trained, workdir, run):
     Path("list.txt").write_text("".join(f"photos/eval/ant/{i}.png\n" for i in range(3)))
     break_photos("photos/train/*/[1-5].png")
-    teacher = "{name: EfficientNetLite0, weights: runs/small/best.safetensors}"
+    teacher = "{name: MobileNetV3_small_x0_35, weights: runs/small/best.safetensors}"
     options = (
         f"task={{kind: distill, teacher: {teacher}, losses: [{{kind: dist}}], labels_weight: 1}}",
         "data.unlabeled={images: list.txt, share: 0.5}", "train.batch_size=2", "train.log_every=1",

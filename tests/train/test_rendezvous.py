@@ -35,7 +35,7 @@ def started(monkeypatch, workdir):
         given = {"TRAINER_ID": rank, "TRAINERS_NUM": count, "MASTER": f"{host}:{port}"} | others
         for name, value in given.items():
             monkeypatch.setenv(f"PADDLE_{name}", str(value))
-        monkeypatch.setenv("PPCLS_JOIN_SECONDS", "0.8")
+        monkeypatch.setenv("PPCLS_JOIN_SECONDS", "0.55")
         return port
 
     return started
@@ -202,7 +202,7 @@ def test_limits_that_make_no_sense(run, started, monkeypatch, name, value):
 MEETS = """
 import sys
 import time
-from ppcls.train.distributed import Link, PeerError
+from ppcls.train.link import Link, PeerError
 from ppcls.train.rendezvous import meet
 
 place, members, channels = meet()

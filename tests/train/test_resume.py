@@ -33,6 +33,7 @@ CASES = {
     "plain": [],
     "workers": ["data.workers=2"],
     "drop path": ["model.name=ResNet18_vd", "model.drop_path=0.5"],
+    "for INT8": ["train.qat=true", "train.ema={decay: 0.9}"],
     "everything": [
         "train.batch_size=3",
         "train.accumulate=2",
@@ -157,6 +158,7 @@ def age(path):
         "repeats",
         "sync_norms",
         "recompute",
+        "qat",
     ):
         del record["recipe"]["train"][key]
     del record["recipe"]["task"]["loss"]["weights"]

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -140,11 +141,12 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", pytest.param("eval", marks=SLOW)])
 def test_signals_while_workers_start(trained, workdir, command, number):
     """Everybody in the group gets it, as from a terminal; nobody stays or complains."""
-    command = [command, "-c", "recipe.yaml", "-o", "data.workers=3"]
+    command = [command, "-c", "recipe.yaml", "-o", "data.workers=2"]
     process = start(*command, "output=runs/new") if "train" in command else start(*command)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     while len(children.read_text().split()) < 2:  # the first is the tracker of their resources
         assert process.poll() is None
+        time.sleep(0.01)
     os.killpg(process.pid, number)
     _, err = process.communicate()  # returns when the last of them has closed the pipe
     assert "Traceback" not in err
@@ -168,7 +170,7 @@ def test_counts_that_are_a_slip_of_the_finger(trained, workdir, run):
     assert contents("runs/small") == before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=SLOW)])
 def test_a_signal_before_the_first_step_brings_the_old_run_back(trained, workdir, number):
     before = contents("runs/small")
     process = start(*TRAIN, "--overwrite", *LONG)

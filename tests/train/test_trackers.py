@@ -13,7 +13,7 @@ from ppcls.train import setup
 from ppcls.train.callbacks import Callback
 from ppcls.utils.log import read_records
 
-TRAIN = ("train", "-c", "recipe.yaml", "-o", "model.name=ResNet18", "output=run")
+TRAIN = ("train", "-c", "recipe.yaml", "-o", "output=run")
 
 
 def recorded(folder="run"):
@@ -204,7 +204,7 @@ def test_a_tracker_that_fails_in_the_middle_is_left_out_and_caught_up(mlflow, wo
                 place.write_text("no folder")
 
     def trained(callbacks, **options):
-        given = ("model.name=ResNet18", "output=run", f"log=[{{kind: mlflow, uri: {place}}}]")
+        given = ("output=run", f"log=[{{kind: mlflow, uri: {place}}}]")
         recipe = load(Recipe, "recipe.yaml", given)
         assert setup.train(recipe, callbacks=callbacks, **options)
         return capsys.readouterr().out

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import paddle
 import pytest
-from golden_fill import fill, image
+from deep_networks import is_deep
+from golden_fill import blank, fill, image
 
 import ppcls
 from ppcls.models import registry
@@ -52,7 +53,12 @@ def tensors(dialect, spec):
 
 @pytest.mark.parametrize(
     ("dialect", "name"),
-    [(d, name) for d, names in NAMES.items() for name in names if (d, name) not in ROUNDED],
+    [
+        pytest.param(dialect, name, marks=pytest.mark.slow if is_deep(name) else ())
+        for dialect, names in NAMES.items()
+        for name in names
+        if (dialect, name) not in ROUNDED
+    ],
 )
 def test_names_shapes_and_order_are_the_projects_own(dialect, name):
     spec = registry.spec_of(name)
@@ -76,7 +82,8 @@ def test_logits_equal_those_of_timm(name):
     weights = {
         key: fill(key, shape) for key, shape in tensors("timm", registry.spec_of(name)).items()
     }
-    net = ppcls.create_model(name, weights=shuffled(weights))
+    with blank():
+        net = ppcls.create_model(name, weights=shuffled(weights))
     logits = evaluate(net, golden["size"])
     expected = np.array(golden["logits"])
     assert np.linalg.norm(logits[:16] - expected) < 1e-5 * np.linalg.norm(expected)
@@ -84,7 +91,8 @@ def test_logits_equal_those_of_timm(name):
     if name == "ResNeSt50":
         return
     # The network's own weights say how it was built, without any other record.
-    again = ppcls.create_model(name, weights=dict(net.state_dict()))
+    with blank():
+        again = ppcls.create_model(name, weights=dict(net.state_dict()))
     np.testing.assert_array_equal(evaluate(again, golden["size"]), logits)
 
 

@@ -88,7 +88,16 @@ def first_objective(*given):
 LOGIT_LOSSES = ["kl", "js", "dkd", "skd", "dist"]
 
 
-@pytest.mark.parametrize("kind", [*LOGIT_LOSSES, "soft_cross_entropy", "wsl", "feature_l2", "rkd"])
+LONG = ("js", "skd", "wsl")  # tests/losses has the numbers of each
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.slow if kind in LONG else ())
+        for kind in [*LOGIT_LOSSES, "soft_cross_entropy", "wsl", "feature_l2", "rkd"]
+    ],
+)
 def test_a_network_learns_nothing_from_itself(trained, kind):
     given = options(NETWORK, f"[{{kind: {kind}}}]", "task.labels_weight=0")
     whole, found, photos = first_objective(*given, "model.weights=runs/small/best.safetensors")
