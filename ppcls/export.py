@@ -159,6 +159,8 @@ def export(
     check_paddlex(trained, form)
     check_features(trained, form)
     check_maps(trained, form)
+    if "openvino" in form.formats:
+        formats.require_openvino()
     output = output.resolve()
     origin = Origin(trained.recipe.model.title, str(trained.source), form.precision)
     with staged(output, origin, overwrite, calibrates) as temporary:

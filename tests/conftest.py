@@ -1,8 +1,11 @@
 """A small set of images, a small recipe, and the command line in this process."""
 
+import gc
 import os
 import shutil
+import sys
 import traceback
+from contextlib import contextmanager
 
 import pytest
 
@@ -20,6 +23,11 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name != "test_readme.py")
 
 
+def pytest_collection_finish():
+    """What is imported stays, so that nobody need look for garbage in it again and again."""
+    gc.freeze()
+
+
 @pytest.fixture
 def no_stacks(monkeypatch):
     """Paddle notes the Python stack with each operation of a static program: half of the time.
@@ -29,6 +37,20 @@ def no_stacks(monkeypatch):
     whole = traceback.extract_stack
     short = lambda frame=None, limit=None: whole(frame, limit) if limit else []  # noqa: E731
     monkeypatch.setattr(traceback, "extract_stack", short)
+
+
+@pytest.fixture
+def one_engine(monkeypatch):
+    """A context in which Paddle's engines alone are installed: one is chosen sooner than three."""
+
+    @contextmanager
+    def one_engine():
+        with monkeypatch.context() as patch:
+            for other in ("onnxruntime", "openvino"):
+                patch.setitem(sys.modules, other, None)
+            yield
+
+    return one_engine
 
 
 @pytest.fixture

@@ -202,6 +202,28 @@ def test_an_export_killed_while_it_was_replaced_is_replaced(small, tmp_path):
         export(trained, tmp_path / "small", photos)
 
 
+class Turning(small_network.Small):
+    """Turns its answer round where images are dark."""
+
+    def forward(self, images):
+        answer = self.logits(self.pooled(self.features(images)))
+        if images.mean() < 0:
+            answer = -answer
+        return answer
+
+
+def test_a_layer_may_decide_by_the_numbers_it_sees(small, tmp_path):
+    trained = small_network.trained(Turning())
+    export(trained, tmp_path / "turning", small[2])
+    engine = open_engine(open_exported(tmp_path / "turning"), Settings("onednn"))
+    noise = np.random.default_rng(0).standard_normal((1, 3, 32, 32)).astype(np.float32)
+    for images in (noise - 1, noise + 1):
+        found = engine.run(images)
+        np.testing.assert_allclose(
+            found, small_network.probabilities(trained.net, images), atol=1e-5
+        )
+
+
 @pytest.mark.parametrize("missing", ["paddle2onnx", "openvino"])
 def test_a_package_that_is_not_installed(small, tmp_path, monkeypatch, missing):
     trained, _, photos = small

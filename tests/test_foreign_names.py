@@ -161,7 +161,7 @@ def test_a_terminal_that_is_not_utf8_stops_nothing(run, encoding):
     assert code == 0, out
     assert GREEN_SHOWN in out
     assert (RED if encoding == "gbk" else "\\u7ea2") in out
-    code, out = said(run[0], "predict", "--model-dir", "exported", f"{RED}…", encoding=encoding)
+    code, out = said(run[0], *given[:3], f"{RED}…", *given[4:], encoding=encoding)
     assert code == 2
     assert out.splitlines()[-1].startswith("error: ")
     code, out = said(run[0], "show-data", "-c", "recipe.yaml", "-o", f"nme={RED}", encoding="ascii")

@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -132,11 +131,14 @@ KEPT += [CHOICE.replace("COUNT", count) for count in ("true", "1e999", "-1", "9"
 @pytest.mark.parametrize(
     "texts", [KEPT[1:2], pytest.param(KEPT, marks=pytest.mark.slow)], ids=["one", "all"]
 )
-def test_kept_choices_of_an_engine(exported, workdir, run, monkeypatch, texts):
+def test_kept_choices_of_an_engine(exported, workdir, run, one_engine, texts):
     """They are measured anew."""
+    with one_engine():
+        kept_choices(run, texts)
+
+
+def kept_choices(run, texts):
     given = ("photos/eval/ant/0.png", "--model-dir", "exported/small", "--device", "cpu")
-    for other in ("onnxruntime", "openvino"):  # one engine is measured sooner than three
-        monkeypatch.setitem(sys.modules, other, None)
     assert run("predict", *given)[0] == 0
     (kept,) = Path("exported/small/engine_cache").glob("*/engines.json")
     (key,) = json.loads(kept.read_text())

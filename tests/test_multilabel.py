@@ -41,7 +41,7 @@ data: {train: train.csv, eval: eval.csv, workers: 0}
 preprocess: {resize: 32, crop: 32}
 task: {kind: multilabel}
 train:
-  epochs: 5
+  epochs: 2
   batch_size: 16
   log_every: 1
   ops: [{op: resize}, {op: horizontal_flip}]

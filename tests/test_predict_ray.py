@@ -82,7 +82,8 @@ def rows(path):
     ]  # fmt: skip
 
 
-def test_without_ray_a_line_says_what_is_missing(place, monkeypatch, capsys):
+def test_without_ray_a_line_says_what_is_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(sys.modules, "ray", None)
     assert main([*RAY, "--save", "none.csv"]) == 2
     (line,) = capsys.readouterr().err.splitlines()

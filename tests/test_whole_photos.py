@@ -214,7 +214,8 @@ def test_sizes_in_python(exported):
             Predictor("exported/small", crop=crop)
     with pytest.raises(ValueError, match=r"fit: should be 'crop', 'squash' or 'letterbox'"):
         Predictor("exported/small", fit="whole")
-    with Predictor("exported/small", fit="squash", crop=np.array([32, 32])) as predictor:
+    crop = np.array([32, 32])
+    with Predictor("exported/small", engine="onednn", fit="squash", crop=crop) as predictor:
         assert predictor.manifest.preprocess.crop == 32
 
 

@@ -32,7 +32,7 @@ from ppcls.inference.exported_model import ExportedModel, open_exported
 from ppcls.inference.predictor import softmax
 from ppcls.metrics import relative_error
 from ppcls.models import registry
-from ppcls.models.fuse import fused
+from ppcls.models.fuse import save_program
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
 from ppcls.utils.opencv import cv2
@@ -50,9 +50,7 @@ def export(model: Model, target: Path) -> None:
     net = make(model.network, side)
     with paddle.no_grad():
         np.save(target / LOGITS, net(paddle.to_tensor(image(side))).numpy())
-    spec = paddle.static.InputSpec([None, 3, side, side], "float32", "image")
-    with fused(net):
-        paddle.jit.save(net, str(target / exported_model.NAME), input_spec=[spec])
+    save_program(net, target / exported_model.NAME, [None, 3, side, side], "float32", fold=net)
     about = manifest.Manifest(model.network, model.preprocess, output="logits")
     (target / manifest.FILE).write_text(about.to_yaml(), encoding="utf-8")
 

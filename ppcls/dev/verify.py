@@ -15,11 +15,13 @@ from paddle import nn
 
 from ppcls.dev import golden
 from ppcls.dev.golden import Figures
+from ppcls.inference import exported_model
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_exported
 from ppcls.metrics import relative_error
 from ppcls.models import complexity, registry
+from ppcls.models.fuse import save_program
 from ppcls.models.spec import Spec
 from ppcls.utils import environment
 from ppcls.utils.errors import UserError
@@ -241,8 +243,7 @@ def check_counts(row: Row, net: nn.Layer, counted: complexity.Complexity) -> Non
 def check_export(row: Row, net: nn.Layer, side: int, logits: np.ndarray) -> None:
     """The network as an inference model gives the logits it gave."""
     with tempfile.TemporaryDirectory() as folder:
-        spec = paddle.static.InputSpec([None, 3, side, side], "float32", "image")
-        paddle.jit.save(net, str(Path(folder) / "inference"), input_spec=[spec])
+        save_program(net, Path(folder) / exported_model.NAME, [None, 3, side, side], "float32")
         opened = open_exported(Path(folder), {"crop": side, "resize": side})
         exported = open_engine(opened, Settings("onednn")).run(image(side))[0]
     row.compare("exported", relative_error(exported, logits), EXPORT_LIMIT)

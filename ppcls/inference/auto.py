@@ -1,6 +1,7 @@
 """`--engine auto`: which engine is fastest on this machine, measured by turns and remembered."""
 
 import json
+import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -41,11 +42,15 @@ def settle(
 
 
 def timed(
-    engine: Engine, images: np.ndarray, seconds: float, clock: Clock = time.perf_counter
+    engine: Engine,
+    images: np.ndarray,
+    seconds: float,
+    clock: Clock = time.perf_counter,
+    runs: float = math.inf,
 ) -> list[float]:
-    """Seconds of each of the runs of a turn of so many seconds."""
+    """Seconds of each of the runs of a turn of so many seconds, or of so many runs if sooner."""
     times: list[float] = []
-    while sum(times) < seconds:
+    while sum(times) < seconds and len(times) < runs:
         start = clock()
         engine.run_all(images)
         times.append(clock() - start)
@@ -88,7 +93,8 @@ def milliseconds(
 FILE = "engines.json"  # in the folder's cache
 TURNS = 5  # of two engines that are compared, each …
 SECONDS = 0.1  # … so long …
-SLOWER = 1.5  # … unless one is so many times slower after two
+RUNS = 20  # … or so many runs if sooner …
+SLOWER = 1.1  # … unless after two all turns of one are so many times slower than any of the other
 # Largest difference from the first engine's outputs, relative to their largest number.
 AGREE = {"fp32": 1e-3, "bf16": 5e-2, "fp16": 2e-2}
 # What is tried, by device; the first is what the others' outputs are held against.
@@ -156,51 +162,80 @@ def measure(
     Found by duels, so that no more than two are open at a time; with `fewer`, the winner meets
     itself on one thread at the end, which is faster where the cores are busy with other work.
     """
-    images = example(folder, tried[0].batch if tried else 1)
-    best = None
-    expected = None
-    measured = {}
-    refused = []
-    while tried:
-        settings = tried.pop(0)
-        try:
-            engine = trial.open(folder, settings)
-            output = engine.run(images)
-        except UserError as error:
-            refused += error.lines
-            continue
-        expected = output if expected is None else expected
-        difference = float(np.abs(output - expected).max() / (np.abs(expected).max() or 1))
-        allowed = max(AGREE[settings.precision], AGREE.get(folder.manifest.precision, 0))
-        if not difference <= allowed:  # also when it is not a number
-            say(f"note: {settings} is left out: its outputs differ by {difference:.1e}")
-            refused.append(f"outputs of {settings} differ by {difference:.1e}")
-            continue
-        rivals = [engine] if best is None else [best, engine]
-        times = duel(rivals, images, trial)
-        measured.update((str(e.settings), round(t, 2)) for e, t in zip(rivals, times, strict=True))
-        best = rivals[int(np.argmin(times))]
-        if not tried and fewer and best.settings.threads > 1:
-            tried = [replace(best.settings, threads=1)]
-            fewer = False
-    if best is None:
-        known = "; ".join(dict.fromkeys(refused))
+    contest = Contest(folder, example(folder, tried[0].batch if tried else 1), trial)
+    for settings in tried:
+        contest.enter(settings)
+    best = contest.best
+    if best and fewer and best.settings.threads > 1:
+        contest.enter(replace(best.settings, threads=1))
+    if contest.best is None:
+        known = "; ".join(dict.fromkeys(contest.refused))
         reason = known or "none is installed, pip install 'ppcls[deploy]'"
         raise UserError(f"{folder.path}: no engine here can run it: {reason}")
-    return best, measured
+    if not contest.measured:
+        contest.time([contest.best])
+    return contest.best, contest.measured
+
+
+class Contest:
+    """Engines by turns against the fastest so far.
+
+    Attributes:
+        best: the fastest so far.
+        measured: milliseconds of each that has been timed.
+        refused: why others were not.
+    """
+
+    def __init__(self, folder: ExportedModel, images: np.ndarray, trial: Trial):
+        self.folder = folder
+        self.images = images
+        self.trial = trial
+        self.best: Engine | None = None
+        self.expected: np.ndarray | None = None  # what the first gave
+        self.measured: dict[str, float] = {}
+        self.refused: list[str] = []
+
+    def enter(self, settings: Settings) -> None:
+        """Open an engine and, where it gives what the first did, time it against the best."""
+        try:
+            engine = self.trial.open(self.folder, settings)
+            output = engine.run(self.images)
+        except UserError as error:
+            self.refused += error.lines
+            return
+        expected = self.expected = output if self.expected is None else self.expected
+        difference = float(np.abs(output - expected).max() / (np.abs(expected).max() or 1))
+        allowed = max(AGREE[settings.precision], AGREE.get(self.folder.manifest.precision, 0))
+        if not difference <= allowed:  # also when it is not a number
+            say(f"note: {settings} is left out: its outputs differ by {difference:.1e}")
+            self.refused.append(f"outputs of {settings} differ by {difference:.1e}")
+            return
+        self.best = self.time([self.best, engine]) if self.best else engine
+
+    def time(self, rivals: list[Engine]) -> Engine:
+        """The fastest of these."""
+        times = duel(rivals, self.images, self.trial)
+        for engine, milliseconds in zip(rivals, times, strict=True):
+            self.measured[str(engine.settings)] = round(milliseconds, 2)
+        return rivals[int(np.argmin(times))]
 
 
 def duel(engines: list[Engine], images: np.ndarray, trial: Trial) -> list[float]:
     """Median milliseconds of each, measured by turns."""
-    times: list[list[float]] = [[] for _ in engines]
+    turns: list[list[list[float]]] = [[] for _ in engines]
     for turn in range(TURNS):
-        for engine, own in zip(engines, times, strict=True):
+        for engine, own in zip(engines, turns, strict=True):
             settle(engine, images, trial.clock, trial.settling)
-            own.extend(timed(engine, images, trial.seconds, trial.clock))
-        medians = [float(np.median(own)) for own in times]
-        if turn and max(medians) > SLOWER * min(medians):
+            own.append(timed(engine, images, trial.seconds, trial.clock, RUNS))
+        if turn and is_plain([[float(np.median(times)) for times in own] for own in turns]):
             break
-    return [1000 * median for median in medians]
+    return [1000 * float(np.median(np.concatenate(own))) for own in turns]
+
+
+def is_plain(medians: list[list[float]]) -> bool:
+    """Whether the fastest was faster in each of its turns than others in any of theirs."""
+    fastest, *others = sorted(medians, key=np.median)
+    return all(min(own) > SLOWER * max(fastest) for own in others)
 
 
 # --------------------------------------------------------------------------- what is remembered

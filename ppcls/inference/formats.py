@@ -151,10 +151,15 @@ def importing() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path, environment.SAFE_PATH: "1"}
 
 
-def to_openvino(source: Path, target: Path) -> None:
-    """Write OpenVINO's `target` (.xml) and the .bin beside it from an ONNX file."""
+def require_openvino() -> None:
+    """UserError where files in its format cannot be made."""
     if find_spec("openvino") is None:
         raise UserError("--format openvino: pip install 'ppcls[deploy]'")
+
+
+def to_openvino(source: Path, target: Path) -> None:
+    """Write OpenVINO's `target` (.xml) and the .bin beside it from an ONNX file."""
+    require_openvino()
     import openvino
 
     openvino.save_model(openvino_model(source), str(target), compress_to_fp16=False)

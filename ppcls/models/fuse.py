@@ -47,8 +47,38 @@ def fold(layer: ConvNorm) -> None:
     layer.norm = nn.Identity()  # type: ignore
 
 
+# Packages whose layers take no turn by the numbers that they see.
+STRAIGHT = ("paddle", "ppcls")
+
+
+class Traced(nn.Layer):
+    """A network as its operators follow each other.
+
+    Paddle else rewrites the source of each function that is called, so that an `if` on a tensor
+    becomes one of the program, which takes most of the time that an export takes.
+    """
+
+    def __init__(self, network: nn.Layer):
+        super().__init__()
+        self.network = network
+
+    @paddle.jit.not_to_static
+    def forward(self, image):
+        return self.network(image)
+
+
+def is_straight(network: nn.Layer) -> bool:
+    """Whether all layers are Paddle's and ours."""
+    layers = network.sublayers(include_self=True)
+    return all(type(layer).__module__.partition(".")[0] in STRAIGHT for layer in layers)
+
+
 def save_program(
-    network: nn.Layer, path: Path, shape: Sequence[int | None], dtype: Any, fold: nn.Layer | None
+    network: nn.Layer,
+    path: Path,
+    shape: Sequence[int | None],
+    dtype: Any,
+    fold: nn.Layer | None = None,
 ) -> None:
     """Write a network in evaluation mode as Paddle's program, `path`.json and `path`.pdiparams.
 
@@ -57,5 +87,8 @@ def save_program(
         fold: the layer in which norms are folded into convolutions; None: nowhere.
     """
     spec = paddle.static.InputSpec(list(shape), dtype, "image")
+    if is_straight(network):
+        network = Traced(network)
+        network.eval()
     with fused(fold) if fold else nullcontext():
         paddle.jit.save(network, str(path), input_spec=[spec])

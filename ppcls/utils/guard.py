@@ -7,10 +7,10 @@ import os
 import platform
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import wraps
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -125,7 +125,7 @@ def to_file(text: str) -> str:
             if folder.name == FOLDER:
                 folder.mkdir(parents=True, exist_ok=True)
             start = START if folder.name == FOLDER else f"ppcls-{START}"
-            stamp = time.strftime("%Y%m%d-%H%M%S-")
+            stamp = f"{datetime.now():%Y%m%d-%H%M%S-%f-}"
             number, name = tempfile.mkstemp(".txt", start + stamp, folder)
             try:
                 with open(number, "w", encoding="utf-8", errors="backslashreplace") as file:

@@ -5,6 +5,7 @@ Eleven lines of aliases (`&b [*a, *a, …]`) may stand for more values than a ma
 """
 
 import re
+from functools import cache
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from ppcls.utils.text import escaped, is_seen
 
 LONGEST = 1 << 24  # characters; PyYAML reads about a million a second
 DEEPEST = 50  # lists and mappings in each other
+SCANNED = 200  # brackets in each other, of which the place is not said any more
 # Values and characters that aliases may make of each character, and of any text.
 COPIES = 4
 MORE_COPIES = 10_000
@@ -38,7 +40,7 @@ def compose(text: str, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
     if len(text) > LONGEST:
         raise TooMuch(problem=f"{len(text):,} characters are more than {LONGEST:,}")
     try:
-        node = yaml.compose(text, loader)
+        node = yaml.compose(text, shallow(loader))
     except RecursionError:
         raise TooMuch(problem=TOO_DEEP) from None
     except (ValueError, OverflowError):  # PyYAML's, at "\UFFFFFFFF" and `%YAML 1.9999…`
@@ -46,6 +48,21 @@ def compose(text: str, loader: Any = yaml.SafeLoader) -> yaml.Node | None:
     if node:
         check(node, COPIES * len(text) + MORE_COPIES)
     return node
+
+
+@cache
+def shallow(loader: Any) -> Any:
+    """The loader, ending at brackets too deep in each other: PyYAML takes the square of their
+    number in time.
+    """
+
+    class Shallow(loader):
+        def fetch_flow_collection_start(self, *given: Any) -> None:
+            if self.flow_level > SCANNED:
+                raise TooMuch(problem=TOO_DEEP)
+            super().fetch_flow_collection_start(*given)
+
+    return Shallow
 
 
 def construct(node: yaml.Node, loader: Any = yaml.SafeLoader) -> Any:

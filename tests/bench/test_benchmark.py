@@ -52,7 +52,7 @@ def cells(*models: str) -> list[Cell]:
 def measured(tmp_path_factory):
     """A small network, measured with two engines; the folder, and whether all agreed."""
     output = tmp_path_factory.mktemp("bench")
-    plan = make_plan(["EfficientNetLite0"], [], QUICK, [1, 2], ["onednn", "openvino"], threads=[1])
+    plan = make_plan(["EfficientNetLite0"], [], QUICK, [1, 2], ["onednn", "paddle"], threads=[1])
     return output, plan, benchmark.benchmark(plan, output, keep=True, image_seconds=0)
 
 
@@ -176,7 +176,7 @@ def test_nothing_is_measured_twice(measured, capsys):
     before = (output / benchmark.RECORDS).read_text()
     assert benchmark.benchmark(plan, output, keep=True)
     assert (output / benchmark.RECORDS).read_text() == before
-    assert re.search(r"EfficientNetLite0 +224 +(onednn|openvino)", capsys.readouterr().out)
+    assert re.search(r"EfficientNetLite0 +224 +(onednn|paddle)", capsys.readouterr().out)
 
 
 @pytest.mark.slow

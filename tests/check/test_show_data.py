@@ -95,8 +95,18 @@ def test_words_stand_close_under_their_own_photo_and_far_from_the_next(run, reci
             assert clear > ink.max() - 16  # the last line's top is nearer to its own image, too
 
 
-@pytest.mark.parametrize("size", [32, 64, 224])
-@pytest.mark.parametrize("epochs", [1, 4, 30])
+@pytest.mark.parametrize(
+    ("epochs", "size"),
+    [
+        (1, 32),
+        (4, 64),
+        (30, 224),
+        *(
+            pytest.param(epochs, size, marks=pytest.mark.slow)
+            for epochs, size in ((1, 64), (1, 224), (4, 32), (4, 224), (30, 32), (30, 64))
+        ),
+    ],
+)
 def test_pages_have_the_shape_of_a_screen(run, recipe, size, epochs):
     given = ("--count", 12, "--epochs", epochs, "-o", f"train.size={size}")
     code, out, _ = run("show-data", "-c", recipe, *given)
@@ -201,6 +211,7 @@ def test_mistakes_are_said(run, recipe, workdir):
     assert "ant/0.png" in err
 
 
+@pytest.mark.slow
 def test_the_script_is_the_command(recipe):
     script = Path(__file__).parents[2] / "tools/show_data.py"
     arguments = [sys.executable, script, "-c", recipe, "--count", "1", "--output", "one.png"]
