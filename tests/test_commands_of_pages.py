@@ -61,6 +61,23 @@ def test_ssld_in_small(folder, run):
 
 
 @pytest.mark.slow
+def test_training_for_int8(folder, run):
+    Path("photos.yaml").write_text(
+        "model: {name: EfficientNetLite0}\n"
+        "data: {train: photos/train, eval: photos/val}\n"
+        "train: {epochs: 1, batch_size: 4, schedule: {lr: 0.01}}\n"
+        "output: runs/photos\n"
+    )
+    before = ["python tools/train.py -c photos.yaml"]
+    commands = pages.commands(pages.section(pages.text_of("docs/int8.md"), "Training for it"))
+    assert len(commands) == 3
+    said = execute(run, [*before, *commands[:2], f"{commands[2]} --budget 1"], side=32)
+    assert "quantization-aware: 7-bit weights and 8-bit inputs of layers" in said
+    assert "best.safetensors was scored as INT8 in training (train.qat); this is in float" in said
+    assert "exported/photos-qat in int8 for onnxruntime" in said
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_solar_cells_reach_what_the_page_says(folder):
     (line,) = SOLAR_CELLS
