@@ -190,6 +190,7 @@ class Trainer:
         self.listeners = Callbacks(self.callbacks if self.processes.first else ())
         folder = self.folder if self.processes.first else None
         self.heart = Heartbeat(folder, self.options.total_steps, self.what_stays)
+        self.ranges = list(ranges_of(self.model).values())
         self.statistics = self.changing_statistics()
         self.writer = checkpoint.Writer()
 
@@ -571,7 +572,7 @@ class Trainer:
             learnt = {name for name, _ in layer.named_parameters()}
             state = layer.state_dict()
             found += [v for name, v in state.items() if name not in learnt and id(v) not in kept]
-        return [*found, *(one.seen for one in ranges_of(self.model).values())]
+        return [*found, *(one.seen for one in self.ranges)]
 
     def shown(self) -> AbstractContextManager[None]:
         """While entered, the model has the weights that the run evaluates and hands on."""
@@ -581,7 +582,7 @@ class Trainer:
         self.network.train()
         for layer in self.frozen:
             layer.eval()
-        for one in ranges_of(self.model).values():  # of frozen layers, too
+        for one in self.ranges:  # of frozen layers, too
             one.train()
 
     def diverged(self, what: str, value: float, batches: Sequence[Batch]) -> UserError:
