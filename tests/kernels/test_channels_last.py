@@ -37,6 +37,7 @@ ACTS = {"none": None, "relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.Silu, "swis
 def small(monkeypatch):
     """Images are served however small they are."""
     monkeypatch.setattr(channels_last, "LEAST", 0)
+    monkeypatch.setattr(channels_last, "LEAST_DEPTHWISE", 0)
 
 
 def randoms(seed=0):
@@ -403,6 +404,7 @@ def test_normalize(monkeypatch, least, turned):
 
 def test_depthwise_convolutions_are_served_of_smaller_images(monkeypatch):
     monkeypatch.setattr(channels_last, "LEAST", 1 << 14)
+    monkeypatch.setattr(channels_last, "LEAST_DEPTHWISE", 1 << 8)
     depthwise, full = ConvNorm(8, 8, 3, groups=8), ConvNorm(8, 8, 3)
     small, large = (paddle.to_tensor(images(4, 8, side, side)) for side in (6, 8))
     assert [channels_last.is_last(full(x)) for x in (small, large)] == [False, False]

@@ -31,6 +31,7 @@ needs_kernels = pytest.mark.skipif(
 def small(monkeypatch):
     """Images are served however small they are."""
     monkeypatch.setattr(channels_last, "LEAST", 0)
+    monkeypatch.setattr(channels_last, "LEAST_DEPTHWISE", 0)
 
 
 def network(name="ResNet18", depth=1):
@@ -259,7 +260,7 @@ from paddle.nn import functional as F
 from ppcls.kernels import channels_last
 from ppcls.models import registry
 
-channels_last.LEAST = 0
+channels_last.LEAST = channels_last.LEAST_DEPTHWISE = 0
 for name in ("ResNet18", "EfficientNetB0"):
     spec = registry.spec_of(name)
     paddle.seed(0)
