@@ -370,7 +370,9 @@ class Served:
         self.name = name
         self.port = port
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115  closed with this object
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        # PaddleX looks for its servers of models first, which takes long where there is no network.
+        offline = {"PADDLE_PDX_DISABLE_MODEL_SOURCE_CHECK": "True"}
+        environment = os.environ | {"PYTHONPATH": str(ROOT)} | offline
         self.process = subprocess.Popen(
             command,
             stdout=self.log,
