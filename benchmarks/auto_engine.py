@@ -18,14 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import ppcls  # sets the threads before Paddle is imported
 
 import numpy as np  # isort: skip
-import paddle  # isort: skip
 
 from ppcls.data.preprocess import Preprocess
-from ppcls.inference import auto, manifest
+from ppcls.inference import auto, exported_model, manifest
 from ppcls.inference.engines.base import Settings
 from ppcls.inference.engines.table import open_engine
 from ppcls.inference.exported_model import open_exported
-from ppcls.models.fuse import fused
+from ppcls.models.fuse import save_program
 from ppcls.utils import environment
 
 NETWORKS = (
@@ -60,9 +59,7 @@ def main() -> None:
 def write(name: str, path: Path) -> Path:
     net = ppcls.create_model(name)
     net.eval()
-    spec = paddle.static.InputSpec([None, 3, 224, 224], "float32", "image")
-    with fused(net):
-        paddle.jit.save(net, str(path / "inference"), input_spec=[spec])
+    save_program(net, path / exported_model.NAME, [None, 3, 224, 224], "float32", fold=net)
     text = manifest.Manifest(name, Preprocess(), output="logits").to_yaml()
     (path / manifest.FILE).write_text(text)
     return path

@@ -232,7 +232,8 @@ def known_faults() -> list[Fault]:
         Fault("part", "its network is cut off for 5 s", cut_for_a_while, 0, ends=False),
     ]
     if Path("/dev/net/tun").exists():
-        faults.append(Fault("slow", Relay.__doc__ or "", slow_for_a_while, 0, ends=False))
+        what = "for a minute its packets take 20 ms each way, and 1 % are lost"
+        faults.append(Fault("slow", what, slow_for_a_while, 0, ends=False))
     else:
         print("delay and loss are left out: this kernel has no /dev/net/tun")
     return faults
@@ -261,7 +262,7 @@ def slow_for_a_while(machines: Machines) -> None:
 
 
 class Relay:
-    """for a minute its packets take 20 ms each way, and 1 % are lost"""
+    """While entered, passes packets on between two bridges, late, and not all of them."""
 
     def __init__(self):
         must("ip", "link", "add", FAR, "type", "bridge")

@@ -624,8 +624,8 @@ def build_trainer(
     if not train.qat:  # else first layers round, too
         network = frozen.with_frozen_start(network, kept, features)
     precision = Precision(train.precision, train.amp_level)
-    seen = processes.reducing(network) if reduces(recipe, net) else network
-    objective = build_objective(recipe, inputs, network, precision, seen)
+    computed: Any = processes.reducing(network) if reduces(recipe, net) else network
+    objective = build_objective(recipe, inputs, computed, precision)
     decayed = train.decay_norms, train.decay_biases
     trained = groups(net, decayed[0], train.lr_scale, decayed[1])
     beside = groups(objective.layers, decayed[0], {}, decayed[1])
@@ -638,7 +638,7 @@ def build_trainer(
         train.clip_norm,
         precision.scale,
         processes,
-        seen if isinstance(seen, paddle.DataParallel) else None,
+        computed if isinstance(computed, paddle.DataParallel) else None,
     )
     parts: dict[str, Part] = {"train": (inputs.shown, train_pipeline(recipe))}
     eval_steps = 0.0
@@ -821,16 +821,9 @@ def reduces(recipe: Recipe, net: nn.Layer) -> bool:
 
 
 def build_objective(
-    recipe: Recipe,
-    inputs: Datasets,
-    network: nn.Sequential,
-    precision: Precision,
-    seen: nn.Layer | None = None,
+    recipe: Recipe, inputs: Datasets, network: nn.Sequential, precision: Precision
 ) -> Objective:
     """What the recipe's model, which stands in `network` after its `Normalize`, learns from.
-
-    Args:
-        seen: what steps without a teacher compute with; None: `network`.
 
     Raises:
         UserError: a teacher that cannot be had or does not fit.
@@ -838,11 +831,7 @@ def build_objective(
     task = recipe.task
     counts = inputs.train.counts(recipe.model.num_classes or 0).tolist()
     if not isinstance(task, Distill):
-        return Objective(
-            task.build(
-                precision.around(network if seen is None else seen), counts, len(inputs.train)
-            )
-        )
+        return Objective(task.build(precision.around(network), counts, len(inputs.train)))
     taught = student(recipe, inputs)
     synced = recipe.train.sync_norms
     images = len(inputs.train)
