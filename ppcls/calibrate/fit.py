@@ -23,7 +23,7 @@ from ppcls.inference.calibration import (
     unit,
     with_products,
 )
-from ppcls.report.figures import calibration as reliability
+from ppcls.report.figures import BINS, bin_of
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
@@ -32,7 +32,7 @@ FOLDS = 5  # of cross-fitting
 STEPS = 50  # of Newton's at most
 HOTTEST = 20.0  # temperature, and the reciprocal of the coldest
 FAR = -1e6  # below the largest logit: what nothing brings back
-CLEAR = 2.0  # standard errors by which a temperature has to make answers likelier
+CLEAR = 2.0  # standard errors by which a temperature has to make answers better
 TUNED = 0.2  # the share of images that the penalty of raps is chosen by
 FEW = 5  # images of a class, on average, below which all classes have one mean of features
 KEPT = 256  # directions in which features vary
@@ -139,7 +139,18 @@ def log_losses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error, as the report of an evaluation has it."""
-    return reliability(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)[0]
+    return float(ece_parts(probabilities, labels).mean())
+
+
+def ece_parts(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What each image adds to the expected calibration error, which is their mean, float64 [N].
+
+    That is how much surer the network is of it than right, or less sure where its whole bin is.
+    """
+    confidence = probabilities.max(axis=1).astype(np.float64)
+    gap = confidence - (probabilities.argmax(axis=1) == labels)
+    own = bin_of(confidence)
+    return np.sign(np.bincount(own, gap, BINS))[own] * gap
 
 
 def folds(answers: Answers, wanted: int = FOLDS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -165,17 +176,18 @@ def tempered_apart(answers: Answers) -> np.ndarray:
 def temperature_of(answers: Answers, apart: np.ndarray) -> float:
     """The temperature; 1 where in cross-fitting it makes likelihood or calibration no better.
 
-    Likelihood by more than chance: the mean gain is CLEAR standard errors. Without that, of few
-    images one is often fitted that is worse for others.
+    Each by more than chance: the mean gain is CLEAR standard errors. Without that, of few images
+    one is often fitted that is worse for others, or that makes them likelier and no better
+    calibrated.
 
     Args:
         apart: as `tempered_apart` gives it.
     """
     labels = answers.labels
-    gain = log_losses(answers.probabilities, labels) - log_losses(apart, labels)
-    clear = gain.mean() > CLEAR * gain.std() / math.sqrt(len(gain))
-    if not clear or ece(apart, labels) >= ece(answers.probabilities, labels):
-        return 1.0
+    for error in (log_losses, ece_parts):
+        gain = error(answers.probabilities, labels) - error(apart, labels)
+        if gain.mean() <= CLEAR * gain.std() / math.sqrt(len(gain)):
+            return 1.0
     return fit_temperature(logits_of(answers.probabilities), labels)
 
 

@@ -274,8 +274,8 @@ def calibration(confidences: np.ndarray, right: np.ndarray) -> tuple[float, list
         right: bool [N].
     """
     confidences = confidences.astype(np.float64)
+    own = bin_of(confidences)
     edges = np.arange(BINS + 1) / BINS
-    own = np.digitize(confidences, edges[1:-1], right=True)
     bins = []
     ece = 0.0
     for index in range(BINS):
@@ -287,3 +287,8 @@ def calibration(confidences: np.ndarray, right: np.ndarray) -> tuple[float, list
             ece += abs(accuracy - confidence) * photos / len(right)
         bins.append(Bin(float(edges[index]), float(edges[index + 1]), photos, confidence, accuracy))
     return ece, bins
+
+
+def bin_of(confidences: np.ndarray) -> np.ndarray:
+    """The number of each confidence's bin, from 0, int64 [N]."""
+    return np.digitize(confidences, np.arange(1, BINS) / BINS, right=True)

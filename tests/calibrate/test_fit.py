@@ -19,6 +19,7 @@ from ppcls.inference.calibration import (
     tempered,
     with_products,
 )
+from ppcls.report import figures
 from ppcls.utils.errors import UserError
 
 MADE_FROM = MadeFrom(
@@ -87,6 +88,29 @@ def test_it_is_left_out_where_it_helps_no_image_that_it_was_not_fitted_to():
     apart = fit.tempered_apart(sharp)
     assert fit.temperature_of(sharp, apart) == pytest.approx(2, rel=0.2)
     assert fit.ece(apart, sharp.labels) < fit.ece(sharp.probabilities, sharp.labels)
+
+
+def test_it_is_left_out_where_calibration_is_better_by_no_more_than_chance():
+    """Likelier answers alone are not enough: of a few sure mistakes they come, too."""
+    random = np.random.default_rng(0)
+    for seed in range(5):
+        good = made(700, seed=seed)
+        wrong = random.permutation(700)[:10]
+        good.probabilities[wrong] = 1e-5 / 4
+        good.probabilities[wrong, (good.labels[wrong] + 1) % 5] = 1 - 1e-5
+        apart = fit.tempered_apart(good)
+        assert fit.log_loss(apart, good.labels) < fit.log_loss(good.probabilities, good.labels)
+        assert fit.temperature_of(good, apart) == 1
+
+
+def test_the_parts_of_the_calibration_error_are_those_of_a_report():
+    answers = made(400, sharpness=1.5)
+    confidences = answers.probabilities.max(axis=1)
+    right = answers.probabilities.argmax(axis=1) == answers.labels
+    expected, bins = figures.calibration(confidences, right)
+    parts = fit.ece_parts(answers.probabilities, answers.labels)
+    assert parts.mean() == pytest.approx(expected, abs=1e-12)
+    assert len([one for one in bins if one.photos]) > 5
 
 
 # --------------------------------------------------------------------------- sets
