@@ -5,7 +5,7 @@ are looked at. Printed are the mean coverage of LAC, APS and RAPS, that of each 
 threshold (Mondrian) beside the band in which 95 % of such means would lie by chance, sizes of sets,
 those of MAPIE on the first splits where a Python with MAPIE is named, and the calibration error
 (ECE) before and after the temperature. What APS and RAPS draw for each image makes up much of a
-mean size, so both are looked at with ten draws each.
+mean size, so both are looked at with ten draws of each split.
 
     python benchmarks/set_coverage.py keep --model-dir exported/x --data photos/val --output x.npz
     python benchmarks/set_coverage.py show x.npz y.npz [--mapie venv/bin/python]
@@ -19,7 +19,6 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,8 +138,14 @@ def coverage_line(
     found = f"coverage {100 * covered:.2f} % ({verdict}), {size:.3f} classes in a set"
     if mapie:
         first = splits[:BY_MAPIE]
-        ways = [answers] if wish.method == "lac" else drawn_anew(answers)
-        own = np.mean([size_and_coverage(way, wish, first) for way in ways], axis=0)
+        own = np.mean(
+            [
+                size_and_coverage(drawn_anew(answers, (draw, place)), wish, [split])
+                for draw in range(1 if wish.method == "lac" else DRAWS)
+                for place, split in enumerate(first)
+            ],
+            axis=0,
+        )
         theirs = (f"{s:.3f} {name} ({100 * c:.2f} %)" for name, (s, c) in mapie.items())
         found += f"; on {len(first)} of the splits {own[0]:.3f} ({100 * own[1]:.2f} %), MAPIE "
         found += ", ".join(theirs)
@@ -159,12 +164,11 @@ def size_and_coverage(
     return float(np.mean(sizes)), float(np.mean(covered))
 
 
-def drawn_anew(answers: Answers) -> Iterator[Answers]:
+def drawn_anew(answers: Answers, seed: tuple[int, int]) -> Answers:
     """The same answers with other draws: these come from the last digits of the probabilities."""
-    for seed in range(DRAWS):
-        random = np.random.default_rng(seed)
-        moved = answers.probabilities * (1 - 1e-6 * random.random(answers.probabilities.shape))
-        yield replace(answers, ranks=Ranks.of(moved))
+    random = np.random.default_rng(seed)
+    moved = answers.probabilities * (1 - 1e-6 * random.random(answers.probabilities.shape))
+    return replace(answers, ranks=Ranks.of(moved))
 
 
 def class_line(answers: Answers, wish: Wish, splits: list[tuple[np.ndarray, np.ndarray]]) -> str:
