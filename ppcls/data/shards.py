@@ -79,7 +79,7 @@ def index(file: str, there: remote.State | None = None) -> Index:
     read = scan(file, int(state[1]))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with write_whole(place) as content:
+        with write_whole(place, synced=False) as content:
             keep(read, content, state)
     except (OSError, UserError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -145,7 +145,9 @@ def existing(path: str | os.PathLike[str]) -> str:
 
 
 @contextmanager
-def write_whole(path: str | os.PathLike, what: str = "", fix: str = "") -> Iterator[BinaryIO]:
+def write_whole(
+    path: str | os.PathLike, what: str = "", fix: str = "", synced: bool = True
+) -> Iterator[BinaryIO]:
     """A binary file to write; it takes the place of `path` in the end, synced, by one rename.
 
     When anything is raised meanwhile, `path` is as it was. A symbolic link stays one; a pipe or a
@@ -154,6 +156,8 @@ def write_whole(path: str | os.PathLike, what: str = "", fix: str = "") -> Itera
     Args:
         what: begins the message, such as `--save x.csv`; default: the path.
         fix: ends it; default: to name another place or make room.
+        synced: off for what its readers check and can make again: after a power cut it may be
+            empty or torn, and without waiting for the disk a thousand are written in a second.
 
     Raises:
         UserError: it cannot be written.
@@ -169,7 +173,8 @@ def write_whole(path: str | os.PathLike, what: str = "", fix: str = "") -> Itera
             with open(temporary, "xb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if synced:
+                    os.fsync(file.fileno())
             if target.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             os.replace(temporary, target)

@@ -139,8 +139,10 @@ def test_an_index_is_kept_until_the_tar_changes(tar, home):
     tar(("b.jpg", b"longer"), ("b.cls", b"8"))
     assert open_samples(path).paths[0].read() == b"longer"
     (kept,) = (home / "shards/index").iterdir()
-    kept.write_bytes(kept.read_bytes()[:100])
-    assert open_samples(path).labels.tolist() == [8]
+    for torn in (kept.read_bytes()[:100], bytes(kept.stat().st_size), b""):  # as by a power cut
+        kept.write_bytes(torn)
+        assert open_samples(path).labels.tolist() == [8]
+        assert kept.read_bytes() != torn
 
 
 @pytest.mark.parametrize(
