@@ -117,21 +117,22 @@ def test_a_page_has_no_tags_but_its_own(run):
 
 
 def test_predictions_with_such_names_are_gone_on_with(run, tmp_path):
-    """The file of a run that ended: the last image is a folder's that is no image any more."""
+    """The file of a run that ended at its last image, which is broken."""
     folder = run[0]
     photos = sorted(str(p.relative_to(folder)) for p in (folder / "photos/eval").rglob("*.png"))
-    gone = tmp_path / "gone.png"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"\x89PNG")
     command = ("predict", "--model-dir", "exported", "--engine", "paddle", "--save", "y.csv")
-    code, _, err = said(folder, *command, *photos, gone)
+    code, _, err = said(folder, *command, *photos, broken)
     assert code == 2
     assert "kept in" in err
-    gone.write_bytes((folder / photos[0]).read_bytes())
-    code, out, err = said(folder, *command, *photos, gone, "--resume")
+    broken.write_bytes((folder / photos[0]).read_bytes())
+    code, out, err = said(folder, *command, *photos, broken, "--resume")
     assert code == 0, err
     assert "going on behind" in out
     text = (folder / "y.csv").read_bytes().decode()
     firsts = [row[0] for row in csv.reader(StringIO(text, newline="")) if row[1] == "1"]
-    assert firsts == [*firsts[:-1], str(gone)]
+    assert firsts == [*firsts[:-1], str(broken)]
     assert len(set(firsts)) == len(photos) + 1
 
 

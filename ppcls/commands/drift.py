@@ -59,7 +59,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--window {options.window}: too few to tell; give {FEWEST} or more")
     check_folder(options.output, (drift.FILE, drift.PICTURE), options.overwrite)
     every = seconds_between_frames(options)
-    photos = given(options.photos, options.list)
+    skip = options.on_error == "skip"
+    photos = given(options.photos, options.list, skip=skip)
     folder = Path(options.model_dir)
     sketch = drift.sketch_for(open_exported(folder))
     how = (options.device, options.threads, options.engine)
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             photos,
             options.window,
             options.false_alarms,
-            options.on_error == "skip",
+            skip,
             every,
         )
     return 0 if drift.report(found, options.output) else 1

@@ -16,7 +16,7 @@ from ppcls.commands.options import (
     positive,
     predictor_options,
 )
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.files import expanded, is_shell_pipe, open_plain
 
 STDIN = "-"
@@ -103,14 +103,17 @@ def seconds_between_frames(options: argparse.Namespace) -> float:
     return 1.0 if options.every is None else options.every
 
 
-def given(photos: Sequence[str], listed: str | None, resume: bool = False) -> Iterable[Any]:
+def given(
+    photos: Sequence[str], listed: str | None, resume: bool = False, skip: bool = False
+) -> Iterable[Any]:
     """What is to be predicted, to be gone through as often as needed; an image on standard input
     as its bytes.
 
     Raises:
-        UserError: nothing, or standard input twice, or again.
+        UserError: nothing, or standard input twice, or again; unless `skip`, a path that leads to
+            no image.
     """
-    from ppcls.inference.inputs import Content
+    from ppcls.inference.inputs import Content, require_there
 
     images: list[Any] = list(photos)
     if STDIN in images and (images.count(STDIN) > 1 or listed == STDIN):
@@ -120,6 +123,12 @@ def given(photos: Sequence[str], listed: str | None, resume: bool = False) -> It
     lines = Lines(listed) if listed is not None else None
     if not images and lines is None:
         raise UserError("nothing to predict: name images, folders or lists, or --list FILE")
+    try:
+        for path in () if skip else photos:
+            if path != STDIN:
+                require_there(path)
+    except DataError as error:
+        raise UserError(f"{error} (--on-error skip goes on without it)") from None
     if STDIN in photos:
         place = images.index(STDIN)
         images[place] = Content(STDIN, read_stdin("an image"))
@@ -200,7 +209,8 @@ def run(options: argparse.Namespace) -> int:
 
     save, features = results_of(options)
     every = seconds_between_frames(options)
-    images = given(options.photos, options.list, options.resume)
+    skip = options.on_error == "skip"
+    images = given(options.photos, options.list, options.resume, skip)
     with open_predictor(options) as predictor:
         if options.explain:
             predictor.require_maps()
@@ -211,7 +221,7 @@ def run(options: argparse.Namespace) -> int:
             images,
             options.topk,
             save,
-            options.on_error == "skip",
+            skip,
             options.resume,
             every,
             features,
