@@ -244,6 +244,7 @@ def require_thresholds(trained: Trained) -> None:
         raise UserError(
             "thresholds by an aim are for several labels per image, or for the second of two "
             f"classes; of the {trained.classes:,} classes of {trained.source} the likeliest wins "
+            "(ppcls calibrate --costs decides between them by costs)"
         )
 
 
