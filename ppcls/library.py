@@ -23,7 +23,7 @@ from ppcls.inference.predictor import MANY_CLASSES, Prediction, batched, best_of
 from ppcls.losses.labels import OwnLoss
 from ppcls.recipe import GIVEN_MODEL, Data, Recipe
 from ppcls.start.choose_recipe import choose
-from ppcls.thresholds import Aim
+from ppcls.thresholds import Aims
 from ppcls.train import setup
 from ppcls.train.callbacks import Callback
 from ppcls.train.checkpoint import BEST, LATEST, Trained, read_record
@@ -356,7 +356,7 @@ def evaluate(
     model: nn.Layer | None = None,
     report: str | PathLike[str] | None = None,
     overwrite: bool = False,
-    thresholds: str | None = None,
+    thresholds: str | PathLike[str] | Mapping[str, str] | None = None,
 ) -> dict[str, float]:
     """The scores of a trained network on labelled images, as `ppcls eval` gives them.
 
@@ -367,18 +367,19 @@ def evaluate(
         overwrite: replace another network's report there.
         thresholds: an aim such as "precision=0.9", by which those of several labels or of the
             second of two classes are chosen on these images and scored at; what they reach is
-            printed.
+            printed. For each class its own: a mapping, {"fire": "recall=0.99", "*": "f1"}, or a CSV
+            file (docs/evaluation.md).
     """
-    aim = aim_of(thresholds)
+    aims = aims_of(thresholds)
     trained = load(checkpoint, model=model).trained
     if data is not None:
         trained = replace(trained, recipe=with_eval(trained.recipe, data, "data"))
     folder = None if report is None else Path(expanded(report))
-    return score(trained, setup.eval_samples(trained), folder, overwrite, aim)
+    return score(trained, setup.eval_samples(trained), folder, overwrite, aims)
 
 
-def aim_of(thresholds: str | None) -> Aim | None:
-    return None if thresholds is None else Aim.of(thresholds, "thresholds")
+def aims_of(thresholds: str | PathLike[str] | Mapping[str, str] | None) -> Aims | None:
+    return None if thresholds is None else Aims.of(thresholds, "thresholds")
 
 
 @guarded
@@ -390,7 +391,7 @@ def export(
     formats: str | Sequence[str] = "paddle",
     images: Sequence[str] = (),
     overwrite: bool = False,
-    thresholds: str | None = None,
+    thresholds: str | PathLike[str] | Mapping[str, str] | None = None,
     **form: Any,
 ) -> Path:
     """Write a trained network for prediction, as `ppcls export` does; returns the folder.
@@ -400,8 +401,8 @@ def export(
         formats: paddle, onnx, openvino, or several of them.
         images: files to compare the exported network on; default: of the evaluation data.
         overwrite: replace an export of other weights.
-        thresholds: an aim such as "f1": chosen as by `evaluate`, on the evaluation data of the
-            recipe, and written into the export.
+        thresholds: an aim such as "f1", or aims of classes: chosen as by `evaluate`, on the
+            evaluation data of the recipe, and written into the export.
         form: more of `ppcls.export.Form`: input="uint8", output="logits", dynamic_size=True …
     """
     known = [one.name for one in fields(Form) if one.name not in ("formats", "thresholds")]
@@ -412,10 +413,10 @@ def export(
     wanted = (formats,) if isinstance(formats, str) else tuple(formats)
     for name in wanted:
         inputs.one_of("formats", name, ("paddle", "onnx", "openvino"))
-    aim = aim_of(thresholds)
+    aims = aims_of(thresholds)
     trained = load(checkpoint, model=model).trained
     made = Form(wanted, **form)
-    if aim:
-        chosen = choose_thresholds(trained, setup.eval_samples(trained), aim)
+    if aims:
+        chosen = choose_thresholds(trained, setup.eval_samples(trained), aims)
         made = replace(made, thresholds=chosen)
     return write_export(trained, Path(expanded(output)), list(images), made, overwrite)

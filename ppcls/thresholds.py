@@ -1,13 +1,16 @@
 """Thresholds above which a class is named, chosen on labelled images by a stated aim."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from ppcls.data.class_names import label_numbers
+from ppcls.data.lists import column_called, csv_fields, label_mistake
 from ppcls.utils.errors import UserError
-from ppcls.utils.text import at_most, columns, decimal, plural, quoted
+from ppcls.utils.text import at_most, columns, decimal, first_of, plural, quoted
 
 MIDDLE = 0.5  # the threshold where labelled images say nothing
 NEVER = 1.0  # above which no probability is
@@ -15,6 +18,9 @@ FEW = 20  # images of a class below which what holds for them may not hold for o
 LISTED = 30  # classes that are shown in words
 CONFIDENCE = 0.95  # of intervals
 KINDS = "f1, precision=0.9, recall=0.9, fpr=0.001 or cost=1:5 (a false alarm : a miss)"
+COLUMNS = ("class", "aim")  # of a file of aims …
+ENDING = ".csv"  # … whose name ends so, as no aim in words does
+REST = "*"  # in the place of a class: those that are not named
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,12 @@ class Aim:
     costs: tuple[float, float] = (1.0, 1.0)
 
     @classmethod
-    def of(cls, text: str, argument: str = "--thresholds") -> "Aim":
-        """The aim in words, of the argument so called; UserError where it names none."""
+    def of(cls, text: str, argument: str = "--thresholds", or_else: str = "") -> "Aim":
+        """The aim in words, of the argument so called; UserError where it names none.
+
+        Args:
+            or_else: what the argument may be besides, for the message.
+        """
         kind, _, value = text.partition("=")
         if text == "f1":
             return cls("f1")
@@ -47,7 +57,7 @@ class Aim:
             costs = [decimal(part) for part in value.split(":")]
             if len(costs) == 2 and all(c is not None and 0 < c < np.inf for c in costs):
                 return cls("cost", costs=(float(costs[0] or 0), float(costs[1] or 0)))
-        raise UserError(f"{argument} {quoted(text)}: should be {KINDS}")
+        raise UserError(f"{argument} {quoted(text)}: should be {KINDS}{or_else}")
 
     def __str__(self) -> str:
         if self.kind == "cost":
@@ -57,6 +67,109 @@ class Aim:
         sign = "≤" if self.kind == "fpr" else "≥"
         name = "false positive rate" if self.kind == "fpr" else self.kind
         return f"{name} {sign} {100 * self.least:g} %"
+
+
+@dataclass(frozen=True)
+class Aims:
+    """What the thresholds of all classes are to reach.
+
+    Attributes:
+        rest: of the classes that are not named.
+        rows: of those that are: where that stands, the class, its aim.
+        source: the file, or the argument, which names classes and says nothing of the rest, so that
+            theirs is the usual aim; "" where `rest` was stated.
+    """
+
+    rest: Aim
+    rows: tuple[tuple[str, str, Aim], ...] = ()
+    source: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        given: str | os.PathLike[str] | Mapping[str, str],
+        argument: str = "--thresholds",
+    ) -> "Aims":
+        """One aim in words for all classes; or for each its own: a CSV file, or a mapping.
+
+        A text that ends in .csv is a file's path, and so is every path that is no text. A file has
+        the columns `class` and `aim`; as a class, * is all that are not named, whose aim is f1
+        where it is missing.
+
+        Raises:
+            UserError: an aim that is none, or a file that cannot be read or is none of aims; up to
+                ten mistakes at once.
+        """
+        if isinstance(given, Mapping):
+            source = argument
+            rows = [(f"{argument}[{quoted(name)}]:", name, text) for name, text in given.items()]
+            mistakes = []
+        elif isinstance(given, os.PathLike) or str(given).lower().endswith(ENDING):
+            source = os.fspath(given)
+            rows, mistakes = aims_in(source)
+        else:
+            return cls(Aim.of(str(given), argument, ", or a CSV file, class,aim"))
+        found = []
+        for place, name, text in rows:
+            try:
+                if name == "":
+                    raise UserError(f"{place} no class")
+                found.append((place, str(name), Aim.of(str(text), place)))
+            except UserError as error:
+                mistakes += error.lines
+        if mistakes:
+            raise UserError(*first_of(mistakes))
+        if not found:
+            raise UserError(f"{source}: names no class")
+        rest = [(place, aim) for place, name, aim in found if name == REST]
+        if len(rest) > 1:
+            raise UserError(f"{rest[1][0]} {REST} has an aim already ({rest[0][0].rstrip(':')})")
+        named = tuple(row for row in found if row[1] != REST)
+        return cls(rest[0][1], named) if rest else cls(Aim("f1"), named, source)
+
+    def of_classes(self, names: Sequence[str], first: int = 0) -> tuple[list[Aim], list[str]]:
+        """The aim of each class, and those that have the usual one because nobody named them.
+
+        Args:
+            names: of all the network's classes.
+            first: the first class that has a threshold.
+
+        Raises:
+            UserError: a class that there is not, or is named twice; up to ten at once.
+        """
+        numbers = label_numbers([name for _, name, _ in self.rows], names)
+        found: dict[int, tuple[str, Aim]] = {}
+        mistakes = []
+        for place, name, aim in self.rows:
+            number = numbers.get(name, len(names))
+            if number >= len(names):
+                mistakes.append(f"{place} {label_mistake(name, tuple(names), True)}")
+            elif number < first:
+                mistakes.append(
+                    f"{place} {quoted(name)} has no threshold: of two classes the second, "
+                    f"{quoted(names[first])}, has one"
+                )
+            elif number in found:
+                mistakes.append(
+                    f"{place} {quoted(name)} has an aim already ({found[number][0].rstrip(':')})"
+                )
+            else:
+                found[number] = place, aim
+        if mistakes:
+            raise UserError(*first_of(mistakes))
+        aims = [found[n][1] if n in found else self.rest for n in range(first, len(names))]
+        others = [name for n, name in enumerate(names) if n >= first and n not in found]
+        return aims, others if self.source else []
+
+
+def aims_in(path: str) -> tuple[list[tuple[str, str, str]], list[str]]:
+    """The rows of a file of aims: the place, class and aim of each; and the mistakes."""
+    header, table, wrong = csv_fields(path)
+    if not header:
+        raise UserError(f"{path}: is empty; a first line {','.join(COLUMNS)} is expected")
+    name, aim = (column_called(path, header, column) for column in COLUMNS)
+    rows = [(f"{path}:{line}:", row[name], row[aim]) for line, row in table]
+    return rows, [f"{path}:{line}: {text}" for line, text in wrong]
 
 
 # --------------------------------------------------------------------------
@@ -147,6 +260,7 @@ class Threshold:
     """One class's threshold, and what it does to the images that it was chosen on.
 
     Attributes:
+        aim: what it was chosen by.
         images: that have the class.
         named: that are above the threshold.
         right: that are both.
@@ -156,6 +270,7 @@ class Threshold:
         best: the highest precision, or recall where that is the aim, that any threshold reaches.
     """
 
+    aim: Aim
     value: float
     images: int
     named: int
@@ -179,14 +294,12 @@ class Chosen:
     """The thresholds of all classes that have one.
 
     Attributes:
-        aim: what they were chosen by.
         data: the images that they were chosen on, in words.
         images: how many those are.
         names: of the classes.
         classes: the threshold of each.
     """
 
-    aim: Aim
     data: str
     images: int
     names: tuple[str, ...]
@@ -195,6 +308,16 @@ class Chosen:
     @property
     def values(self) -> tuple[float, ...]:
         return tuple(one.value for one in self.classes)
+
+    @property
+    def one_aim(self) -> bool:
+        """Whether all were chosen by the same aim."""
+        return len({one.aim for one in self.classes}) == 1
+
+    @property
+    def aim(self) -> str:
+        """What they were chosen by, in words."""
+        return str(self.classes[0].aim) if self.one_aim else "an aim of each class"
 
     @property
     def few(self) -> list[str]:
@@ -206,7 +329,8 @@ class Chosen:
         """For a manifest or a report."""
         pairs = list(zip(self.names, self.classes, strict=True))
         return {
-            "aim": str(self.aim),
+            "aim": self.aim,
+            **({} if self.one_aim else {"aims": [str(one.aim) for one in self.classes]}),
             "data": self.data,
             "images": self.images,
             "positives": [one.images for one in self.classes],
@@ -217,18 +341,18 @@ class Chosen:
 
 
 def choose(
-    scores: np.ndarray, labels: np.ndarray, aim: Aim, names: Sequence[str], data: str
+    scores: np.ndarray, labels: np.ndarray, aims: Sequence[Aim], names: Sequence[str], data: str
 ) -> Chosen:
     """A threshold for each class.
 
     Args:
         scores: probabilities [N, classes].
         labels: 0 and 1 [N, classes].
-        names: one for each class.
+        aims, names: one for each class.
         data: what the images are, in words.
     """
-    found = tuple(chosen(s, y, aim) for s, y in zip(scores.T, labels.T, strict=True))
-    return Chosen(aim, data, len(labels), tuple(names), found)
+    found = tuple(chosen(s, y, a) for s, y, a in zip(scores.T, labels.T, aims, strict=True))
+    return Chosen(data, len(labels), tuple(names), found)
 
 
 def chosen(scores: np.ndarray, labels: np.ndarray, aim: Aim) -> Threshold:
@@ -241,9 +365,8 @@ def chosen(scores: np.ndarray, labels: np.ndarray, aim: Aim) -> Threshold:
     told = ("recall",) if labels.all() else ("precision", "fpr", "cost")
     if (labels.all() or not labels.any()) and aim.kind not in told:
         above = scores > MIDDLE
-        return Threshold(
-            MIDDLE, int(labels.sum()), int(above.sum()), int((above & (labels == 1)).sum()), None
-        )
+        right = int((above & (labels == 1)).sum())
+        return Threshold(aim, MIDDLE, int(labels.sum()), int(above.sum()), right, None)
     own = cuts(scores, labels)
     able = np.ones(len(own.taken), bool)
     then = np.zeros(len(own.taken))
@@ -265,14 +388,14 @@ def chosen(scores: np.ndarray, labels: np.ndarray, aim: Aim) -> Threshold:
     best = float((own.recall if aim.kind == "recall" else own.precision).max())
     reached = bool(able.any())
     if not reached and aim.kind == "precision":
-        return Threshold(NEVER, own.positives, 0, 0, False, best)
+        return Threshold(aim, NEVER, own.positives, 0, 0, False, best)
     if not reached:  # recall, of a class that has scores of 0
         able = own.recall == own.recall.max()
     places = np.flatnonzero(able)
     distance = np.abs(own.thresholds - MIDDLE)
     place = places[np.lexsort((distance[able], -then[able], -first[able]))[0]]
     value, named, right = own.thresholds[place], own.taken[place], own.hits[place]
-    return Threshold(float(value), own.positives, int(named), int(right), reached, best)
+    return Threshold(aim, float(value), own.positives, int(named), int(right), reached, best)
 
 
 def interval(hits: int, count: int) -> tuple[float, float]:
@@ -298,15 +421,19 @@ def lines(found: Chosen) -> list[str]:
         f"thresholds for {found.aim}, chosen on {plural(found.images, 'image')} of {found.data}"
     ]
     pairs = list(zip(found.names, found.classes, strict=True))
-    rows = [("class", "threshold", "precision", "(95 %)", "recall", "(95 %)", "images")]
+    heads = ("threshold", "precision", "(95 %)", "recall", "(95 %)", "images")
+    rows: list[tuple[str, ...]] = [("class", "aim", *heads)]
     for name, one in pairs[:LISTED]:
         precision, recall = shares(one)
-        rows.append((name, f"{one.value:.4f}", *precision, *recall, f"{one.images:,}"))
-    said += [f"  {line}" for line in columns(rows)]
+        values = (f"{one.value:.4f}", *precision, *recall, f"{one.images:,}")
+        rows.append((name, str(one.aim), *values))
+    if found.one_aim:
+        rows = [(name, *values) for name, _, *values in rows]
+    said += [f"  {line}" for line in columns(rows, (0,) if found.one_aim else (0, 1))]
     if len(pairs) > LISTED:
         said.append(f"  … and {len(pairs) - LISTED:,} more classes: eval --report shows all")
     failed = [(name, one) for name, one in pairs if one.reached is False]
-    said += [f"  {name}: {remark(found.aim, one)}" for name, one in failed[:LISTED]]
+    said += [f"  {name}: {remark(one)}" for name, one in failed[:LISTED]]
     if len(failed) > LISTED:
         said.append(f"  … nor by {len(failed) - LISTED:,} more classes")
     unknown = [name for name, one in pairs if one.reached is None]
@@ -334,11 +461,11 @@ def shares(one: Threshold) -> tuple[tuple[str, str], tuple[str, str]]:
     return found[0], found[1]
 
 
-def remark(aim: Aim, one: Threshold) -> str:
+def remark(one: Threshold) -> str:
     """What is to be known of a class's threshold, "" for nothing."""
     if one.reached is False:
         then = "it is never named" if one.value == NEVER else "it has the lowest threshold"
-        return f"{aim} is not reached ({100 * one.best:.1f} % at most), so {then}"
+        return f"{one.aim} is not reached ({100 * one.best:.1f} % at most), so {then}"
     if one.reached is None:
         return "all images have it" if one.images else "no image has it"
     return f"fewer than {FEW} images" if one.images < FEW else ""

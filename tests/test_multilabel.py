@@ -382,6 +382,44 @@ def test_thresholds_by_an_aim_go_into_the_export_and_the_onnx_file(here, run):
         assert list(ast.literal_eval(written.getvalue())) == expected
 
 
+AIMS = ["precision ≥ 99 %", "the highest F1", "recall ≥ 100 %"]
+
+
+def test_each_class_may_have_its_own_aim(here, run):
+    Path("aims.csv").write_text("class,aim\nblue,recall=1\nred,precision=0.99\n")
+    code, out, err = run("eval", "-c", "recipe.yaml", "--thresholds", "aims.csv")
+    assert (code, err) == (0, "")
+    assert "note: 1 class is not in aims.csv, so for the highest F1: green" in out
+    assert "thresholds for an aim of each class, chosen on 48 images of eval.csv" in out
+    for name, aim in zip(NAMES, AIMS, strict=True):
+        assert any(line.split()[0] == name and aim in line for line in out.splitlines())
+    Path("aims.csv").write_text("class,aim\nblue,recall=1\nreed,precision=0.99\n")
+    for command in ("eval", "export"):
+        code, out, err = run(command, "-c", "recipe.yaml", "--thresholds", "aims.csv")
+        assert (code, "thresholds for" in out) == (2, False)
+        assert err == "error: aims.csv:3: label 'reed' is not a class name; did you mean 'red'?\n"
+
+
+@pytest.mark.slow
+def test_own_aims_are_in_the_report_the_export_and_the_onnx_file(here, run):
+    Path("own.csv").write_text("class,aim\nblue,recall=1\nred,precision=0.99\n")
+    assert run("eval", "-c", "recipe.yaml", "--thresholds", "own.csv", "--report", "own")[0] == 0
+    report = json.loads(Path("own/report.json").read_text())
+    assert report["thresholds"]["chosen"]["aims"] == AIMS
+    assert [one["aim"] for one in report["classes"]] == AIMS
+    page = Path("own/report.html").read_text()
+    assert all(aim in page for aim in ("Chosen for an aim of each class", *AIMS))
+    given = {"*": "f1", "blue": "recall=1", "red": "precision=0.99"}
+    made = ppcls.export("runs/patches", "own_aims", formats="onnx", thresholds=given)
+    about = yaml.safe_load((made / "inference.yml").read_text())
+    assert about["ppcls"]["thresholds"]["aims"] == AIMS
+    limits = about["PostProcess"]["MultiLabelThreshOutput"]["threshold"]
+    assert limits == [one["threshold"] for one in report["classes"]]
+    kept = {p.key: p.value for p in onnx.load("own_aims/inference.onnx").metadata_props}
+    assert json.loads(kept["thresholds"]) == limits
+    assert yaml.safe_load(kept["ppcls"])["ppcls"]["thresholds"]["aims"] == AIMS
+
+
 @pytest.mark.slow
 def test_the_commands_of_the_page(here, run):
     os.makedirs("runs/attributes", exist_ok=True)

@@ -15,7 +15,7 @@ from sklearn.metrics import confusion_matrix, f1_score
 import ppcls
 from ppcls import thresholds
 from ppcls.inference import manifest
-from ppcls.thresholds import Aim, choose, chosen
+from ppcls.thresholds import Aim, Aims, choose, chosen
 from ppcls.train import evaluate
 from ppcls.utils.errors import UserError
 
@@ -81,7 +81,7 @@ def test_no_other_threshold_does_better(aim):
 def test_what_cannot_be_reached_is_never_named_and_said():
     scores = np.array([[0.9, 0.9, 0.9], [0.8, 0.2, 0.2], [0.7, 0.1, 0.1]], np.float32)
     labels = np.array([[0, 1, 0], [1, 0, 0], [1, 0, 0]])
-    found = choose(scores, labels, Aim.of("precision=0.9"), ("a", "b", "c"), "list.csv")
+    found = choose(scores, labels, [Aim.of("precision=0.9")] * 3, ("a", "b", "c"), "list.csv")
     assert found.values == pytest.approx((1.0, 0.55, 1.0))
     assert not (np.ones(1, np.float32) > found.values[0]).any()
     head, *rest = thresholds.lines(found)
@@ -100,7 +100,7 @@ def test_what_cannot_be_reached_is_never_named_and_said():
 )
 def test_a_class_that_all_images_have_or_none(aim, label, value, reached):
     """What the aim can be held to is; else the threshold is in the middle, and that is said."""
-    found = choose(np.array([[0.9], [0.8]]), np.full((2, 1), label), Aim.of(aim), ("a",), "list")
+    found = choose(np.array([[0.9], [0.8]]), np.full((2, 1), label), [Aim.of(aim)], ("a",), "list")
     assert found.values == pytest.approx((value,))
     assert found.classes[0].reached is reached
     said = "  all images have it or none has, so 0.5: a"
@@ -162,6 +162,112 @@ def test_scores_of_zero_and_one():
 def test_what_is_no_aim(text):
     with pytest.raises(UserError, match=r"^--thresholds .*: should be f1, precision=0\.9"):
         Aim.of(text)
+
+
+# --------------------------------------------------------------------------- an aim for each class
+
+
+def aims_of(tmp_path, text, names=("fire", "smoke", "fog")):
+    path = tmp_path / "aims.csv"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return [str(aim) for aim in Aims.of(str(path)).of_classes(names)[0]]
+
+
+FIRE, SMOKE = "recall ≥ 99 %", "the lowest cost, 1 a false alarm and 20 a miss"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "class,aim\nfire,recall=0.99\nsmoke,cost=1:20\n",
+        "\ufeffAim;Class;why\r\n cost=1:20 ; smoke ;x\r\nrecall=0.99;fire;\r\n",
+        "class,aim\n0,recall=0.99\nsmoke,cost=1:20\n*,f1\n",
+    ],
+)
+def test_a_file_has_an_aim_for_each_class_and_the_rest_have_f1(tmp_path, text):
+    assert aims_of(tmp_path, text) == [FIRE, SMOKE, "the highest F1"]
+
+
+def test_the_rest_has_the_aim_of_a_star():
+    aims = Aims.of({"*": "fpr=0.01", "smoke": "cost=1:20"}, "thresholds")
+    found, unnamed = aims.of_classes(("fire", "smoke", "fog"))
+    assert [str(aim) for aim in found] == ["false positive rate ≤ 1 %", SMOKE, str(found[0])]
+    assert unnamed == []
+    found, unnamed = Aims.of({"smoke": "cost=1:20"}).of_classes(("fire", "smoke", "fog"))
+    assert [aim.kind for aim in found] == ["f1", "cost", "f1"]
+    assert unnamed == ["fire", "fog"]
+    assert Aims.of("f1").of_classes(("a", "b")) == ([Aim("f1")] * 2, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", ": is empty; a first line class,aim is expected"),
+        ("class,aim\n", ": names no class"),
+        ("class,aims\n", ":1: no column is called 'aim'; did you mean 'aims'?"),
+        ("class,aim\nfire\n", ":2: expected 2 fields, found 1: 'fire'"),
+        ("class,aim\n,f1\n", ":2: no class"),
+        ("class,aim\nfire,recal=0.9\n", ":2: 'recal=0.9': should be f1, precision=0.9,"),
+        ("class,aim\nfire,f1\nsmok,f1\n", ":3: label 'smok' is not a class name; did you mean"),
+        ("class,aim\nfire,f1\nfire,f1\n", ":3: 'fire' has an aim already ({}:2)"),
+        ("class,aim\nfire,f1\n0,f1\n", ":3: '0' has an aim already ({}:2)"),
+        ("class,aim\n3,f1\n", ":2: label '3' is not a class name"),
+        ("class,aim\n*,f1\n*,f1\n", ":3: * has an aim already ({}:2)"),
+        ("class,aim\nfire,f1\n".encode("utf-16"), ":1: not UTF-8 text; save the file as UTF-8"),
+        ('class,aim\n"fire,f1\n', ":2: not CSV"),
+    ],
+)
+def test_a_mistake_in_a_file_is_one_line_with_its_place(tmp_path, text, words):
+    path = tmp_path / "aims.csv"
+    with pytest.raises(UserError) as caught:
+        aims_of(tmp_path, text)
+    (line,) = caught.value.lines
+    assert line.startswith(f"{path}{words.format(path)}")
+
+
+def test_mistakes_are_said_together(tmp_path):
+    with pytest.raises(UserError) as caught:
+        aims_of(tmp_path, "class,aim\nfire,f2\nsmoke\nfog,fpr\n")
+    assert [line.split(":")[1] for line in caught.value.lines] == ["3", "2", "4"]
+    with pytest.raises(UserError, match=r"^thresholds\['fires'\]: label 'fires' is not a class na"):
+        Aims.of({"fires": "f1"}, "thresholds").of_classes(("fire", "smoke"))
+    with pytest.raises(UserError, match=r"^thresholds\['fire'\]: '0\.9': should be f1, prec"):
+        Aims.of({"fire": 0.9}, "thresholds")
+
+
+def test_a_path_is_no_aim_in_words(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("f1", "f1.csv", "recall=0.9.csv"):
+        (tmp_path / name).write_text("class,aim\nfire,fpr=0.1\n")
+    assert Aims.of("f1").rows == ()
+    assert [aim.kind for _, _, aim in Aims.of("f1.csv").rows] == ["fpr"]
+    assert [aim.kind for _, _, aim in Aims.of("recall=0.9.csv").rows] == ["fpr"]
+    assert [aim.kind for _, _, aim in Aims.of(Path("f1")).rows] == ["fpr"]  # a path for sure
+    with pytest.raises(UserError, match=r"or a CSV file, class,aim$"):
+        Aims.of("aims.txt")
+    with pytest.raises(UserError, match=r"^none\.csv: No such file"):
+        Aims.of("none.csv")
+
+
+def test_of_two_classes_the_second_has_an_aim():
+    assert Aims.of({"bee": "recall=1"}).of_classes(("ant", "bee"), 1)[0] == [Aim("recall", 1)]
+    with pytest.raises(UserError, match="'ant' has no threshold: of two classes the second, 'bee'"):
+        Aims.of({"ant": "recall=1"}).of_classes(("ant", "bee"), 1)
+
+
+def test_each_class_is_chosen_for_its_own_aim_and_told_so():
+    scores, labels = np.stack([SCORES] * 3, 1), np.stack([LABELS] * 3, 1)
+    aims = [Aim.of(text) for text in ("recall=1", "cost=5:1", "precision=1")]
+    found = choose(scores, labels, aims, ("a", "b", "c"), "list.csv")
+    one = [choose(scores, labels, [aim] * 3, ("a", "b", "c"), "list.csv") for aim in aims]
+    assert found.classes == tuple(own.classes[place] for place, own in enumerate(one))
+    head, columns, *rows = thresholds.lines(found)[:5]
+    assert head == "thresholds for an aim of each class, chosen on 8 images of list.csv"
+    assert columns.split()[:3] == ["class", "aim", "threshold"]
+    for aim, row in zip(aims, rows, strict=True):
+        assert f"  {aim}  " in row
+    assert found.to_plain()["aims"] == [str(aim) for aim in aims]
+    assert "aims" not in one[0].to_plain()
 
 
 def test_no_threshold_has_a_better_f1():

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ppcls.calibrate.costs import Costs, read_costs
 from ppcls.calibrate.fit import Answers, Fitted, Wish, fit
 from ppcls.data.samples import Dataset
 from ppcls.inference import calibration, exported_model, manifest
-from ppcls.inference.calibration import Calibration, MadeFrom, digest_of, to_file
+from ppcls.inference.calibration import COSTS, Calibration, MadeFrom, digest_of, to_file
 from ppcls.inference.predictor import AUTO, MANY_CLASSES, Asked, Predictor, batched
 from ppcls.inference.quantize import open_labelled
 from ppcls.report.figures import calibration as reliability
@@ -26,7 +27,12 @@ ASSUMPTION = (
 
 
 def calibrate(
-    folder: Path, data: Path, wish: Wish, on_error: str = "stop", engine: str = AUTO
+    folder: Path,
+    data: Path,
+    wish: Wish,
+    on_error: str = "stop",
+    engine: str = AUTO,
+    costs: Path | None = None,
 ) -> Calibration:
     """Calibrate an exported folder on labelled images, and write what was found into it.
 
@@ -34,15 +40,17 @@ def calibrate(
         data: images that the network has not learnt from: a folder per class, a list, or shards.
         on_error: at an image that is missing or broken: stop, or skip to leave it out.
         engine: what runs the network, as of `Predictor`.
+        costs: a CSV file of what decisions cost (`read_costs`), by which images are decided then.
 
     Raises:
         UserError: no exported folder in which one class wins, images of other classes or too few,
-            or the folder cannot be written; it is as it was then.
+            costs that are none, or the folder cannot be written; it is as it was then.
     """
     skip = on_error == "skip"
     with opened(folder, engine) as predictor:
+        table = read_costs(costs, predictor.manifest.labels) if costs else None
         samples = open_labelled("--data", data, predictor.manifest, predictor.engine, skip)
-        return calibrated(predictor, samples, str(data), wish, skip)
+        return calibrated(predictor, samples, str(data), wish, skip, table)
 
 
 def calibrate_on(
@@ -66,13 +74,18 @@ def opened(folder: Path, engine: str = AUTO) -> Predictor:
         )
         raise UserError(
             f"{folder}: the network {what}; ppcls calibrate is for networks whose likeliest class "
-            "is the answer"
+            "is the answer (ppcls export --thresholds has aims for each class, cost=1:5 among them)"
         )
     return Predictor(folder, engine=engine, calibrated=False)
 
 
 def calibrated(
-    predictor: Predictor, samples: Dataset, data: str, wish: Wish, skip: bool
+    predictor: Predictor,
+    samples: Dataset,
+    data: str,
+    wish: Wish,
+    skip: bool,
+    costs: Costs | None = None,
 ) -> Calibration:
     """Predict, fit, write, and say what was found."""
     folder = predictor.folder.path
@@ -85,8 +98,11 @@ def calibrated(
         network={path.name: digest_of(path) for path in predictor.folder.files},
         assumption=ASSUMPTION,
     )
-    found = fit(answers, wish, made_from)
+    found = fit(answers, wish, made_from, costs)
+    before = manifest.calibration_in(read_text(folder / manifest.FILE))
     made = write(folder, found, answers)
+    if before.get(COSTS) and not costs:
+        say(f"note: {folder}: decides by costs no more; --costs says them anew")
     say(*lines(made, folder, predictor.manifest.labels))
     return made
 
@@ -157,6 +173,16 @@ def lines(made: Calibration, folder: Path, names: tuple[str, ...]) -> list[str]:
         f"right), unsure {percent['unsure']}, unknown {percent['unknown']}",
         f"  this holds where {source.assumption}",
     ]
+    if made.costs:
+        price, usual = expected["cost"], expected["cost_of_likeliest"]
+        found.insert(
+            -1,
+            f"  costs     of {made.costs}: {price:g} an image by decisions, {usual:g} by the "
+            f"likeliest class (difference ± {expected['cost_error']:.2g}), "
+            f"{percent['decided_otherwise']} decided otherwise",
+        )
+        if price > usual:
+            found.append("note: decisions by costs cost more here than the likeliest class does")
     open_ended = [place for place, limit in enumerate(sets.thresholds) if limit == float("inf")]
     if open_ended:
         named = [names[place] if names else str(place) for place in open_ended]

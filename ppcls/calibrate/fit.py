@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.calibrate.costs import Costs
 from ppcls.drift.sketch import Sketch, make_sketch
 from ppcls.inference.calibration import (
+    COSTS,
     LEAST,
     Calibration,
     MadeFrom,
     Ranks,
     Sets,
     Unknown,
+    cheapest,
     logits_of,
     nonconformity,
     principal,
@@ -331,13 +334,21 @@ class Fitted:
     sizes: np.ndarray
 
 
-def fit(answers: Answers, wish: Wish, made_from: MadeFrom) -> Fitted:
+def fit(answers: Answers, wish: Wish, made_from: MadeFrom, costs: Costs | None = None) -> Fitted:
     """Calibrate on a network's answers to labelled images.
 
+    Args:
+        costs: by which decisions are made, None where there are to be none.
+
     Raises:
-        UserError: there are too few images for what is asked for.
+        UserError: there are too few images for what is asked for, or costs of other classes.
     """
     require_enough(answers, wish, made_from.data)
+    if costs and len(costs.values) != answers.classes:
+        raise UserError(
+            f"{costs.source}: has costs of {plural(len(costs.values), 'class')}, and the network "
+            f"has {answers.classes:,}"
+        )
     if wish.method != "lac":
         answers = answers.ranked()
     apart = tempered_apart(answers)
@@ -351,6 +362,9 @@ def fit(answers: Answers, wish: Wish, made_from: MadeFrom) -> Fitted:
         "calibration_error": round(ece(answers.probabilities, answers.labels), 4),
         "calibration_error_after": round(ece(apart, answers.labels), 4),
     }
+    if costs:
+        values[COSTS] = costs.values
+        expected |= expect_costs(apart, answers.labels, costs.values)
     sketch = make_sketch(answers.probabilities, answers.features)
     calibration = Calibration(
         made_from=made_from,
@@ -359,6 +373,7 @@ def fit(answers: Answers, wish: Wish, made_from: MadeFrom) -> Fitted:
         unknown=unknown,
         expected=expected,
         sketch=sketch.of,
+        costs=costs and costs.source,
     )
     return Fitted(calibration, values, sketch, apart, sizes)
 
@@ -403,3 +418,23 @@ def expect(answers: Answers, wish: Wish, strange: np.ndarray) -> tuple[dict[str,
         "unknown": unknown.mean(),
     }
     return {name: round(float(value), 4) for name, value in found.items()}, sizes
+
+
+def expect_costs(apart: np.ndarray, labels: np.ndarray, costs: np.ndarray) -> dict[str, float]:
+    """The mean cost of an image by decisions and by the likeliest class, the standard error of
+    their difference, and how many are decided otherwise.
+
+    Args:
+        apart: probabilities [N, classes], each image's with the temperature that fits the others.
+        labels: int64 [N].
+        costs: [classes, classes].
+    """
+    decided, likeliest = cheapest(apart, costs), apart.argmax(axis=1)
+    cost, usual = costs[labels, decided], costs[labels, likeliest]
+    found = {
+        "cost": cost.mean(),
+        "cost_of_likeliest": usual.mean(),
+        "cost_error": (usual - cost).std() / math.sqrt(len(labels)),
+        "decided_otherwise": (decided != likeliest).mean(),
+    }
+    return {name: float(f"{value:.4g}") for name, value in found.items()}

@@ -30,6 +30,11 @@ def add(commands) -> None:
     text = "share of images of the classes that may be called unknown; default: 0.05"
     rate = decimal_from(0.0001, 0.5)
     parser.add_argument("--false-alarms", type=rate, default=0.05, metavar="SHARE", help=text)
+    text = (
+        "CSV file of what it costs to decide on a class (columns) where another is right (lines): "
+    )
+    text += "true,ant,bee; predictions then have the decision that costs least"
+    parser.add_argument("--costs", type=Path, metavar="FILE", help=text)
     text = "what runs the model meanwhile, as of ppcls predict; default: auto, the fastest here"
     parser.add_argument("--engine", default="auto", help=text)
     add_on_error(parser, "skip leaves it out")
@@ -40,5 +45,6 @@ def run(options: argparse.Namespace) -> int:
     from ppcls.calibrate.fit import Wish
 
     wish = Wish(options.coverage, options.method, options.per_class, options.false_alarms)
-    calibrate(options.model_dir, options.data, wish, options.on_error, options.engine)
+    how = (options.on_error, options.engine, options.costs)
+    calibrate(options.model_dir, options.data, wish, *how)
     return 0

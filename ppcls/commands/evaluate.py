@@ -30,11 +30,11 @@ def add(commands) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from ppcls.thresholds import Aim
+    from ppcls.thresholds import Aims
     from ppcls.train.evaluate import score
     from ppcls.train.setup import eval_samples, open_trained
 
-    aim = Aim.of(options.thresholds) if options.thresholds is not None else None
+    aims = Aims.of(options.thresholds) if options.thresholds is not None else None
     trained = open_trained(options.config, options.override, options.weights)
-    score(trained, eval_samples(trained), options.report, options.overwrite, aim)
+    score(trained, eval_samples(trained), options.report, options.overwrite, aims)
     return 0

@@ -63,11 +63,11 @@ def add(commands) -> None:
 
 def run(options: argparse.Namespace) -> int:
     from ppcls.export import Form, export
-    from ppcls.thresholds import Aim
+    from ppcls.thresholds import Aims
     from ppcls.train.evaluate import choose_thresholds
     from ppcls.train.setup import eval_samples, open_trained
 
-    aim = Aim.of(options.thresholds) if options.thresholds is not None else None
+    aims = Aims.of(options.thresholds) if options.thresholds is not None else None
     trained = open_trained(options.config, options.override, options.weights)
     output = Path(options.output or Path("exported") / trained.recipe.folder.name)
     form = Form(
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> int:
         features=options.features,
         explain=options.explain,
         precision=options.precision,
-        thresholds=choose_thresholds(trained, eval_samples(trained), aim) if aim else None,
+        thresholds=choose_thresholds(trained, eval_samples(trained), aims) if aims else None,
     )
     export(trained, output, options.check, form, options.overwrite)
     return 0

@@ -147,8 +147,9 @@ def add_thresholds_option(parser: argparse.ArgumentParser, then: str) -> None:
         "choose the threshold of each of several labels, or of the second of two classes, on the "
     )
     text += "recipe's evaluation images by an aim: f1, precision=0.9, recall=0.9, fpr=0.001 or "
-    text += f"cost=1:5 (a false alarm : a miss); {then}"
-    parser.add_argument("--thresholds", metavar="AIM", help=text)
+    text += "cost=1:5 (a false alarm : a miss), or by an aim for each class, in a CSV file, "
+    text += f"class,aim; {then}"
+    parser.add_argument("--thresholds", metavar="AIM|FILE", help=text)
 
 
 def share(text: str) -> float:

@@ -298,7 +298,8 @@ def drawing(
             say(f"note: no picture of it is drawn: {error}")
             return
         if pictures:
-            about = (prediction.labels, prediction.scores, name, NOTHING, prediction.doubt)
+            above = "; ".join(filter(None, (prediction.doubt, prediction.decided)))
+            about = (prediction.labels, prediction.scores, name, NOTHING, above)
             pictures.write(index, labelled(pixels, *about))
         if maps:
             classes = classes_with_maps(prediction, most)

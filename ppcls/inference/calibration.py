@@ -20,6 +20,7 @@ from safetensors.numpy import load, save
 from ppcls.config.node import Count, Positive, Share
 from ppcls.utils.errors import UserError
 from ppcls.utils.files import hash_of, read_file
+from ppcls.utils.text import plural
 
 KEY = "calibration"  # of the part of inference.yml that ppcls alone reads
 FILE = "calibration.safetensors"
@@ -31,6 +32,8 @@ Method = Literal["lac", "aps", "raps"]
 Measure = Literal["confidence", "entropy", "distance"]
 NEIGHBOUR = 5  # the nearest of the images kept whose distance counts
 LEAST = float(np.finfo(np.float32).tiny)  # a probability that was rounded to 0
+ROUNDING = 1e-9  # share of a cost below which another one is the same
+COSTS = "costs"  # their name in FILE
 CHECKED = ConfigDict(extra="ignore")  # later versions may say more
 
 # A threshold is infinite where there were too few images for one: then all classes are in a set.
@@ -115,6 +118,8 @@ class Calibration:
         expected: what was found by cross-fitting, for people.
         sketch: what the axes of the sketch of its images lie in (`ppcls.drift.sketch`), None where
             an older ppcls made it, without one.
+        costs: the file that what decisions cost was read from, None where nothing was said of
+            that; the costs are among the arrays, float64 [classes, classes].
         arrays: digest of FILE, None where there is none.
         values: the arrays in it, by name, and those of `with_products`.
     """
@@ -125,6 +130,7 @@ class Calibration:
     temperature: Positive = 1.0
     expected: dict[str, Any] = field(default_factory=dict)
     sketch: Literal["features", "scores"] | None = None
+    costs: str | None = None
     arrays: str | None = None
     values: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -159,6 +165,14 @@ class Calibration:
             return held, "unknown"
         return held, "sure" if held == [int(probabilities.argmax())] else "unsure"
 
+    def decide(self, probabilities: np.ndarray) -> int | None:
+        """The class that costs least, of the network's own probabilities, float32 [classes]; None
+        where nothing is known of costs.
+        """
+        if self.costs is None:
+            return None
+        return int(cheapest(self.scores(probabilities[None]), self.values[COSTS])[0])
+
     def to_plain(self) -> dict[str, Any]:
         """As it stands in inference.yml."""
         plain = TypeAdapter(Calibration).dump_python(self, mode="json", exclude={"values"})
@@ -167,6 +181,8 @@ class Calibration:
     def digest(self) -> str:
         """Changes with all that answers depend on, 16 hexadecimal digits."""
         parts = (self.temperature, self.sets, self.unknown, self.arrays)
+        if self.costs is not None:
+            parts = (*parts, self.costs)
         return sha256(repr(parts).encode()).hexdigest()[:16]
 
     def opened(self, folder: Path, files: Mapping[str, Path], features: int) -> "Calibration":
@@ -195,6 +211,8 @@ class Calibration:
             values = {}
         else:
             values = read_arrays(folder / FILE, self.arrays)
+        if self.costs is not None:
+            require_costs(folder / FILE, values, self.made_from.classes)
         if self.needs_features:
             require_shapes(folder / FILE, values, features)
             values |= with_products(values["means"], values["varies"], values.get("neighbours"))
@@ -259,6 +277,13 @@ def require_shapes(path: Path, values: Mapping[str, np.ndarray], features: int) 
             raise UserError(f"{path}: has no {name} for {features} features; {AGAIN}")
 
 
+def require_costs(path: Path, values: Mapping[str, np.ndarray], classes: int) -> None:
+    """UserError where there are no costs of so many classes."""
+    costs = values.get(COSTS)
+    if costs is None or costs.shape != (classes, classes) or not np.isfinite(costs).all():
+        raise UserError(f"{path}: has no costs for {plural(classes, 'class')}; {AGAIN}")
+
+
 # --------------------------------------------------------------------------
 # What is computed of a network's answers
 
@@ -273,6 +298,21 @@ def tempered(probabilities: np.ndarray, temperature: float) -> np.ndarray:
 def logits_of(probabilities: np.ndarray) -> np.ndarray:
     """Logits of probabilities, float64 [N, classes], but for a number that softmax takes out."""
     return np.log(np.maximum(probabilities.astype(np.float64), LEAST))
+
+
+def cheapest(probabilities: np.ndarray, costs: np.ndarray) -> np.ndarray:
+    """The class of each image whose expected cost is lowest, int64 [N].
+
+    Elkan 2001, "The foundations of cost-sensitive learning". Of classes that cost the same the
+    likeliest.
+
+    Args:
+        probabilities: [N, classes].
+        costs: [classes, classes], 0 or more, of each right class (row) what is decided (column).
+    """
+    expected = probabilities.astype(np.float64) @ costs
+    least = expected.min(axis=1, keepdims=True)
+    return np.where(expected <= least * (1 + ROUNDING), probabilities, -1).argmax(axis=1)
 
 
 def nonconformity(

@@ -285,6 +285,12 @@ def with_calibration(text: str, made: Calibration) -> str:
     return to_yaml(document)
 
 
+def calibration_in(text: str) -> dict[str, Any]:
+    """What a manifest has of a calibration, unchecked; {} of none."""
+    found = (load(text).get(OWN) or {}).get(calibration.KEY)
+    return found if isinstance(found, dict) else {}
+
+
 def load(text: str) -> Any:
     """A YAML document in which names are the text that stands there: `no`, `007` and `2024-05-01`
     are no boolean, number and date.

@@ -76,6 +76,8 @@ class Prediction:
     # says, and how sure that is (sure, unsure, unknown)
     set: list[str] | None = None
     state: State | None = None
+    # where the calibration knows costs, else None: the class that costs least
+    decision: str | None = None
     # float32 [k, h, w], where they were asked for: each class's logit, place by place of what comes
     # to the network of the image (`Preprocess.seen`)
     maps: np.ndarray | None = field(default=None, repr=False, compare=False)
@@ -90,6 +92,7 @@ class Prediction:
             f"{label} {score:.4f}" for label, score in zip(self.labels, self.scores, strict=True)
         )
         answer = f"error: {self.error}" if self.error else self.doubt or named or NOTHING
+        answer = "; ".join(filter(None, (answer, self.decided)))
         return f"{self.path}: {answer}" if self.path and not self.error else answer
 
     @property
@@ -102,6 +105,11 @@ class Prediction:
         if self.state == "unsure" and len(names) > 1:
             return f"unsure: {' or '.join(first_of(names, NAMED_IN_SET))}"
         return f"{self.state} (most like {self.labels[0]} {self.scores[0]:.2f})"
+
+    @property
+    def decided(self) -> str:
+        """The decision in words; "" where there is none."""
+        return "" if self.decision is None else f"decision {self.decision}"
 
 
 @dataclass(frozen=True)
@@ -501,7 +509,14 @@ class Predictor:
             return found
         held, state = self.calibration.judge(row, features)
         scores = self.scores(row)[classes].tolist()  # in the order of the network's own
-        return replace(found, scores=scores, set=[self.label(i) for i in held], state=state)
+        decided = self.calibration.decide(row)
+        return replace(
+            found,
+            scores=scores,
+            set=[self.label(i) for i in held],
+            state=state,
+            decision=None if decided is None else self.label(decided),
+        )
 
     def not_finite(self, name: str) -> DataError:
         settings = self.engine.settings

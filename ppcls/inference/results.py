@@ -43,6 +43,7 @@ SUFFIXES = (".csv", ".json", ".jsonl")
 FORM = "ppcls predictions 1"
 COLUMNS = ("path", "rank", "class", "label", "score", "milliseconds", "error")
 CALIBRATED = ("state", "set")  # columns of a calibrated network's answers …
+DECISION = "decision"  # … of one that decides by costs …
 TIME = "time"  # … and where frames of videos are among the images
 BETWEEN = "|"  # classes of a set
 UNCALIBRATED = "none"
@@ -103,6 +104,7 @@ class PredictionFile:
         resume: bool,
         timed: bool,
         calibrated: bool = False,
+        decides: bool = False,
     ) -> None:
         """Open it; with `resume`, behind the last whole record of an earlier run.
 
@@ -111,11 +113,13 @@ class PredictionFile:
             images: all paths that are to be predicted; an earlier run's are the first of them.
             timed: whether the file has a column for the times of frames of videos.
             calibrated: whether it has columns for states and sets of classes.
+            decides: whether it has one for decisions by costs.
 
         Raises:
             UserError: an earlier run was of something else, or it cannot be written.
         """
-        self.columns = (*COLUMNS, *(CALIBRATED * calibrated), *((TIME,) * timed))
+        more = (*(CALIBRATED * calibrated), *((DECISION,) * decides), *((TIME,) * timed))
+        self.columns = (*COLUMNS, *more)
         resume = resume and self.path.is_file()
         with writing(self.name):
             number = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -275,7 +279,7 @@ def records(path: Path, start: int) -> Iterator[tuple[int, bytes]]:
 def of_csv(text: bytes) -> tuple[bool, str, bool]:
     """Whether a row is its image's first, the image's path, and whether the row is an error."""
     (row,) = csv.reader(io.StringIO(text.decode("utf-8", "surrogateescape"), newline=""))
-    if not 0 <= len(row) - len(COLUMNS) <= len(CALIBRATED) + 1:
+    if not 0 <= len(row) - len(COLUMNS) <= len((*CALIBRATED, DECISION, TIME)):
         raise ValueError(row)
     path, rank, *_, milliseconds, error = row[: len(COLUMNS)]
     float(milliseconds)
@@ -298,6 +302,7 @@ def rows_of(prediction: Prediction, more: Sequence[str] = ()) -> Iterator[Sequen
     behind = {
         "state": p.state or "",
         "set": BETWEEN.join(p.set or ()),
+        DECISION: p.decision or "",
         TIME: "" if p.time is None else f"{p.time:.3f}",
     }
     last += [behind[name] for name in more]
@@ -308,12 +313,16 @@ def rows_of(prediction: Prediction, more: Sequence[str] = ()) -> Iterator[Sequen
 
 
 def in_json(prediction: Prediction) -> str:
-    """A record; `time` is of the frames of videos alone, `set` and `state` of calibrated ones."""
+    """A record; `time` is of the frames of videos alone, `set` and `state` of calibrated ones, and
+    `decision` of those that decide by costs.
+    """
     record = prediction.plain()
     if prediction.time is None:
         del record["time"]
     if prediction.state is None:
         del record["set"], record["state"]
+    if prediction.decision is None:
+        del record[DECISION]
     return to_json(record, allow_nan=False) + "\n"
 
 
@@ -416,7 +425,9 @@ def report(
             if part:
                 about["part"] = f"{part} of {plural(share.total, 'image')}"
             calibrated = about["calibration"] != UNCALIBRATED
-            save.begin(about, found, resume, share.timed, calibrated)
+            own = predictor.manifest.calibration
+            decides = own is not None and own.costs is not None
+            save.begin(about, found, resume, share.timed, calibrated, decides)
             if resume and not save.done:
                 job.tell(f"note: no unfinished run of {save.target} is there: beginning")
             if save.done:
@@ -543,7 +554,8 @@ def line(prediction: Prediction) -> str:
     pairs = zip(prediction.labels, prediction.scores, strict=True)
     names = "; ".join(f"{label} {score:.4f}" for label, score in pairs) or NOTHING
     answer = f"{prediction.doubt}  ({names})" if prediction.doubt else names
-    return f"{prediction.path}: {answer}  [{prediction.milliseconds:.1f} ms]"
+    told = f"{answer}  {prediction.decided}" if prediction.decided else answer
+    return f"{prediction.path}: {told}  [{prediction.milliseconds:.1f} ms]"
 
 
 def origin(predictor: Predicts, topk: int | None) -> dict[str, Any]:

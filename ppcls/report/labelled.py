@@ -42,7 +42,7 @@ def labelled(
     Args:
         pixels: uint8 [H, W, C].
         nothing: what to say where there are no classes.
-        doubt: what to say above them, where the answer is not sure.
+        doubt: what to say above them, where the answer is not sure or decided by costs.
     """
     image = fit(pixels, SIDE)
     width = max(image.width, NARROWEST)

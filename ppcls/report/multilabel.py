@@ -68,6 +68,7 @@ class LabelFigures:
     """One class, at its threshold.
 
     Attributes:
+        aim: what the threshold was chosen by on these images, in words; None where it was not.
         photos: images that have it.
         named: images that are said to have it.
         right: images that are both.
@@ -81,6 +82,7 @@ class LabelFigures:
     number: int
     name: str
     threshold: float
+    aim: str | None
     photos: int
     named: int
     right: int
@@ -198,7 +200,8 @@ def make(
     limits = np.array(thresholds, np.float64)
     decisions = outcomes.probabilities > limits
     has = outcomes.labels == 1
-    classes = by_class(outcomes, shown, limits)
+    aims = [str(one.aim) for one in chosen.classes] if chosen else [None] * len(shown)
+    classes = by_class(outcomes, shown, limits, aims)
     return MultiLabelReport(
         about,
         scores,
@@ -224,7 +227,10 @@ def make(
 
 
 def by_class(
-    outcomes: MultiLabelOutcomes, names: Sequence[str], limits: np.ndarray
+    outcomes: MultiLabelOutcomes,
+    names: Sequence[str],
+    limits: np.ndarray,
+    aims: Sequence[str | None],
 ) -> list[LabelFigures]:
     """Each class's figures at its threshold."""
     labels = outcomes.labels
@@ -243,6 +249,7 @@ def by_class(
                 number,
                 name,
                 float(limits[number]),
+                aims[number],
                 photos,
                 named,
                 right,

@@ -325,10 +325,14 @@ def thresholds(report: MultiLabelReport) -> str:
     for name, one in zip(report.names, found.classes, strict=True):
         precision, recall = shares(one)
         values = (f"{one.value:.4f}", *precision, *recall, f"{one.images:,}")
-        remarked = remark(found.aim, one)
-        rows.append([("text", name), *(("", value) for value in values), ("text", remarked)])
+        cells = [*(("", value) for value in values), ("text", remark(one))]
+        rows.append([("text", name), *cells])
+        if not found.one_aim:
+            rows[-1].insert(1, ("text", str(one.aim)))
+    if not found.one_aim:
+        heads.insert(1, ("text", "aim"))
     note = (
-        f"Chosen for {escape(str(found.aim))} on these {plural(found.images, 'image')}, so that "
+        f"Chosen for {escape(found.aim)} on these {plural(found.images, 'image')}, so that "
         "others will reach a little less; the columns 95 % say where the share may lie for images "
         "like these (Clopper and Pearson)."
     )

@@ -29,7 +29,8 @@ class ImageAnswer(BaseModel):
     """Of one image: its classes, the likeliest first, or why it has none.
 
     Of a calibrated model also `set`, the classes of which one is right as often as it was asked
-    for, and `state`: sure (the set is one class), unsure, or unknown (unlike all classes).
+    for, and `state`: sure (the set is one class), unsure, or unknown (unlike all classes); where it
+    was calibrated with costs `decision`, the class that costs least.
 
     Where asked to explain, a map for each of the first ten classes, of rows from the top, with the
     class's logit place by place, and what of the image they lie over: top, left, bottom and right,
@@ -42,6 +43,7 @@ class ImageAnswer(BaseModel):
     scores: list[float] | None = None
     set: list[str] | None = None
     state: Literal["sure", "unsure", "unknown"] | None = None
+    decision: str | None = None
     maps: list[list[list[float]]] | None = None
     seen: list[float] | None = None
     error: str | None = None

@@ -358,7 +358,7 @@ def classes_of(
     features: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Classes, labels and scores as `Predictor.predict` gives them, with set and state where it is
-    calibrated.
+    calibrated, and the decision where it decides by costs.
 
     Args:
         row: probabilities [classes].
@@ -381,7 +381,9 @@ def classes_of(
         "labels": found.labels[:count],
         "scores": found.scores[:count],
     }
-    return answer if found.state is None else answer | {"set": found.set, "state": found.state}
+    if found.state is not None:
+        answer |= {"set": found.set, "state": found.state}
+    return answer if found.decision is None else answer | {"decision": found.decision}
 
 
 def in_digits(values: np.ndarray) -> list[list[float]]:

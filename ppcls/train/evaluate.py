@@ -18,12 +18,12 @@ from ppcls.report import figures, multilabel, multilabel_page, page
 from ppcls.report.figures import Outcomes
 from ppcls.report.heatmaps import over
 from ppcls.report.multilabel import MultiLabelOutcomes
-from ppcls.thresholds import MIDDLE, Aim, Chosen, choose, lines
+from ppcls.thresholds import MIDDLE, Aim, Aims, Chosen, choose, lines
 from ppcls.train.checkpoint import Trained
 from ppcls.utils.device import on_device
 from ppcls.utils.errors import UserError
 from ppcls.utils.log import say
-from ppcls.utils.text import plural
+from ppcls.utils.text import at_most, plural
 
 WORDS = {"map": "mAP", "f1": "F1"}
 
@@ -77,7 +77,7 @@ def score(
     samples: Dataset,
     report: Path | None = None,
     overwrite: bool = False,
-    aim: Aim | None = None,
+    aims: Aims | None = None,
 ) -> dict[str, float]:
     """Evaluate and print; returns the scores that training gives.
 
@@ -86,16 +86,16 @@ def score(
         report: a folder for `report.html` and the files that belong to it. An earlier report on
             the same weights and images is replaced.
         overwrite: replace a report on others, too.
-        aim: choose thresholds by it on these images, say what they reach, and score at them.
+        aims: choose thresholds by them on these images, say what they reach, and score at them.
 
     Raises:
-        UserError: a broken image, a report that cannot be written, an aim where the likeliest of
-            more than two classes wins.
+        UserError: a broken image, a report that cannot be written, an aim of a class that there is
+            not, or where the likeliest of more than two classes wins.
     """
-    if aim:
+    if aims:
         require_thresholds(trained)
     if not report:
-        return run(trained, samples, aim=aim)
+        return run(trained, samples, aims=aims)
     outcomes = to_fill(trained, samples)
     about = {
         "model": trained.recipe.model.title,
@@ -108,7 +108,7 @@ def score(
         own, others = others, own
     files = dict.fromkeys((*others[:-1], *own))  # of an earlier report of the other kind, too
     with page.staged(report, tuple(files), page.RECORD, about, overwrite) as folder:
-        meter, chosen = measure(trained, samples, outcomes, aim=aim)
+        meter, chosen = measure(trained, samples, outcomes, aims=aims)
         scores = meter.scores()
         filled = outcomes.filled()
         if isinstance(filled, MultiLabelOutcomes):
@@ -160,11 +160,11 @@ def source_of(trained: Trained, chosen: Chosen | None) -> str:
 
 
 def run(
-    trained: Trained, samples: Dataset, keep: Keep | None = None, aim: Aim | None = None
+    trained: Trained, samples: Dataset, keep: Keep | None = None, aims: Aims | None = None
 ) -> dict[str, float]:
     """Evaluate and print; `keep` is handed each batch and its logits."""
-    outcomes = to_fill(trained, samples) if aim else None
-    return measure(trained, samples, outcomes, keep, aim)[0].scores()
+    outcomes = to_fill(trained, samples) if aims else None
+    return measure(trained, samples, outcomes, keep, aims)[0].scores()
 
 
 def measure(
@@ -172,13 +172,16 @@ def measure(
     samples: Dataset,
     outcomes: Outcomes | MultiLabelOutcomes | None = None,
     keep: Keep | None = None,
-    aim: Aim | None = None,
+    aims: Aims | None = None,
 ) -> tuple[Meter, Chosen | None]:
-    """Evaluate, choose thresholds where there is an aim, and print.
+    """Evaluate, choose thresholds where there are aims, and print.
 
     Args:
-        outcomes: to be filled with the answers; with an aim they are needed.
+        outcomes: to be filled with the answers; with aims they are needed.
     """
+    names = trained.names or samples.names or tuple(map(str, range(trained.classes)))
+    first = 0 if trained.recipe.task.multilabel else 1  # of two classes the second has a threshold
+    by_class, unnamed = aims.of_classes(names, first) if aims else ([], [])
     preprocess = trained.recipe.preprocess
     data = trained.recipe.data
     task = trained.recipe.task
@@ -195,16 +198,23 @@ def measure(
     if not meter.parts:
         raise UserError(f"data.eval: no image of {samples.source} can be read: {skipped[0]}")
     chosen = None
-    if aim and outcomes:
-        chosen = choose_on(trained, outcomes.filled(), aim)
+    if aims and outcomes:
+        found = outcomes.filled()
+        scores, labels = found.probabilities, found.labels
+        if labels.ndim == 1:
+            scores, labels = scores[:, 1:], (labels == 1)[:, None]
+        chosen = choose(scores, labels, by_class, names[first:], samples.source)
         if isinstance(meter, MultiLabelMeter):
             meter.given = list(chosen.values)
     scores = meter.scores()
     if skipped:
         many = f"{plural(len(skipped), 'image')} cannot be read"
         say(f"note: {many} and did not count, such as {skipped[0]}")
-    if task.multilabel and not trained.thresholds and not aim:
+    if task.multilabel and not trained.thresholds and not aims:
         say("note: F1 is at thresholds chosen on these images: the checkpoint has none")
+    if aims and unnamed:
+        many = plural(len(unnamed), "class is", "classes are")
+        say(f"note: {many} not in {aims.source}, so for {aims.rest}: {at_most(unnamed)}")
     if chosen:
         say(*lines(chosen))
     say(f"{trained.source} on {plural(len(samples) - len(skipped), 'image')}: {describe(scores)}")
@@ -233,26 +243,19 @@ def require_thresholds(trained: Trained) -> None:
     if not trained.recipe.task.multilabel and trained.classes != 2:
         raise UserError(
             "thresholds by an aim are for several labels per image, or for the second of two "
-            f"classes; of the {trained.classes:,} classes of {trained.source} the likeliest wins"
+            f"classes; of the {trained.classes:,} classes of {trained.source} the likeliest wins "
+            "(ppcls calibrate --costs decides between them by costs)"
         )
 
 
-def choose_thresholds(trained: Trained, samples: Dataset, aim: Aim) -> Chosen:
+def choose_thresholds(trained: Trained, samples: Dataset, aims: Aims) -> Chosen:
     """Evaluate, and choose thresholds on these images; both is printed.
 
     Raises:
-        UserError: a broken image, or a network that has no use for thresholds.
+        UserError: a broken image, an aim of a class that there is not, or a network that has no use
+            for thresholds.
     """
     require_thresholds(trained)
-    _, chosen = measure(trained, samples, to_fill(trained, samples), aim=aim)
+    _, chosen = measure(trained, samples, to_fill(trained, samples), aims=aims)
     assert chosen
     return chosen
-
-
-def choose_on(trained: Trained, found: Outcomes | MultiLabelOutcomes, aim: Aim) -> Chosen:
-    """A threshold for each of several labels, or for the second of two classes."""
-    scores, labels = found.probabilities, found.labels
-    names = trained.names or found.samples.names or tuple(map(str, range(trained.classes)))
-    if labels.ndim == 1:
-        scores, labels, names = scores[:, 1:], (labels == 1)[:, None], names[1:]
-    return choose(scores, labels, aim, names, found.samples.source)

@@ -372,8 +372,9 @@ def test_the_commands_of_the_page_run_in_order(exports, photos, run, tmp_path, m
     shutil.copytree(photos, tmp_path / "photos/val")
     commands = pages.commands(page)
     assert [pages.arguments(line)[0] for line in commands] == [
-        *("calibrate", "predict", "drift", "drift")
+        *("calibrate", "predict", "calibrate", "drift", "drift")
     ]
+    (tmp_path / "costs.csv").write_text("true,ant,bee\nant,0,2\nbee,3,0\n")
     for line in commands:
         code, _, err = run(*pages.arguments(line))
         assert (code, err) == (0, ""), line

@@ -98,7 +98,8 @@ def test_no_class_takes_all_the_room_of_the_worst():
 
 def test_the_page_is_whole_and_no_name_is_a_tag(tmp_path):
     data = np.array(SCORES, np.float32), np.array(LABELS)
-    chosen = choose(*data, Aim.of("precision=0.9"), NAMES, "list.csv")
+    aims = [Aim.of(text) for text in ("precision=0.9", "f1", "precision=0.9")]
+    chosen = choose(*data, aims, NAMES, "list.csv")
     report = made(SCORES, LABELS, tmp_path, NAMES, chosen)
     multilabel_page.write(report, tmp_path)
     page = Page(tmp_path / "report.html")
@@ -106,7 +107,8 @@ def test_the_page_is_whole_and_no_name_is_a_tag(tmp_path):
     assert all(one["src"].startswith("data:image/") for one in page.all("img"))
     assert "bag & <b>" in page.text
     for words in (
-        "Chosen for precision ≥ 90 % on these 5 images",
+        "Chosen for an aim of each class on these 5 images",
+        "the highest F1",
         "is not reached (0.0 % at most)",
         "mA",
         "TPR",
@@ -119,6 +121,11 @@ def test_the_page_is_whole_and_no_name_is_a_tag(tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["name"] for row in rows] == list(NAMES)
     assert [row["recall"] for row in rows][2] == ""
+    assert (
+        [row["aim"] for row in rows]
+        == found["thresholds"]["chosen"]["aims"]
+        == list(map(str, aims))
+    )
 
 
 @pytest.mark.parametrize("labels", [[[0], [0]], [[1], [1]]])

@@ -9,11 +9,11 @@ from photos import write_photo
 from PIL import Image
 
 import ppcls
-from ppcls.calibrate.calibrate import calibrate_on
+from ppcls.calibrate.calibrate import calibrate
 from ppcls.calibrate.fit import Wish
-from ppcls.data.samples import Dataset, Paths
 from ppcls.drift import PARTS
 from ppcls.export import Form
+from ppcls.serve.worker import classes_of
 
 ENGINE = "onnxruntime"
 SOON = 120  # seconds for what takes less than one
@@ -35,8 +35,12 @@ def calibrated(export_as, known, tmp_path_factory):
     with ppcls.Predictor(folder, engine=ENGINE) as predictor:
         labels = np.array([answer.classes[0] for answer in predictor.predict(known)])
     labels[::5] = 1 - labels[::5]
-    samples = Dataset(Paths(known), labels, ("ant", "bee"), "known")
-    calibrate_on(folder, samples, "known", Wish(0.7, false_alarms=0.2), ENGINE)
+    place = tmp_path_factory.mktemp("lists")
+    rows = [f"{path},{('ant', 'bee')[label]}\n" for path, label in zip(known, labels, strict=True)]
+    (place / "known.csv").write_text("path,label\n" + "".join(rows))
+    (place / "costs.csv").write_text("true,ant,bee\nant,0,2\nbee,3,0\n")
+    wish = Wish(0.7, false_alarms=0.2)
+    calibrate(folder, place / "known.csv", wish, engine=ENGINE, costs=place / "costs.csv")
     return folder
 
 
@@ -58,8 +62,15 @@ def test_answers_are_those_of_the_predictor(client, known, expected):
     assert {answer.state for answer in expected} == {"sure", "unsure", "unknown"}
     for answer, image in zip(expected, found, strict=True):
         assert (image["set"], image["state"]) == (answer.set, answer.state)
+        assert image["decision"] == answer.decision
         assert image["labels"] == answer.labels
         assert image["scores"] == pytest.approx(answer.scores, abs=1e-6)
+
+
+def test_without_a_calibration_nothing_is_said_of_it(calibrated):
+    row = np.array([0.4, 0.6], np.float32)
+    with ppcls.Predictor(calibrated, engine=ENGINE, calibrated=False) as predictor:
+        assert list(classes_of(predictor, row, 2, None)) == ["classes", "labels", "scores"]
 
 
 def test_a_threshold_leaves_set_and_state_as_they_are(client, known, expected):

@@ -15,9 +15,8 @@ from photos import write_photo
 from PIL import Image
 from quick_export import export
 
-from ppcls.calibrate.calibrate import calibrate_on
+from ppcls.calibrate.calibrate import calibrate
 from ppcls.calibrate.fit import Wish
-from ppcls.data.samples import Dataset, Paths
 from ppcls.export import Form
 from ppcls.inference.predictor import Predictor
 from ppcls.utils import environment
@@ -125,8 +124,11 @@ def calibrated(photos, tmp_path_factory):
     with Predictor(folder, engine="onnxruntime") as predictor:
         labels = np.array([answer.classes[0] for answer in predictor.predict(paths)])
     labels[::4] = 1 - labels[::4]
-    samples = Dataset(Paths(paths), labels, ("ant", "bee"), "photos")
-    calibrate_on(folder, samples, "photos", Wish(0.75, false_alarms=0.25), "onnxruntime")
+    rows = [f"{path},{('ant', 'bee')[label]}\n" for path, label in zip(paths, labels, strict=True)]
+    (place / "photos.csv").write_text("path,label\n" + "".join(rows))
+    (place / "costs.csv").write_text("true,ant,bee\nant,0,2\nbee,3,0\n")
+    wish, engine = Wish(0.75, false_alarms=0.25), "onnxruntime"
+    calibrate(folder, place / "photos.csv", wish, engine=engine, costs=place / "costs.csv")
     unlike = str(place / "white.png")
     Image.new("RGB", (64, 64), "white").save(unlike)
     with Predictor(folder, engine="onnxruntime") as predictor:
@@ -481,6 +483,8 @@ def test_a_calibrated_model_says_itself_how_sure_it_is(visit, calibrated):
         assert cards(page).locator(".badge").all_inner_texts() == badges[answer.state]
         several = answer.state == "unsure" and len(answer.set) > 1
         assert headline == (" or ".join(answer.set) if several else answer.labels[0])
+        decision = cards(page).locator(".decision")
+        expect(decision).to_have_text(f"Decision: {answer.decision}")
     assert seen == set(badges)
 
 

@@ -8,7 +8,7 @@ const TEXTS = {
     clear: "Clear", results: "Answers", call: "Call it from a program", copy: "Copy",
     copyOf: "Copy the call from {what}", copied: "Copied", docs: "All of the API",
     take: "Take the photo", close: "Close", waits: "Looking …", unsure: "Not sure",
-    unknown: "Unlike all classes", either: " or ",
+    unknown: "Unlike all classes", either: " or ", decision: "Decision: {answer}",
     none: "None of the classes", photo: "photo", pasted: "pasted photo", again: "Try again",
     againAll: "Try {count} again", one: "1 photo", many: "{count} photos", part: "{done} of {count} photos",
     time: "{total} ms, of which the network took {engine}",
@@ -38,7 +38,7 @@ const TEXTS = {
     clear: "清空", results: "结果", call: "在程序中调用", copy: "复制",
     copyOf: "复制 {what} 调用代码", copied: "已复制", docs: "完整 API",
     take: "拍照", close: "关闭", waits: "识别中……", unsure: "不确定",
-    unknown: "不像任何类别", either: "或",
+    unknown: "不像任何类别", either: "或", decision: "决策：{answer}",
     none: "不属于任何类别", photo: "照片", pasted: "粘贴的照片", again: "重试",
     againAll: "重试 {count} 张", one: "1 张照片", many: "{count} 张照片", part: "{done} / {count} 张照片",
     time: "{total} 毫秒，其中网络 {engine} 毫秒",
@@ -279,6 +279,12 @@ function headline({ answer, problem, model }) {
   return model?.task === "multilabel" ? labels.join(say("between")) : labels[0];
 }
 
+// What a model that knows costs decides on, or "".
+function decided({ answer }) {
+  const { decision } = answer?.predictions[0] ?? {};
+  return decision === undefined ? "" : say("decision", { answer: decision });
+}
+
 function draw(card) {
   const { item, body, answer, problem } = card;
   item.className = "card";
@@ -293,6 +299,11 @@ function draw(card) {
   name.dir = "auto";
   name.title = card.name;
   body.replaceChildren(title, name);
+  if (decided(card)) {
+    const line = element("p", "decision", decided(card));
+    line.dir = "auto";
+    title.after(line);
+  }
   if (answer) {
     const { total, engine } = answer.milliseconds;
     const time = say("time", { total: total.toFixed(0), engine: engine.toFixed(0) });
@@ -570,7 +581,8 @@ function announce(card) {
   if (batch.size <= SPOKEN_EACH) {
     const found = doubt(card);
     const answer = headline(card);
-    speak(say("spoken", { name: card.name, answer: found ? say(`${found}Spoken`, { answer }) : answer }));
+    const told = [found ? say(`${found}Spoken`, { answer }) : answer, decided(card)];
+    speak(say("spoken", { name: card.name, answer: told.filter(Boolean).join(say("between")) }));
   } else if (!batch.left) {
     speak(say(batch.failed ? "failedSpoken" : "allSpoken", { count: batch.size, failed: batch.failed }));
   }
