@@ -160,13 +160,16 @@ def compare(
     times = np.where(mean > 0, found[:, 0] / np.maximum(mean, 1e-300), 1.0)
     measured = zip(PARTS, times.tolist(), p.tolist(), surplus.tolist(), strict=True)
     parts = [Part(*one) for one in measured]
-    chances = dict(zip(PARTS, p, strict=True))
-    explained = {"features": pooled.by_classes(pooled.features)}
-    explained["looks"] = pooled.by_classes(pooled.looks)
-    # Where other shares of classes are why all else moved, these are named first.
-    order = {"classes": 0, "features": 1, "scores": 2, "looks": 3}
+    chances = {one.name: one.p for one in parts}
+    explained = {
+        name: pooled.by_classes(centred)
+        for name, centred in (("features", pooled.features), ("looks", pooled.looks))
+    }
     moved = [name for name in explained if chances[name] <= false_alarms]
-    leads = chances["classes"] <= false_alarms and all(explained[name] > 0.5 for name in moved)
+    # Where other shares of classes are why these moved, they are named first.
+    leads = moved and chances["classes"] <= false_alarms
+    leads = leads and all(explained[name] > 0.5 for name in moved)
+    order = {"classes": 0, "features": 1, "scores": 2, "looks": 3}
 
     def key(one: Part) -> tuple[float, ...]:
         return (order[one.name] if leads else 0, one.p, -one.surplus)

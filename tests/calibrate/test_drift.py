@@ -48,9 +48,9 @@ def command(run, calibrated_once):
 def test_photos_that_are_alike(command, alike, tmp_path):
     code, out, err = command(alike, "--output", tmp_path / "found")
     assert (code, err) == (0, "")
-    assert "photos held against 53 of the calibration, by features, scores, classes and look" in out
+    assert "40 photos held against 53 of the calibration, by features, scores, classes and" in out
     assert "no drift is seen" in out
-    assert "40 photos find, four times in five, means that move by 0.7" in out
+    assert "40 photos find, four times in five, means that move by 0.8" in out
     found = json.loads((tmp_path / "found/drift.json").read_text())
     assert (found["alarms"], found["images"], len(found["windows"])) == (0, 40, 1)
     assert found["reference"] == {"images": 53, "of": "features"}
