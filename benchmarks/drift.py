@@ -1,11 +1,12 @@
 """How often does `ppcls drift` raise an alarm over photos that are alike, and what does it find?
 
-`keep` predicts once: labelled photos as they are, blurred and brighter, and photos of other things.
-`show` only draws from these answers. Clean windows: the photos that the axes were not found on are
-dealt to the sketch and to a window, at random; the axes are found anew for each tenth. Then windows
-with a shift against the sketch, for each size of window: the smallest that finds it in nine of ten
-draws. `one` tells, by made-up photos, how far the rate of one sketch may be from that over all.
-`latency` asks two services by turns, one of which watches; and says what that takes of a core.
+`keep` predicts once: photos as they are, blurred and brighter, and photos of other things; and how
+all of them look. `show` only draws from these. Clean windows: the photos that the axes were not
+found on are dealt to the sketch and to a window, at random; the axes are found anew for each tenth.
+Then windows with a shift against the sketch, for each size of window: the smallest that finds it in
+nine of ten draws. `one` tells, by made-up photos, how far the rate of one sketch may be from that
+over all. `latency` asks two services by turns, one of which watches; and says what that takes of a
+core.
 
     python benchmarks/drift.py keep --model-dir exported/x --data photos/val --others other \
         --output x.npz

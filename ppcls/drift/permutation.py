@@ -282,7 +282,8 @@ def spread_of(centred: np.ndarray) -> float:
 
 
 def means_apart(dealt: np.ndarray, centred: np.ndarray, both: float) -> np.ndarray:
-    """The squared distance of two samples' means, by what chance makes it, [count].
+    """The squared distance of two samples' means, in 1e-5 of what chance makes of it, [count];
+    whole numbers, so that equal ones are equal.
 
     Args:
         centred: rows about 0, float32 [N, K].
