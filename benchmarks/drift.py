@@ -1,11 +1,12 @@
 """How often does `ppcls drift` raise an alarm over photos that are alike, and what does it find?
 
-`keep` predicts once: labelled photos as they are, blurred and brighter, and photos of other things.
-`show` only draws from these answers. Clean windows: the photos that the axes were not found on are
-dealt to the sketch and to a window, at random; the axes are found anew for each tenth. Then windows
-with a shift against the sketch, for each size of window: the smallest that finds it in nine of ten
-draws. `one` tells, by made-up photos, how far the rate of one sketch may be from that over all.
-`latency` asks two services by turns, one of which watches; and says what that takes of a core.
+`keep` predicts once: photos as they are, blurred and brighter, and photos of other things; and how
+all of them look. `show` only draws from these. Clean windows: the photos that the axes were not
+found on are dealt to the sketch and to a window, at random; the axes are found anew for each tenth.
+Then windows with a shift against the sketch, for each size of window: the smallest that finds it in
+nine of ten draws. `one` tells, by made-up photos, how far the rate of one sketch may be from that
+over all. `latency` asks two services by turns, one of which watches; and says what that takes of a
+core.
 
     python benchmarks/drift.py keep --model-dir exported/x --data photos/val --others other \
         --output x.npz
@@ -20,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
@@ -35,7 +37,9 @@ import numpy as np  # isort: skip
 from ppcls.drift import PARTS
 from ppcls.drift.permutation import compare
 from ppcls.drift.sketch import Rows, Sketch, find_axes, make_sketch
-from ppcls.inference.inputs import find, pixels_of
+from ppcls.inference.inputs import find, open_image, pixels_of
+from ppcls.inference.looks import LOOKS, looks_of
+from ppcls.inference.predictor import MANY_CLASSES, Asked, batched
 from ppcls.serve.watch import Watch, how_of
 
 RATES = (0.05, 0.01)
@@ -117,16 +121,17 @@ def keep_answers(options: argparse.Namespace) -> None:
                     pixels = pixels_of(path, channels, path)
                     yield pixels if change is None else change(pixels)
 
-            many = 1 << 30
-            answers = list(
-                predictor.stream(images(), many, features=predictor.manifest.features > 0)
-            )
+            asked = Asked(MANY_CLASSES, False, predictor.manifest.features > 0, looks=True)
+            batches = batched(images(), predictor.batch_size, False)
+            several = -(-len(some) // predictor.batch_size)
+            answers = list(predictor.answer(batches, several, asked))
             rows = np.zeros((len(answers), len(answers[0].classes)), np.float32)
             for row, answer in zip(rows, answers, strict=True):
                 row[answer.classes] = answer.scores
             kept[f"{name}_probabilities"] = rows
             if answers[0].features is not None:
                 kept[f"{name}_features"] = np.stack([answer.features for answer in answers])
+            kept[f"{name}_looks"] = np.stack([answer.looks for answer in answers])
             print(f"{name}: {len(answers):,} photos", flush=True)
     np.savez(options.output, **kept)
 
@@ -152,7 +157,8 @@ def show_all(options: argparse.Namespace) -> None:
 
 def part(kept: dict, name: str, features: bool, which: np.ndarray | None = None):
     """What `make_sketch` and `Sketch.rows_of` take."""
-    found = [kept[f"{name}_probabilities"], kept[f"{name}_features"] if features else None]
+    pooled = kept[f"{name}_features"] if features else None
+    found = [kept[f"{name}_probabilities"], pooled, kept[f"{name}_looks"]]
     return [one if one is None or which is None else one[which] for one in found]
 
 
@@ -164,7 +170,7 @@ def show_clean(kept: dict, features: bool, windows: int) -> None:
         random = np.random.default_rng(turn)
         order = random.permutation(count)
         apart, rest = order[: count // 4], order[count // 4 :]
-        axes = find_axes(*part(kept, "clean", features, apart))
+        axes = find_axes(*part(kept, "clean", features, apart)[:2])
         rows = axes.rows_of(*part(kept, "clean", features, rest))
         size = min(100, len(rest) // 3)
         for _ in range(windows // 10):
@@ -272,7 +278,9 @@ def show_one(options: argparse.Namespace) -> None:
 def made_up(random: np.random.Generator, count: int) -> Rows:
     classes = random.integers(0, 5, count)
     places = random.normal(0, 16, (count, 16))
-    return Rows(np.int8(np.clip(places, -127, 127)), random.random(count, np.float32), classes)
+    looks = random.normal(100, 20, (count, len(LOOKS))).astype(np.float16)
+    places = np.int8(np.clip(places, -127, 127))
+    return Rows(places, random.random(count, np.float32), classes, looks)
 
 
 # --------------------------------------------------------------------------- latency
@@ -321,14 +329,16 @@ def show_cost(folder: Path, paths: list[str]) -> None:
     random = np.random.default_rng(0)
     probabilities = random.dirichlet(np.ones(how.sketch.class_count), 8).astype(np.float32)
     features = random.random((8, len(how.sketch.turned)), np.float32)
+    preprocess = predictor.manifest.preprocess
+    pixels = [open_image(path, preprocess) for path in paths[:8]]
     start = time.process_time()
     for _ in range(500):
-        watch.take(probabilities, features)
+        watch.take(probabilities, features, np.stack([*map(looks_of, pixels)]))
     taking = (time.process_time() - start) / 4000
     rows = how.sketch.rows
     window = rows.take(random.integers(0, len(rows), 500))
     costs = []
-    for other in (window, Rows(window.places, window.scores / 2, window.classes)):
+    for other in (window, replace(window, scores=window.scores / 2)):
         start = time.process_time()
         compare(rows, other, ALARM)
         costs.append(time.process_time() - start)

@@ -112,9 +112,9 @@ def ask(predictor: Predictor, samples: Dataset, skip: bool) -> tuple[Answers, Da
     size = predictor.batch_size
     features = predictor.manifest.features > 0
     batches = batched(list(samples.paths), size, False)
-    asked = Asked(MANY_CLASSES, skip, features, maps=False)
+    asked = Asked(MANY_CLASSES, skip, features, looks=True)
     stream = predictor.answer(batches, -(-len(samples) // size), asked)
-    rows, pooled, places = [], [], []
+    rows, pooled, looks, places = [], [], [], []
     try:
         for place, found in enumerate(Progress(stream, "predicting", len(samples))):
             if found.error:
@@ -123,6 +123,7 @@ def ask(predictor: Predictor, samples: Dataset, skip: bool) -> tuple[Answers, Da
             row[found.classes] = found.scores
             rows.append(row)
             pooled.append(found.features)
+            looks.append(found.looks)
             places.append(place)
     except DataError as error:
         raise UserError(f"{error} (--on-error skip goes on without it)") from None
@@ -133,7 +134,7 @@ def ask(predictor: Predictor, samples: Dataset, skip: bool) -> tuple[Answers, Da
         raise UserError(f"{samples.source}: no image in it can be read")
     kept = samples.subset(places)
     found = np.stack(pooled) if features else None
-    return Answers(np.stack(rows), kept.labels, found), kept
+    return Answers(np.stack(rows), kept.labels, found, np.stack(looks)), kept
 
 
 def write(folder: Path, found: Fitted, answers: Answers) -> Calibration:

@@ -65,12 +65,14 @@ class Wish:
 @dataclass(frozen=True, eq=False)
 class Answers:
     """A network's answers to labelled images: probabilities float32 [N, classes], labels int64 [N]
-    and, where it gives them, features float32 [N, D]; `ranks` of the probabilities are a store.
+    and, where it gives them, features float32 [N, D]; how the images look, float32 [N, LOOKS],
+    where they are to be held against others; `ranks` of the probabilities are a store.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
     features: np.ndarray | None = None
+    looks: np.ndarray | None = None
     ranks: Ranks | None = None
 
     def __len__(self) -> int:
@@ -92,9 +94,11 @@ class Answers:
         return sets.hold(self.probabilities, self.ranks)
 
     def take(self, places: np.ndarray) -> "Answers":
-        features = None if self.features is None else self.features[places]
+        features, looks = (
+            None if own is None else own[places] for own in (self.features, self.looks)
+        )
         ranks = self.ranks and self.ranks.take(places)
-        return Answers(self.probabilities[places], self.labels[places], features, ranks)
+        return Answers(self.probabilities[places], self.labels[places], features, looks, ranks)
 
 
 # --------------------------------------------------------------------------
@@ -365,7 +369,8 @@ def fit(answers: Answers, wish: Wish, made_from: MadeFrom, costs: Costs | None =
     if costs:
         values[COSTS] = costs.values
         expected |= expect_costs(apart, answers.labels, costs.values)
-    sketch = make_sketch(answers.probabilities, answers.features)
+    assert answers.looks is not None
+    sketch = make_sketch(answers.probabilities, answers.features, answers.looks)
     calibration = Calibration(
         made_from=made_from,
         temperature=temperature,

@@ -339,6 +339,22 @@ class Preprocess:
             return self.normalize(images)
         return images if isinstance(images, np.ndarray) else np.stack(images)
 
+    def from_network_input(self, image: np.ndarray) -> np.ndarray:
+        """The image that `network_input` made this of, uint8 [H, W, C]; of one that it cannot have
+        made, the nearest.
+
+        Args:
+            image: float32 [C, H, W], or uint8 [H, W, C].
+        """
+        if image.dtype == np.uint8:
+            return image
+        planes = zip(image, self.scale.tolist(), self.offset.tolist(), strict=True)
+        found = [
+            cv2.addWeighted(plane, 1 / scale, plane, 0, -offset / scale, dtype=cv2.CV_8U)
+            for plane, scale, offset in planes
+        ]
+        return cv2.merge(found).reshape(*image.shape[1:], len(image))
+
     def to_ops(self) -> list[dict[str, Any]]:
         """The `transform_ops` of an inference.yml, with the names PaddleX 3 knows, but for the
         letterbox, which it has not. Two sides are width and height there.

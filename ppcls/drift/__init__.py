@@ -1,3 +1,3 @@
 """Tells whether photos are still like those that an exported model was calibrated on."""
 
-PARTS = ("features", "scores", "classes")  # that are compared
+PARTS = ("features", "scores", "classes", "looks")  # that are compared

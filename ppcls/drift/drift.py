@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ppcls.drift import PARTS
-from ppcls.drift.permutation import FEWEST, Shift, Verdict, compare, finds
+from ppcls.drift.permutation import FEWEST, Move, Shift, Verdict, compare, finds
 from ppcls.drift.sketch import FINE, Rows, Sketch, sketch_in
 from ppcls.inference.exported_model import ExportedModel
-from ppcls.inference.inputs import find
-from ppcls.inference.predictor import MANY_CLASSES, Predictor
+from ppcls.inference.inputs import find, with_frames
+from ppcls.inference.looks import LEAST, LOOKS
+from ppcls.inference.predictor import MANY_CLASSES, Asked, Predictor, batched
 from ppcls.report.fonts import families, fonts_for
 from ppcls.report.plots import BLUE, GREY, RED, new_figure, png, short
 from ppcls.utils.errors import DataError, UserError
@@ -24,7 +25,18 @@ FILE = "drift.json"
 PICTURE = "drift.png"
 NAMED = 3  # classes that a line names, of those that rose and of those that fell
 BARS = 12  # classes in the picture
-CLEAR = 3.0  # deviations from which on the share of a class is said to have moved
+MANY = 100  # times as much as nothing, nearly
+CLEAR = 3.0  # deviations from which on the share of a class, or a look, is said to have moved
+# What is said of photos that have more of a look, or less: so many times it, or by so many levels.
+TIMES = {"brightness": "as bright", "contrast": "the contrast", "sharpness": "as sharp"}
+COLOURS = {"warmth": ("redder", "bluer"), "tint": ("greener", "less green")}
+UNITS = {
+    "brightness": "levels of 255",
+    "contrast": "levels of 255",
+    "warmth": "red - blue, levels of 255",
+    "tint": "green - red and blue, levels of 255",
+    "sharpness": "octaves",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,8 +146,10 @@ def rows_of(
 ) -> tuple[Rows, int]:
     """What is compared of each photo, and how many could not be read."""
     features = sketch.of == "features"
-    topk = 1 if features else MANY_CLASSES
-    stream = predictor.stream(images, topk, on_error="skip" if skip else "stop", features=features)
+    asked = Asked(1 if features else MANY_CLASSES, skip, features, looks=True)
+    size = predictor.batch_size
+    batches = batched(with_frames(images), size, False)
+    stream = predictor.answer(batches, -(-len(images) // size), asked)
     found: list[Rows] = []
     unread = 0
     try:
@@ -148,7 +162,8 @@ def rows_of(
             row = np.zeros((1, sketch.class_count), np.float32)
             row[0, answer.classes] = answer.scores
             pooled = None if answer.features is None else answer.features[None]
-            found.append(sketch.rows_of(row, pooled))
+            assert answer.looks is not None
+            found.append(sketch.rows_of(row, pooled, answer.looks[None]))
     except DataError as error:
         raise UserError(f"{error} (--on-error skip goes on without it)") from None
     if not found:
@@ -181,11 +196,9 @@ def lines(found_all: Drift) -> list[str]:
     windows = found_all.windows
     count = windows[-1].last
     one = windows[0].verdict
-    of = (
-        "features, scores and classes"
-        if found_all.sketch.of == "features"
-        else "scores and classes"
-    )
+    of = "scores, classes and looks"
+    if found_all.sketch.of == "features":
+        of = f"features, {of}"
     said = [
         f"{found_all.model}: {plural(count, 'photo')} held against {one.reference:,} of the "
         f"calibration, by {of}"
@@ -225,14 +238,38 @@ def part_words(name: str, verdict: Verdict, about: Drift) -> str:
     if name == "scores":
         before, after = verdict.scores
         return f"scores, {times}: {before:.3f} on average before, {after:.3f} now"
-    if name == "features":
-        what = "features" if about.sketch.of == "features" else "all scores of a photo"
-        why = ""
-        if verdict.by_classes >= 0.5:
-            why = f", {100 * verdict.by_classes:.0f} % of it because the classes' shares moved"
-        return f"{what}, {times}{why}"
-    named = [*moved(verdict.shifts, about, 1), *moved(verdict.shifts, about, -1)]
-    return f"classes, {times}" + (f": {', '.join(named)}" if named else "")
+    named = []
+    if name == "classes":
+        named = [*moved(verdict.shifts, about, 1), *moved(verdict.shifts, about, -1)]
+    if name == "looks":
+        named = look_words(verdict.looks)
+    what = name
+    if name == "features" and about.sketch.of != "features":
+        what = "all scores of a photo"
+    why = ""
+    if verdict.by_classes.get(name, 0) >= 0.5:
+        why = f", {100 * verdict.by_classes[name]:.0f} % of it because the classes' shares moved"
+    return f"{what}, {times}{why}" + (f": {', '.join(named)}" if named else "")
+
+
+def look_words(looks: Sequence[Move]) -> list[str]:
+    """How photos look now, as people say it: what moved most clearly."""
+    said = []
+    for one in looks:
+        by = one.after - one.before
+        if one.name in COLOURS:
+            mean = f"{COLOURS[one.name][by < 0]} by {abs(by):.1f} of 255 levels"
+        else:
+            times = (one.after + LEAST) / (one.before + LEAST)  # of what may be 0
+            mean = f"{2**by if one.name == 'sharpness' else times:.2f} times {TIMES[one.name]}"
+        spread = one.spread_after / max(one.spread_before, 1e-9)
+        often = f"{spread:.2f} times as much" if spread < MANY else "and did not"
+        said += [
+            (abs(one.deviations), mean),
+            (abs(one.spread_deviations), f"{one.name} varies {often}"),
+        ]
+    said.sort(key=lambda one: -one[0])
+    return [text for deviations, text in said[:NAMED] if deviations >= CLEAR]
 
 
 def moved(shifts: Sequence[Shift], about: Drift, sign: int) -> list[str]:
@@ -266,12 +303,14 @@ def to_plain(found_all: Drift) -> dict[str, Any]:
                 "alarm": window.verdict.alarm,
                 "p": window.verdict.p,
                 "parts": [asdict(one) for one in window.verdict.parts],
-                "features_by_classes": window.verdict.by_classes,
+                "features_by_classes": window.verdict.by_classes["features"],
+                "looks_by_classes": window.verdict.by_classes["looks"],
                 "scores": dict(zip(("before", "after"), window.verdict.scores, strict=True)),
                 "classes": [
                     {"name": found_all.class_name(one.number)} | asdict(one)
                     for one in window.verdict.shifts
                 ],
+                "looks": [asdict(one) for one in window.verdict.looks],
             }
             for window in found_all.windows
         ],
@@ -295,11 +334,11 @@ def report(found_all: Drift, output: Path | None) -> bool:
 
 
 def draw(found_all: Drift) -> bytes:
-    """PNG: scores, shares of classes and two axes of the features of the window that is least like
-    the reference and, where there are several, how far apart each is.
+    """PNG: scores, shares of classes, two axes of the features and the look that moved most, of the
+    window that is least like the reference; and, where there are several, how far apart each is.
     """
     several = len(found_all.windows) > 1
-    figure = new_figure((15, 8 if several else 5))
+    figure = new_figure((18, 8 if several else 5))
     parts: Any = figure.subfigures(2, 1) if several else (figure, None)
     upper, lower = parts
     window = found_all.furthest
@@ -309,7 +348,7 @@ def draw(found_all: Drift) -> bytes:
         f"{name}: {'drift' if window.verdict.alarm else 'no drift is seen'} "
         f"(p {window.verdict.p:.3g})"
     )
-    left, middle, right = upper.subplots(1, 3)
+    left, middle, right, last = upper.subplots(1, 4)
     kinds = ((found_all.sketch.rows, GREY, "calibration"), (window.rows, color, name))
     bins = np.linspace(0, 1, 21)
     for rows, own, label in kinds:
@@ -321,7 +360,8 @@ def draw(found_all: Drift) -> bytes:
     left.legend(fontsize=9)
     draw_classes(middle, found_all, window, color)
     draw_axes(right, kinds, window, found_all.sketch.of)
-    for axes in (left, middle, right):
+    draw_look(last, kinds, window)
+    for axes in (left, middle, right, last):
         axes.grid(alpha=0.25)
         axes.set_axisbelow(True)
     if lower:
@@ -372,10 +412,20 @@ def draw_axes(axes: Any, kinds: Sequence[tuple[Rows, str, str]], window: Window,
     )
 
 
+def draw_look(axes: Any, kinds: Sequence[tuple[Rows, str, str]], window: Window) -> None:
+    """How the photos are spread in the look that moved most."""
+    name = window.verdict.looks[0].name
+    values = [rows.looks[:, LOOKS.index(name)].astype(np.float64) for rows, _, _ in kinds]
+    bins = np.histogram_bin_edges(np.concatenate(values), 24)
+    for own, (_, color, _) in zip(values, kinds, strict=True):
+        axes.hist(own, bins, weights=np.full(len(own), 100 / len(own)), color=color, alpha=0.6)
+    axes.set(xlabel=f"{name}, {UNITS[name]}", ylabel="photos, %", title=title("looks", window))
+
+
 def draw_windows(axes: Any, found_all: Drift) -> None:
     """How far apart each window is, in each part."""
     ends = [one.last for one in found_all.windows]
-    for name, color in zip(PARTS, (BLUE, GREY, "black"), strict=True):
+    for name, color in zip(PARTS, (BLUE, GREY, "black", "darkorange"), strict=True):
         values = [one.verdict.part(name).distance for one in found_all.windows]
         axes.plot(ends, values, "o-", color=color, label=name, markersize=4)
     for one in found_all.alarms:

@@ -1,12 +1,12 @@
 """Whether two samples of images are alike: an exact test by permutation of which is which.
 
 Where they are alike, all ways to deal the images to the two are equally likely, so the share of
-them that lie as far apart as the given one is the chance of that. Three distances are looked at in
+them that lie as far apart as the given one is the chance of that. Four distances are looked at in
 the same permutations: of where the features lie (energy distance, which is an MMD: arXiv:0805.2368,
-arXiv:1207.6076), of the scores (Anderson and Darling's) and of the classes (chi-squared). The alarm
-is for the smallest of their three chances, compared with the smallest ones of all permutations
-(Westfall and Young): so the three together are wrong as seldom as is asked. Which distance finds
-which shift: arXiv:1810.11953.
+arXiv:1207.6076), of the scores (Anderson and Darling's), of the classes (chi-squared) and of how
+the images look (Hotelling's, of normal scores). The alarm is for the smallest of their four
+chances, compared with the smallest ones of all permutations (Westfall and Young): so the four
+together are wrong as seldom as is asked. Which distance finds which shift: arXiv:1810.11953.
 """
 
 import math
@@ -19,10 +19,12 @@ import numpy as np
 
 from ppcls.drift import PARTS
 from ppcls.drift.sketch import FINE, Rows, product
+from ppcls.inference.looks import LOOKS
 
 PERMUTATIONS = 1000  # with the one that was found, at least
 BEYOND = 10  # permutations that lie beyond an alarm's limit, at least
 LANDMARKS = 128
+SPREADS = 0.5  # by which the spreads of looks count, beside their means
 SEEN = 10  # images of both samples from which a class counts by itself
 TOGETHER = 64  # permutations that are worked on at a time, a power of two …
 MOST = 1 << 22  # … and images in all of them
@@ -62,6 +64,31 @@ class Shift:
 
 
 @dataclass(frozen=True)
+class Move:
+    """One of the LOOKS in the reference and in the window, in its own units.
+
+    Attributes:
+        before, after: its means.
+        deviations: by which the mean has risen or, below 0, fallen.
+        spread_before, spread_after: how far images lie from these means, on average.
+        spread_deviations: by which that has risen or fallen.
+    """
+
+    name: str
+    before: float
+    after: float
+    deviations: float
+    spread_before: float
+    spread_after: float
+    spread_deviations: float
+
+    @property
+    def clearest(self) -> float:
+        """Deviations, of the mean or the spread."""
+        return max(abs(self.deviations), abs(self.spread_deviations))
+
+
+@dataclass(frozen=True)
 class Verdict:
     """What came of a test.
 
@@ -69,9 +96,10 @@ class Verdict:
         p: the chance that alike images are as far apart in any of the parts.
         parts: the one that moved most first.
         shifts: of the classes, the largest first.
-        by_classes: the share of the distance of the features that goes where the classes of the
-            reference are given the shares that they have in the window, 0 to 1.
+        by_classes: the share of the distance of the features, and of the looks, that goes where the
+            classes of the reference are given the shares that they have in the window, 0 to 1.
         scores: the mean score in the reference and in the window.
+        looks: the one that moved most clearly first.
     """
 
     images: int
@@ -80,8 +108,9 @@ class Verdict:
     p: float
     parts: tuple[Part, ...]
     shifts: tuple[Shift, ...]
-    by_classes: float
+    by_classes: dict[str, float]
     scores: tuple[float, float]
+    looks: tuple[Move, ...]
 
     @property
     def alarm(self) -> bool:
@@ -131,10 +160,16 @@ def compare(
     times = np.where(mean > 0, found[:, 0] / np.maximum(mean, 1e-300), 1.0)
     measured = zip(PARTS, times.tolist(), p.tolist(), surplus.tolist(), strict=True)
     parts = [Part(*one) for one in measured]
-    explained = pooled.by_classes()
-    # Where other shares of classes are why the features moved, these are named first.
-    order = {"classes": 0, "features": 1, "scores": 2}
-    leads = explained > 0.5 and p[2] <= false_alarms
+    chances = {one.name: one.p for one in parts}
+    explained = {
+        name: pooled.by_classes(centred)
+        for name, centred in (("features", pooled.features), ("looks", pooled.looks))
+    }
+    moved = [name for name in explained if chances[name] <= false_alarms]
+    # Where other shares of classes are why these moved, they are named first.
+    leads = moved and chances["classes"] <= false_alarms
+    leads = leads and all(explained[name] > 0.5 for name in moved)
+    order = {"classes": 0, "features": 1, "scores": 2, "looks": 3}
 
     def key(one: Part) -> tuple[float, ...]:
         return (order[one.name] if leads else 0, one.p, -one.surplus)
@@ -148,6 +183,7 @@ def compare(
         shifts=shifts(reference.classes, window.classes),
         by_classes=explained,
         scores=(float(reference.scores.mean()), float(window.scores.mean())),
+        looks=moves(reference.looks, window.looks),
     )
 
 
@@ -164,6 +200,7 @@ class Pooled:
         ends: of images of one score, the last.
         weights: of the distance of the two samples at each of these.
         kinds: which class each is of, those of few images together, 0 or 1, float32 [N, C].
+        looks: as `normal_scores` gives them, float32 [N, K].
     """
 
     sizes: tuple[int, int]
@@ -173,6 +210,7 @@ class Pooled:
     ends: np.ndarray
     weights: np.ndarray
     kinds: np.ndarray
+    looks: np.ndarray
 
     @classmethod
     def of(cls, reference: Rows, window: Rows) -> "Pooled":
@@ -191,16 +229,15 @@ class Pooled:
         kinds[np.arange(count), column] = 1
         own = (order >= len(reference)).astype(np.float32)
         sizes = len(reference), len(window)
-        return cls(sizes, rows.classes, features, own, ends, weights, kinds)
+        looks = normal_scores(rows.looks)
+        return cls(sizes, rows.classes, features, own, ends, weights, kinds, looks)
 
-    @property
-    def spread(self) -> float:
-        """The variance of the features, over all their coordinates."""
-        return float((self.features**2).mean(axis=0, dtype=np.float64).sum())
+    def by_classes(self, centred: np.ndarray) -> float:
+        """The share of a distance of means that other shares of the classes account for, from 0 to
+        1: that which is gone where the reference's images have the window's shares.
 
-    def by_classes(self) -> float:
-        """The share of the features' distance that other shares of the classes account for, from 0
-        to 1: that which is gone where the reference's images have the window's shares.
+        Args:
+            centred: `features` or `looks`.
         """
         own = self.own > 0
         before, after = (np.bincount(self.classes, mask) for mask in (~own, own))
@@ -210,9 +247,9 @@ class Pooled:
         found = []
         for each in (np.ones(len(weights)), weights):
             share = each / each.sum()
-            mean = (share[:, None] * self.features[~own]).sum(axis=0)
-            apart = ((self.features[own].mean(axis=0) - mean) ** 2).sum()
-            chance = self.spread * ((share**2).sum() + 1 / own.sum())
+            mean = (share[:, None] * centred[~own]).sum(axis=0)
+            apart = ((centred[own].mean(axis=0) - mean) ** 2).sum()
+            chance = spread_of(centred) * ((share**2).sum() + 1 / own.sum())
             found.append(max(float(apart - chance), 0.0))
         return max(1 - found[1] / found[0], 0.0) if found[0] else 0.0
 
@@ -226,9 +263,9 @@ class Pooled:
         """
         reference, window = self.sizes
         both = 1 / reference + 1 / window
-        chance = self.spread * both
-        features = ((product(dealt, self.features).astype(np.float64) * both) ** 2).sum(axis=1)
-        features = np.rint(features / chance * 1e5) if chance > 1e-9 else np.zeros(len(dealt))
+        features, looks = (
+            means_apart(dealt, centred, both) for centred in (self.features, self.looks)
+        )
         below = np.cumsum(dealt, axis=1)
         below = below[:, :-1] if len(self.ends) == below.shape[1] - 1 else below[:, self.ends]
         apart = below * np.float32(both) - ((self.ends + 1) / reference).astype(np.float32)
@@ -236,7 +273,27 @@ class Pooled:
         totals = self.kinds.sum(axis=0, dtype=np.float64)
         apart = product(dealt, self.kinds).astype(np.float64) * both - totals / reference
         classes = (apart**2 / np.maximum(totals, 1)).sum(axis=1)
-        return np.stack([features, scores, classes])
+        return np.stack([features, scores, classes, looks])
+
+
+def spread_of(centred: np.ndarray) -> float:
+    """The variance of rows about 0, over all their coordinates."""
+    return float((centred**2).mean(axis=0, dtype=np.float64).sum())
+
+
+def means_apart(dealt: np.ndarray, centred: np.ndarray, both: float) -> np.ndarray:
+    """The squared distance of two samples' means, in 1e-5 of what chance makes of it, [count];
+    whole numbers, so that equal ones are equal.
+
+    Args:
+        centred: rows about 0, float32 [N, K].
+        both: 1 / N of one sample + 1 / N of the other.
+    """
+    chance = spread_of(centred) * both
+    if chance <= 1e-9:
+        return np.zeros(len(dealt))
+    apart = product(dealt, centred).astype(np.float64) * both
+    return np.rint((apart**2).sum(axis=1) / chance * 1e5)
 
 
 def coordinates(places: np.ndarray) -> np.ndarray:
@@ -263,6 +320,39 @@ def coordinates(places: np.ndarray) -> np.ndarray:
         found[step] = (kernel - known) / np.sqrt(left[place])
         left = np.maximum(left - found[step] ** 2, 0)
     return centered(found.T)
+
+
+def normal_scores(looks: np.ndarray) -> np.ndarray:
+    """Float32 [N, at most 2 * LOOKS]: each column by its ranks, as if it were normal, and the
+    squares of these, so that the squares of the differences of their means add up to how far the
+    means of looks are apart (Hotelling's T²), and half of how far their spreads are, but for a
+    factor. What does not vary is left out. No image, however odd, counts for much.
+
+    Args:
+        looks: of both samples, [N, LOOKS].
+    """
+    count = len(looks)
+    quantiles = np.array([0, *(NormalDist().inv_cdf(i / 2 / count) for i in range(1, 2 * count))])
+    columns = []
+    for column in looks.T:
+        _, which, counts = np.unique(column, return_inverse=True, return_counts=True)
+        columns.append(quantiles[(2 * np.cumsum(counts) - counts)[which]])  # the middle of equals
+    scores = np.stack(columns, axis=1)
+    scores -= scores.mean(axis=0)
+    squares = scores**2
+    squares -= squares.mean(axis=0)
+    found = uncorrelated(scores), math.sqrt(SPREADS) * uncorrelated(squares)
+    return np.concatenate(found, axis=1, dtype=np.float32)
+
+
+def uncorrelated(columns: np.ndarray) -> np.ndarray:
+    """Of columns about 0, float64 [N, K], combinations of the variance 1, float32 [N, K or fewer],
+    by all in which something varies.
+    """
+    values, axes = np.linalg.eigh(np.einsum("ni,nj->ij", columns, columns) / len(columns))
+    varies = values > 1e-3 * values.max(initial=1e-3)
+    white = axes[:, varies] / np.sqrt(values[varies])
+    return product(columns.astype(np.float32), white.astype(np.float32))
 
 
 def centered(rows: np.ndarray) -> np.ndarray:
@@ -316,6 +406,18 @@ def shifts(reference: np.ndarray, window: np.ndarray) -> tuple[Shift, ...]:
         for i in found
         if moved[i] and share[i]
     )
+
+
+def moves(reference: np.ndarray, window: np.ndarray) -> tuple[Move, ...]:
+    """Of how images look, the clearest first; the spreads by Levene's test."""
+    samples = [one.astype(np.float64) for one in (reference, window)]
+    columns = []
+    for values in (samples, [np.abs(one - one.mean(axis=0)) for one in samples]):
+        before, after = (one.mean(axis=0) for one in values)
+        error = np.concatenate(values).std(axis=0) * math.sqrt(sum(1 / len(one) for one in values))
+        columns += [before, after, (after - before) / np.maximum(error, 1e-9)]
+    found = zip(LOOKS, *(one.tolist() for one in columns), strict=True)
+    return tuple(sorted((Move(*one) for one in found), key=lambda one: -one.clearest))
 
 
 def finds(reference: int, window: int, false_alarms: float) -> tuple[float, float]:

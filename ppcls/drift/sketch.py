@@ -1,7 +1,7 @@
 """What an export keeps of the images it was calibrated on, so that others can be held against them.
 
-Of each image that is where its features lie along a few axes, the score of its first class, and
-which class that is: some 50 kB for all, whatever the network is. It holds no image.
+Of each image that is where its features lie along a few axes, the score of its first class, which
+class that is, and how it looks: some 50 kB for all, whatever the network is. It holds no image.
 """
 
 from dataclasses import dataclass, replace
@@ -12,10 +12,11 @@ from typing import Literal
 import numpy as np
 
 from ppcls.inference.calibration import AGAIN, FILE, LEAST, Calibration, principal
+from ppcls.inference.looks import LOOKS
 from ppcls.utils.errors import UserError
 
 SEED = 0
-BYTES = 50_000  # of a sketch, about
+BYTES = 53_000  # of a sketch, at most
 MOST = 1000  # images in it
 AXES = 16
 LEAST_AXES = 2
@@ -25,8 +26,10 @@ FINE = 16  # steps of a deviation, in int8
 FLOOR = 1e-6  # a probability below it counts as that much: what is there is rounding
 PIECE = 1 << 18
 MOST_ROWS = 64
-NAMES = ("axes", "offsets", "factors", "places", "scores", "classes")
+NAMES = ("axes", "offsets", "factors", "places", "scores", "classes", "looks")
+KINDS = ("places", "scores", "classes", "looks")  # of rows
 PREFIX = "sketch_"  # of their names in the file of arrays
+LATEST = "looks"  # of these; a sketch without it is of an older ppcls
 Of = Literal["features", "scores"]
 
 
@@ -38,22 +41,23 @@ class Rows:
         places: along the axes, in steps of 1 / FINE deviations, int8 [N, K].
         scores: the network's own of the likeliest class, float32 [N].
         classes: that class, int64 [N].
+        looks: as `ppcls.inference.looks` has them, float16 [N, LOOKS].
     """
 
     places: np.ndarray
     scores: np.ndarray
     classes: np.ndarray
+    looks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def take(self, which: np.ndarray | slice) -> "Rows":
-        return Rows(self.places[which], self.scores[which], self.classes[which])
+        return Rows(*(getattr(self, kind)[which] for kind in KINDS))
 
     @classmethod
     def joined(cls, *parts: "Rows") -> "Rows":
-        kinds = ("places", "scores", "classes")
-        return cls(*(np.concatenate([getattr(one, kind) for one in parts]) for kind in kinds))
+        return cls(*(np.concatenate([getattr(one, kind) for one in parts]) for kind in KINDS))
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +80,22 @@ class Sketch:
     of: Of
     class_count: int
 
-    def rows_of(self, probabilities: np.ndarray, features: np.ndarray | None) -> Rows:
+    def rows_of(
+        self, probabilities: np.ndarray, features: np.ndarray | None, looks: np.ndarray
+    ) -> Rows:
         """What is kept of images.
 
         Args:
             probabilities: the network's own, [N, classes].
             features: [N, D], where `of` is features.
+            looks: [N, LOOKS].
         """
         values = values_of(self.of, probabilities, features)
         found = (product(values, self.turned) - self.offsets) * self.factors
         places = np.clip(np.rint(found * FINE), -127, 127).astype(np.int8)
         classes = probabilities.argmax(axis=1)
         scores = probabilities[np.arange(len(probabilities)), classes].astype(np.float32)
-        return Rows(places, scores, classes)
+        return Rows(places, scores, classes, looks.astype(np.float16))
 
     @cached_property
     def turned(self) -> np.ndarray:
@@ -98,9 +105,9 @@ class Sketch:
     def arrays(self) -> dict[str, np.ndarray]:
         """As they stand in the file of arrays; see `sketch_in`."""
         kind = np.uint16 if self.class_count <= 1 << 16 else np.int32
-        own = (self.axes, self.offsets, self.factors, self.rows.places, self.rows.scores)
-        classes = self.rows.classes.astype(kind)
-        return {PREFIX + name: array for name, array in zip(NAMES, (*own, classes), strict=True)}
+        rows = replace(self.rows, classes=self.rows.classes.astype(kind))
+        own = (self.axes, self.offsets, self.factors, *(getattr(rows, kind) for kind in KINDS))
+        return {PREFIX + name: array for name, array in zip(NAMES, own, strict=True)}
 
 
 def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -129,7 +136,9 @@ def values_of(of: str, probabilities: np.ndarray, features: np.ndarray | None) -
     return logits - logits.mean(axis=1, keepdims=True)
 
 
-def make_sketch(probabilities: np.ndarray, features: np.ndarray | None) -> Sketch:
+def make_sketch(
+    probabilities: np.ndarray, features: np.ndarray | None, looks: np.ndarray
+) -> Sketch:
     """Of images that the network has not learnt from: a sample that is the same each time.
 
     The axes are found on a third of the images, which are left out of the rows: to images that axes
@@ -138,14 +147,15 @@ def make_sketch(probabilities: np.ndarray, features: np.ndarray | None) -> Sketc
     Args:
         probabilities: the network's own, [N, classes].
         features: [N, D]; None where the network gives none.
+        looks: [N, LOOKS].
     """
     count = len(probabilities)
     order = np.random.default_rng(SEED).permutation(count)
     apart = min(max(round(count * APART), 1), MOST_APART)
     empty = find_axes(*at(order[:apart], probabilities, features))
-    room = (BYTES - empty.axes.nbytes) // (len(empty.axes) + 4 + 2)
+    room = (BYTES - empty.axes.nbytes) // (len(empty.axes) + 4 + 2 + 2 * len(LOOKS))
     kept = np.sort(order[apart:][: min(max(room, 1), MOST)])
-    return replace(empty, rows=empty.rows_of(*at(kept, probabilities, features)))
+    return replace(empty, rows=empty.rows_of(*at(kept, probabilities, features), looks[kept]))
 
 
 def find_axes(probabilities: np.ndarray, features: np.ndarray | None) -> Sketch:
@@ -163,7 +173,8 @@ def find_axes(probabilities: np.ndarray, features: np.ndarray | None) -> Sketch:
     varies = spread > 1e-6 * np.abs(along).max(initial=1)
     factors = np.where(varies, 1 / np.maximum(spread, LEAST), 0).astype(np.float32)
     nothing = np.zeros(0, np.float32)
-    rows = Rows(np.zeros((0, len(axes)), np.int8), nothing, nothing.astype(np.int64))
+    places, looks = np.zeros((0, len(axes)), np.int8), np.zeros((0, len(LOOKS)), np.float16)
+    rows = Rows(places, nothing, nothing.astype(np.int64), looks)
     offsets = along.mean(axis=0).astype(np.float32)
     return Sketch(axes, offsets, factors, rows, of, probabilities.shape[1])
 
@@ -180,20 +191,22 @@ def sketch_in(calibration: Calibration, folder: Path) -> Sketch | None:
     Raises:
         UserError: its arrays do not fit together.
     """
-    if calibration.sketch is None:
+    if calibration.sketch is None or PREFIX + LATEST not in calibration.values:
         return None
     found = [calibration.values.get(PREFIX + name) for name in NAMES]
-    axes, offsets, factors, places, scores, classes = found
+    axes, offsets, factors, places, scores, classes, looks = found
     classes_of_network = calibration.made_from.classes
     try:
         width, count = len(offsets), len(scores)  # type: ignore
         shapes = ((axes, (width, axes.shape[-1])), (offsets, (width,)), (factors, (width,)),  # type: ignore
-                  (places, (count, width)), (scores, (count,)), (classes, (count,)))  # fmt: skip
+                  (places, (count, width)), (scores, (count,)), (classes, (count,)),
+                  (looks, (count, len(LOOKS))))  # fmt: skip
         whole = count > 0 and all(array.shape == shape for array, shape in shapes)  # type: ignore
         whole = whole and int(classes.max()) < classes_of_network  # type: ignore
+        whole = whole and bool(np.isfinite(looks).all())  # type: ignore
     except (AttributeError, TypeError, IndexError):
         whole = False
     if not whole:
         raise UserError(f"{folder / FILE}: has no whole sketch of its images; {AGAIN}")
-    rows = Rows(places, scores, classes.astype(np.int64))  # type: ignore
+    rows = Rows(places, scores, classes.astype(np.int64), looks)  # type: ignore
     return Sketch(axes, offsets, factors, rows, calibration.sketch, classes_of_network)  # type: ignore

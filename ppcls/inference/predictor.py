@@ -32,6 +32,7 @@ from ppcls.inference.inputs import (
     time_of,
     with_frames,
 )
+from ppcls.inference.looks import looks_of
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.utils import environment
 from ppcls.utils.errors import DataError, UserError
@@ -48,6 +49,7 @@ SUMS_TO_ONE = 1e-3
 NOTHING = "no class above its threshold"
 NAMED = 3  # class names in a Predictor's repr
 NAMED_IN_SET = 5  # class names of an answer that is not sure
+ARRAYS = ("features", "maps", "looks")  # of a prediction
 PREPARED = tuple(field.name for field in fields(Preprocess))  # type: ignore
 OWN = ("folder", "device", "threads", "engine", "precision", "batch_size", "calibrated")
 
@@ -81,10 +83,12 @@ class Prediction:
     # float32 [k, h, w], where they were asked for: each class's logit, place by place of what comes
     # to the network of the image (`Preprocess.seen`)
     maps: np.ndarray | None = field(default=None, repr=False, compare=False)
+    # float32 [LOOKS], how the image looks (`ppcls.inference.looks`), where drift is looked for
+    looks: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     def plain(self) -> dict[str, Any]:
         """All but the arrays, by name."""
-        kept = (one.name for one in fields(self) if one.name not in ("features", "maps"))
+        kept = (one.name for one in fields(self) if one.name not in ARRAYS)
         return {name: getattr(self, name) for name in kept}
 
     def __str__(self) -> str:
@@ -125,12 +129,15 @@ class Batch:
 
 @dataclass(frozen=True)
 class Run:
-    """A batch on its way: mistakes by image, the images of all others, then their outputs."""
+    """A batch on its way: mistakes by image, the images of all others and, where that was asked,
+    how each of these looks, then their outputs.
+    """
 
     mistakes: list[DataError | None]
     images: np.ndarray | None
     seconds: float
     outputs: Sequence[np.ndarray] = ()
+    looks: Sequence[np.ndarray] = ()
 
 
 class Predictor:
@@ -369,19 +376,17 @@ class Predictor:
     def answer(
         self, batches: Iterator[Batch], count: int, asked: "Asked"
     ) -> Generator[Prediction, None, None]:
-        skip = asked.skip
         if count == 1:  # at once, in the calling thread
             for batch in batches:
-                yield from self.finish(batch, self.prepare(batch, skip), self.engine, asked)
+                yield from self.finish(batch, self.prepare(batch, asked), self.engine, asked)
             return
         engine = self.engine_for(count)
         streams = engine.settings.streams
-        keep = self.keeps(asked)
-        work = partial(self.prepare_and_run, engine, keep) if streams > 1 else self.prepare
+        work = partial(self.prepare_and_run, engine) if streams > 1 else self.prepare
         waiting: deque[tuple[Batch, Future[Run]]] = deque()
         try:
             for batch in batches:
-                waiting.append((batch, self.workers.submit(work, batch, skip)))
+                waiting.append((batch, self.workers.submit(work, batch, asked)))
                 if len(waiting) > AHEAD * streams:
                     ready, future = waiting.popleft()
                     yield from self.finish(ready, result_of(future), engine, asked)
@@ -414,6 +419,7 @@ class Predictor:
         wanted = done.outputs and (asked.features or self.needs_features)
         features = iter(self.pooled(done.outputs) if wanted else ())
         maps = iter(self.explaining(done) if done.outputs and asked.maps else ())
+        looks = iter(done.looks)
         milliseconds = done.seconds * 1000 / len(done.mistakes)
         for place, unread in enumerate(done.mistakes):
             path = path_of(batch.images[place])
@@ -421,11 +427,12 @@ class Predictor:
             row = None if unread else next(scores)
             pooled = None if unread else next(features, None)
             explain = None if unread else next(maps, None)
+            seen = None if unread else next(looks, None)
             if row is not None and np.isfinite(row).all():
                 found = self.prediction(path, row, asked.topk, milliseconds, pooled)
                 own = explain(found.classes) if explain else None
                 kept = pooled if asked.features else None
-                yield replace(found, time=time, features=kept, maps=own)
+                yield replace(found, time=time, features=kept, maps=own, looks=seen)
                 continue
             mistake = unread or self.not_finite(batch.name(place))
             if not asked.skip:
@@ -532,11 +539,13 @@ class Predictor:
             f"{settings}): its weights are damaged or it overflows; {fix}"
         )
 
-    def prepare_and_run(self, engine: Engine, keep: bool, batch: Batch, skip: bool) -> Run:
-        return run(engine, self.prepare(batch, skip), keep)
+    def prepare_and_run(self, engine: Engine, batch: Batch, asked: "Asked") -> Run:
+        return run(engine, self.prepare(batch, asked), self.keeps(asked))
 
-    def prepare(self, batch: Batch, skip: bool) -> Run:
-        """The network's input, and the seconds it took; unless `skip`, up to the first mistake."""
+    def prepare(self, batch: Batch, asked: "Asked") -> Run:
+        """The network's input, and the seconds it took; unless they are skipped, up to the first
+        mistake.
+        """
         start = time.perf_counter()
         preprocess = self.manifest.preprocess
         images: list[np.ndarray] = []
@@ -549,12 +558,13 @@ class Predictor:
                 mistakes.append(None)
             except DataError as error:
                 mistakes.append(error)
-                if not skip:
+                if not asked.skip:
                     break
         if not images:
             return Run(mistakes, None, 0.0)
         result = preprocess.network_input(images, self.manifest.input)
-        return Run(mistakes, result, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return Run(mistakes, result, seconds, looks=[*map(looks_of, images)] if asked.looks else ())
 
     def probabilities(self, output: np.ndarray) -> np.ndarray:
         """The network's output, [N, classes], as probabilities; NaN in rows that are not finite."""
@@ -607,12 +617,15 @@ def own_engine(engine: Any) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is to come of each image: classes, what to do with broken ones, features, maps."""
+    """What is to come of each image: classes, what to do with broken ones, features, maps, how it
+    looks.
+    """
 
     topk: int
     skip: bool
     features: bool
-    maps: bool
+    maps: bool = False
+    looks: bool = False
 
 
 def in_place(given: dict[str, Any]) -> dict[str, Any]:
@@ -673,7 +686,8 @@ def run(engine: Engine, prepared: Run, keep: bool = False) -> Run:
         return prepared
     outputs, seconds = engine.run_timed(prepared.images)
     images = prepared.images if keep else None
-    return Run(prepared.mistakes, images, prepared.seconds + seconds, outputs)
+    seconds += prepared.seconds
+    return replace(prepared, images=images, seconds=seconds, outputs=outputs)
 
 
 def are_finite(output: np.ndarray) -> np.ndarray:

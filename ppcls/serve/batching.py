@@ -66,7 +66,8 @@ class Request:
 @dataclass(eq=False)
 class Item:
     """An image of a request: `pixels` uint8 [H, W, C], or as the network takes it; of what was
-    `seen` of the image itself, top, left, bottom and right, in shares of its height and width.
+    `seen` of the image itself, top, left, bottom and right, in shares of its height and width; and
+    how it `looks`, where drift is watched and these are pixels.
     """
 
     request: Request
@@ -74,6 +75,7 @@ class Item:
     pixels: np.ndarray
     is_tensor: bool = False
     seen: Sequence[float] = ()
+    looks: np.ndarray | None = None
 
     @property
     def kind(self) -> tuple[object, ...]:

@@ -61,8 +61,8 @@ class Metrics:
         )  # fmt: skip
         self.drift_distance = Gauge(
             "ppcls_drift_distance",
-            "How far the last window's images are from the calibration's, in features, scores and "
-            "classes, by what chance makes of it.", ["model", "part"], registry=own,
+            "How far the last window's images are from the calibration's, in features, scores, "
+            "classes and looks, by what chance makes of it.", ["model", "part"], registry=own,
         )  # fmt: skip
         self.drift_p = Gauge(
             "ppcls_drift_p", "The chance that like images are as far away.", MODEL, registry=own

@@ -85,18 +85,21 @@ class Watch:
     def needs_features(self) -> bool:
         return self.sketch.of == "features"
 
-    def take(self, probabilities: np.ndarray, features: np.ndarray | None) -> None:
-        """Images that were answered: the network's own probabilities [N, classes], features [N, D].
+    def take(
+        self, probabilities: np.ndarray, features: np.ndarray | None, looks: np.ndarray
+    ) -> None:
+        """Images that were answered: the network's own probabilities [N, classes], features [N, D],
+        looks [N, LOOKS].
 
         Those that are not finite are left out.
         """
         whole = np.isfinite(probabilities).all(axis=1)
         if not whole.all():
-            probabilities = probabilities[whole]
+            probabilities, looks = probabilities[whole], looks[whole]
             features = None if features is None else features[whole]
         if not len(probabilities):
             return
-        rows = self.sketch.rows_of(probabilities, features)
+        rows = self.sketch.rows_of(probabilities, features, looks)
         with self.lock:
             self.kept.append(rows)
             self.count += len(rows)

@@ -26,6 +26,7 @@ from PIL import Image
 from ppcls.data import decode
 from ppcls.data.preprocess import Preprocess
 from ppcls.inference.inputs import Content, open_with_sides
+from ppcls.inference.looks import looks_of
 from ppcls.inference.manifest import FILE as MANIFEST
 from ppcls.inference.predictor import MANY_CLASSES, Predictor, best_of
 from ppcls.inference.selfcheck import check
@@ -199,6 +200,7 @@ class Server:
             preprocess = self.predictor.manifest.preprocess
             pixels, upright = open_with_sides(image, preprocess)
             seen = shares_seen(preprocess, *upright) if request.explain else ()
+            looks = looks_of(pixels) if self.watch else None
         except TimeoutError:
             self.fail(request, place, Failure("late", "it came too late"))
         except UserError as error:
@@ -207,7 +209,7 @@ class Server:
             self.fail(request, place, Failure("engine", guard.gist(error)))
         else:
             request.decoding = max(request.decoding, time.monotonic() - start)
-            self.batcher.put(Item(request, place, pixels, seen=seen))
+            self.batcher.put(Item(request, place, pixels, seen=seen, looks=looks))
         finally:
             self.busy.pop(own, None)
 
@@ -235,26 +237,26 @@ class Server:
             items = [item for item in items if not item.request.is_over(now)]
             failure = Failure("late", "it came too late")
             whole = [item.request for item in late if item.request.answer(item.place, failure)]
-            seen: list[tuple[np.ndarray, np.ndarray | None]] = []
+            seen: list[tuple[list[Item], np.ndarray, np.ndarray | None]] = []
             if items:
                 self.busy[own] = now
                 whole += self.run_batch(items, alone, seen)
                 self.busy.pop(own, None)
             self.send_answers(whole)
             if self.watch:  # nobody waits for it
-                for outputs in seen:
-                    self.watch.take(*outputs)
+                for ran, rows, pooled in seen:
+                    self.watch.take(rows, pooled, self.looks(ran))
 
     def run_batch(
         self,
         items: list[Item],
         alone: bool,
-        seen: list[tuple[np.ndarray, np.ndarray | None]],
+        seen: list[tuple[list[Item], np.ndarray, np.ndarray | None]],
     ) -> list[Request]:
         """Predict; returns the requests that have all their answers now.
 
         Args:
-            seen: probabilities and features are added to it, for the watch over drift.
+            seen: images, probabilities and features are added to it, for the watch over drift.
         """
         start = time.monotonic()
         engine = self.plan.alone if alone else self.plan.beside
@@ -271,7 +273,7 @@ class Server:
                 maps = self.predictor.class_maps(outputs)
             found = [self.result(*one) for one in zip(items, rows, pooled, maps, strict=True)]
             if self.watch:
-                seen.append((rows, pooled if self.watch.needs_features else None))
+                seen.append((items, rows, pooled if self.watch.needs_features else None))
         except Exception as error:  # engines and memory have kinds of their own
             if len(items) > 1:  # one of them may be why, or that they are many
                 return [whole for item in items for whole in self.run_batch([item], alone, seen)]
@@ -296,6 +298,18 @@ class Server:
             return np.stack(pixels)
         about = self.predictor.manifest
         return about.preprocess.network_input(pixels, about.input)
+
+    def looks(self, items: list[Item]) -> np.ndarray:
+        """How images look, float32 [N, LOOKS]; of a client's tensor, the pixels it was made of."""
+        preprocess = self.predictor.manifest.preprocess
+        return np.stack(
+            [
+                looks_of(preprocess.from_network_input(item.pixels))
+                if item.looks is None
+                else item.looks
+                for item in items
+            ]
+        )
 
     def result(
         self,

@@ -14,6 +14,7 @@ from ppcls.calibrate.costs import Costs, read_costs
 from ppcls.calibrate.fit import Answers, Wish
 from ppcls.inference import calibration
 from ppcls.inference.calibration import MadeFrom, cheapest, tempered
+from ppcls.inference.looks import LOOKS
 from ppcls.utils.errors import UserError
 
 ENGINE = ("--engine", "onednn")
@@ -136,7 +137,8 @@ def test_what_is_said_of_them_is_cross_fitted():
     logits = random.normal(0, 2, (3000, 4))
     true = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     labels = (true.cumsum(axis=1) < random.random((3000, 1))).sum(axis=1)
-    answers = Answers(tempered(true, 1 / 3), labels)  # three times too sure
+    sure = tempered(true, 1 / 3)  # three times too much so
+    answers = Answers(sure, labels, looks=np.zeros((3000, len(LOOKS)), np.float32))
     costs = np.array([[0, 1, 1, 1], [9, 0, 1, 1], [30, 1, 0, 1], [1, 1, 1, 0]], float)
     made_from = MadeFrom(images=1, classes=4, data="p", digest="0", network={}, assumption="a")
     found = fit.fit(answers, Wish(), made_from, Costs("c.csv", costs))
@@ -151,8 +153,9 @@ def test_what_is_said_of_them_is_cross_fitted():
     ):
         assert expected[name] == pytest.approx(value, rel=1e-3), name
     assert expected["cost_of_likeliest"] - expected["cost"] > 3 * expected["cost_error"] > 0
-    sure = cheapest(answers.probabilities, costs)
-    assert expected["cost"] < costs[labels, sure].mean()  # the temperature is what makes it good
+    assert (
+        expected["cost"] < costs[labels, cheapest(sure, costs)].mean()
+    )  # the temperature is what makes it good
     with pytest.raises(UserError, match=r"^c\.csv: has costs of 4 classes, and the network has 3"):
         fit.fit(Answers(true[:, :3], labels % 3), Wish(), made_from, Costs("c.csv", costs))
 

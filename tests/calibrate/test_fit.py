@@ -19,6 +19,7 @@ from ppcls.inference.calibration import (
     tempered,
     with_products,
 )
+from ppcls.inference.looks import LOOKS
 from ppcls.report import figures
 from ppcls.utils.errors import UserError
 
@@ -40,7 +41,7 @@ def made(count, classes=5, sharpness=1.0, seed=0, features=0):
     if features:
         centers = np.random.default_rng(99).normal(0, 1, (classes, features))
         pooled = (centers[labels] + random.normal(0, 1, (count, features))).astype(np.float32)
-    return Answers(shown, labels, pooled)
+    return Answers(shown, labels, pooled, random.random((count, len(LOOKS)), np.float32))
 
 
 # --------------------------------------------------------------------------- temperature

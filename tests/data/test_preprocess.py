@@ -130,6 +130,20 @@ def test_normalize_equals_plain_numpy_bit_for_bit(channels, count):
         np.testing.assert_array_equal(result.view(np.int32), wanted.copy().view(np.int32))
 
 
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_what_came_of_an_image_goes_back_to_its_pixels(channels):
+    values = {"mean": (0.485, 0.456, 0.406, 0.1)[:channels], "std": (0.229, 0.1, 1.7, 3)[:channels]}
+    preprocess = Preprocess(**values)
+    image = noise(1, 16, 16, channels)[0]
+    image[:, :, 0] = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    given = preprocess.network_input([image], "float32")[0]
+    back = preprocess.from_network_input(np.frombuffer(given.tobytes(), "<f4").reshape(given.shape))
+    assert back.dtype == np.uint8
+    np.testing.assert_array_equal(back, image)
+    assert preprocess.from_network_input(image) is image
+    assert preprocess.from_network_input(given - np.float32(20))[:, :, 0].max() == 0
+
+
 def test_normalize_is_the_textbook_formula():
     preprocess = Preprocess(**LITE)
     images = noise(2, 8, 8, 3)

@@ -13,7 +13,11 @@ from ppcls.calibrate.calibrate import calibrate
 from ppcls.calibrate.fit import Wish
 from ppcls.drift import PARTS
 from ppcls.export import Form
+from ppcls.inference import calibration, manifest
+from ppcls.inference.inputs import open_image
+from ppcls.serve.watch import how_of
 from ppcls.serve.worker import classes_of
+from ppcls.utils.errors import UserError
 
 ENGINE = "onnxruntime"
 SOON = 120  # seconds for what takes less than one
@@ -125,7 +129,16 @@ def send(client, paths):
     assert client.post("/predict", files=files).status_code == 200
 
 
-def test_windows_are_held_against_the_calibration(client, known, tmp_path):
+def send_tensors(client, folder, paths):
+    """The images as the network takes them."""
+    preprocess = manifest.read(folder).preprocess
+    tensor = preprocess.normalize([open_image(path, preprocess) for path in paths])
+    given = {"name": "tensor", "datatype": "FP32", "shape": list(tensor.shape)}
+    body = {"inputs": [given | {"data": tensor.tolist()}]}
+    assert client.post("/v2/models/small/infer", json=body).status_code == 200
+
+
+def test_windows_are_held_against_the_calibration(client, calibrated, known, tmp_path):
     """The other tests' images stand in windows, too."""
     name = 'ppcls_images_total{model="small",outcome="predicted"} '
     before = client.get("/metrics").text.partition(name)[2].partition("\n")[0]
@@ -138,6 +151,10 @@ def test_windows_are_held_against_the_calibration(client, known, tmp_path):
     for part in PARTS:
         assert 0 <= found[f'ppcls_drift_distance{{,part="{part}"}}'] < 10
     until(client, lambda found: found["ppcls_drift_images"] == 7)
+    send_tensors(client, calibrated, known[:20])
+    found = until(client, lambda found: windows(found) == asked // 20 + 3)
+    assert found["ppcls_drift_alarm"] == 0
+    assert found['ppcls_drift_distance{,part="looks"}'] < 10
     for number in range(33):
         Image.new("RGB", (40, 48), (number, 0, 0)).save(tmp_path / f"{number}.png")
     send(client, sorted(tmp_path.iterdir()))
@@ -149,3 +166,16 @@ def test_windows_are_held_against_the_calibration(client, known, tmp_path):
 
 def windows(found):
     return sum(count for name, count in found.items() if name.startswith("ppcls_drift_windows_t"))
+
+
+def test_a_sketch_of_an_older_ppcls_is_not_watched(calibrated):
+    """Which had no looks; nor is a service refused for it, as for a damaged one."""
+    asked = {"window": 20, "false_alarms": 0.01}
+    with ppcls.Predictor(calibrated, engine=ENGINE) as predictor:
+        assert how_of(predictor, asked).window == 20
+        values = predictor.calibration.values
+        looks = values.pop("sketch_looks")
+        assert how_of(predictor, asked) is None
+        values["sketch_looks"] = looks[:3]
+        with pytest.raises(UserError, match=f"{calibration.FILE}: has no whole sketch of its im"):
+            how_of(predictor, asked)
