@@ -155,8 +155,6 @@ def test_what_is_said_of_them_is_cross_fitted():
     assert expected["cost_of_likeliest"] - expected["cost"] > 3 * expected["cost_error"] > 0
     # The temperature is what makes it good.
     assert expected["cost"] < costs[labels, cheapest(sure, costs)].mean()
-        expected["cost"] < costs[labels, cheapest(sure, costs)].mean()
-    )  # the temperature is what makes it good
     with pytest.raises(UserError, match=r"^c\.csv: has costs of 4 classes, and the network has 3"):
         fit.fit(Answers(true[:, :3], labels % 3), Wish(), made_from, Costs("c.csv", costs))
 
