@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 
 from ppcls.drift import PARTS
-from ppcls.drift.permutation import FEWEST, Move, Shift, Verdict, compare, finds
+from ppcls.drift.permutation import FEWEST, Verdict, compare, finds
 from ppcls.drift.sketch import FINE, Rows, Sketch, sketch_in
+from ppcls.drift.words import class_name, words
 from ppcls.inference.exported_model import ExportedModel
 from ppcls.inference.inputs import find, with_frames
-from ppcls.inference.looks import LEAST, LOOKS
+from ppcls.inference.looks import LOOKS
 from ppcls.inference.predictor import MANY_CLASSES, Asked, Predictor, batched
 from ppcls.report.fonts import families, fonts_for
 from ppcls.report.plots import BLUE, GREY, RED, new_figure, png, short
@@ -23,13 +24,7 @@ from ppcls.utils.text import SHOWN, plural, to_json, visible
 
 FILE = "drift.json"
 PICTURE = "drift.png"
-NAMED = 3  # classes that a line names, of those that rose and of those that fell
 BARS = 12  # classes in the picture
-MANY = 100  # times as much as nothing, nearly
-CLEAR = 3.0  # deviations from which on the share of a class, or a look, is said to have moved
-# What is said of photos that have more of a look, or less: so many times it, or by so many levels.
-TIMES = {"brightness": "as bright", "contrast": "the contrast", "sharpness": "as sharp"}
-COLOURS = {"warmth": ("redder", "bluer"), "tint": ("greener", "less green")}
 UNITS = {
     "brightness": "levels of 255",
     "contrast": "levels of 255",
@@ -75,9 +70,6 @@ class Drift:
     def furthest(self) -> Window:
         """The window that is least like the reference."""
         return min(self.windows, key=lambda one: (one.verdict.p, -one.verdict.parts[0].surplus))
-
-    def class_name(self, number: int) -> str:
-        return self.names[number] if self.names else str(number)
 
 
 def sketch_for(opened: ExportedModel) -> Sketch:
@@ -209,7 +201,7 @@ def lines(found_all: Drift) -> list[str]:
         said.append(f"note: {plural(found_all.unread, 'photo')} cannot be read and are left out")
     for window in windows:
         head = f"photos {window.first:,} to {window.last:,}: " if len(windows) > 1 else ""
-        said.append(head + words(window.verdict, found_all))
+        said.append(head + words(window.verdict, found_all.sketch.of, found_all.names))
     rate = one.false_alarms
     said.append(
         f"{one.images} photos find, four times in five, {found(one.reference, one.images, rate)}"
@@ -221,68 +213,6 @@ def lines(found_all: Drift) -> list[str]:
             f"{rate * len(windows):.2g}"
         )
     return said
-
-
-def words(verdict: Verdict, about: Drift) -> str:
-    """One line about a window."""
-    rate = f"alarms are for {verdict.false_alarms:g}"
-    if not verdict.alarm:
-        return f"no drift is seen (p {verdict.p:.3g}; {rate})"
-    moved = [one for one in verdict.parts if one.p <= verdict.false_alarms] or verdict.parts[:1]
-    said = "; ".join(part_words(one.name, verdict, about) for one in moved)
-    return f"DRIFT (p {verdict.p:.3g}; {rate}): {said}"
-
-
-def part_words(name: str, verdict: Verdict, about: Drift) -> str:
-    times = f"{verdict.part(name).distance:.1f} times as far apart as chance makes them"
-    if name == "scores":
-        before, after = verdict.scores
-        return f"scores, {times}: {before:.3f} on average before, {after:.3f} now"
-    named = []
-    if name == "classes":
-        named = [*moved(verdict.shifts, about, 1), *moved(verdict.shifts, about, -1)]
-    if name == "looks":
-        named = look_words(verdict.looks)
-    what = name
-    if name == "features" and about.sketch.of != "features":
-        what = "all scores of a photo"
-    why = ""
-    if verdict.by_classes.get(name, 0) >= 0.5:
-        why = f", {100 * verdict.by_classes[name]:.0f} % of it because the classes' shares moved"
-    return f"{what}, {times}{why}" + (f": {', '.join(named)}" if named else "")
-
-
-def look_words(looks: Sequence[Move]) -> list[str]:
-    """How photos look now, as people say it: what moved most clearly."""
-    said = []
-    for one in looks:
-        by = one.after - one.before
-        if one.name in COLOURS:
-            mean = f"{COLOURS[one.name][by < 0]} by {abs(by):.1f} of 255 levels"
-        else:
-            times = (one.after + LEAST) / (one.before + LEAST)  # of what may be 0
-            mean = f"{2**by if one.name == 'sharpness' else times:.2f} times {TIMES[one.name]}"
-        spread = one.spread_after / max(one.spread_before, 1e-9)
-        often = f"{spread:.2f} times as much" if spread < MANY else "and did not"
-        said += [
-            (abs(one.deviations), mean),
-            (abs(one.spread_deviations), f"{one.name} varies {often}"),
-        ]
-    said.sort(key=lambda one: -one[0])
-    return [text for deviations, text in said[:NAMED] if deviations >= CLEAR]
-
-
-def moved(shifts: Sequence[Shift], about: Drift, sign: int) -> list[str]:
-    """The classes that rose (sign 1) or fell (-1), by how much."""
-    clear = [one for one in shifts if sign * one.deviations >= CLEAR]
-    verb = "rose" if sign > 0 else "fell"
-    said = [
-        f"{visible(about.class_name(one.number))} {verb} from {100 * one.before:.1f} to "
-        f"{100 * one.after:.1f} %"
-        for one in clear[:NAMED]
-    ]
-    more = len(clear) - NAMED
-    return said + ([f"and {plural(more, 'more class')} {verb}"] if more > 0 else [])
 
 
 def to_plain(found_all: Drift) -> dict[str, Any]:
@@ -307,7 +237,7 @@ def to_plain(found_all: Drift) -> dict[str, Any]:
                 "looks_by_classes": window.verdict.by_classes["looks"],
                 "scores": dict(zip(("before", "after"), window.verdict.scores, strict=True)),
                 "classes": [
-                    {"name": found_all.class_name(one.number)} | asdict(one)
+                    {"name": class_name(found_all.names, one.number)} | asdict(one)
                     for one in window.verdict.shifts
                 ],
                 "looks": [asdict(one) for one in window.verdict.looks],
@@ -386,7 +316,7 @@ def draw_classes(axes: Any, found_all: Drift, window: Window, color: str) -> Non
     ]
     axes.barh(places - 0.2, shares[0], 0.4, color=GREY)
     axes.barh(places + 0.2, shares[1], 0.4, color=color)
-    names = [found_all.class_name(number) for number in shown]
+    names = [class_name(found_all.names, number) for number in shown]
     paths = fonts_for("".join(map(visible, names)))
     labels = [short(name, number, paths) for name, number in zip(names, shown, strict=True)]
     style: dict[str, Any] = {"fontfamily": families(paths), "parse_math": False}

@@ -704,7 +704,7 @@ class Model:
         if version is not self.current:
             return
         if found["alarm"] and not (self.drift and self.drift["alarm"]):
-            say(f"note: {self.name}: what it is asked has drifted (p {found['p']:.2g})")
+            say(f"note: {self.name}: {found['said']}")
         self.drift = found
         self.metrics.tell_drift(self.name, found)
 

@@ -17,8 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.drift.permutation import FEWEST, Verdict, compare
+from ppcls.drift.permutation import FEWEST, compare
 from ppcls.drift.sketch import Rows, Sketch, sketch_in
+from ppcls.drift.words import words
 from ppcls.inference.predictor import Predictor
 from ppcls.utils import guard
 from ppcls.utils.log import print_error
@@ -30,9 +31,12 @@ BREATH = 0.005  # seconds between parts of a test, in which others have the core
 
 @dataclass(frozen=True, eq=False)
 class How:
-    """What windows of how many images are held against, and how often alike ones raise an alarm."""
+    """What windows of how many images are held against, and how often alike ones raise an alarm;
+    and the names of the model's classes.
+    """
 
     sketch: Sketch
+    names: tuple[str, ...]
     window: int
     false_alarms: float
 
@@ -59,7 +63,7 @@ def how_of(predictor: Predictor, asked: Mapping[str, Any]) -> How | None:
     sketch = sketch_in(calibration, predictor.folder.path)
     if sketch is None or len(sketch.rows) < FEWEST:
         return None
-    return How(sketch, **asked)
+    return How(sketch, predictor.class_names, **asked)
 
 
 class Watch:
@@ -72,6 +76,7 @@ class Watch:
     def __init__(self, how: "How", tell: Callable[[dict[str, Any]], None]):
         """`tell`: what becomes of a window, in the thread of the test."""
         self.sketch = how.sketch
+        self.names = how.names
         self.window = how.window
         self.false_alarms = how.false_alarms
         self.tell = tell
@@ -119,19 +124,19 @@ class Watch:
         while True:
             window = self.full.get()
             try:
-                self.tell(told(compare(self.sketch.rows, window, self.false_alarms, breathe)))
+                verdict = compare(self.sketch.rows, window, self.false_alarms, breathe)
+                said = words(verdict, self.sketch.of, self.names)
+                self.tell(
+                    {
+                        "p": verdict.p,
+                        "alarm": verdict.alarm,
+                        "distances": {one.name: one.distance for one in verdict.parts},
+                        "said": said,
+                    }
+                )
             except Exception as error:  # answers go on
                 print_error(f"no drift is told of a window: {guard.gist(error)}")
 
 
 def breathe() -> None:
     time.sleep(BREATH)
-
-
-def told(verdict: Verdict) -> dict[str, Any]:
-    """What the metrics have of it."""
-    return {
-        "p": verdict.p,
-        "alarm": verdict.alarm,
-        "distances": {one.name: one.distance for one in verdict.parts},
-    }

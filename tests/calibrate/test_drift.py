@@ -10,8 +10,8 @@ from photos import write_photo
 from PIL import Image
 
 from ppcls.drift import PARTS
-from ppcls.drift.drift import look_words
 from ppcls.drift.permutation import Move
+from ppcls.drift.words import look_words
 from ppcls.inference import calibration, manifest
 from ppcls.inference.looks import LOOKS
 

@@ -162,6 +162,9 @@ def test_windows_are_held_against_the_calibration(client, calibrated, known, tmp
     assert found["ppcls_drift_p"] <= 0.01
     (model,) = client.get("/models").json()["models"]
     assert model["drift"]["last"]["alarm"] is True
+    said = model["drift"]["last"]["said"]
+    assert said.startswith("DRIFT (p ")
+    assert "looks, " in said
 
 
 def windows(found):
