@@ -16,7 +16,7 @@ from ppcls.compare.weights import WeightsDifference
 from ppcls.data.preprocess import KEYS, Preprocess
 from ppcls.inference.manifest import Manifest
 from ppcls.inference.predictor import Predictor
-from ppcls.paired import LEVEL, ClassDifference, Difference
+from ppcls.paired import ClassDifference
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural, visible
 
@@ -25,7 +25,7 @@ ALONE = 0.9  # of what changes between two networks' outputs, that makes it one 
 CERTAIN = 0.01  # p below which one class alone is said to be worse or better
 MOST = 0.6  # of the images that change sides, which then are of that class or taken for it
 ANEW = 0.9  # typical relative difference of weights of networks that are not learnt from each other
-BESIDE = 0.1  # of its change of accuracy, that all others may have beside it beyond chance
+BESIDE = 0.5  # of the images by which it changes on balance, by which all others may beside it
 MISNAMED = 0.5  # the share above which the names of classes are held to be wrong
 TINY = 1e-30  # probabilities whose logarithm says nothing more
 NONE, ALL = 0.005, 0.995  # shares that are as good as 0 and 1
@@ -327,9 +327,9 @@ def one_class(
     """That what differs between two networks sits in a single class, if so.
 
     Either the outputs of all other classes move together, or one class has become worse or better
-    and is in most of what changes sides, while the rest shows no more than chance, or next to
-    nothing beside it: to train on moves all classes a little. Between networks that were learnt
-    apart a class is no cause, but one of the places where it shows.
+    and is in most of what changes sides, and the rest changes little on balance: to train on moves
+    all classes a little, and to train less makes all a little worse, one of them most. Between
+    networks that were learnt apart a class is no cause, but one of the places where it shows.
     """
     a, b = trial.ends
     b = trial.known.get((1, 0, 0)) or b
@@ -350,10 +350,10 @@ def one_class(
     flips = (first == labels) != (second == labels)
     # Of its images, or of others that were or are taken for it.
     its = np.any([taken == suspect.number for taken in (labels, first, second)], axis=0)
-    rest = Difference.of_answers((first == labels)[~its], (second == labels)[~its])
     part = float(its[flips].mean()) if flips.any() else 0.0
-    beside = abs(rest.change) <= BESIDE * abs(suspect.whole.change)
-    if suspect.p < CERTAIN and part >= MOST and (rest.p >= LEVEL or beside):
+    others = int((second == labels)[~its].sum()) - int((first == labels)[~its].sum())
+    own = suspect.whole.won - suspect.whole.lost
+    if suspect.p < CERTAIN and part >= MOST and abs(others) <= BESIDE * abs(own):
         words = (
             f"{called(names, suspect.number)}: {accuracy(suspect)}; {100 * part:.0f} % of the "
             "images that change sides are of it or taken for it"
