@@ -117,22 +117,21 @@ def test_a_page_has_no_tags_but_its_own(run):
 
 
 def test_predictions_with_such_names_are_gone_on_with(run, tmp_path):
-    """The file of a run that ended at its last image, which is broken."""
+    """The file of a run that ended: the last image is a folder's that is no image any more."""
     folder = run[0]
     photos = sorted(str(p.relative_to(folder)) for p in (folder / "photos/eval").rglob("*.png"))
-    broken = tmp_path / "broken.png"
-    broken.write_bytes(b"\x89PNG")
+    gone = tmp_path / "gone.png"
     command = ("predict", "--model-dir", "exported", "--engine", "paddle", "--save", "y.csv")
-    code, _, err = said(folder, *command, *photos, broken)
+    code, _, err = said(folder, *command, *photos, gone)
     assert code == 2
     assert "kept in" in err
-    broken.write_bytes((folder / photos[0]).read_bytes())
-    code, out, err = said(folder, *command, *photos, broken, "--resume")
+    gone.write_bytes((folder / photos[0]).read_bytes())
+    code, out, err = said(folder, *command, *photos, gone, "--resume")
     assert code == 0, err
     assert "going on behind" in out
     text = (folder / "y.csv").read_bytes().decode()
     firsts = [row[0] for row in csv.reader(StringIO(text, newline="")) if row[1] == "1"]
-    assert firsts == [*firsts[:-1], str(broken)]
+    assert firsts == [*firsts[:-1], str(gone)]
     assert len(set(firsts)) == len(photos) + 1
 
 

@@ -135,9 +135,6 @@ def test_mistakes_at_prediction_write_nothing(exported, workdir, run):
     (workdir / "photos/eval/ant/0.png").write_bytes(b"\x89PNG\r\n")
     assert "photos/eval/ant/0.png: " in fails(*good, "photos/eval/ant")
     assert "gone.jpg: no such file" in fails(*good, "gone.jpg")
-    with pytest.MonkeyPatch.context() as patch:  # and no engine was opened for it
-        patch.setattr("ppcls.prediction.Predictor", None)
-        assert "gone.jpg: no such file" in fails("--model-dir", "exported/small", "gone.jpg")
     (workdir / "list.txt").write_text("photos/eval/bee/0.png\nphotos/eval/bee/9.png 1\n")
     assert "list.txt:2: " in fails(*good, "list.txt")
     (workdir / "empty").mkdir()

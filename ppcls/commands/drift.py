@@ -59,8 +59,7 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--window {options.window}: too few to tell; give {FEWEST} or more")
     check_folder(options.output, (drift.FILE, drift.PICTURE), options.overwrite)
     every = seconds_between_frames(options)
-    skip = options.on_error == "skip"
-    photos = given(options.photos, options.list, skip=skip)
+    photos = given(options.photos, options.list)
     folder = Path(options.model_dir)
     sketch = drift.sketch_for(open_exported(folder))
     how = (options.device, options.threads, options.engine)
@@ -71,7 +70,7 @@ def run(options: argparse.Namespace) -> int:
             photos,
             options.window,
             options.false_alarms,
-            skip,
+            options.on_error == "skip",
             every,
         )
     return 0 if drift.report(found, options.output) else 1

@@ -16,7 +16,7 @@ from ppcls.commands.options import (
     positive,
     predictor_options,
 )
-from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.errors import UserError
 from ppcls.utils.files import expanded, is_shell_pipe, open_plain
 
 STDIN = "-"
@@ -103,17 +103,14 @@ def seconds_between_frames(options: argparse.Namespace) -> float:
     return 1.0 if options.every is None else options.every
 
 
-def given(
-    photos: Sequence[str], listed: str | None, resume: bool = False, skip: bool = False
-) -> Iterable[Any]:
+def given(photos: Sequence[str], listed: str | None, resume: bool = False) -> Iterable[Any]:
     """What is to be predicted, to be gone through as often as needed; an image on standard input
     as its bytes.
 
     Raises:
-        UserError: nothing, or standard input twice, or again; unless `skip`, a path that leads to
-            no image.
+        UserError: nothing, or standard input twice, or again.
     """
-    from ppcls.inference.inputs import Content, require_there
+    from ppcls.inference.inputs import Content
 
     images: list[Any] = list(photos)
     if STDIN in images and (images.count(STDIN) > 1 or listed == STDIN):
@@ -123,12 +120,6 @@ def given(
     lines = Lines(listed) if listed is not None else None
     if not images and lines is None:
         raise UserError("nothing to predict: name images, folders or lists, or --list FILE")
-    try:
-        for path in () if skip else photos:
-            if path != STDIN:
-                require_there(path)
-    except DataError as error:
-        raise UserError(f"{error} (--on-error skip goes on without it)") from None
     if STDIN in photos:
         place = images.index(STDIN)
         images[place] = Content(STDIN, read_stdin("an image"))
@@ -209,8 +200,7 @@ def run(options: argparse.Namespace) -> int:
 
     save, features = results_of(options)
     every = seconds_between_frames(options)
-    skip = options.on_error == "skip"
-    images = given(options.photos, options.list, options.resume, skip)
+    images = given(options.photos, options.list, options.resume)
     with open_predictor(options) as predictor:
         if options.explain:
             predictor.require_maps()
@@ -221,7 +211,7 @@ def run(options: argparse.Namespace) -> int:
             images,
             options.topk,
             save,
-            skip,
+            options.on_error == "skip",
             options.resume,
             every,
             features,

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
     save, features = results_of(options)
     every = seconds_between_frames(options)
-    images = given(options.photos, options.list, options.resume, options.on_error == "skip")
+    images = given(options.photos, options.list, options.resume)
     with Cluster(
         options.model_dir,
         options.address,

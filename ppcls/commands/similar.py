@@ -55,17 +55,15 @@ def run(options: argparse.Namespace) -> int:
     for path, option, endings in outputs:
         check_output(path, option, endings, options.overwrite)
     every = seconds_between_frames(options)
-    skip = options.on_error == "skip"
-    query = given([options.query], None, skip=skip)
+    query = given([options.query], None)
     if STDIN in options.photos:
         raise UserError("- is standard input, which has one image: name files to search")
-    if options.photos:
-        given(options.photos, None, skip=skip)
     with open_predictor(options) as predictor:
         predictor.require_features()
         kept = similar.kept_gallery(predictor, options.features) if options.features else None
         queries = find(query, False, every)
         asked = predictor.predict(queries, 1, features=True)
+        skip = options.on_error == "skip"
         gallery = kept or similar.gallery_of(predictor, options.photos, skip, every)
     results = []
     for answer in asked:

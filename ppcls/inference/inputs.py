@@ -188,22 +188,6 @@ def each(
                 yield found
 
 
-def require_there(path: str) -> None:
-    """Whether what somebody typed leads to any image, before an engine is opened for it.
-
-    Raises:
-        DataError: no such file.
-        UserError: a folder without images, or a pattern that nothing matches.
-    """
-    place = existing(expanded(path))
-    if WEB.match(path):
-        return
-    if os.path.isdir(place) or is_pattern(place):
-        next(each_image(path))
-    elif not os.path.lexists(place):
-        raise DataError(f"{visible(path)}: no such file")
-
-
 def has_frames(images: Iterable[ImageInput]) -> bool:
     """Whether frames of videos are among them."""
     return any(time_of(image) is not None for image in images)
