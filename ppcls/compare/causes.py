@@ -25,7 +25,7 @@ ALONE = 0.9  # of what changes between two networks' outputs, that makes it one 
 CERTAIN = 0.01  # p below which one class alone is said to be worse or better
 MOST = 0.6  # of the images that change sides, which then are of that class or taken for it
 ANEW = 0.9  # typical relative difference of weights of networks that are not learnt from each other
-BESIDE = 0.5  # of the images by which it changes on balance, by which all others may beside it
+BESIDE = 0.5  # of the images by which it changes on balance: all others change by less
 MISNAMED = 0.5  # the share above which the names of classes are held to be wrong
 TINY = 1e-30  # probabilities whose logarithm says nothing more
 NONE, ALL = 0.005, 0.995  # shares that are as good as 0 and 1
@@ -353,7 +353,7 @@ def one_class(
     part = float(its[flips].mean()) if flips.any() else 0.0
     others = int((second == labels)[~its].sum()) - int((first == labels)[~its].sum())
     own = suspect.whole.won - suspect.whole.lost
-    if suspect.p < CERTAIN and part >= MOST and abs(others) <= BESIDE * abs(own):
+    if suspect.p < CERTAIN and part >= MOST and abs(others) < BESIDE * abs(own):
         words = (
             f"{called(names, suspect.number)}: {accuracy(suspect)}; {100 * part:.0f} % of the "
             "images that change sides are of it or taken for it"
