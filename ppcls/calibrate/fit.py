@@ -26,7 +26,7 @@ from ppcls.inference.calibration import (
     unit,
     with_products,
 )
-from ppcls.report.figures import BINS, bin_of
+from ppcls.report.figures import calibration_parts
 from ppcls.utils.errors import UserError
 from ppcls.utils.text import plural
 
@@ -150,14 +150,8 @@ def ece(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def ece_parts(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What each image adds to the expected calibration error, which is their mean, float64 [N].
-
-    That is how much surer the network is of it than right, or less sure where its whole bin is.
-    """
-    confidence = probabilities.max(axis=1).astype(np.float64)
-    gap = confidence - (probabilities.argmax(axis=1) == labels)
-    own = bin_of(confidence)
-    return np.sign(np.bincount(own, gap, BINS))[own] * gap
+    """What each image adds to it, float64 [N]; see `calibration_parts`."""
+    return calibration_parts(probabilities.max(axis=1), probabilities.argmax(axis=1) == labels)
 
 
 def folds(answers: Answers, wanted: int = FOLDS) -> Iterator[tuple[np.ndarray, np.ndarray]]:

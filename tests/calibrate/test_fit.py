@@ -111,7 +111,10 @@ def test_the_parts_of_the_calibration_error_are_those_of_a_report():
     expected, bins = figures.calibration(confidences, right)
     parts = fit.ece_parts(answers.probabilities, answers.labels)
     assert parts.mean() == pytest.approx(expected, abs=1e-12)
-    assert len([one for one in bins if one.photos]) > 5
+    filled = [one for one in bins if one.photos]
+    assert len(filled) > 5
+    gaps = [one.photos * abs(one.accuracy - one.confidence) for one in filled]
+    assert expected == pytest.approx(sum(gaps) / 400, abs=1e-12)
 
 
 # --------------------------------------------------------------------------- sets
