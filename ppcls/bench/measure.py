@@ -217,6 +217,7 @@ BYTES = 4  # of a float32
 SLOW = 1.0  # seconds of a run that idle threads of the engine before cannot change much …
 SPIN = 0.25  # … once they were given so many seconds to end
 LEAST_RUNS = 2  # timed, of runs that are not slow
+ENDLESS = 10.0  # seconds of a run of which the first one counts: what it prepares is little of it
 LIMITS = {"fp32": 1e-4}  # relative error of logits, by precision
 
 
@@ -416,7 +417,8 @@ def start(contender: Contender, cell: Cell, images: np.ndarray) -> Turns:
     assert contender.engine
     refuse_without(math.ceil(contender.per_image * cell.batch), f"a batch of {cell.batch}")
     _, seconds = run_first(contender, images)
-    return Turns(cell, contender.engine, images, contender.resident, seconds > SLOW)
+    times = [seconds] if seconds > ENDLESS else []
+    return Turns(cell, contender.engine, images, contender.resident, seconds > SLOW, times)
 
 
 def refuse_without(needed: int, what: str) -> None:

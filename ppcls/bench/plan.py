@@ -18,8 +18,9 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.files import write_text, writing
 from ppcls.utils.log import read_records
 from ppcls.utils.text import to_json
+from ppcls.weights.store import read_registry
 
-ALL = "all"  # the published networks
+ALL = "all"  # the networks with published figures or released weights
 INT8 = "int8"  # precision of a folder whose weights are so; engines run it as it is
 
 
@@ -98,14 +99,15 @@ def make_plan(
     """The plan of a command line.
 
     Args:
-        names: of networks; `all`: those that are published.
+        names: of networks; `all`: those with published figures or released weights.
         engines: default: all of the device.
         threads: default: all cores. On a GPU they are not varied.
 
     Raises:
         UserError: an unknown name, an incomplete folder, or nothing to measure.
     """
-    names = [n for name in names for n in (published() if name == ALL else [name])]
+    every = [*published(), *read_registry()]
+    names = [n for name in names for n in (every if name == ALL else [name])]
     models = [*map(by_name, dict.fromkeys(names)), *map(of_folder, dict.fromkeys(folders))]
     if not models:
         raise UserError("nothing to measure: --models NAME,… (or all), or --model-dir FOLDER …")

@@ -19,7 +19,7 @@ def add(commands) -> None:
         "ppcls bench --model-dir exported/own_photos exported/own_photos-int8 --output bench/own",
     )
     parser = add_command(commands, "bench", run, text, examples)
-    text = "names of networks with commas between, or all: the published ones"
+    text = "names of networks with commas between, or all: those with published figures or weights"
     parser.add_argument("--models", type=listed, default=[], metavar="NAME,…", help=text)
     text = "exported folders to time, one or several"
     parser.add_argument(
