@@ -50,7 +50,9 @@ def to_markdown(records: Sequence[Record], details: bool = False) -> str:
     lines = [f"Measured on: {machine_line(records[0])}"]
     for threads in unique(cell["threads"] for cell in done):
         own = [cell for cell in done if cell["threads"] == threads]
-        lines += ["", f"## Latency, {plural(threads, 'thread')}, ms a batch", "", *latencies(own)]
+        for batch in sorted({cell["batch"] for cell in own}):
+            head = f"## Latency of {plural(batch, 'image')}, {plural(threads, 'thread')}, ms"
+            lines += ["", head, "", *latencies([c for c in own if c["batch"] == batch])]
     if compared:
         lines += ["", "## Agreement with the dynamic network", "", *agreement(compared)]
     lines += ["", "## Images, ms each, one thread", "", *images(records)]
@@ -139,25 +141,23 @@ def unique(items: Iterable) -> list:
 
 
 def latencies(cells: Sequence[Record]) -> list[str]:
-    """Network, crop and resize size, then milliseconds by batch size: measured, and published."""
-    columns = unique((c["engine"], c["precision"], c["batch"]) for c in cells)
-    columns.sort(key=lambda column: (column[1] != "fp32", column[2]))
-    times = {(c["model"], c["engine"], c["precision"], c["batch"]): c["median_ms"] for c in cells}
+    """Network, crop and resize size, and a batch's milliseconds: measured, and published."""
+    columns = unique((c["engine"], c["precision"]) for c in cells)
+    columns.sort(key=lambda column: column[1] != "fp32")
+    times = {(c["model"], c["engine"], c["precision"]): c["median_ms"] for c in cells}
     sizes = {c["model"]: (str(c["crop"]), str(c["resize"])) for c in cells}
+    batch = str(cells[0]["batch"])
     known = {name: own["latency"] for name, own in published_networks().items() if name in sizes}
     beside = [
-        (kind, batch)
-        for kind in PUBLISHED
-        for batch in unique(str(batch) for *_, batch in columns)
-        if any(batch in own.get(kind, {}) for own in known.values())
+        kind for kind in PUBLISHED if any(batch in own.get(kind, {}) for own in known.values())
     ]
     header = ["network", "crop", "resize"]
-    header += [f"{engine} {precision}, {batch}" for engine, precision, batch in columns]
-    header += [f"*{kind}, {batch}*" for kind, batch in beside]
+    header += [f"{engine} {precision}" for engine, precision in columns]
+    header += [f"*{kind}*" for kind in beside]
     rows = (
         [in_markdown(name), *size]
         + [milliseconds(times.get((name, *column))) for column in columns]
-        + [milliseconds(known.get(name, {}).get(kind, {}).get(batch)) for kind, batch in beside]
+        + [milliseconds(known.get(name, {}).get(kind, {}).get(batch)) for kind in beside]
         for name, size in sizes.items()
     )
     return markdown_table(header, rows)
