@@ -217,7 +217,7 @@ BYTES = 4  # of a float32
 SLOW = 1.0  # seconds of a run that idle threads of the engine before cannot change much …
 SPIN = 0.25  # … once they were given so many seconds to end
 LEAST_RUNS = 2  # timed, of runs that are not slow
-ENDLESS = 10.0  # seconds of a run of which the first one counts: what it prepares is little of it
+ENDLESS = 4.0  # seconds of a run of which the first one counts: what it prepares is little of it
 LIMITS = {"fp32": 1e-4}  # relative error of logits, by precision
 
 
