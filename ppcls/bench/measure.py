@@ -218,6 +218,7 @@ SLOW = 1.0  # seconds of a run that idle threads of the engine before cannot cha
 SPIN = 0.25  # … once they were given so many seconds to end
 LEAST_RUNS = 2  # timed, of runs that are not slow
 ENDLESS = 4.0  # seconds of a run of which the first one counts: what it prepares is little of it
+LONGEST = 30.0  # seconds that a batch may take, by what fewer images took
 LIMITS = {"fp32": 1e-4}  # relative error of logits, by precision
 
 
@@ -263,6 +264,7 @@ class Contender:
     engine: Engine | None = None
     resident: int = 0  # bytes by which opening and the runs so far raised the process's
     per_image: float = 0  # bytes
+    seconds: float = 0  # of an image, at best
     error: float | None = None  # relative
 
 
@@ -381,6 +383,8 @@ def run_first(contender: Contender, images: np.ndarray) -> tuple[np.ndarray, flo
     grown = resident() - before
     contender.resident += grown
     contender.per_image = max(contender.per_image, grown / len(images))
+    own = seconds / len(images)
+    contender.seconds = min(contender.seconds or own, own)
     return output, seconds
 
 
@@ -408,13 +412,17 @@ def measure(subject: Subject, opened: list[Contender], batch: int) -> Iterator[N
                 every.remove(turns)
                 yield turns.cell, failed(error)
     for turns in every:
-        found = summary(turns, by_cell[turns.cell], subject)
+        contender = by_cell[turns.cell]
+        contender.seconds = min(contender.seconds, min(turns.times) / batch)
+        found = summary(turns, contender, subject)
         yield turns.cell, found | {"interleaved": len(opened) > 1}
 
 
 def start(contender: Contender, cell: Cell, images: np.ndarray) -> Turns:
     """The first run at a batch size, which also tells its memory."""
     assert contender.engine
+    if contender.seconds * cell.batch > LONGEST:
+        raise UserError(f"skipped: a batch takes longer than {LONGEST:g} seconds")
     refuse_without(math.ceil(contender.per_image * cell.batch), f"a batch of {cell.batch}")
     _, seconds = run_first(contender, images)
     times = [seconds] if seconds > ENDLESS else []
