@@ -133,7 +133,7 @@ def run_one(recipe: "Recipe", given: "Given", options: argparse.Namespace) -> in
     try:
         return train_or_try(recipe, options, divided)
     except PeerError as lost:
-        return end_as_lost(str(lost), lost.unexplained)
+        return end_as_lost(str(lost), lost.unexplained, lost.code)
 
 
 def command_of(given: "Given", options: argparse.Namespace) -> list[str]:

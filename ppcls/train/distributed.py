@@ -13,7 +13,7 @@ from paddle import Tensor, distributed, nn
 from ppcls.models.layers import DownscalingDropout, DropPath
 from ppcls.train.link import SILENCE, SILENCE_SECONDS, Link
 from ppcls.train.rendezvous import meet, network_of, process_count, seconds, tell_paddle
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import LATER, UserError
 from ppcls.utils.text import visible
 
 GLOO_NETWORK = "GLOO_SOCKET_IFNAME"
@@ -59,16 +59,34 @@ class Processes:
         try:
             yield
         except UserError as error:
-            self.leave(str(error))
+            self.leave(str(error), error.code)
             raise
         except BaseException:
             self.leave(None)
             raise
 
-    def leave(self, reason: str | None = "") -> None:
-        """Tell the others that this process comes no more, and why; None: nobody knows."""
+    def leave(self, reason: str | None = "", code: int = 0) -> None:
+        """Tell the others that this process comes no more, and why; None: nobody knows.
+
+        Args:
+            code: its exit code where there is a reason: a mistake or what another try may not meet
+                end the others with it, too.
+        """
         if self.link:
-            self.link.leave(reason)
+            self.link.leave(reason, code)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether another process was asked to stop; `stop` tells the others, `start` forgets."""
+        return self.link is not None and self.link.stopped
+
+    def stop(self) -> None:
+        if self.link:
+            self.link.stop()
+
+    def start(self) -> None:
+        if self.link:
+            self.link.stopped = False
 
     def part(self, images: np.ndarray) -> np.ndarray:
         """Its share of a step's images: equal parts, in order, the first ones maybe larger."""
@@ -225,10 +243,11 @@ def join(device: str) -> Processes:
         reason = visible(" ".join(str(error).split()))
         text = (
             f"the processes met at {place.address}, and Paddle cannot connect them ({reason}): "
-            f"{GLOO_NETWORK}, NCCL_SOCKET_IFNAME on GPUs, say which network to take"
+            f"{GLOO_NETWORK}, NCCL_SOCKET_IFNAME on GPUs, say which network to take; or {LATER}"
         )
-        link.leave(text)
-        raise UserError(text) from None
+        error = UserError(text)
+        link.leave(text, error.code)
+        raise error from None
     together = Processes(place.own.rank, len(members), link)
     atexit.register(together.leave)
     return together

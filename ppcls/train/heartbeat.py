@@ -18,6 +18,7 @@ FILE = "heartbeat"  # in the run's folder
 STALL = "PPCLS_STALL_SECONDS"
 EVERY = 5.0  # seconds between two writings of the file
 NEVER = 1e6
+LAST_WORDS = 5.0  # seconds for them
 
 Item = TypeVar("Item")
 
@@ -82,12 +83,29 @@ class Heartbeat:
             beside.replace(folder / FILE)
 
     def watch(self) -> None:
-        """A thread: end the process when nothing has come for the time."""
-        while not self.over.wait(min(1.0, self.limit / 4)):
-            silent = time.monotonic() - self.at
+        """A thread: end the process when nothing has come for the time.
+
+        Only time is counted in which this process runs: one that was stopped and goes on gets on.
+        """
+        interval = min(1.0, self.limit / 4)
+        silent = 0.0
+        before = time.monotonic()
+        seen = self.at
+        while not self.over.wait(interval):
+            now = time.monotonic()
+            silent = silent + min(now - before, 2 * interval) if self.at == seen else 0.0
+            before = now
+            seen = self.at
             if silent > self.limit:
+                # What the words are taken from may lie on the disk that does not answer.
+                threading.Thread(target=end_soon, daemon=True).start()
                 print_error(
                     f"no step for {duration(silent)} ({STALL}={self.limit:g}), while {self.doing} "
                     f"after step {self.step} of {self.total}: {self.left()}"
                 )
                 os._exit(TRY_AGAIN)
+
+
+def end_soon() -> None:
+    time.sleep(LAST_WORDS)
+    os._exit(TRY_AGAIN)

@@ -279,15 +279,16 @@ def is_watched() -> bool:
     return LAUNCHED in os.environ
 
 
-def end_as_lost(reason: str, unexplained: bool) -> int:
+def end_as_lost(reason: str, unexplained: bool, code: int = LOST) -> int:
     """Say that another process has gone, and that ends this one; the exit code.
 
     Args:
         unexplained: nothing is known of why: the launcher says more where it started this one.
+        code: the exit code.
     """
     if not (unexplained and is_watched()):
         print_error(reason)
-    return LOST
+    return code
 
 
 def end_with_launcher() -> None:

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ppcls.train.launch import end_as_lost
+from ppcls.train.launch import LOST, end_as_lost
 from ppcls.train.rendezvous import Channel, Member, Message, readable
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import TRY_AGAIN, UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import duration, visible
 
@@ -28,14 +28,24 @@ LONGEST_REASON = 600
 
 
 class PeerError(UserError):
-    """Another process of the run has gone; `unexplained` where nothing is known of why."""
+    """Another process of the run has gone; `unexplained` where nothing is known of why.
 
-    def __init__(self, text: str, unexplained: bool = False):
+    Args:
+        code: the exit code that it ended with, where it has said so.
+    """
+
+    def __init__(self, text: str, unexplained: bool = False, code: object = LOST):
         super().__init__(text)
         self.unexplained = unexplained
+        # Of several exit codes Slurm's srun takes the highest: a mistake of one is everybody's.
+        self.exit_code = code if code in (2, TRY_AGAIN) else LOST
+
+    @property
+    def code(self) -> int:
+        return self.exit_code  # type: ignore[return-value]
 
     def adding(self, text: str) -> "PeerError":
-        return PeerError(f"{self}; {text}", self.unexplained)
+        return PeerError(f"{self}; {text}", self.unexplained, self.code)
 
 
 @dataclass
@@ -50,6 +60,7 @@ class Peer:
     gone: bool = False
     reason: str | None = None  # why it left, "" without one; None: it has not said that it leaves
     verdict: str = ""  # of process 0: why the run ends
+    code: object = LOST  # that it ends with, or that the verdict asks for
 
 
 class Link:
@@ -66,6 +77,7 @@ class Link:
         self.interval = min(limit / 12, 5.0)
         self.changed = threading.Condition()
         self.rounds = 0
+        self.stopped = False  # whether any process was asked to stop
         self.closed = False
         self.alone = False  # whether it ends the process itself where another one has gone
         self.thread = threading.Thread(target=self.listen, name="ppcls-link", daemon=True)
@@ -97,7 +109,7 @@ class Link:
             if self.alone:
                 for lost in filter(None, map(self.loss, there)):
                     self.ended(lost)
-                    os._exit(end_as_lost(str(lost), lost.unexplained))
+                    os._exit(end_as_lost(str(lost), lost.unexplained, lost.code))
 
     def hear(self, peer: Peer) -> None:
         try:
@@ -110,10 +122,15 @@ class Link:
             if message.get("here"):
                 peer.said = message.get("says", ())
                 peer.met += 1
+            if "stop" in message and not self.stopped:
+                self.stopped = True
+                if not self.own:
+                    self.tell({"stop": 1})
             if "left" in message:
                 peer.reason = visible(str(message["left"]), LONGEST_REASON)
             if "end" in message:
                 peer.verdict = visible(str(message["end"]), 2 * LONGEST_REASON)
+            peer.code = message.get("code", peer.code)
 
     def tell(self, message: Message) -> None:
         for peer in self.peers.values():
@@ -167,9 +184,9 @@ class Link:
         """Why the run cannot go on with a peer; None where it can."""
         who = str(peer.member)
         if peer.verdict:
-            return PeerError(peer.verdict)
+            return PeerError(peer.verdict, code=peer.code)
         if peer.reason:
-            return PeerError(f"{who} has ended: {peer.reason}")
+            return PeerError(f"{who} has ended: {peer.reason}", code=peer.code)
         if peer.reason is not None:
             return PeerError(f"{who} has ended")
         if peer.gone:
@@ -187,7 +204,7 @@ class Link:
     def ended(self, lost: PeerError) -> PeerError:
         """The same, after the others have been told."""
         if not self.own:
-            self.tell({"end": str(lost)})
+            self.tell({"end": str(lost), "code": lost.code})
         return lost
 
     @contextmanager
@@ -230,12 +247,17 @@ class Link:
 
     # ------------------------------------------------------------------ leaving
 
-    def leave(self, reason: str | None = "") -> None:
+    def stop(self) -> None:
+        """Tell the others that this process was asked to stop, for what they do meanwhile."""
+        self.stopped = True
+        self.tell({"stop": 1})
+
+    def leave(self, reason: str | None = "", code: int = 0) -> None:
         """This process comes no more; the others are told why, None: they are told nothing."""
         if self.closed:
             return
         if reason is not None:
-            self.tell({"left": reason[:LONGEST_REASON]})
+            self.tell({"left": reason[:LONGEST_REASON], "code": code})
         self.closed = True
         for peer in self.peers.values():
             peer.channel.end()

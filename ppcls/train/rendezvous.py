@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
 from typing import Any
 
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import LATER, UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import at_most, duration, from_json, plural, visible, whole_number
 
@@ -277,7 +277,7 @@ class Wait:
         if waited > self.limit:
             raise UserError(
                 f"{whom} did not come to {address} within {duration(self.limit)}{because}: start "
-                f"all with the same address, or let them wait longer with {JOIN}=SECONDS"
+                f"all with the same address, let them wait longer with {JOIN}=SECONDS, or {LATER}"
             )
         if waited > self.next:
             self.next = 2 * waited
@@ -296,26 +296,43 @@ def meet() -> tuple[Meeting, list[Member], dict[int, Channel]]:
     """
     place = meeting()
     limit = seconds(JOIN, JOIN_SECONDS)
-    require_name(place)
+    require_name(place, limit)
     if place.own.rank:
         members, channel = Guest(place, limit).run()
         return place, members, {0: channel}
     return place, *Host(place, limit).run()
 
 
-def require_name(place: Meeting) -> None:
-    """Process 0 must know the address by its name; the others wait for it to become known."""
-    if place.own.rank == 0 and (reason := unknown(place)):
-        raise UserError(f"{place.named}: {place.host}: {reason}; give an address of this machine")
+def require_name(place: Meeting, limit: float) -> None:
+    """Process 0 must know the address by its name; a cluster may learn of it a little later."""
+    try:
+        place.host.encode("idna")
+    except UnicodeError:
+        raise UserError(
+            f"{place.named}: {visible(place.host)}: no such host can be; give an address of the "
+            "machine of process 0"
+        ) from None
+    begun = time.monotonic()
+    told = False
+    while place.own.rank == 0 and (reason := unknown(place)):
+        waited = time.monotonic() - begun
+        if waited > limit:
+            raise UserError(
+                f"{place.named}: {place.host}: {reason}; give an address of this machine, or "
+                f"{LATER}"
+            )
+        if waited > min(FIRST_WORD, limit / 4) and not told:
+            told = True
+            say(f"waiting for a machine named {place.host}, up to {duration(limit)} ({reason})")
+        time.sleep(min(1.0, limit / 4))
 
 
 def unknown(place: Meeting) -> str:
     """Why a host's name says nothing, else ""."""
     try:
         socket.getaddrinfo(place.host, place.port, socket.AF_INET, socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else ""
-        return f"no such host is known ({reason or 'it is no name'})"
+    except OSError as error:
+        return f"no such host is known ({error.strerror})"
     return ""
 
 
@@ -377,8 +394,9 @@ class Host:
                 ) from None
             raise UserError(
                 f"port {self.place.port} of this machine, where the others come to process 0, is "
-                f"taken by another process, maybe a second one with {RANK}=0: end it, or give "
-                f"another port: --master HOST:PORT of the launcher, or {self.place.named}"
+                f"taken by another process, maybe a second one with {RANK}=0: end it, give "
+                f"another port (--master HOST:PORT of the launcher, or {self.place.named}), or "
+                f"{LATER}"
             ) from None
         return listener
 
@@ -432,8 +450,8 @@ class Host:
         if new.rank == 0 or new.rank in self.members:
             first = self.members.get(new.rank, self.own)
             return (
-                f"two processes have the number {new.rank} ({first} and {new}): "
-                f"give each its own {RANK}"
+                f"two processes have the number {new.rank} ({first} and {new}): give each its "
+                f"own {RANK}; where the second took the place of the first, {LATER}"
             )
         return ""
 

@@ -4,9 +4,11 @@ The one module of training that reads a recipe; what it builds knows none.
 """
 
 import fnmatch
+import json
 import math
 import os
 import shutil
+import zlib
 from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import replace
 from functools import partial
@@ -80,7 +82,7 @@ from ppcls.train.teachers import STILL, TOP, NetworkTeacher, Student, keep_answe
 from ppcls.train.trainer import Options, Trainer
 from ppcls.utils import environment
 from ppcls.utils.device import select
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import LATER, UserError
 from ppcls.utils.files import remove, write_text
 from ppcls.utils.log import be_quiet, say
 from ppcls.utils.modules import in_line
@@ -506,7 +508,8 @@ def train(
         raise UserError("--resume goes on with a run and --overwrite starts anew: give one of them")
     refuse_among_images(recipe)
     device = select(recipe.device)
-    processes = join(device)
+    with signals_interrupt():
+        processes = join(device)
     processes.divided = divided and processes.count > 1
     if not processes.first:
         be_quiet()
@@ -543,7 +546,8 @@ def train(
             trainer.resume(latest, saved, record)
             check_length(recipe, trainer, record)
         check_ops(recipe, inputs)
-        processes.gather(None)  # none begins to write while another looks at what is there
+        # None begins to write, either, while another looks at what is there.
+        check_together(recipe, trainer, processes)
         if processes.first:
             prepare(folder, trainer, recipe, keep=resume)
         say(*summary(inputs.train))
@@ -1071,6 +1075,32 @@ def without_places(plain: dict[str, Any]) -> dict[str, Any]:
     places = dict.fromkeys(("weights", "cache", "folder"))
     teachers = [{**teacher, **places} for teacher in task.get("teacher", ())]
     return {**plain, "task": {**task, "teacher": teachers}}
+
+
+def check_together(recipe: Recipe, trainer: Trainer, processes: Processes) -> None:
+    """All processes must begin alike; else each would teach the others something else.
+
+    Raises:
+        UserError: one has another recipe, other images, or has not found the same checkpoint.
+    """
+    about = trainer.about
+    own = {"step": trainer.step, "images of a step": about["step_images"], "data": about["data"]}
+    names = about["labels"]
+    own["class names"] = f"{len(names)} ({zlib.crc32(json.dumps(names).encode()):08x})"
+    own["recipe"] = without_places(about["recipe"])
+    first, *others = processes.gather(own)
+    for rank, other in enumerate(others, 1):
+        recipes = differences(first["recipe"], other["recipe"])
+        found = {key: c for key, c in recipes.items() if key == LENGTH or not may_change(key)}
+        found |= differences({**first, "recipe": {}}, {**other, "recipe": {}})
+        if not found:
+            continue
+        who = f"process {rank} of {processes.count}"
+        lines = "; ".join(f"{key}: {change}" for key, change in found.items())
+        fix = f"they do not see the same {LATEST} in {recipe.folder}, maybe not yet; {LATER}"
+        if "step" not in found:
+            fix = "start all with the same command, recipe and images"
+        raise UserError(f"{who} does not begin as process 0 does ({lines}): {fix}")
 
 
 def check_length(recipe: Recipe, trainer: Trainer, record: checkpoint.Record) -> None:

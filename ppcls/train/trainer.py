@@ -255,6 +255,7 @@ class Trainer:
         self.outlook = TimeLeft(self.plan())
         self.pace = log.Pace()
         self.heart.step = self.step
+        self.processes.start()
         with Interrupt() as self.interrupt, self.heart:
             try:
                 if self.step and not self.scores:  # cut before the evaluation at this step
@@ -434,13 +435,13 @@ class Trainer:
         error = ""
         try:
             with self.shown():
-                batches = self.heart.beating(self.interrupt.watch(batches), "evaluating")
-                batches = noting(batches, skipped)
+                batches = self.interrupt.watch(batches, lambda: processes.stopped)
+                batches = noting(self.heart.beating(batches, "evaluating"), skipped)
                 evaluate(self.network, batches, meter)
         except DataError as found:
             error = str(found)
         except Interrupted:
-            assert self.interrupt.asked
+            processes.stop()
         self.set_training()
         self.agree(0, skipped, error)
         if self.stopping:

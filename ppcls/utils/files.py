@@ -473,7 +473,9 @@ def take(file: Path, what: str, busy: str) -> int:
             continue
         try:
             if not hold(number):
-                raise UserError(f"{what}: {holder(number)}: {busy}")
+                # Without locks nobody knows whether a process of another machine still lives.
+                gone = f"; where it is no more, delete {file}" if lock(number) is None else ""
+                raise UserError(f"{what}: {holder(number)}: {busy}{gone}")
             if is_at(number, file):
                 sign(number)
                 return number

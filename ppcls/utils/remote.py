@@ -42,6 +42,11 @@ LINE = 1 << 12  # bytes that are searched at a time for a line's end
 FOLDERS_AHEAD = 16  # listings under way
 LISTED = 64  # files above which their folder is listed, instead of asking for each
 PATIENCE = Patience(pauses=(1, 2, 4, 8, 16, 30, 60))
+# Codes of stores that speak S3, for keys that hold no longer or are no such keys.
+INVALID_KEYS = re.compile(
+    "<Code>(ExpiredToken|InvalidToken|TokenRefreshRequired|InvalidAccessKeyId|"
+    "SignatureDoesNotMatch|RequestTimeTooSkewed)</Code>"
+)
 STATUS = re.compile(r"status code: ([0-9]{3})\b")  # in obstore's errors
 GONE = "there is nothing at this address; check it"
 
@@ -339,7 +344,7 @@ def new_store(place: str) -> Any:
 
             session = boto3.Session()
             if session.get_credentials() is None:
-                raise UserError(f"{place}: no credentials; {HOW['s3']}")
+                raise CredentialsError(f"{place}: no credentials; {HOW['s3']}")
             more["credential_provider"] = Boto3CredentialProvider(session)
         return S3Store(name, client_options=client, retry_config=once, **more)
     if basic := password(name):
@@ -503,6 +508,13 @@ class RefusedError(UserError):
     """There may be such a file, for others."""
 
 
+class CredentialsError(RefusedError):
+    """There are none, or they no longer hold: nothing can be read with them."""
+
+
+NOT_OF_THE_IMAGE = AwayError, CredentialsError  # which may be good
+
+
 def status_of(error: Exception) -> int | None:
     """The HTTP status that obstore's error tells of."""
     found = STATUS.search(str(error))
@@ -532,9 +544,10 @@ def explained(address: str, error: Exception) -> UserError:
     status = status_of(error)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return GoneError(f"{address}: {GONE}")
-    if lacks_credentials(error):
-        return UserError(f"{address}: no credentials; {HOW[scheme_of(address)]}")
-    if status in (401, 403) or kind in ("PermissionDeniedError", "UnauthenticatedError"):
+    if lacks_credentials(error) or status == 401 or INVALID_KEYS.search(str(error)):
+        how = HOW[scheme_of(address)]
+        return CredentialsError(f"{address}: no credentials that are (still) accepted; {how}")
+    if status == 403 or kind == "PermissionDeniedError":
         return RefusedError(f"{address}: access is refused; {HOW[scheme_of(address)]}")
     if kind == "NotSupportedError" or isinstance(error, NotImplementedError):
         return UserError(

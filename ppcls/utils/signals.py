@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TextIO, TypeVar
@@ -82,10 +82,12 @@ class Interrupt:
         if first:
             say("stopping after this step; Ctrl-C then quits at once, without saving")
 
-    def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, until a signal comes: then `Interrupted` is raised."""
+    def watch(
+        self, items: Iterable[Item], also: Callable[[], bool] = lambda: False
+    ) -> Iterator[Item]:
+        """The items, until a signal comes, or `also` says so: then `Interrupted` is raised."""
         for item in items:
-            if self.asked:
+            if self.asked or also():
                 raise Interrupted
             yield item
 

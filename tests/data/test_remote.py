@@ -12,11 +12,11 @@ from safetensors.numpy import load_file
 
 from ppcls.cli import main
 from ppcls.data.datasets import missing, open_samples
-from ppcls.data.loader import EvalPipeline, Loader, eval_order
+from ppcls.data.loader import EvalPipeline, Loader, eval_order, load_batch
 from ppcls.data.make_shards import make_shards
 from ppcls.data.preprocess import Preprocess
 from ppcls.utils import remote
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import DataError, UserError
 from ppcls.utils.web import Patience
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks/remote_data.py"
@@ -138,6 +138,21 @@ def test_what_does_not_pass_is_one_line_at_once(server, places, status, words):
         open_samples(f"{places[1]}/list.txt")
     assert len(found.value.lines) == 1
     assert len(server.requests) == 1
+
+
+def test_keys_that_are_not_accepted_are_no_fault_of_the_images(server, workdir, places):
+    """`data.on_error: skip` must not take them for broken, one after the other."""
+    write_list(workdir)
+    samples = open_samples(f"{places[1]}/list.txt")
+    part = (samples, EvalPipeline(Preprocess(), skip=True))
+    server.rule = lambda path, number: 403 if "ant/0" in path else 0
+    assert "access is refused" in load_batch(part, np.arange(3), 0).skipped[0]
+    server.rule = lambda path, number: 401
+    with pytest.raises(DataError, match="no credentials that are"):
+        load_batch(part, np.arange(3), 0)
+    expired = Exception("status code: 400 Bad Request: <Error><Code>ExpiredToken</Code>")
+    found = remote.explained("s3://bucket/a.jpg", expired)
+    assert isinstance(found, remote.CredentialsError)
 
 
 def test_a_server_without_parts_a_missing_package_and_no_network(server, places, monkeypatch):

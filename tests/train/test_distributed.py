@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
@@ -17,6 +18,7 @@ from small_run import said
 from ppcls.api import create_model
 from ppcls.models.layers import DownscalingDropout, DropPath
 from ppcls.train.distributed import Processes, buckets, share_draws
+from ppcls.utils.errors import TRY_AGAIN, UserError
 from ppcls.utils.log import read_records
 from ppcls.weights import files
 
@@ -447,6 +449,58 @@ def test_a_mistake_that_one_process_alone_finds_is_told_once(workdir):
     _, err = first.communicate()
     reason = line.removeprefix("error: ")
     assert only_error(err) == f"error: process 1 of 2 (pid {second.pid}) has ended: {reason}"
+    assert first.returncode == 2
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_begin_alike_end_before_the_first_step(workdir):
+    endpoints = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    own = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ENDPOINTS": endpoints}
+    first = start(*TOGETHER, **own, PADDLE_TRAINER_ID="0")
+    second = start(*TOGETHER, "seed=1", **own, PADDLE_TRAINER_ID="1")
+    for process in (first, second):
+        _, err = process.communicate()
+        assert "1 of 2 does not begin as process 0 does (seed: 0 -> 1)" in only_error(err)
+        assert process.returncode == 2
+    assert not Path("runs/together/run.jsonl").exists()
+
+
+def test_another_checkpoint_is_worth_another_try(workdir):
+    """A folder that machines share may show a file to some of them a little later."""
+    from ppcls.config.load import load, to_plain
+    from ppcls.recipe import Recipe
+    from ppcls.train.setup import check_together
+
+    recipe = load(Recipe, "recipe.yaml")
+    about = {"recipe": to_plain(recipe), "labels": ["a"], "data": {}, "step_images": 4}
+
+    class Two(Processes):
+        def gather(self, value):
+            return [value | {"step": 30}, value]
+
+    with pytest.raises(UserError, match=r"1 of 2 .*step: 30 -> 0.*see the same") as found:
+        check_together(recipe, SimpleNamespace(step=0, about=about), Two(1, 2))
+    assert found.value.code == TRY_AGAIN
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_ends_the_evaluation_of_all(workdir):
+    lines = [f"{path} 0\n" for path in sorted(Path("photos/eval").rglob("*.png"))]
+    Path("eval.txt").write_text("".join(lines * 20_000))
+    endpoints = ",".join(f"127.0.0.1:{port}" for port in free_ports(2))
+    own = {"PADDLE_TRAINERS_NUM": "2", "PADDLE_TRAINER_ENDPOINTS": endpoints}
+    given = (*TOGETHER, "data.eval=eval.txt", "eval.batch_size=1")
+    processes = [start(*given, **own, PADDLE_TRAINER_ID=str(rank)) for rank in (0, 1)]
+    heart = Path("runs/together/heartbeat")
+    while not heart.exists() or "evaluating" not in heart.read_text():
+        time.sleep(0.05)
+        assert processes[0].poll() is None
+    processes[1].send_signal(signal.SIGTERM)
+    for process in processes:
+        process.communicate()
+        assert process.returncode == 130
+    assert not records("together", "eval")
+    assert Path("runs/together/latest.safetensors").exists()
 
 
 def test_parts_of_a_step_are_even_and_complete():

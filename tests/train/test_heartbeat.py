@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -38,6 +39,27 @@ def test_a_run_that_does_not_get_on_ends_with_its_reason(tmp_path):
     assert "(PPCLS_STALL_SECONDS=0.5), while training after step 3 of 9: nothing is" in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert json.loads(Path(tmp_path, "heartbeat").read_text())["pid"]
+
+
+def test_words_that_cannot_be_had_do_not_keep_it(tmp_path):
+    """They are of the run's folder, and that may be what does not answer."""
+    away = "from ppcls.train import heartbeat\nheartbeat.LAST_WORDS = 0.2\n"
+    script = away + STALLING.replace('lambda: "nothing is lost"', "lambda: time.sleep(600)")
+    env = os.environ | {"PPCLS_STALL_SECONDS": "0.5"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    assert subprocess.run(command, check=False, env=env, timeout=120).returncode == 75
+
+
+def test_time_in_which_it_was_stopped_does_not_count(tmp_path):
+    script = STALLING.replace("time.sleep(600)", "print('there', flush=True); time.sleep(1)")
+    env = os.environ | {"PPCLS_STALL_SECONDS": "3"}
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(4)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait() == 0
 
 
 def test_a_time_that_is_none_is_a_mistake(workdir, monkeypatch, capsys):

@@ -24,7 +24,7 @@ ENV = {one["name"]: one["value"] for one in CONTAINER["env"]}
 
 SRUN = """#!/bin/bash
 printf '%s\\n' "$@" > srun.args
-echo "$MASTER_ADDR $MASTER_PORT $PPCLS_STALL_SECONDS" > srun.env
+echo "$MASTER_ADDR $MASTER_PORT $PPCLS_STALL_SECONDS $SRUN_CPUS_PER_TASK" > srun.env
 exit {code}
 """
 SCONTROL = """#!/bin/bash
@@ -39,12 +39,17 @@ def slurm(tmp_path):
     def slurm(code=0, args=(), srun=SRUN, **more):
         programs = tmp_path / "bin"
         programs.mkdir(exist_ok=True)
-        for name, text in {"srun": srun.replace("{code}", str(code)), "scontrol": SCONTROL}.items():
+        for name, text in {
+            "srun": srun.replace("{code}", str(code)),
+            "scontrol": SCONTROL,
+            "scancel": '#!/bin/bash\necho "$*" >> cancelled\n',
+        }.items():
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         (tmp_path / "requeued").unlink(missing_ok=True)
         env = os.environ | {"PATH": f"{programs}:{os.environ['PATH']}", "SLURM_JOB_ID": "41234"}
-        env |= {"SLURM_JOB_NODELIST": "node[7-8]", "OUTPUT": "runs/away"} | more
+        env |= {"SLURM_JOB_NODELIST": "node[7-8]", "SLURM_CPUS_PER_TASK": "8"}
+        env |= {"OUTPUT": "runs/away"} | more
         done = subprocess.run(
             ["bash", SBATCH, *args],
             check=False,
@@ -65,7 +70,7 @@ def test_script_starts_a_run_and_goes_on_with_it(slurm, tmp_path):
     args = (tmp_path / "srun.args").read_text().split()
     command = "ppcls train -c recipe.yaml --overwrite -o train.epochs=3 -o output=runs/away"
     assert args == ["--kill-on-bad-exit=0", *command.split()]
-    assert (tmp_path / "srun.env").read_text() == "node7 21234 1800\n"
+    assert (tmp_path / "srun.env").read_text() == "node7 25234 1800 8\n"
     (tmp_path / "runs/away").mkdir(parents=True)
     (tmp_path / "runs/away/latest.safetensors").touch()
     slurm()
@@ -83,15 +88,24 @@ def test_script_tries_again_what_may_go_well(slurm, code, again):
     assert done.returncode == (0 if again else code)
 
 
-def test_script_does_not_try_for_ever(slurm):
-    done, requeued = slurm(LOST, SLURM_RESTART_COUNT="20")
+def test_script_does_not_try_for_ever(slurm, tmp_path):
+    """Losses are counted, and what Slurm itself ends is not."""
+    for _ in range(3):
+        assert slurm(INTERRUPTED, MOST_RESTARTS="2")[1]
+    for _ in range(2):
+        assert slurm(LOST, MOST_RESTARTS="2")[1]
+    assert slurm(INTERRUPTED, MOST_RESTARTS="2")[1]
+    done, requeued = slurm(LOST, MOST_RESTARTS="2")
     assert (done.returncode, requeued) == (LOST, [])
-    assert "after 20 restarts" in done.stderr
-    _, requeued = slurm(INTERRUPTED, SLURM_RESTART_COUNT="20")
-    assert requeued
+    assert "after 2 restarts" in done.stderr
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
+def test_script_saves_and_ends_when_it_is_asked(slurm, tmp_path):
     cancelled = "#!/bin/bash\nkill -TERM $PPID\nsleep 0.3\nexit 130\n"
     done, requeued = slurm(srun=cancelled)
     assert (done.returncode, requeued) == (130, [])
+    assert (tmp_path / "cancelled").read_text() == "--signal=TERM 41234\n"
 
 
 def test_job_is_as_the_schemas_of_kubernetes_say():
@@ -118,6 +132,8 @@ def test_job_agrees_with_itself_and_with_ppcls():
     mistake = spec["podFailurePolicy"]["rules"][0]
     assert mistake["action"] == "FailJob"
     assert mistake["onExitCodes"]["values"] == [2]
+    asked = spec["podFailurePolicy"]["rules"][1]
+    assert (asked["action"], asked["onExitCodes"]["values"]) == ("Ignore", [INTERRUPTED])
     assert POD["restartPolicy"] == "Never"  # which the policy needs
     mounts = {mount["name"] for mount in CONTAINER["volumeMounts"]}
     assert mounts == {volume["name"] for volume in POD["volumes"]}
