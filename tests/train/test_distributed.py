@@ -397,6 +397,13 @@ def test_a_signal_to_the_launcher_or_to_all_saves_once(workdir, number, group):
     assert not alive(workers)
 
 
+def stop(pid):
+    """Stop a process; a signal that is sent afterwards stays pending."""
+    os.kill(pid, signal.SIGSTOP)
+    while "\nState:\tT" not in Path(f"/proc/{pid}/status").read_text():
+        time.sleep(0.05)
+
+
 def wait_until_pending(pid, number):
     """Until a signal has come to a process that is stopped."""
     while True:
@@ -411,7 +418,7 @@ def wait_until_pending(pid, number):
 def test_a_second_ctrl_c_ends_all(workdir):
     process = long_run()
     workers = children(process.pid)
-    os.kill(workers[1], signal.SIGSTOP)  # so that none can save
+    stop(workers[1])  # so that none can save
     process.send_signal(signal.SIGINT)
     wait_until_pending(workers[1], signal.SIGINT)  # the launcher has passed it on
     process.send_signal(signal.SIGINT)
