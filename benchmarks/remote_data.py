@@ -61,12 +61,15 @@ class Answers(asyncio.Protocol):
         self.came += data
         while (end := self.came.find(b"\r\n\r\n")) >= 0:
             head, self.came = self.came[: end + 2], self.came[end + 4 :]
+            self.server.under_way += 1
+            self.server.most = max(self.server.most, self.server.under_way)
             asyncio.get_running_loop().call_later(self.server.delay, self.answer, head)
 
     def answer(self, head: bytes) -> None:
         method, target, _ = head.split(b"\r\n")[0].decode().split(" ")
         path = unquote(urlsplit(target).path)
         server = self.server
+        server.under_way -= 1
         server.requests.append(path)
         server.last = head
         status = server.rule(path, len(server.requests))
@@ -118,6 +121,7 @@ class Server:
         cut: paths whose next answer ends in its middle.
         requests: the paths that were asked for.
         last: the head of the last request.
+        most: requests that were under way at a time.
     """
 
     def __init__(self, folder: Path, delay: float = 0.0, same: Path | None = None):
@@ -129,6 +133,7 @@ class Server:
         self.cut: dict[str, bool] = {}
         self.requests: list[str] = []
         self.last = b""
+        self.under_way = self.most = 0
         self.loop = asyncio.new_event_loop()
         self.port = 0
         self.connections: set[asyncio.BaseTransport] = set()
@@ -222,10 +227,10 @@ def speed(options: argparse.Namespace, folder: Path) -> None:
         os.environ.update(KEYS, AWS_ENDPOINT_URL=address, PPCLS_HOME=str(folder / "home"))
         places = {
             "files here": str(folder / "bucket/list.txt"),
-            "files, https://": f"{address}/bucket/list.txt",
+            "files, http://": f"{address}/bucket/list.txt",
             "files, s3://": "s3://bucket/list.txt",
             "shards here": str(folder / f"bucket/shards/{shards}"),
-            "shards, https://": f"{address}/bucket/shards/{shards}",
+            "shards, http://": f"{address}/bucket/shards/{shards}",
             "shards, s3://": f"s3://bucket/shards/{shards}",
         }
         view = train_pipeline(recipe)

@@ -34,6 +34,7 @@ from ppcls.weights import files
 
 MOST = 4  # processes
 STEP = 12  # images
+LIMIT = 1e-3  # of relative differences that other numbers of processes may make
 EPOCHS = 4
 RECIPE = f"""
 model: {{name: ResNet18, num_classes: 2, freeze: ["*.norm.*"]}}
@@ -84,6 +85,7 @@ class Found:
     same: int = 0  # runs with one number of processes all the way
     others: int = 0
     furthest: float = 0.0  # relative difference of a loss from the undisturbed run's
+    apart: float = 0.0  # the same of a weight, to the largest of its tensor
     longest: float = 0.0  # seconds between a start and its first step
     wrong: list[str] = field(default_factory=list)
 
@@ -117,7 +119,8 @@ def main() -> int:
     print(
         f"{found.resumes} resumes of {number} runs, of which {found.same} had one number of "
         f"processes all the way: {len(found.wrong)} otherwise than they should be; losses with "
-        f"other numbers differ by {found.furthest:.1e} at most; {found.longest:.0f} seconds at "
+        f"other numbers differ by {found.furthest:.1e} at most, their weights by {found.apart:.1e} "
+        f"of a tensor's largest; {found.longest:.0f} seconds at "
         "most from a start to its first step"
     )
     return 1 if found.wrong else 0
@@ -160,8 +163,11 @@ def check(
     else:
         found.others += 1
         found.furthest = max(found.furthest, furthest := distance(Path(name), whole[first]))
-        if furthest > 1e-3:
+        if furthest > LIMIT:
             mistakes.append(f"a loss differs by {furthest:.1e}")
+        found.apart = max(found.apart, apart := weights_apart(Path(name), whole[first]))
+        if apart > LIMIT:
+            mistakes.append(f"weights differ by {apart:.1e}")
     if mistakes:
         found.wrong.append(name)
     text = "; ".join(mistakes) or "as it should be"
@@ -201,7 +207,11 @@ def go_on(
                 os.killpg(process.pid, signal.SIGKILL)
             else:
                 process.terminate()
-            process.wait()
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise StoodStill from None
             time.sleep(0.5 * killed)  # for what it started, to end with it
             if process.returncode == 0:  # it was at its end
                 return "to the end", waited
@@ -258,6 +268,15 @@ def wrong_order(run: Path, whole: Path, killed: bool) -> list[str]:
 def same_bytes(run: Path, whole: Path) -> bool:
     own, other = (files.read(folder / LATEST).tensors for folder in (run, whole))
     return all(np.array_equal(own[name], value) for name, value in other.items())
+
+
+def weights_apart(run: Path, whole: Path) -> float:
+    """The largest difference of a weight, relative to the largest of its tensor."""
+    own, other = (files.read(folder / LATEST).tensors for folder in (run, whole))
+    weights = {n: v for n, v in other.items() if not n.startswith("optimizer/") and v.size}
+    return max(
+        float(np.abs(own[n] - v).max() / (np.abs(v).max() or 1)) for n, v in weights.items()
+    )
 
 
 def distance(run: Path, whole: Path) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError, features
 
 from ppcls.data.samples import Address, Drawn, Member
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import AWAY, LATER, AwayError, UserError
 from ppcls.utils.files import existing, read_file
 from ppcls.utils.opencv import cv2
 from ppcls.utils.text import plural, visible
@@ -145,7 +145,10 @@ def read_bytes(path: str | PathLike) -> bytes:
         raise UserError(f"{path}: may not be read; change its permissions") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{visible(str(path))}: cannot be read ({reason})") from error
+        said = f"{visible(str(path))}: cannot be read ({reason})"
+        if getattr(error, "errno", None) in AWAY:
+            raise AwayError(f"{said}; {LATER}") from error
+        raise UserError(said) from error
 
 
 @cache

@@ -23,7 +23,7 @@ from ppcls.data.transforms import Size, Transform, apply, side
 from ppcls.data.unlabeled import JoinedDataset
 from ppcls.data.workers import WorkerGone, Workers
 from ppcls.utils import environment, modules, remote
-from ppcls.utils.errors import DataError, UserError
+from ppcls.utils.errors import LATER, AwayError, DataError, UserError
 from ppcls.utils.log import Pace, Progress, say
 from ppcls.utils.text import plural
 
@@ -130,7 +130,7 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int, later: np.ndarray | No
             seen = view(decode.read(path, view.channels), epoch, virtual, first)
         except UserError as error:
             reason = f"{samples.where(index)}: {error.without(path)}"
-            if not view.skip or isinstance(error, remote.NOT_OF_THE_IMAGE):
+            if not view.skip or isinstance(error, remote.CredentialsError | AwayError):
                 raise DataError(reason) from None
             skipped.append(reason)
             continue
@@ -182,7 +182,7 @@ class Loader:
         except WorkerGone:
             raise DataError(
                 "a data worker was ended from outside, most likely for lack of memory; "
-                "fewer workers need less: -o data.workers=0"
+                f"fewer workers need less: -o data.workers=0, or {LATER}"
             ) from None
         finally:
             for number in pending:

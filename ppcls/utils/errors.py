@@ -1,5 +1,7 @@
 """The one exception whose text is written for the user."""
 
+import errno
+
 from ppcls.utils.text import one_line, visible
 
 TRY_AGAIN = 75  # exit code of what another try may not meet, as EX_TEMPFAIL
@@ -34,6 +36,15 @@ class UserError(ValueError):
 
     def __str__(self) -> str:
         return "\n".join(self.args)
+
+
+class AwayError(UserError):
+    """What holds the data, or the way to it, fails and may do so for long; the data are good."""
+
+
+# Of a disk of another machine, which may be back a little later.
+AWAY = {errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EHOSTUNREACH}
+AWAY |= {errno.ENETDOWN, errno.ENETUNREACH, errno.ECONNREFUSED, errno.ECONNRESET}
 
 
 class DataError(UserError):

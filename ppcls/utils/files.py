@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from uuid import uuid4
 
-from ppcls.utils.errors import UserError
+from ppcls.utils.errors import AWAY, LATER, UserError
 from ppcls.utils.text import from_json, visible, whole_number
 
 try:
@@ -402,7 +402,7 @@ def writing(what: str, fix: str = "") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        fix = fix or "choose another place, or make room"
+        fix = LATER if error.errno in AWAY else fix or "choose another place, or make room"
         raise UserError(f"{what}: cannot be written ({error.strerror or error}); {fix}") from None
 
 

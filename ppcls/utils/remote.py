@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 from ppcls.utils import files
-from ppcls.utils.errors import LATER, UserError
+from ppcls.utils.errors import LATER, AwayError, UserError
 from ppcls.utils.log import say
 from ppcls.utils.text import visible
 from ppcls.utils.web import LARGEST_IMAGE, PASSING, Patience, offline
@@ -500,19 +500,12 @@ class GoneError(UserError):
     """There is no such file."""
 
 
-class AwayError(UserError):
-    """The server, or the way to it, fails and may do so for long."""
-
-
 class RefusedError(UserError):
     """There may be such a file, for others."""
 
 
 class CredentialsError(RefusedError):
     """There are none, or they no longer hold: nothing can be read with them."""
-
-
-NOT_OF_THE_IMAGE = AwayError, CredentialsError  # which may be good
 
 
 def status_of(error: Exception) -> int | None:

@@ -1,6 +1,8 @@
 """Images elsewhere: the same as here, whatever the server does; and nothing of this machine."""
 
+import errno
 import importlib.util
+import json
 import os
 import shutil
 import sys
@@ -11,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from ppcls.cli import main
+from ppcls.data import decode
 from ppcls.data.datasets import missing, open_samples
 from ppcls.data.loader import EvalPipeline, Loader, eval_order, load_batch
 from ppcls.data.make_shards import make_shards
@@ -138,6 +141,42 @@ def test_what_does_not_pass_is_one_line_at_once(server, places, status, words):
         open_samples(f"{places[1]}/list.txt")
     assert len(found.value.lines) == 1
     assert len(server.requests) == 1
+
+
+def test_a_batch_is_asked_for_at_once_and_the_next_one_too(server, workdir, places):
+    write_list(workdir)
+    samples = open_samples(f"{places[1]}/list.txt")
+    part = (samples, EvalPipeline(Preprocess()))
+    server.delay = 0.1
+    server.most = 0
+    load_batch(part, np.arange(4), 0, np.arange(4, 10))
+    assert server.most == 10
+    asked = len(server.requests)
+    load_batch(part, np.arange(4, 10), 0)
+    assert len(server.requests) == asked
+
+
+def test_a_bucket_of_google_is_read_like_the_others(server, workdir, places, monkeypatch):
+    write_list(workdir)
+    account = {"gcs_base_url": server.address, "disable_oauth": True}
+    account |= dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+    Path("account.json").write_text(json.dumps(account))
+    monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(workdir / "account.json"))
+    here, there = open_samples(f"{places[0]}/list.txt"), open_samples("gs://bucket/list.txt")
+    assert pixels(there) == pixels(here)
+    with pytest.raises(UserError, match=r"gs://bucket/none\.txt: there is nothing at this address"):
+        open_samples("gs://bucket/none.txt")
+
+
+def test_a_disk_that_is_away_is_no_fault_of_the_images(workdir, monkeypatch):
+    samples = open_samples("photos/train")
+
+    def away(path):
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr(decode, "read_file", away)
+    with pytest.raises(DataError, match="Stale file handle.*start again later"):
+        load_batch((samples, EvalPipeline(Preprocess(), skip=True)), np.arange(3), 0)
 
 
 def test_keys_that_are_not_accepted_are_no_fault_of_the_images(server, workdir, places):

@@ -4,8 +4,10 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,46 @@ def test_job_starts_a_run_and_goes_on_with_it(tmp_path):
         (tmp_path / "train/latest.safetensors").touch()
 
 
+@pytest.mark.slow
+def test_pods_of_the_job_train_together(workdir, tmp_path):
+    """Two of them, as processes, which go on where they were after both are asked to end."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "ppcls").write_text(f'#!/bin/sh\nexec {sys.executable} -m ppcls "$@"\n')
+    (programs / "ppcls").chmod(0o755)
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    env = os.environ | ENV | {"PATH": f"{programs}:{os.environ['PATH']}", "WORLD_SIZE": "2"}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PPCLS_HOME": str(tmp_path)}
+    command = [*CONTAINER["command"], "data.workers=0", "train.batch_size=2"]
+
+    def pods(epochs):
+        return [
+            subprocess.Popen(
+                [*command, f"train.epochs={epochs}"],
+                env=env | {"JOB_COMPLETION_INDEX": str(index)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for index in (0, 1)
+        ]
+
+    both = pods(200)
+    record = workdir / "train/run.jsonl"
+    while not record.exists() or '"step": 2' not in record.read_text():
+        time.sleep(0.05)
+        assert both[0].poll() is None, both[0].communicate()
+    both[1].terminate()
+    said = [pod.communicate()[0] for pod in both]
+    assert [pod.returncode for pod in both] == [INTERRUPTED] * 2, said
+    both = pods(40)
+    said = [pod.communicate()[0] for pod in both]
+    assert [pod.returncode for pod in both] == [0, 0], said
+    assert "resuming after step" in said[0]
+
+
 @pytest.fixture
 def environment(monkeypatch):
     """Only these variables of launchers."""
@@ -191,6 +233,16 @@ def test_launchers_say_which_process_this_is(environment, names):
         rendezvous.meeting()
     page = (ROOT / "docs/scale.md").read_text()
     assert re.search(rf"\| `{names[0]}`, `{names[1]}` ", page)
+
+
+def test_the_page_has_each_variable_that_training_reads():
+    table = (ROOT / "docs/scale.md").read_text().partition("Who a process is")[2]
+    names = set()
+    for path in set((ROOT / "ppcls/train").glob("*.py")) - {ROOT / "ppcls/train/trackers.py"}:
+        names |= set(re.findall(r'"((?:[A-Z]+_)+[A-Z]+|RANK|FLAGS_\w+)"', path.read_text()))
+    names -= {"PADDLE_RANK_IN_NODE", "PADDLE_DISTRI_BACKEND", "PPCLS_LAUNCHED"}  # set, for Paddle
+    assert {"PPCLS_STALL_SECONDS", "MASTER_PORT", "FLAGS_selected_gpus"} <= names
+    assert [name for name in sorted(names) if f"`{name}`" not in table] == []
 
 
 def test_a_shell_of_slurm_or_a_pod_alone_is_no_launcher(environment):
