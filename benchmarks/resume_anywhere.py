@@ -274,9 +274,7 @@ def weights_apart(run: Path, whole: Path) -> float:
     """The largest difference of a weight, relative to the largest of its tensor."""
     own, other = (files.read(folder / LATEST).tensors for folder in (run, whole))
     weights = {n: v for n, v in other.items() if not n.startswith("optimizer/") and v.size}
-    return max(
-        float(np.abs(own[n] - v).max() / (np.abs(v).max() or 1)) for n, v in weights.items()
-    )
+    return max(float(np.abs(own[n] - v).max() / (np.abs(v).max() or 1)) for n, v in weights.items())
 
 
 def distance(run: Path, whole: Path) -> float:

@@ -247,17 +247,17 @@ def latency(cells: Sequence[Record]) -> Figure | None:
     batches = sorted({cell["batch"] for cell in cells})
     ways = unique(map(way_of, cells))
     names = unique(cell["model"] for cell in cells)
-    columns = min(ACROSS, len(batches))
-    rows = -(-len(batches) // columns)
+    rows = -(-len(batches) // ACROSS)
+    columns = -(-len(batches) // rows)
     size = (WIDTH if columns == 1 else PANEL * columns, rows * (MARGIN + ROW * len(names)))
     figure = Figure(size, dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    every = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    every = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes, batch in zip(every, batches, strict=False):
         own = [cell for cell in cells if cell["batch"] == batch]
         draw_latency(axes, own, names, ways)
         axes.set_title(f"batch of {batch}", fontsize=10)
-    for axes in list(every)[len(batches) :]:
+    for axes in every[len(batches) :]:
         axes.set_visible(False)
     handles = {}
     for axes in figure.axes:
@@ -296,10 +296,13 @@ def way_of(cell: Record) -> str:
 
 
 def accuracy(cells: Sequence[Record]) -> Figure | None:
-    """Networks with published weights, each with its fastest engine in fp32, by batch size."""
+    """Networks with published weights, each with its fastest engine in fp32, of the smallest and the
+    largest batch.
+    """
     chosen = [c for c in cells if c["model"] in read_registry() and c["precision"] == "fp32"]
     panels = []
-    for batch in sorted({cell["batch"] for cell in chosen}):
+    sizes = sorted({cell["batch"] for cell in chosen})
+    for batch in dict.fromkeys([*sizes[:1], *sizes[-1:]]):
         best: dict[str, float] = {}
         for cell in chosen:
             if cell["batch"] == batch:

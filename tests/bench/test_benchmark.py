@@ -342,6 +342,18 @@ def test_plots_are_of_all_batch_sizes(tmp_path):
     assert len(tables.write_plots(found, tmp_path)) == 2
 
 
+def test_plots_of_four_batch_sizes_leave_no_panel_empty():
+    plan = make_plan(["ResNet18"], [], QUICK, [1, 4, 8, 32], ["onnxruntime"], threads=[2])
+    found = [record(cell) for model in plan.models for cell in plan.cells(model)]
+    shown = [axes.get_title() for axes in tables.latency(found).axes if axes.get_visible()]
+    assert shown == [f"batch of {n}" for n in (1, 4, 8, 32)]
+    plan = make_plan(["ResNet18"], [], QUICK, [1, 4, 8, 16, 32], ["onnxruntime"], threads=[2])
+    found = [record(cell) for model in plan.models for cell in plan.cells(model)]
+    shown = [axes for axes in tables.latency(found).axes if axes.get_visible()]
+    assert len(shown) == 5
+    assert [axes.get_title()[-3:] for axes in tables.accuracy(found).axes] == ["f 1", " 32"]
+
+
 def test_csv():
     rows = list(csv.reader(io.StringIO(tables.to_csv([record(cells("ResNet18")[0])]))))
     assert tuple(rows[0]) == tables.COLUMNS
