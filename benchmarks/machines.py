@@ -3,9 +3,9 @@
 The machines are network namespaces of this one, each with an address of its own on a bridge. On
 each `paddle.distributed.launch` starts one process, which train together over gloo; then something
 happens to the last one, and the run has to end with its reason, or go on, within --limit seconds.
-Then it is started again with as many machines, fewer or more. With as many its weights must be those
-of the undisturbed run to the bit, else they and the losses up to rounding. Packets are delayed and lost by a relay between two bridges, since
-many kernels have no netem.
+Then it is started again with as many machines, fewer or more. With as many its weights must be
+those of the undisturbed run to the bit, else they and the losses up to rounding. Packets are
+delayed and lost by a relay between two bridges, since many kernels have no netem.
 
 Prints a row for each kind of fault; exits with 1 where one is otherwise. Needs root and `ip`.
 

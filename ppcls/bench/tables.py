@@ -296,8 +296,8 @@ def way_of(cell: Record) -> str:
 
 
 def accuracy(cells: Sequence[Record]) -> Figure | None:
-    """Networks with published weights, each with its fastest engine in fp32, of the smallest and the
-    largest batch.
+    """Networks with published weights, each with its fastest engine in fp32, in the smallest and in
+    the largest batch.
     """
     chosen = [c for c in cells if c["model"] in read_registry() and c["precision"] == "fp32"]
     panels = []

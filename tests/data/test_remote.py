@@ -175,7 +175,7 @@ def test_a_disk_that_is_away_is_no_fault_of_the_images(workdir, monkeypatch):
         raise OSError(errno.ESTALE, "Stale file handle")
 
     monkeypatch.setattr(decode, "read_file", away)
-    with pytest.raises(DataError, match="Stale file handle.*start again later"):
+    with pytest.raises(DataError, match=r"Stale file handle.*start again later"):
         load_batch((samples, EvalPipeline(Preprocess(), skip=True)), np.arange(3), 0)
 
 
