@@ -174,6 +174,7 @@ def try_one(fault: Fault, count: int, limit: float) -> bool:
     good = True
     try:
         machines.wait_for_steps(3, 10 * limit)
+        lost = pids_in(name_of(count))  # which process of the run it has, its launcher decides
         fault.do(machines)
         if fault.ends:
             if fault.undo:
@@ -183,8 +184,8 @@ def try_one(fault: Fault, count: int, limit: float) -> bool:
             else:
                 seconds = machines.ended(limit)
             reasons = machines.reasons()
-            lost = f"process {count - 1} of {count}"
-            good = seconds is not None and bool(reasons) and lost in reasons[0]
+            named = re.search(r"pid (\d+)", reasons[0]) if reasons else None
+            good = seconds is not None and named is not None and int(named[1]) in lost
             said = re.sub(r"pid \d+", "pid …", reasons[0]) if reasons else "no reason is said"
             outcome = "STANDS STILL"
             if seconds is not None:
@@ -328,15 +329,19 @@ def link(number: int, state: str) -> None:
 
 def kill_in(namespace: str, number: int, word: str = "") -> None:
     """Send a signal to the processes of a namespace, or to those whose command has a word."""
-    command = ["ip", "netns", "pids", namespace]
-    found = subprocess.run(command, check=False, capture_output=True, text=True)
-    for pid in map(int, found.stdout.split()):
+    for pid in pids_in(namespace):
         try:
             command = Path(f"/proc/{pid}/cmdline").read_text()
             if "launch" not in command if word else True:
                 os.kill(pid, number)
         except OSError:
             continue
+
+
+def pids_in(namespace: str) -> list[int]:
+    command = ["ip", "netns", "pids", namespace]
+    found = subprocess.run(command, check=False, capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
 
 
 # --------------------------------------------------------------------------
