@@ -1071,8 +1071,14 @@ def report(options: argparse.Namespace, pieces: Sequence[Piece], context: Contex
     about["batch_sizes"] = list(context.batches)
     results = read_earlier(path, about)
     found = {}
-    lines: list[str] = []
     code = 0
+
+    def keep() -> None:
+        text = json.dumps({**about, "pieces": results}, indent=1)
+        write_text(path, f"{text}\n")
+        lines = "\n".join(rows(results, place_of(machine)))
+        write_text(options.output / "gpu_check.md", f"{lines}\n")
+
     with (
         tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary,
         signals_interrupt(),
@@ -1085,13 +1091,12 @@ def report(options: argparse.Namespace, pieces: Sequence[Piece], context: Contex
                 found[name] = one
                 if not (one.get("late") and name in results):
                     results[name] = one
-                lines = rows(results, place_of(machine))
-                write_text(path, json.dumps({**about, "pieces": results}, indent=1) + "\n")
-                write_text(options.output / "gpu_check.md", "\n".join(lines) + "\n")
+                keep()
         except KeyboardInterrupt:
             code = INTERRUPTED
-    if options.docs and lines:
-        into_page(PAGE, lines)
+            keep()
+    if options.docs and results:
+        into_page(PAGE, rows(results, place_of(machine)))
     count = {s: sum(r["status"] == s for r in found.values()) for s in (PASS, FAIL, IMPOSSIBLE)}
     said = ", ".join(f"{number} {status}" for status, number in count.items())
     said += " before it was interrupted" if code else ""

@@ -72,8 +72,8 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
 
 
 def load_graph(folder: ExportedModel, program: Path, settings: Settings) -> Opened | str:
-    """The network for one image, launched as one CUDA graph where it is one engine; why not, where
-    it has to be built without.
+    """The network for one image, built to be launched as one CUDA graph; why not, where it has to
+    be built without.
     """
     if not has_graphs():
         return "the installed Paddle's converter knows none"
@@ -82,13 +82,14 @@ def load_graph(folder: ExportedModel, program: Path, settings: Settings) -> Open
     if wrong.is_file():
         return STALE
     opened = load_built(folder, program, settings, graph=True)
-    if not is_one_engine(place / BUILT):
-        return replace(opened, why=NOT_ONE)  # built as without a graph: the converter knows it, too
     kept = with_lock(opened.call)
-    if graph_holds(kept, tuple(shapes(folder, 1)[0][1:]), folder.manifest.input):
-        return replace(opened, call=in_batches(kept, 1), copy=None, of_threads=False, graph=True)
-    wrong.touch()
-    return STALE
+    if not graph_holds(kept, tuple(shapes(folder, 1)[0][1:]), folder.manifest.input):
+        wrong.touch()
+        return STALE
+    one = is_one_engine(place / BUILT)  # else the converter leaves the graph out without a word
+    why = "" if one else NOT_ONE
+    call = in_batches(kept, 1)
+    return replace(opened, call=call, copy=None, of_threads=False, graph=one, why=why)
 
 
 def load_built(folder: ExportedModel, program: Path, settings: Settings, graph: bool) -> Opened:
