@@ -929,13 +929,17 @@ def obstacle(one: Piece, device: str, gpus: int) -> str:
     return "" if gpus >= one.gpus else f"needs {one.gpus} GPUs, {gpus} is here"
 
 
+def say(line: str) -> None:
+    print(line, flush=True)  # the next piece takes its time
+
+
 def check_all(
     pieces: Iterable[Piece],
     context: Context,
     minutes: float,
     run: Runner = run_apart,
     clock: Callable[[], float] = time.monotonic,
-    tell: Callable[[str], None] = print,
+    tell: Callable[[str], None] = say,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """The name and the result of every piece in its order, each told as it is done; none is begun
     when the time is over.
@@ -1043,9 +1047,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 0
     folder = options.folder or Path()
     gpus = options.gpus or 0
-    context = Context(
-        options.device, folder, gpus, options.network, batches, options.piece_seconds
-    )
+    context = Context(options.device, folder, gpus, options.network, batches, options.piece_seconds)
     if options.piece:
         print(RESULT + json.dumps(run_here(known[options.piece], context)), flush=True)
         return 0

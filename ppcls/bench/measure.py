@@ -413,7 +413,8 @@ def run_compared(subject: Subject, contender: Contender, batch: int) -> tuple[fl
     """A batch of the images to compare on, over and over: the relative error of the worst of them,
     and the seconds it took.
     """
-    assert subject.images is not None and subject.expected is not None
+    assert subject.images is not None
+    assert subject.expected is not None
     turns = math.ceil(batch / len(subject.images))
     images, expected = (
         np.concatenate([part] * turns)[:batch] for part in (subject.images, subject.expected)

@@ -284,7 +284,7 @@ def test_a_network_that_tensorrt_has_not_touched_is_refused(copy, told, monkeypa
     )
 
 
-def test_what_a_provider_says_against_a_network_is_told(copy, gpu, monkeypatch):
+def test_what_a_provider_says_against_a_network_is_told(exported, tmp_path, gpu, monkeypatch):
     gpu("10.5.0.18")
     session = onnxruntime.InferenceSession
 
@@ -294,13 +294,16 @@ def test_what_a_provider_says_against_a_network_is_told(copy, gpu, monkeypatch):
         raise RuntimeError("TensorRT EP could not build\nengine")
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", fails)
-    folder = copy("inference.onnx", "inference.yml")
-    assert refused(folder, "onnxruntime-tensorrt") == (
+    path = tmp_path / "own.onnx"
+    shutil.copy(exported / "inference.onnx", path)
+    assert refused(path, "onnxruntime-tensorrt") == (
         f"engine onnxruntime-tensorrt: ONNX Runtime's {TENSORRT} cannot start or run this network "
         "here (TensorRT EP could not build engine)"
     )
-    (folder / "inference.onnx").write_bytes(b"\x08\x07broken")
-    assert "inference.onnx: damaged, or of a kind" in refused(folder, "onnxruntime-tensorrt")
+    model = onnx.load(str(path))
+    model.graph.node[-1].op_type = "Unheard"
+    onnx.save(model, str(path))
+    assert "own.onnx: damaged, or of a kind" in refused(path, "onnxruntime-tensorrt")
 
 
 def test_one_image_at_a_time_goes_through_a_cuda_graph(exported, told, monkeypatch, small, images):
