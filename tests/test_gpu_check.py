@@ -274,6 +274,23 @@ def test_a_benchmark_that_breaks_fails(context, monkeypatch):
     assert found.detail == "ppcls bench measured nothing: error: no room on the disk"
 
 
+@pytest.mark.parametrize(
+    ("failed", "said"),
+    [
+        ("skipped: too slow", "impossible here (batch 8: skipped: too slow)"),
+        ("engine x: pip install y", "impossible here (engine x: pip install y)"),
+        ("CUDA error 700", "fail (batch 8: CUDA error 700)"),
+    ],
+)
+def test_what_a_benchmark_could_not_measure(context, monkeypatch, failed, said):
+    place = context.folder / "bench_paddle_fp32"
+    place.mkdir()
+    (place / "benchmark.jsonl").write_text(json.dumps({"batch": 8, "failed": failed}))
+    monkeypatch.setattr(gpu_check, "execute", lambda *words, **keys: "")
+    (piece,) = [one for one in gpu_check.PIECES if one.name == "paddle-fp32"]
+    assert gpu_check.words_of(gpu_check.run_here(piece, context)) == said
+
+
 class Fake:
     """An engine whose logits are given, for as many images as it gets."""
 

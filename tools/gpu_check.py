@@ -429,7 +429,10 @@ def runs_in(context: Context, engine: str, precision: str) -> Found:
     for cell in cells:
         if "failed" in cell:
             possible(cell["failed"])
-            return Found(False, f"batch {cell['batch']}: {cell['failed']}", {"cells": cells})
+            words = f"batch {cell['batch']}: {cell['failed']}"
+            if cell["failed"].startswith("skipped: "):  # for want of memory, or too slow
+                raise Impossible(words)
+            return Found(False, words, {"cells": cells})
     found = judged(context.network, precision, cells)
     if engine == "onnxruntime-tensorrt" and not any(place.rglob("*.engine")):
         return Found(False, NOTHING_BUILT, found.figures)
