@@ -89,20 +89,23 @@ def plain(source: Path):
 
 
 def flatten_simply(graph) -> None:
-    """Let the reshape behind the pooling say [N, rest] by itself, and not by a shape it computes,
-    which no CUDA graph can hold.
+    """Let the reshape behind the pooling be a flattening to [N, rest]: a shape that is computed, or
+    that onnx2torch keeps on the GPU and looks at, no CUDA graph can hold.
     """
-    from onnx import numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     makes = {name: node for node in graph.node for name in node.output}
-    constants = {tensor.name for tensor in graph.initializer}
-    for node in graph.node:
-        behind = makes.get(node.input[0]) if node.input else None
+    whole = [one for one in graph.initializer if one.data_type == TensorProto.INT64]
+    constants = {one.name: numpy_helper.to_array(one).tolist() for one in whole}
+    for place, node in enumerate(graph.node):
+        if node.op_type != "Reshape":
+            continue
+        behind = makes.get(node.input[0])
         pooled = behind is not None and behind.op_type in ("GlobalAveragePool", "ReduceMean")
-        if node.op_type == "Reshape" and pooled and node.input[1] not in constants:
-            name = f"{node.name}.rest"
-            graph.initializer.append(numpy_helper.from_array(np.array([0, -1], np.int64), name))
-            node.input[1] = name
+        shape = constants.get(node.input[1])
+        if shape == [0, -1] or (shape is None and pooled):
+            flat = helper.make_node("Flatten", node.input[:1], node.output, node.name, axis=1)
+            graph.node[place].CopyFrom(flat)
     wanted = {output.name for output in graph.output}
     for node in reversed(list(graph.node)):
         if wanted.isdisjoint(node.output):
@@ -288,6 +291,16 @@ def to_markdown(about: dict[str, Any], cells: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write(folder: Path, about: dict[str, Any], cells: Sequence[dict[str, Any]]) -> None:
+    """What was measured so far, each file whole or as it was."""
+    text = json.dumps({**about, "cells": cells}, indent=1) + "\n"
+    for name, content in (("json", text), ("md", to_markdown(about, cells))):
+        path = folder / f"gpu_check_torch.{name}"
+        temporary = path.with_name(f"{path.name}.tmp")
+        temporary.write_text(content, encoding="utf-8")
+        temporary.replace(path)
+
+
 def run(options: argparse.Namespace) -> int:
     import torch
 
@@ -309,6 +322,7 @@ def run(options: argparse.Namespace) -> int:
     device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     about = {"label": LABEL, "device": device, "versions": ", ".join(versions), "side": side}
     cells = []
+    options.output.mkdir(parents=True, exist_ok=True)
     for name, network in networks.items():
         found = measure(
             name, network, side, options.device, options.batch_sizes, options.seconds, end
@@ -316,11 +330,7 @@ def run(options: argparse.Namespace) -> int:
         for cell in found:
             cells.append(cell)
             print(", ".join(f"{key} {value}" for key, value in cell.items()), flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**about, "cells": cells}, indent=1)
-    (options.output / "gpu_check_torch.json").write_text(text + "\n", encoding="utf-8")
-    page = to_markdown(about, cells)
-    (options.output / "gpu_check_torch.md").write_text(page, encoding="utf-8")
+            write(options.output, about, cells)
     return 0 if all(cell.get("agrees") for cell in cells) else 1
 
 

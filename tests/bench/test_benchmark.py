@@ -205,8 +205,52 @@ def test_logits_that_depend_on_the_image(measured):
         logits = net(paddle.to_tensor(image)).numpy()
         changed = net(paddle.to_tensor(image * np.float32(1.01))).numpy()
     expected = np.load(output / "exported/EfficientNetLite0" / measure.LOGITS)
-    assert measure.relative_error(logits, expected) < 1e-6
+    assert measure.relative_error(logits, expected[:1]) < 1e-6
+    assert measure.relative_error(expected[1:], logits) > 1e-2  # of the mirror image
     assert measure.relative_error(changed, logits) > 1e-2  # so that 1e-4 means something
+
+
+def test_the_reference_is_computed_on_the_cpu(tmp_path, monkeypatch):
+    """Also by a Paddle that has taken a GPU, and keeps it."""
+    told = []
+
+    def make(name, side):
+        told.append(name)
+        raise MemoryError
+
+    monkeypatch.setattr(measure.paddle, "get_device", lambda: "gpu:0")
+    monkeypatch.setattr(measure.paddle, "set_device", told.append)
+    monkeypatch.setattr(measure, "make", make)
+    with pytest.raises(MemoryError):
+        measure.export(by_name("ResNet18"), tmp_path / "exported")
+    assert told == ["cpu", "ResNet18", "gpu:0"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "agree"),
+    [(None, [True, True, True]), (2, [True, False, True]), (3, [True, True, False])],
+)
+def test_every_batch_size_is_compared_row_by_row(measured, wrong, agree):
+    """With an engine that gives the first image's logits for all of a batch of one size."""
+    place = measured[0] / "exported/EfficientNetLite0"
+    sizes = (1, 2, 3)
+    own = tuple(Cell("EfficientNetLite0", "", "onednn", "fp32", 1, batch) for batch in sizes)
+    job = measure.Job(by_name("EfficientNetLite0"), own, QUICK, place, {}, 0.0)
+    subject = measure.prepare(job)
+    (contender,) = measure.group(job.cells, "cpu")
+    measure.open_contender(subject, contender)
+    run = contender.engine.run
+
+    def broken(images):
+        logits = run(images)
+        return np.repeat(logits[:1], len(images), 0) if len(images) == wrong else logits
+
+    contender.engine.run = broken
+    found = {}
+    for batch in sizes:
+        messages = [*measure.measure(subject, [contender], batch)]
+        found |= dict(one for one in messages if not isinstance(one, measure.Now))
+    assert [found[cell]["agrees"] for cell in own] == agree
 
 
 @pytest.mark.parametrize(("off", "agrees"), [(0.5e-4, True), (2e-4, False), (np.nan, False)])
@@ -214,9 +258,9 @@ def test_percentiles_and_agreement(measured, off, agrees):
     place = measured[0] / "exported/EfficientNetLite0"
     cell = Cell("EfficientNetLite0", "", "onednn", "fp32", 1, 4)
     job = measure.Job(by_name("EfficientNetLite0"), (cell,), QUICK, place, {1: 100.0}, 0.0)
-    image, engine = measure.image(224), open_engine(open_exported(place), Settings("onednn"))
-    expected = engine.run(image) / np.float32(1 + off)
-    about = measure.Subject(job, open_exported(place), image, expected, 10**9)
+    images, engine = measure.compared(224), open_engine(open_exported(place), Settings("onednn"))
+    expected = engine.run(images) / np.float32(1 + off)
+    about = measure.Subject(job, open_exported(place), images, expected, 10**9)
     (contender,) = measure.group(about.job.cells, "cpu")
     measure.open_contender(about, contender)
     times = np.random.default_rng(0).uniform(0.1, 0.3, 57)

@@ -255,3 +255,15 @@ def test_real_engines(copy, images):
     assert len(choice["milliseconds"]) in (3, 4)  # with one thread, where there are more
     other = open_engine(place, Settings("paddle"))
     np.testing.assert_allclose(chosen.run(inputs), other.run(inputs), atol=2e-6)
+
+
+def test_gpus_may_differ_by_what_their_products_are_rounded_to(machine, place, capsys):
+    """TF32 has 10 bits, which the first engine may have and another one not."""
+    machine.times = {"paddle": 4, "onnxruntime": 1, "tensorrt": 8, "onnxruntime-tensorrt": 8}
+    machine.off = {"onnxruntime": 0.004}
+    found = machine.choose(place, replace(WANTED, device="gpu"), 1)
+    assert found.settings.engine == "onnxruntime"
+    assert "left out" not in capsys.readouterr().out
+    machine.off = {"onnxruntime": 0.04}
+    found = machine.choose(place, replace(WANTED, device="gpu"), 2)
+    assert found.settings.engine == "paddle"

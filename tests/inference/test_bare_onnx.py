@@ -117,3 +117,18 @@ def test_the_text_is_found_behind_others_and_the_last_one_counts(foreign):
         assert onnx_metadata.read(foreign) == text
     found = [(entry.key, entry.value) for entry in onnx.load(str(foreign)).metadata_props]
     assert found == [("ppcls", "a: 1"), ("ppcls", "ä" * 200)]
+
+
+def test_what_a_file_takes_is_read_without_onnx(exported, pixels_in, tmp_path):
+    for folder in (exported, pixels_in):
+        path = folder / "inference.onnx"
+        (given,) = onnx.load(str(path)).graph.input
+        sides = tuple(dim.dim_value or None for dim in given.type.tensor_type.shape.dim)
+        assert onnx_metadata.inputs(path) == {given.name: sides}
+    (square,) = onnx_metadata.inputs(exported / "inference.onnx").values()
+    assert (square[1:], sides) == ((3, 32, 32), (None, None, None, 3))
+    whole = path.read_bytes()
+    for count in range(0, len(whole), 997):  # cut anywhere
+        cut = tmp_path / "cut.onnx"
+        cut.write_bytes(whole[:count])
+        assert onnx_metadata.inputs(cut) in ({}, {given.name: sides})

@@ -1,5 +1,7 @@
 """tools/gpu_check_torch.py, but for what needs PyTorch: the graph that travels is the network's."""
 
+import json
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -24,7 +26,9 @@ def test_the_graph_travels_without_weights_and_gets_the_same_ones_everywhere(exp
     plain = check.plain(source)
     np.testing.assert_allclose(run(plain, images), run(str(source), images), atol=1e-6)
     kinds = {node.op_type for node in plain.graph.node}
-    assert not kinds & {"Shape", "Constant"}
+    assert not kinds & {"Shape", "Constant", "Reshape"}
+    (flat,) = [node for node in plain.graph.node if node.op_type == "Flatten"]
+    assert (len(flat.input), [one.i for one in flat.attribute]) == (1, [1])
     graph = tmp_path / "small.graph.onnx"
     taken = check.strip(source, graph)
     assert taken > 300
@@ -61,6 +65,39 @@ def test_paddings_in_numbers_are_those_that_were_computed(tmp_path, kind, kernel
     (own,) = model.graph.node
     assert {one.name for one in own.attribute} == {"strides", "pads"}
     np.testing.assert_array_equal(run(model, images), expected)
+
+
+@pytest.mark.parametrize(("shape", "kind"), [([0, -1], "Flatten"), ([1, -1], "Reshape")])
+def test_a_shape_that_is_written_down_is_no_shape_either(tmp_path, shape, kind):
+    """onnx2torch keeps it on the GPU and looks at its numbers."""
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], "relu"),
+        helper.make_node("Reshape", ["r", "shape"], ["y"], "flat"),
+    ]
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, 2, 2])
+    made = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    written = numpy_helper.from_array(np.array(shape, np.int64), "shape")
+    graph = helper.make_graph(nodes, "one", [given], [made], [written])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    images = np.random.default_rng(0).standard_normal((1, 3, 2, 2)).astype(np.float32)
+    expected = run(model, images)
+    check.flatten_simply(model.graph)
+    assert [node.op_type for node in model.graph.node] == ["Relu", kind]
+    assert len(model.graph.initializer) == (kind == "Reshape")
+    np.testing.assert_array_equal(run(model, images), expected)
+
+
+def test_what_is_measured_is_written_at_once(tmp_path):
+    about = {"device": "an A100", "versions": "torch 2.11"}
+    cells = []
+    for batch in (1, 8):
+        cells.append({"network": "r50", "precision": "fp16", "way": "graph", "batch": batch})
+        cells[-1] |= {"milliseconds": 0.9, "images_per_second": 1111.0, "difference": 1e-3}
+        check.write(tmp_path, about, cells)
+        kept = json.loads((tmp_path / "gpu_check_torch.json").read_text())
+        assert kept == {**about, "cells": cells}
+        assert f"| {batch} | 0.9 |" in (tmp_path / "gpu_check_torch.md").read_text()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_table_says_what_it_is_and_what_failed():

@@ -201,7 +201,7 @@ class Opened:
 
     `copy` makes another call for another thread, None: the one serves several at a time; with
     `of_threads` each stays with the thread that first used it. `graph`: it is launched as one CUDA
-    graph.
+    graph; `why`: why it is not, "" where it is, or where there are no such graphs.
     """
 
     call: Call
@@ -210,6 +210,7 @@ class Opened:
     copy: Callable[[], Call] | None = None
     of_threads: bool = False
     graph: bool = False
+    why: str = ""
 
 
 class Engine:
@@ -225,6 +226,7 @@ class Engine:
         self.shape = opened.shape
         self.dtype = opened.dtype
         self.graph = opened.graph
+        self.why = opened.why
         kind = CopiesOfThreads if opened.of_threads else Copies
         at_once = 1 if settings.device == "gpu" else environment.core_count() // settings.threads
         limit = max(1, at_once, settings.streams)
@@ -313,6 +315,18 @@ def in_batches(call: Call, size: int | None) -> Call:
     return whole
 
 
+def at_most(call: Call, size: int) -> Call:
+    """A call for any number of images, of one for up to so many."""
+
+    def whole(images: np.ndarray) -> list[np.ndarray]:
+        if len(images) <= size:
+            return call(images)
+        parts = [call(images[start : start + size]) for start in range(0, len(images), size)]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
+
+    return whole
+
+
 def need(module: str, package: str, extra: str, engine: str) -> None:
     """UserError unless the module is installed."""
     if find_spec(module) is None:
@@ -337,6 +351,10 @@ TENSORRT = 10  # the major version that both call; version 11 has lost what they
 OLDEST_GPU = (7, 5)  # compute capability of the oldest GPUs that TensorRT goes on with …
 LAST_FOR_OLDER = (10, 4)  # … and its last version for older ones (V100 is 7.0)
 TURNING = 3  # runs that show whether a CUDA graph computes what is put into it
+# Why a network is not launched as one CUDA graph.
+NOT_ONE = "the network is not one engine of TensorRT's"
+SEVERAL_IMAGES = "only an engine for one image has one"
+STALE = "its CUDA graph does not answer each image by what is in it"
 
 
 def refuse_tensorrt(engine: str, version: tuple[int, ...], major: int = TENSORRT) -> None:

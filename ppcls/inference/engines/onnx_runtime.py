@@ -2,17 +2,23 @@
 
 import ctypes
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ppcls.inference import onnx_metadata
 from ppcls.inference.engines.base import (
+    NOT_ONE,
+    SEVERAL_IMAGES,
+    STALE,
     TENSORRT,
     Call,
     Opened,
     Settings,
+    at_most,
     free,
     graph_holds,
     in_batches,
@@ -27,6 +33,12 @@ from ppcls.utils.errors import UserError
 from ppcls.utils.text import visible
 
 ERRORS_ALONE = 3  # severity of what it logs
+OUTSIDE = "been partitioned to"  # in its words where TensorRT does not run all of a network
+ENGINE = ".engine"  # what the names of the files that it builds end with
+
+
+class Refused(Exception):  # noqa: N818  an error where it is known what it ends
+    """The file is whole, and a GPU's provider does not take it, for the reason that this says."""
 
 
 def load(folder: ExportedModel, settings: Settings) -> Opened:
@@ -44,21 +56,13 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
         )
     if gpu:
         load_libraries(settings)
-    options = session_options(folder, settings)
-
-    def open_session(path: Path) -> onnxruntime.InferenceSession:
-        try:
-            session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except Exception as error:  # its own kinds of errors have no common base of their own
-            reason = " ".join(str(error).split())[-200:]
-            raise UserError(
-                f"{path}: damaged, or of a kind this onnxruntime cannot read; export it again "
-                f"({reason})"
-            ) from None
-        return session
-
-    session = with_onnx(folder, open_session)
-    check_provider(session, providers[0][0], settings)
+    try:
+        session = open_session(folder, settings)
+    except Refused as error:
+        raise UserError(
+            f"engine {settings.engine}: ONNX Runtime's {providers[0][0]} cannot start or run this "
+            f"network here ({str(error)[-200:]})"
+        ) from None
     taken = session.get_inputs()
     if len(taken) != 1:
         names = ", ".join(visible(one.name) for one in taken)
@@ -73,11 +77,65 @@ def load(folder: ExportedModel, settings: Settings) -> Opened:
     several = in_batches(call, batch if batch and batch > 0 else None)
     dtype = "uint8" if given.type == "tensor(uint8)" else "float32"
     shape = free(given.shape)
-    if settings.engine == "onnxruntime-tensorrt" and settings.batch == 1 and None not in shape[1:]:
-        graph = with_graph(folder, settings, shape[1:], dtype)  # type: ignore
-        if graph:
-            return Opened(graph, shape, dtype, graph=True)
-    return Opened(several, shape, dtype)
+    if settings.engine != "onnxruntime-tensorrt":
+        return Opened(several, shape, dtype)
+    if batch is None or batch < 1:
+        several = at_most(call, settings.batch)
+    if not is_settled(given.name, shape):
+        return Opened(several, shape, dtype, why="the network takes images of any size")
+    check_built(cache_of(folder, settings), settings)
+    if settings.batch > 1:
+        return Opened(several, shape, dtype, why=SEVERAL_IMAGES)
+    graph, why = with_graph(folder, settings, shape[1:], dtype)  # type: ignore
+    return Opened(graph or several, shape, dtype, graph=graph is not None, why=why)
+
+
+def open_session(folder: ExportedModel, settings: Settings, graph: bool = False) -> Any:
+    """The folder's ONNX file in the settings' provider.
+
+    Raises:
+        UserError: the file is damaged, or the provider cannot start.
+        Refused: on a GPU, it cannot run the network.
+    """
+    import onnxruntime
+
+    options = session_options(folder, settings)
+    gpu = settings.device == "gpu"
+    wanted = providers_for(folder, settings)[0][0]
+
+    def open_file(path: Path) -> onnxruntime.InferenceSession:
+        providers = providers_for(folder, settings, path, graph)
+        try:
+            # Else, where the GPU's provider fails, it goes on with another one and prints why.
+            return onnxruntime.InferenceSession(
+                str(path), options, providers=providers, enable_fallback=not gpu
+            )
+        except Exception as error:  # its own kinds of errors have no common base of their own
+            reason = " ".join(str(error).split())
+            if gpu and is_whole(path):
+                raise Refused(reason) from None
+            raise UserError(
+                f"{path}: damaged, or of a kind this onnxruntime cannot read; export it again "
+                f"({reason[-200:]})"
+            ) from None
+
+    session = with_onnx(folder, open_file)
+    check_provider(session, wanted, settings)
+    return session
+
+
+def is_whole(path: Path) -> bool:
+    """Whether ONNX Runtime can open the file on a CPU."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = ERRORS_ALONE
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception:  # as above
+        return False
+    return True
 
 
 def session_options(folder: ExportedModel, settings: Settings):
@@ -130,25 +188,27 @@ def check_provider(session: Any, wanted: str, settings: Settings) -> None:
         )
 
 
+def check_built(cache: Path, settings: Settings) -> None:
+    """UserError where TensorRT has built nothing: CUDA or the CPU would then run all of it."""
+    if not any(cache.rglob(f"*{ENGINE}")):
+        raise UserError(
+            f"engine {settings.engine}: TensorRT has built no engine of this network, which would "
+            "run without it; --engine onnxruntime runs it on CUDA"
+        )
+
+
 def with_graph(
     folder: ExportedModel, settings: Settings, shape: tuple[int, ...], dtype: str
-) -> Call | None:
-    """A call that launches the whole network as one CUDA graph; None where it needs several parts,
-    or answers wrongly.
+) -> tuple[Call | None, str]:
+    """A call that launches the whole network as one CUDA graph; None, and why, where it needs
+    several parts, or answers wrongly.
     """
-    import onnxruntime
-
-    providers = providers_for(folder, settings, graph=True)
-    options = session_options(folder, settings)
     try:
-        session = with_onnx(
-            folder, lambda path: onnxruntime.InferenceSession(str(path), options, providers)
-        )
-        check_provider(session, providers[0][0], settings)
-        call = bound(session, shape, dtype, "cuda")
-        return call if graph_holds(call, shape, dtype) else None
-    except Exception:  # its own kinds of errors have no common base of their own
-        return None
+        call = bound(open_session(folder, settings, graph=True), shape, dtype, "cuda")
+        return (call, "") if graph_holds(call, shape, dtype) else (None, STALE)
+    except Exception as error:  # its own kinds of errors have no common base of their own
+        reason = " ".join(str(error).split())
+        return None, NOT_ONE if OUTSIDE in reason else reason[-200:]
 
 
 def bound(session: Any, shape: tuple[int, ...], dtype: str, device: str) -> Call:
@@ -179,17 +239,19 @@ def with_outputs(session: Any, binding: Any, device: str) -> Any:
 
 
 def providers_for(
-    folder: ExportedModel, settings: Settings, graph: bool = False
+    folder: ExportedModel, settings: Settings, path: Path | None = None, graph: bool = False
 ) -> list[tuple[str, dict[str, Any]]]:
     """Execution providers with their options, the preferred one first.
 
-    graph: launch the network as one CUDA graph, which holds where TensorRT runs all of it.
+    Args:
+        path: the ONNX file, where it is known.
+        graph: launch the network as one CUDA graph, which holds where TensorRT runs all of it.
     """
     cpu = ("CPUExecutionProvider", {})
     if settings.device == "cpu":
         refuse_precision(settings, "fp32")
         return [cpu]
-    cuda = ("CUDAExecutionProvider", {"device_id": 0})
+    cuda = ("CUDAExecutionProvider", {"device_id": 0, "use_tf32": 0})
     if settings.engine == "onnxruntime":
         refuse_precision(settings, "fp32")
         return [cuda, cpu]
@@ -199,9 +261,40 @@ def providers_for(
         "trt_fp16_enable": "fp16" in (settings.precision, folder.manifest.precision),
         "trt_int8_enable": folder.manifest.precision == "int8",
         "trt_engine_cache_enable": True,
-        "trt_engine_cache_path": str(folder.cache()),
+        "trt_engine_cache_path": str(cache_of(folder, settings)),
         "trt_timing_cache_enable": True,
     }
+    if path:
+        options |= profile(path, settings.batch)
     if graph:
         options["trt_cuda_graph_enable"] = True
     return [("TensorrtExecutionProvider", options), cuda, cpu]
+
+
+def cache_of(folder: ExportedModel, settings: Settings) -> Path:
+    """Where TensorRT's provider keeps what it builds with these settings."""
+    return folder.cache() / f"ort_{settings.precision}_{settings.batch}"
+
+
+def profile(path: Path, batch: int) -> dict[str, str]:
+    """What TensorRT is to build for: 1 to `batch` images, where their number alone is free.
+
+    Else it builds when it first sees images, and anew for each larger number of them.
+    """
+    open_ones = [item for item in onnx_metadata.inputs(path).items() if None in item[1]]
+    if len(open_ones) != 1 or not is_settled(*open_ones[0]):
+        return {}
+    ((name, sides),) = open_ones
+    smallest, largest = (
+        f"{name}:{'x'.join(map(str, (count, *sides[1:])))}" for count in (1, batch)
+    )
+    return {
+        "trt_profile_min_shapes": smallest,
+        "trt_profile_opt_shapes": largest,
+        "trt_profile_max_shapes": largest,
+    }
+
+
+def is_settled(name: str, sides: Sequence[int | None]) -> bool:
+    """Whether all but the number of images is known before any is seen, and can be written down."""
+    return None not in sides[1:] and not set(name) & set(":,")
