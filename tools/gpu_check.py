@@ -131,12 +131,23 @@ def trains_fp32(context: Context) -> Found:
 
 @piece("train-bf16", "`train.precision: bf16` trains; its losses stay near float32's.")
 def trains_bf16(context: Context) -> Found:
-    return like_on_a_cpu(context, {"train.precision": "bf16"}, CLOSE)
+    return trains_in_half(context, "bf16")
 
 
 @piece("train-fp16", "`train.precision: fp16` trains; its losses stay near float32's.")
 def trains_fp16(context: Context) -> Found:
-    return like_on_a_cpu(context, {"train.precision": "fp16"}, CLOSE)
+    return trains_in_half(context, "fp16")
+
+
+def trains_in_half(context: Context, kind: str) -> Found:
+    found = like_on_a_cpu(context, {"train.precision": kind}, CLOSE)
+    if not found.holds:
+        return found
+    whole = run_of(context, {}, context.device)
+    if near(found.figures["losses"], whole, ROUNDED).holds:
+        words = f"the losses are float32's: nothing was computed in {kind}"
+        return Found(False, words, found.figures)
+    return found
 
 
 @piece("train-qat", "`train.qat: true` trains; its losses stay near those on a CPU.")
@@ -174,8 +185,12 @@ def syncs_alone(context: Context) -> Found:
     gpus=2,
 )
 def syncs(context: Context) -> Found:
-    half = {"train.sync_norms": "true", "train.batch_size": str(BATCH // 2)}
-    return like_on_a_cpu(context, half, SAME, processes=2)
+    half = {"train.batch_size": str(BATCH // 2)}
+    found = like_on_a_cpu(context, {**half, "train.sync_norms": "true"}, SAME, processes=2)
+    without = like_on_a_cpu(context, half, SAME, processes=2)
+    if found.holds and without.holds:
+        return Found(False, f"without it {without.detail}, too: nothing is told by them")
+    return found
 
 
 @piece("processes", "`--processes 2` has, over NCCL, the losses that it has over gloo.", 2, True)
