@@ -528,7 +528,7 @@ def batch_of(count: int):
     spots = random.standard_normal((count, 3, 8, 8)).repeat(SIDE // 8, 2).repeat(SIDE // 8, 3)
     contrast = random.uniform(0.1, 2, (count, 1, 1, 1))
     colour = random.uniform(-2, 2, (count, 3, 1, 1))
-    return (contrast * spots + colour).astype(np.float32)
+    return (contrast * spots + colour).clip(-2, 2).astype(np.float32)  # as pixels are
 
 
 def opened(folder: Path, engine: str, device: str, batch: int, precision: str = "fp32"):
