@@ -43,8 +43,9 @@ STEPS, BATCH = 6, 8  # of a run that is compared
 SIDE = 64  # pixels of its images
 COMPARED = 8  # images of an export, at least
 SAME, CLOSE = 1e-2, 5e-2  # relative differences of losses: of float32, of half precisions
-# Of outputs: in `ppcls bench` to what is expected, else to how far that tells images apart.
-ALLOWED = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}
+# Of outputs: in `ppcls bench` to what is expected, else to how far that tells images apart; what
+# INT8 rounds by itself is 0.4 of that.
+ALLOWED = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2}
 ROUNDED = 1e-5  # relative difference that float32 stays below and FP16 does not
 TOLD_APART = 0.05  # of the largest output, by which images differ at least
 LINKS = "tensorrt_links"  # in the temporary folder: names of TensorRT that Paddle loads
