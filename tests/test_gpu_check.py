@@ -332,7 +332,7 @@ def test_a_file_that_tensorrt_has_not_run_fails(context, monkeypatch, tmp_path):
     assert gpu_check.words_of(found) == f"fail ({gpu_check.NOTHING_BUILT})"
     (tmp_path / "int8/one_sm80.engine").touch()
     found = gpu_check.run_here(piece, context)
-    words = "pass: ResNet18_vd: logits differ by 0.0e+00 of what tells images apart (allowed 1e-01)"
+    words = "pass: ResNet18_vd: logits differ by 0.0e+00 of what tells images apart (allowed 2e-01)"
     assert gpu_check.words_of(found) == f"{words} at batches of 1, 8, 32"
 
 

@@ -43,8 +43,9 @@ STEPS, BATCH = 6, 8  # of a run that is compared
 SIDE = 64  # pixels of its images
 COMPARED = 8  # images of an export, at least
 SAME, CLOSE = 1e-2, 5e-2  # relative differences of losses: of float32, of half precisions
-# Of outputs: in `ppcls bench` to what is expected, else to how far that tells images apart.
-ALLOWED = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.1}
+# Of outputs: in `ppcls bench` to what is expected, else to how far that tells images apart; what
+# INT8 rounds by itself is 0.4 of that.
+ALLOWED = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.2}
 ROUNDED = 1e-5  # relative difference that float32 stays below and FP16 does not
 TOLD_APART = 0.05  # of the largest output, by which images differ at least
 LINKS = "tensorrt_links"  # in the temporary folder: names of TensorRT that Paddle loads
@@ -543,7 +544,7 @@ def batch_of(count: int):
     spots = random.standard_normal((count, 3, 8, 8)).repeat(SIDE // 8, 2).repeat(SIDE // 8, 3)
     contrast = random.uniform(0.1, 2, (count, 1, 1, 1))
     colour = random.uniform(-2, 2, (count, 3, 1, 1))
-    return (contrast * spots + colour).astype(np.float32)
+    return (contrast * spots + colour).clip(-2, 2).astype(np.float32)  # as pixels are
 
 
 def opened(folder: Path, engine: str, device: str, batch: int, precision: str = "fp32"):
