@@ -33,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kill_and_resume import write_photos  # benchmarks/kill_and_resume.py: 26 images
-from resume_anywhere import LIMIT, distance, same_bytes, weights_apart
+from resume_anywhere import LIMIT, WEIGHTS_LIMIT, distance, same_bytes, weights_apart
 
 from ppcls.train.checkpoint import LATEST
 
@@ -213,7 +213,7 @@ def try_one(fault: Fault, count: int, limit: float) -> bool:
     else:
         apart = weights_apart(Path(fault.name), Path("whole"))
         words = f"losses within {furthest:.0e}, weights within {apart:.0e}"
-        good = good and apart < LIMIT
+        good = good and apart < WEIGHTS_LIMIT
     good = good and furthest < LIMIT
     print(f"| {fault.what} | {outcome} | {then}{words} |", flush=True)
     return good
