@@ -147,7 +147,7 @@ def test_a_batch_is_asked_for_at_once_and_the_next_one_too(server, workdir, plac
     write_list(workdir)
     samples = open_samples(f"{places[1]}/list.txt")
     part = (samples, EvalPipeline(Preprocess()))
-    server.delay = 0.1
+    server.delay = 1
     server.most = 0
     server.requests.clear()
     load_batch(part, np.arange(4), 0, np.arange(4, 10))
