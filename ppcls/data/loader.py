@@ -130,7 +130,7 @@ def load_batch(part: Part, shown: np.ndarray, epoch: int, later: np.ndarray | No
             seen = view(decode.read(path, view.channels), epoch, virtual, first)
         except UserError as error:
             reason = f"{samples.where(index)}: {error.without(path)}"
-            if not view.skip or isinstance(error, remote.CredentialsError | AwayError):
+            if not view.skip or isinstance(error, AwayError):  # the image is good
                 raise DataError(reason) from None
             skipped.append(reason)
             continue

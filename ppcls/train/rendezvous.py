@@ -272,16 +272,22 @@ class Wait:
         Raises:
             UserError: whoever is waited for does not come.
         """
-        waited = time.monotonic() - self.started
         because = f" ({why})" if why else ""
-        if waited > self.limit:
+        if not self.goes_on(f"{whom} at {address}", because):
             raise UserError(
                 f"{whom} did not come to {address} within {duration(self.limit)}{because}: start "
                 f"all with the same address, let them wait longer with {JOIN}=SECONDS, or {LATER}"
             )
+
+    def goes_on(self, what: str, because: str) -> bool:
+        """Whether there is time left, in which it says what is waited for."""
+        waited = time.monotonic() - self.started
+        if waited > self.limit:
+            return False
         if waited > self.next:
             self.next = 2 * waited
-            say(f"waiting for {whom} at {address}, up to {duration(self.limit)}{because}")
+            say(f"waiting for {what}, up to {duration(self.limit)}{because}")
+        return True
 
 
 def meet() -> tuple[Meeting, list[Member], dict[int, Channel]]:
@@ -312,18 +318,13 @@ def require_name(place: Meeting, limit: float) -> None:
             f"{place.named}: {visible(place.host)}: no such host can be; give an address of the "
             "machine of process 0"
         ) from None
-    begun = time.monotonic()
-    told = False
+    wait = Wait(limit)
     while place.own.rank == 0 and (reason := unknown(place)):
-        waited = time.monotonic() - begun
-        if waited > limit:
+        if not wait.goes_on(f"a machine named {place.host}", f" ({reason})"):
             raise UserError(
                 f"{place.named}: {place.host}: {reason}; give an address of this machine, or "
                 f"{LATER}"
             )
-        if waited > min(FIRST_WORD, limit / 4) and not told:
-            told = True
-            say(f"waiting for a machine named {place.host}, up to {duration(limit)} ({reason})")
         time.sleep(min(1.0, limit / 4))
 
 

@@ -39,7 +39,7 @@ class UserError(ValueError):
 
 
 class AwayError(UserError):
-    """What holds the data, or the way to it, fails and may do so for long; the data are good."""
+    """What holds the data, or the way to it, fails or lets nobody in; the data may be good."""
 
 
 # Of a disk of another machine, which may be back a little later.

@@ -504,7 +504,7 @@ class RefusedError(UserError):
     """There may be such a file, for others."""
 
 
-class CredentialsError(RefusedError):
+class CredentialsError(AwayError):
     """There are none, or they no longer hold: nothing can be read with them."""
 
 
